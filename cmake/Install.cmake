@@ -1,0 +1,1 @@
+# Filled by tests/package: the exported package.

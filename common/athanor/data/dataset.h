@@ -1,0 +1,29 @@
+// A map-style dataset and what a loader makes of it.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace athanor {
+
+// One collated batch. `input` is N x …, `target` is N or N x …; both on the CPU as they leave the loader (pinned when asked).
+struct Batch {
+  torch::Tensor input;
+  torch::Tensor target;
+  int64_t size = 0;  // samples in it; 0 = padding only: weight 0 in losses and metrics
+};
+
+// Thread-safe for reads: loader threads call Get() at once.
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+  virtual int64_t size() const = 0;
+  // The collated batch of these samples, in this order. DATA_LOSS names the sample that is damaged.
+  virtual absl::StatusOr<Batch> Get(const std::vector<int64_t>& indices) const = 0;
+};
+
+}  // namespace athanor

@@ -1,0 +1,25 @@
+// The HTTP endpoint of a daemon: /metrics (Prometheus text), /healthz (the process lives), /readyz (200 or 503 with the reason).
+// prometheus-cpp's registry and civetweb underneath. Thread-safe.
+#pragma once
+
+#include <prometheus/registry.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace athanor {
+
+class MetricsEndpoint {
+ public:
+  // `address`: "host:port", port 0 = any free one. `ready` is called for each /readyz.
+  static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& address, std::shared_ptr<prometheus::Registry> registry,
+                                                               std::function<absl::Status()> ready);
+  virtual ~MetricsEndpoint() = default;
+  virtual int port() const = 0;
+};
+
+}  // namespace athanor

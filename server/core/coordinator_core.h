@@ -1,0 +1,64 @@
+// The coordinator's mind: a value-in, value-out state machine. No clock, thread, socket, disk, log or random source inside.
+// Not thread-safe; owned by CoreLoop's thread.
+//
+//   CoordinatorCore core(options, recovered, now);
+//   for (Effect& effect : core.Step(SubmitJob{...}, now)) ...
+#pragma once
+
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/core/cluster_state.h"
+#include "server/core/effect.h"
+#include "server/core/event.h"
+
+namespace athanor::core {
+
+struct CoreOptions {
+  absl::Duration lease = absl::Seconds(10);            // without a heartbeat: Suspect at half, Lost at the end
+  int32_t max_jobs_queued = 20000;
+  int32_t max_events_per_job = 1000;                   // older ones are deleted
+  int32_t max_generations_per_job = 64;                // older ended ones are deleted
+  int32_t max_requests = 100000;                       // remembered request keys, oldest forgotten first
+  absl::Duration request_memory = absl::Hours(24);
+  int32_t max_finished_jobs = 100000;
+  double hang_factor = 10;                             // x the mean step time, at least timeouts.hang
+  double slow_phase_factor = 10;                       // evaluating, saving, restoring, finishing: x the hang limit
+};
+
+class CoordinatorCore {
+ public:
+  // `recovered` is what the store held. Every known worker gets one full lease from `now`; running generations go on.
+  CoordinatorCore(CoreOptions options, ClusterState recovered, absl::Time now);
+
+  // Applies one event at `now`. Never blocks, never fails: bad requests become Reply effects, broken invariants CHECK.
+  // `now` never goes back between calls.
+  std::vector<Effect> Step(const Event& event, absl::Time now);
+
+  // Effects that recovery itself calls for (finish deletions, re-queue …); call once after construction.
+  std::vector<Effect> Recover(absl::Time now);
+
+  // Earliest lease, back-off, join, start-up, hang or stop deadline; InfiniteFuture when none.
+  absl::Time NextDeadline() const;
+  const ClusterState& state() const { return state_; }
+  const CoreOptions& options() const { return options_; }
+
+  // Why the job is where it is: the chain of decisions, nearest first.
+  std::vector<std::string> Explain(const JobId& job, absl::Time now) const;
+  // 1 = next to be placed; 0 = not queued.
+  int32_t QueuePosition(const JobId& job) const;
+
+ private:
+  CoreOptions options_;
+  ClusterState state_;
+};
+
+// The id that `reference` stands for: an id, or a name of exactly one live job, else of exactly one job.
+// NOT_FOUND, or FAILED_PRECONDITION that lists the candidates.
+absl::StatusOr<JobId> ResolveJob(const ClusterState& state, const std::string& reference);
+// A step number, "step-000000000120", an alias or a tag -> the step.
+absl::StatusOr<Step> ResolveCheckpoint(const ClusterState& state, const JobId& job, const std::string& reference);
+// "step-000000000120"
+std::string CheckpointName(Step step);
+
+}  // namespace athanor::core

@@ -1,0 +1,98 @@
+// Everything that can come into the core: one closed variant. Ids, seeds and times come in on the event or as `now`.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "server/core/cluster_state.h"
+
+namespace athanor::core {
+
+// Names a call that waits for exactly one Reply effect; made by the shell, unique in the process; 0 = nobody waits.
+using CallId = uint64_t;
+// Names one live agent stream; made by the shell, never reused.
+using SessionId = uint64_t;
+
+struct RequestKey {
+  std::string key;     // empty: not idempotent (only dry runs)
+  std::string digest;
+};
+
+// ---- verbs of clients; `job` is an id or a name (see JobService) ----
+struct SubmitJob {
+  CallId call = 0;
+  RequestKey request;
+  JobId id;            // fresh, used if a job is created
+  JobSpec spec;        // validated by the shell
+  bool dry_run = false;
+  uint64_t seed = 0;   // of the back-off jitter
+};
+struct CancelJob { CallId call = 0; RequestKey request; std::string job; std::string reason; };
+struct SuspendJob { CallId call = 0; RequestKey request; std::string job; std::string reason; };
+struct ResumeJob { CallId call = 0; RequestKey request; std::string job; std::string reason; };
+struct TagCheckpoint {
+  CallId call = 0;
+  RequestKey request;
+  std::string job, checkpoint, tag;
+  std::optional<Step> expected;  // compare and set; -1 = "points nowhere"
+};
+struct UntagCheckpoint { CallId call = 0; RequestKey request; std::string job, tag; std::optional<Step> expected; };
+struct DeleteCheckpoint { CallId call = 0; RequestKey request; std::string job, checkpoint; bool dry_run = false; };
+struct DrainWorker { CallId call = 0; RequestKey request; WorkerId worker; };
+struct UndrainWorker { CallId call = 0; RequestKey request; WorkerId worker; };
+
+// ---- from an agent's session ----
+struct RunningRank { RankRef id; std::vector<int32_t> slots; RankProgress progress; };
+struct WorkerRegistered {
+  SessionId session = 0;
+  WorkerId worker;
+  uint64_t incarnation = 0;  // 0: first registration of this agent process
+  std::string instance, host, device, version;
+  int32_t slots = 0;
+  std::map<std::string, std::string> labels;
+  std::vector<RunningRank> running;
+};
+struct RankReport { RankRef id; RankProgress progress; absl::Duration age; };
+struct WorkerHeartbeat { SessionId session = 0; WorkerId worker; uint64_t incarnation = 0; std::vector<RankReport> reports; };
+struct SessionLost { SessionId session = 0; WorkerId worker; };
+struct RankLaunched { SessionId session = 0; WorkerId worker; RankRef id; int64_t pid = 0; };
+struct RankExited {
+  SessionId session = 0;
+  WorkerId worker;
+  RankRef id;
+  std::optional<FailureCause> cause;  // none: exit code 0
+  bool finished = false;
+};
+// Calls of a rank, relayed. `call` is answered by a RankReply effect.
+struct RankJoined { CallId call = 0; WorkerId worker; RankRef id; std::string endpoint; };
+struct ShardCommitted { CallId call = 0; WorkerId worker; RankRef id; Step step = -1; ShardEntry shard; };
+struct ManifestCommitted {
+  CallId call = 0;
+  WorkerId worker;
+  RankRef id;
+  Step step = -1;
+  int64_t bytes = 0;
+  std::map<std::string, double> metrics;
+  bool is_best = false;
+  double save_seconds = 0;
+};
+struct CheckpointAbandoned { CallId call = 0; WorkerId worker; RankRef id; Step step = -1; std::string reason; };
+struct RankFinished { CallId call = 0; WorkerId worker; RankRef id; RankProgress progress; };
+struct CheckpointDamaged { CallId call = 0; WorkerId worker; RankRef id; Step step = -1; std::string reason; };
+struct FilesDeleted { WorkerId worker; JobId job; Step step = -1; std::string error; };
+
+// `now` reached NextDeadline(). Harmless when early.
+struct DeadlineReached {};
+// The process was stopped or starved for `gap`: leases and deadlines are moved by it, nobody is blamed for our own pause.
+struct ClockGap { absl::Duration gap; };
+
+using Event = std::variant<SubmitJob, CancelJob, SuspendJob, ResumeJob, TagCheckpoint, UntagCheckpoint, DeleteCheckpoint,
+                           DrainWorker, UndrainWorker, WorkerRegistered, WorkerHeartbeat, SessionLost, RankLaunched,
+                           RankExited, RankJoined, ShardCommitted, ManifestCommitted, CheckpointAbandoned, RankFinished,
+                           CheckpointDamaged, FilesDeleted, DeadlineReached, ClockGap>;
+
+}  // namespace athanor::core
