@@ -1,0 +1,65 @@
+# Thin: each target calls scripts/, cmake or ctest. `make help` explains.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BUILD ?= build/release
+JOBS ?= $(shell nproc)
+PREFIX ?= $(CURDIR)/install
+CONFIGURE = cmake -G Ninja -S . -B $(1) --log-level=WARNING $(2)
+
+.PHONY: help setup configure build demo serve test bench format check-format asan tsan fuzz cuda install clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+setup: ## Install what is missing: Debian packages, .venv with LibTorch (nothing to do: < 1 s)
+	@scripts/setup.sh
+
+configure: setup
+	@[ -f $(BUILD)/build.ninja ] || $(call CONFIGURE,$(BUILD),-DCMAKE_BUILD_TYPE=Release)
+
+build: configure ## Build everything, Release, into build/release
+	@cmake --build $(BUILD) -j $(JOBS) -- --quiet
+
+programs: configure
+	@cmake --build $(BUILD) -j $(JOBS) --target athanord athanor-agent athanor-trainer athanor -- --quiet
+
+demo: programs ## From nothing to a trained job that survives a SIGKILL, in one command
+	@python3 scripts/demo.py --build $(BUILD)
+
+serve: programs ## A coordinator and two agents on this machine, until Ctrl-C
+	@python3 scripts/serve.py --build $(BUILD)
+
+test: build ## Build and run every test; one summary at the end
+	@scripts/run_tests.sh $(BUILD)
+
+bench: build ## Run the benchmarks; JSON into bench/out
+	@python3 bench/run.py --build $(BUILD)
+
+format: ## Format all C++ sources
+	@scripts/format.sh
+
+check-format: ## Say which sources are not formatted
+	@scripts/format.sh --check
+
+asan: setup ## The torch-free code and its tests under AddressSanitizer and UBSan
+	@$(call CONFIGURE,build/asan,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DATHANOR_BUILD_TRAIN=OFF -DATHANOR_SANITIZE=address$(comma)undefined)
+	@cmake --build build/asan -j $(JOBS) -- --quiet
+	@scripts/run_tests.sh build/asan -LE 'e2e|tidy|package'
+
+tsan: setup ## The torch-free code and its tests under ThreadSanitizer
+	@$(call CONFIGURE,build/tsan,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DATHANOR_BUILD_TRAIN=OFF -DATHANOR_SANITIZE=thread)
+	@cmake --build build/tsan -j $(JOBS) -- --quiet
+	@TSAN_OPTIONS=suppressions=$(CURDIR)/scripts/tsan.supp scripts/run_tests.sh build/tsan -LE 'e2e|tidy|package'
+
+cuda: ## Compile and link the CUDA + NCCL build against the CUDA wheel (downloads about 5 GB)
+	@scripts/check_cuda_build.sh
+
+install: build ## Install programs, library and CMake package into PREFIX (default ./install)
+	@cmake --install $(BUILD) --prefix $(PREFIX)
+
+clean: ## Remove build folders (not .venv)
+	@rm -rf build install
+
+comma := ,
