@@ -1,0 +1,130 @@
+"""Base of the end-to-end tests: a cluster of real processes per test, and the promise that nothing is left behind."""
+
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from local_cluster import ClusterError, LocalCluster, poll  # noqa: E402,F401
+
+BUILD = pathlib.Path(os.environ.get("ATHANOR_BUILD", ROOT / "build/release"))
+DIGITS = ROOT / "examples/data/digits/digits.csv"
+
+
+def job_spec(name="digits", steps=400, interval=20, ranks=2, env=None, runner=None, restart=None, timeouts=None, task=None, **top):
+    """A small digits job; a step takes 1-3 ms here, so `steps` sets the length."""
+    spec = {
+        "name": name,
+        "task": task or {"name": "digits_mlp", "options": {"data": str(DIGITS)}},
+        "resources": {"ranks": ranks},
+        "runner": {
+            "seed": 7, "deterministic": True, "steps": steps, "log_interval": 10,
+            "optim": {"type": "adamw", "lr": 0.002},
+            "dataloader": {"batch_size": 32},
+            "checkpoint": {"interval": interval, "keep_latest_k": 3},
+            **(runner or {}),
+        },
+        "restart": {"budgets": {"signal": -1, "peer_lost": -1, "hang": -1, "node_lost": -1}, "backoff_initial": "50ms",
+                    "backoff_max": "200ms", "max_generations_without_progress": 20, **(restart or {})},
+        "timeouts": {"join": "30s", "startup": "60s", "hang": "5s", "stop_grace": "10s", **(timeouts or {})},
+        **top,
+    }
+    if env:
+        spec["env"] = env
+    return spec
+
+
+class E2ECase(unittest.TestCase):
+    """`self.cluster` is up in each test; class attributes shape it."""
+
+    agents = 2
+    slots = 2
+    lease = "3s"
+    coordinator_args = ()
+    agent_args = ()
+
+    def setUp(self):
+        self._folder = tempfile.TemporaryDirectory(prefix="ath-")
+        self.folder = pathlib.Path(self._folder.name)
+        self._shared_memory_before = set(os.listdir("/dev/shm"))
+        self.cluster = LocalCluster(BUILD, self.folder / "c", agents=self.agents, slots=self.slots, lease=self.lease,
+                                    coordinator_args=self.coordinator_args, agent_args=self.agent_args)
+        self.addCleanup(self._folder.cleanup)
+        self.addCleanup(self._stop)
+        self.cluster.start()
+
+    def _stop(self):
+        failed = self._outcome_failed()
+        if failed:
+            self._print_logs()
+        self.cluster.stop(quiet=failed)
+        if failed:
+            return
+        self.assertEqual(self._processes_left(), [], "processes are left behind")
+        self.assertEqual(self._sockets_left(), [], "sockets are left behind")
+        self.assertEqual(set(os.listdir("/dev/shm")) - self._shared_memory_before, set(), "shared memory is left behind")
+        left = [str(p) for p in self.folder.rglob("*") if p.name.endswith(".tmp") or ".tmp." in p.name]
+        self.assertEqual(left, [], "temporary files are left behind")
+
+    def _outcome_failed(self):
+        result = self._outcome.result
+        return any(test is self for test, _ in [*result.failures, *result.errors])
+
+    def _print_logs(self):
+        for path in sorted((self.folder / "c").rglob("*.log")):
+            print(f"---- {path.relative_to(self.folder)}\n{path.read_bytes()[-3000:].decode(errors='replace')}", file=sys.stderr)
+
+    def _processes_left(self):
+        marker = str(self.folder).encode()
+        left = []
+        for entry in pathlib.Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and int(entry.name) != os.getpid():
+                    text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                    if marker in text and b"athanor" in (entry / "cmdline").read_bytes():
+                        left.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue
+        return left
+
+    def _sockets_left(self):
+        return [str(p) for p in self.folder.rglob("*") if p.is_socket()]
+
+    # ---- jobs ----
+    def write_job(self, spec, name="job.yaml"):
+        path = self.folder / name
+        path.write_text(json.dumps(spec))  # JSON is YAML
+        return path
+
+    def submit(self, *args, **kwargs):
+        return self.cluster.submit(self.write_job(job_spec(**kwargs)), *args)
+
+    def final_weights(self, job):
+        """{name: bytes} of the model in the newest committed checkpoint, read with Python's safetensors."""
+        newest = max(self.cluster.checkpoints(job), key=lambda c: int(c["step"]))
+        return int(newest["step"]), read_weights(newest["path"])
+
+    def undisturbed_weights(self, **kwargs):
+        job = self.submit(name="undisturbed", **kwargs)
+        self.cluster.wait_job(job)
+        return self.final_weights(job)
+
+
+def read_weights(folder):
+    from safetensors import safe_open
+    weights = {}
+    for shard in sorted(pathlib.Path(folder).glob("*.safetensors")):
+        with safe_open(shard, framework="np") as tensors:
+            for name in tensors.keys():
+                if name.startswith("model."):
+                    weights[name] = tensors.get_tensor(name).tobytes()
+    return weights
+
+
+def main():
+    unittest.main(verbosity=2)

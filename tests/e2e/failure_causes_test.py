@@ -1,0 +1,68 @@
+"""Every way in which a rank can fail, the cause it is given and what follows."""
+
+import os
+import pathlib
+import signal
+
+from e2e_case import BUILD, DIGITS, E2ECase, main, poll
+
+FAULTY = BUILD / "tests/support/faulty_task/libfaulty_task.so"
+
+
+def faulty(**options):
+    return {"name": "faulty", "library": str(FAULTY), "options": {"data": str(DIGITS), **options}}
+
+
+class FailureCausesTest(E2ECase):
+    def test_a_stopped_rank_is_found_as_a_hang_and_named(self):
+        job = self.submit(name="hang", steps=3000, interval=50, timeouts={"hang": "1500ms"})
+        self.cluster.wait_step(job, 200)
+        self.assertIsNotNone(self.cluster.kill_rank(job, 1, signal.SIGSTOP))
+        self.cluster.wait_event(job, "RestartDecided")
+        final = self.cluster.wait_job(job)
+        self.assertEqual(final["restartsByCause"].get("hang"), 1)
+        self.assertEqual(int(final["lastCause"]["rank"]), 1)
+
+    def test_user_code_that_throws_uses_its_budget_and_ends(self):
+        job = self.submit(name="throws", steps=100, task=faulty(throw_at_step=20, rank=1), restart={"budgets": {"user_code": 1}})
+        final = self.cluster.wait_job(job, states={"FAILED"})
+        self.assertEqual(final["lastCause"]["kind"], "USER_CODE")
+        self.assertEqual(final["restartsByCause"].get("user_code"), 1)
+        explained = self.cluster.explain(job)
+        self.assertIn("rank 1", explained)
+        self.assertIn("as asked by throw_at_step", explained)
+
+    def test_out_of_memory(self):
+        job = self.submit(name="oom", steps=100, task=faulty(oom_at_step=10, rank=0), restart={"budgets": {"out_of_memory": 0}})
+        final = self.cluster.wait_job(job, states={"FAILED"})
+        self.assertEqual(final["lastCause"]["kind"], "OUT_OF_MEMORY")
+
+    def test_nan_loss_ends_at_once_by_default(self):
+        job = self.submit(name="nan", steps=200, task=faulty(nan_from_step=20), runner={"max_nonfinite_losses": 5})
+        final = self.cluster.wait_job(job, states={"FAILED"})
+        self.assertEqual(final["lastCause"]["kind"], "NAN_LOSS")
+
+    def test_an_exit_code_that_forbids_a_restart(self):
+        job = self.submit(name="never", steps=100, task=faulty(exit_code=20, exit_code_at_step=10, rank=0))
+        final = self.cluster.wait_job(job, states={"FAILED"})
+        self.assertEqual(int(final["generation"]), 1)
+        self.assertFalse(final["lastCause"].get("retryable", False))
+
+    def test_a_crash_loop_is_stopped(self):
+        job = self.submit(name="loop", steps=100, interval=1000, task=faulty(throw_at_step=5, rank=0),
+                          restart={"budgets": {"user_code": -1}, "max_generations_without_progress": 3})
+        final = self.cluster.wait_job(job, states={"FAILED"})
+        self.assertIn("progress", final["reason"])
+        self.assertLessEqual(int(final["generation"]), 4)
+
+    def test_the_same_failure_text_is_in_logs_and_submit_watch_returns_it(self):
+        path = self.write_job({**__import__("e2e_case").job_spec(name="watched", steps=50, task=faulty(throw_at_step=5, rank=0),
+                                                                 restart={"budgets": {"user_code": 0}})})
+        done = self.cluster.cli("job", "submit", path, "--watch", check=False, timeout=90)
+        self.assertEqual(done.returncode, 6, done.stderr)
+        job = self.cluster.cli("job", "list", parse=True)["jobs"][0]["id"]
+        self.assertIn("as asked by throw_at_step", self.cluster.cli("job", "logs", job).stdout)
+
+
+if __name__ == "__main__":
+    main()
