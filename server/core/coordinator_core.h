@@ -5,8 +5,11 @@
 //   for (Effect& effect : core.Step(SubmitJob{...}, now)) ...
 #pragma once
 
+#include <memory>
+#include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/core/cluster_state.h"
 #include "server/core/effect.h"
@@ -30,6 +33,9 @@ class CoordinatorCore {
  public:
   // `recovered` is what the store held. Every known worker gets one full lease from `now`; running generations go on.
   CoordinatorCore(CoreOptions options, ClusterState recovered, absl::Time now);
+  ~CoordinatorCore();
+  CoordinatorCore(CoordinatorCore&&) noexcept;
+  CoordinatorCore& operator=(CoordinatorCore&&) noexcept;
 
   // Applies one event at `now`. Never blocks, never fails: bad requests become Reply effects, broken invariants CHECK.
   // `now` never goes back between calls.
@@ -40,8 +46,8 @@ class CoordinatorCore {
 
   // Earliest lease, back-off, join, start-up, hang or stop deadline; InfiniteFuture when none.
   absl::Time NextDeadline() const;
-  const ClusterState& state() const { return state_; }
-  const CoreOptions& options() const { return options_; }
+  const ClusterState& state() const;
+  const CoreOptions& options() const;
 
   // Why the job is where it is: the chain of decisions, nearest first.
   std::vector<std::string> Explain(const JobId& job, absl::Time now) const;
@@ -49,8 +55,7 @@ class CoordinatorCore {
   int32_t QueuePosition(const JobId& job) const;
 
  private:
-  CoreOptions options_;
-  ClusterState state_;
+  std::unique_ptr<class Machine> machine_;
 };
 
 // The id that `reference` stands for: an id, or a name of exactly one live job, else of exactly one job.
@@ -60,5 +65,11 @@ absl::StatusOr<JobId> ResolveJob(const ClusterState& state, const std::string& r
 absl::StatusOr<Step> ResolveCheckpoint(const ClusterState& state, const JobId& job, const std::string& reference);
 // "step-000000000120"
 std::string CheckpointName(Step step);
+// The job's progress: the slowest rank's step, the sums of samples and rates, rank 0's loss and metrics. Without a live
+// generation: what was last stored.
+RankProgress AggregateProgress(const ClusterState& state, const JobEntry& job);
+// The live or last generation; nullptr before the first placement.
+const GenerationEntry* CurrentGeneration(const ClusterState& state, const JobEntry& job);
+bool IsLive(GenerationState state);
 
 }  // namespace athanor::core

@@ -1,0 +1,344 @@
+// Votes -> sealed -> committed, aliases, retention and deletion. Aliases and tags point at committed checkpoints only.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "server/core/machine.h"
+
+namespace athanor::core {
+
+CheckpointEntry* Machine::FindCheckpoint(const JobId& job, core::Step step) {
+  auto checkpoints = state.checkpoints.find(job);
+  if (checkpoints == state.checkpoints.end()) return nullptr;
+  auto it = checkpoints->second.find(step);
+  return it == checkpoints->second.end() ? nullptr : &it->second;
+}
+
+void Machine::Handle(const ShardCommitted& event) {
+  GenerationEntry* generation = nullptr;
+  if (CurrentRank(event.id, event.worker, &generation) == nullptr) return Fence(event.call, event.id, event.worker, "shard");
+  if (event.step < 0) return Emit(RankReply{.call = event.call, .status = absl::InvalidArgumentError("a step is not negative")});
+  CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
+  if (entry != nullptr && entry->state == CheckpointState::kCommitted && entry->generation != event.id.generation) {
+    return Emit(RankReply{.call = event.call, .status = absl::AlreadyExistsError(absl::StrCat(
+                                                  CheckpointName(event.step), " was committed by generation ", entry->generation))});
+  }
+  if (entry != nullptr && entry->state == CheckpointState::kDeleting) {
+    return Emit(RankReply{.call = event.call, .status = absl::AbortedError("its older files are being deleted; skip this one")});
+  }
+  const bool restart = entry == nullptr || entry->generation != event.id.generation;
+  if (!restart && entry->state == CheckpointState::kAbandoned) {
+    return Emit(RankReply{.call = event.call, .status = absl::AbortedError(absl::StrCat("given up: ", entry->note))});
+  }
+  if (restart) {
+    CheckpointEntry fresh;
+    fresh.job = event.id.job;
+    fresh.step = event.step;
+    fresh.generation = event.id.generation;
+    fresh.shards_expected = static_cast<int32_t>(generation->ranks.size());
+    fresh.created_at = now_;
+    entry = &(state.checkpoints[event.id.job][event.step] = std::move(fresh));
+  }
+  entry->shards[event.id.rank] = event.shard;
+  entry->shards[event.id.rank].rank = event.id.rank;
+  MarkCheckpoint(*entry);
+  if (event.id.rank != 0) {
+    Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
+  } else {
+    if (auto held = entry->shard_calls.find(0); held != entry->shard_calls.end() && held->second != event.call) {
+      Emit(RankReply{.call = held->second, .status = absl::AbortedError("a newer vote of the same rank took its place")});
+    }
+    entry->shard_calls[0] = event.call;
+  }
+  MaybeSeal(*entry);
+}
+
+void Machine::MaybeSeal(CheckpointEntry& checkpoint) {
+  if (static_cast<int32_t>(checkpoint.shards.size()) < checkpoint.shards_expected) return;
+  if (checkpoint.state == CheckpointState::kCollecting) checkpoint.state = *Next(kCheckpointTable, checkpoint.state, CheckpointTrigger::kAllShards);
+  auto held = checkpoint.shard_calls.find(0);
+  if (held == checkpoint.shard_calls.end()) return;
+  RankReply reply{.call = held->second, .status = absl::OkStatus()};
+  for (const auto& [rank, shard] : checkpoint.shards) reply.shards.push_back(shard);
+  checkpoint.shard_calls.clear();
+  Emit(std::move(reply));
+}
+
+void Machine::Handle(const ManifestCommitted& event) {
+  GenerationEntry* generation = nullptr;
+  RankEntry* rank = CurrentRank(event.id, event.worker, &generation);
+  if (rank == nullptr) return Fence(event.call, event.id, event.worker, "manifest");
+  CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
+  if (entry != nullptr && entry->state == CheckpointState::kCommitted && entry->generation == event.id.generation) {
+    return Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
+  }
+  if (entry == nullptr || entry->state != CheckpointState::kSealed || entry->generation != event.id.generation) {
+    return Emit(RankReply{.call = event.call, .status = absl::AbortedError(absl::StrCat(
+                                                  CheckpointName(event.step), entry == nullptr ? " has no votes" : absl::StrCat(" is ", ToString(entry->state))))});
+  }
+  JobEntry& job = state.jobs.at(event.id.job);
+  entry->state = *Next(kCheckpointTable, entry->state, CheckpointTrigger::kManifest);
+  entry->bytes = event.bytes;
+  entry->metrics = event.metrics;
+  entry->is_best = event.is_best;
+  entry->save_seconds = event.save_seconds;
+  entry->committed_at = now_;
+  MarkCheckpoint(*entry);
+  if (event.is_best) job.aliases["best"] = event.step;
+  PointAliases(job);
+  job.last_progress = AggregateProgress(state, job);
+  AddEvent(job, "CheckpointCommitted", absl::StrCat(CheckpointName(event.step), event.is_best ? ", the best so far" : "", ", ", event.bytes, " bytes"),
+           event.id.generation);
+  Emit(Note{.kind = Note::Kind::kCheckpointCommitted, .job = job.id, .generation = event.id.generation, .seconds = event.save_seconds, .bytes = event.bytes});
+  Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
+  CleanAbandoned(job, event.step);
+  ApplyRetention(job);
+}
+
+void Machine::Handle(const CheckpointAbandoned& event) {
+  GenerationEntry* generation = nullptr;
+  if (CurrentRank(event.id, event.worker, &generation) == nullptr) return Fence(event.call, event.id, event.worker, "abandon");
+  CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
+  const std::string why = absl::StrCat("rank ", event.id.rank, " gave up: ", event.reason);
+  if (entry == nullptr) {
+    // Its vote never came; remember the refusal so that the other ranks' votes are answered.
+    CheckpointEntry fresh;
+    fresh.job = event.id.job;
+    fresh.step = event.step;
+    fresh.generation = event.id.generation;
+    fresh.shards_expected = static_cast<int32_t>(generation->ranks.size());
+    fresh.created_at = now_;
+    entry = &(state.checkpoints[event.id.job][event.step] = std::move(fresh));
+  }
+  if (entry->generation == event.id.generation) Abandon(*entry, CheckpointTrigger::kGivenUp, why);
+  if (event.call != 0) Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
+}
+
+void Machine::Abandon(CheckpointEntry& checkpoint, CheckpointTrigger trigger, const std::string& why) {
+  const std::optional<CheckpointState> next = Next(kCheckpointTable, checkpoint.state, trigger);
+  if (!next.has_value()) return;  // committed meanwhile, or given up before
+  checkpoint.state = *next;
+  checkpoint.note = why;
+  for (const auto& [rank, call] : checkpoint.shard_calls) Emit(RankReply{.call = call, .status = absl::AbortedError(absl::StrCat("given up: ", why))});
+  checkpoint.shard_calls.clear();
+  MarkCheckpoint(checkpoint);
+}
+
+void Machine::AbandonOpen(const GenerationEntry& generation) {
+  auto checkpoints = state.checkpoints.find(generation.job);
+  if (checkpoints == state.checkpoints.end()) return;
+  for (auto& [step, checkpoint] : checkpoints->second) {
+    if (checkpoint.generation == generation.number) {
+      Abandon(checkpoint, CheckpointTrigger::kGenerationOver, absl::StrCat("generation ", generation.number, " ended before its commit"));
+    }
+  }
+}
+
+void Machine::Handle(const CheckpointDamaged& event) {
+  GenerationEntry* generation = nullptr;
+  if (CurrentRank(event.id, event.worker, &generation) == nullptr) return Fence(event.call, event.id, event.worker, "damage");
+  if (event.call != 0) Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
+  CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
+  if (entry == nullptr || entry->state != CheckpointState::kCommitted) return;
+  JobEntry& job = state.jobs.at(event.id.job);
+  entry->state = *Next(kCheckpointTable, entry->state, CheckpointTrigger::kDamage);
+  entry->note = event.reason;
+  MarkCheckpoint(*entry);
+  PointAliases(job);
+  generation->resume_step = ResumeStep(job);
+  MarkGeneration(*generation);
+  AddEvent(job, "CheckpointDamaged", absl::StrCat(CheckpointName(event.step), ": ", event.reason), event.id.generation, event.id.rank);
+  Emit(Note{.kind = Note::Kind::kCheckpointDamaged, .job = job.id, .generation = event.id.generation, .rank = event.id.rank, .message = event.reason});
+}
+
+// `latest` is the newest committed one; whatever pointed at something else than a committed one lets go ("best": the best left).
+void Machine::PointAliases(JobEntry& job) {
+  auto committed = [&](core::Step step) {
+    const CheckpointEntry* entry = FindCheckpoint(job.id, step);
+    return entry != nullptr && entry->state == CheckpointState::kCommitted;
+  };
+  std::erase_if(job.aliases, [&](const auto& alias) { return !committed(alias.second); });
+  const core::Step newest = ResumeStep(job);
+  if (newest >= 0) job.aliases["latest"] = newest;
+  if (!job.aliases.contains("best")) {
+    for (const auto& [step, entry] : state.checkpoints[job.id]) {
+      if (entry.state == CheckpointState::kCommitted && entry.is_best) job.aliases["best"] = step;
+    }
+  }
+  MarkJob(job.id);
+}
+
+// Steps that nothing may delete: aliases and tags, the two newest, what a live generation started from, parents of children.
+std::set<Step> Machine::Roots(const JobEntry& job) const {
+  std::set<core::Step> roots;
+  for (const auto& [name, step] : job.aliases) roots.insert(step);
+  if (auto it = state.checkpoints.find(job.id); it != state.checkpoints.end()) {
+    int newest = 0;
+    for (auto c = it->second.rbegin(); c != it->second.rend() && newest < 2; ++c) {
+      if (c->second.state != CheckpointState::kCommitted) continue;
+      // The second newest is kept only while the job may still need to fall back on it.
+      if (newest == 0 || !IsFinal(job.state)) roots.insert(c->first);
+      ++newest;
+    }
+  }
+  if (const GenerationEntry* generation = CurrentGeneration(state, job); generation != nullptr && IsLive(generation->state)) {
+    if (generation->resume_step >= 0) roots.insert(generation->resume_step);
+  }
+  if (auto it = children_.find(job.id); it != children_.end()) {
+    for (const JobId& child : it->second) roots.insert(state.jobs.at(child).parent_step);
+  }
+  return roots;
+}
+
+std::string Machine::WhyNeeded(const JobEntry& job, core::Step step) const {
+  for (const auto& [name, target] : job.aliases) {
+    if (target == step) return absl::StrCat("'", name, "' points at it");
+  }
+  if (auto it = children_.find(job.id); it != children_.end()) {
+    for (const JobId& child : it->second) {
+      if (state.jobs.at(child).parent_step == step) return absl::StrCat("job ", child.str(), " starts from it");
+    }
+  }
+  return "a restart of the running job may need it";
+}
+
+void Machine::ApplyRetention(const JobEntry& job) {
+  if (job.spec.keep_latest_k <= 0) return;
+  auto it = state.checkpoints.find(job.id);
+  if (it == state.checkpoints.end()) return;
+  const std::set<core::Step> roots = Roots(job);
+  int32_t kept = 0;
+  std::vector<CheckpointEntry*> retired;
+  for (auto c = it->second.rbegin(); c != it->second.rend(); ++c) {
+    if (c->second.state != CheckpointState::kCommitted && c->second.state != CheckpointState::kDamaged) continue;
+    const bool committed = c->second.state == CheckpointState::kCommitted;
+    if (roots.contains(c->first) || kept < job.spec.keep_latest_k) {
+      kept += committed ? 1 : 0;
+    } else {
+      retired.push_back(&c->second);
+    }
+  }
+  for (CheckpointEntry* checkpoint : retired) Retire(*checkpoint, absl::StrCat("older than the last ", job.spec.keep_latest_k));
+}
+
+// A given-up step may be written again by the next generation, so its files stay until a later step is committed.
+void Machine::CleanAbandoned(const JobEntry& job, core::Step below) {
+  auto it = state.checkpoints.find(job.id);
+  if (it == state.checkpoints.end()) return;
+  for (auto& [step, checkpoint] : it->second) {
+    if (step < below && checkpoint.state == CheckpointState::kAbandoned) Retire(checkpoint, checkpoint.note);
+  }
+}
+
+void Machine::Retire(CheckpointEntry& checkpoint, const std::string& why) {
+  const std::optional<CheckpointState> next = Next(kCheckpointTable, checkpoint.state, CheckpointTrigger::kRetire);
+  if (!next.has_value()) return;
+  checkpoint.state = *next;
+  checkpoint.note = why;
+  deleting_.insert({checkpoint.job, checkpoint.step});
+  MarkCheckpoint(checkpoint);
+  SendDelete(checkpoint);
+}
+
+void Machine::SendDelete(const CheckpointEntry& checkpoint) {
+  const JobEntry& job = state.jobs.at(checkpoint.job);
+  // A worker that runs the job is nearest to its files; else any that is connected.
+  if (const GenerationEntry* generation = CurrentGeneration(state, job)) {
+    for (const RankEntry& rank : generation->ranks) {
+      auto worker = state.workers.find(rank.placement.worker);
+      if (worker != state.workers.end() && worker->second.session != 0) {
+        return Emit(DeleteFiles{rank.placement.worker, checkpoint.job, checkpoint.step});
+      }
+    }
+  }
+  for (const auto& [id, worker] : state.workers) {
+    if (worker.session != 0) return Emit(DeleteFiles{id, checkpoint.job, checkpoint.step});
+  }
+}
+
+void Machine::Handle(const FilesDeleted& event) {
+  CheckpointEntry* entry = FindCheckpoint(event.job, event.step);
+  if (entry == nullptr || entry->state != CheckpointState::kDeleting) return;
+  if (!event.error.empty()) {
+    entry->note = absl::StrCat("cannot be deleted: ", event.error);
+    return MarkCheckpoint(*entry);
+  }
+  deleting_.erase({event.job, event.step});
+  dirty_checkpoints_.erase({event.job, event.step});
+  state.checkpoints[event.job].erase(event.step);
+  Emit(DeleteRecord{DeleteRecord::Kind::kCheckpoint, event.job, event.step, {}});
+  Emit(Touched{event.job, {}});
+  Emit(Note{.kind = Note::Kind::kCheckpointDeleted, .job = event.job});
+}
+
+void Machine::Handle(const TagCheckpoint& event) {
+  JobEntry* job = ResolveForVerb(event.call, event.request, event.job);
+  if (job == nullptr) return;
+  absl::StatusOr<core::Step> step = ResolveCheckpoint(state, job->id, event.checkpoint);
+  if (!step.ok()) return ReplyError(event.call, step.status());
+  if (event.tag == "latest" || event.tag == "best") {
+    return ReplyError(event.call, absl::InvalidArgumentError(absl::StrCat("'", event.tag, "' is moved by the service only; choose another tag")));
+  }
+  const CheckpointEntry& entry = *FindCheckpoint(job->id, *step);
+  if (entry.state != CheckpointState::kCommitted) {
+    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(CheckpointName(*step), " is ", ToString(entry.state), ", not Committed")));
+  }
+  const auto current = job->aliases.find(event.tag);
+  const core::Step now_at = current == job->aliases.end() ? -1 : current->second;
+  if (event.expected.has_value() && *event.expected != now_at) {
+    return ReplyError(event.call, absl::AbortedError(absl::StrCat("'", event.tag, "' points at ", now_at < 0 ? "nothing" : CheckpointName(now_at),
+                                                                  ", expected ", *event.expected < 0 ? "nothing" : CheckpointName(*event.expected))));
+  }
+  constexpr size_t kMaxTags = 256;
+  if (now_at < 0 && job->aliases.size() >= kMaxTags) {
+    return ReplyError(event.call, absl::ResourceExhaustedError(absl::StrCat("a job has at most ", kMaxTags, " tags")));
+  }
+  job->aliases[event.tag] = *step;
+  AddEvent(*job, "Tagged", absl::StrCat("'", event.tag, "' -> ", CheckpointName(*step)));
+  Remember(event.request, job->id, CheckpointName(*step));
+  Emit(Reply{.call = event.call, .status = absl::OkStatus(), .job = job->id, .job_state = job->state, .step = *step});
+}
+
+void Machine::Handle(const UntagCheckpoint& event) {
+  JobEntry* job = ResolveForVerb(event.call, event.request, event.job);
+  if (job == nullptr) return;
+  if (event.tag == "latest" || event.tag == "best") {
+    return ReplyError(event.call, absl::InvalidArgumentError(absl::StrCat("'", event.tag, "' is moved by the service only")));
+  }
+  const auto current = job->aliases.find(event.tag);
+  if (current == job->aliases.end()) return ReplyError(event.call, absl::NotFoundError(absl::StrCat(job->id.str(), " has no tag '", event.tag, "'")));
+  const core::Step step = current->second;
+  if (event.expected.has_value() && *event.expected != step) {
+    return ReplyError(event.call, absl::AbortedError(absl::StrCat("'", event.tag, "' points at ", CheckpointName(step))));
+  }
+  job->aliases.erase(current);
+  AddEvent(*job, "Untagged", absl::StrCat("'", event.tag, "' no longer points at ", CheckpointName(step)));
+  Remember(event.request, job->id, CheckpointName(step));
+  Emit(Reply{.call = event.call, .status = absl::OkStatus(), .job = job->id, .job_state = job->state, .step = step});
+  ApplyRetention(*job);
+}
+
+void Machine::Handle(const DeleteCheckpoint& event) {
+  JobEntry* job = ResolveForVerb(event.call, event.dry_run ? RequestKey{} : event.request, event.job);
+  if (job == nullptr) return;
+  absl::StatusOr<core::Step> step = ResolveCheckpoint(state, job->id, event.checkpoint);
+  if (!step.ok()) return ReplyError(event.call, step.status());
+  CheckpointEntry& entry = *FindCheckpoint(job->id, *step);
+  const bool deletable = entry.state == CheckpointState::kCommitted || entry.state == CheckpointState::kDamaged;
+  if (!deletable) {
+    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(CheckpointName(*step), " is ", ToString(entry.state))));
+  }
+  if (entry.state == CheckpointState::kCommitted && Roots(*job).contains(*step)) {
+    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(CheckpointName(*step), " is kept: ", WhyNeeded(*job, *step))));
+  }
+  const std::string what = absl::StrCat(CheckpointName(*step), ", ", entry.bytes, " bytes in ", entry.shards.size(), " shards");
+  Reply reply{.call = event.call, .status = absl::OkStatus(), .job = job->id, .message = absl::StrCat(event.dry_run ? "would delete " : "deletes ", what),
+              .job_state = job->state, .step = *step};
+  if (!event.dry_run) {
+    AddEvent(*job, "DeleteRequested", what);
+    Retire(entry, "deleted by request");
+    Remember(event.request, job->id, reply.message);
+  }
+  Emit(std::move(reply));
+}
+
+}  // namespace athanor::core

@@ -1,0 +1,374 @@
+// One membership of a job, from launch to the decision that follows its end. The first cause wins; a lost peer is only a symptom.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "server/core/machine.h"
+
+namespace athanor::core {
+namespace {
+
+bool IsSymptom(CauseKind kind) { return kind == CauseKind::kPeerLost; }
+
+bool IsSlowPhase(const std::string& phase) {
+  return phase == "evaluating" || phase == "saving" || phase == "restoring" || phase == "finishing";
+}
+
+std::string Describe(const FailureCause& cause) {
+  std::string text = cause.rank >= 0 ? absl::StrCat("rank ", cause.rank, ": ") : "";
+  absl::StrAppend(&text, ToString(cause.kind));
+  if (cause.signal != 0) absl::StrAppend(&text, " ", cause.signal);
+  if (!cause.worker.empty()) absl::StrAppend(&text, " on ", cause.worker.str());
+  if (!cause.detail.empty()) absl::StrAppend(&text, ": ", cause.detail);
+  return text;
+}
+
+}  // namespace
+
+bool IsLive(GenerationState state) { return state <= GenerationState::kStopping; }
+
+// The entry of a rank of the job's live generation that sits on `worker`; nullptr for everything stale.
+RankEntry* Machine::CurrentRank(const RankRef& id, const WorkerId& worker, GenerationEntry** generation) {
+  GenerationEntry* found = FindGeneration(id.job, id.generation);
+  if (found == nullptr || !IsLive(found->state)) return nullptr;
+  if (id.rank < 0 || id.rank >= static_cast<Rank>(found->ranks.size())) return nullptr;
+  RankEntry& rank = found->ranks[id.rank];
+  if (rank.placement.worker != worker || rank.state == RankState::kExited) return nullptr;
+  *generation = found;
+  return &rank;
+}
+
+void Machine::Fence(CallId call, const RankRef& id, const WorkerId& worker, const char* what) {
+  Emit(Note{.kind = Note::Kind::kFencedMessage, .job = id.job, .generation = id.generation, .rank = id.rank, .worker = worker, .label = what});
+  if (call == 0) return;
+  Emit(RankReply{.call = call,
+                 .status = absl::FailedPreconditionError(absl::StrCat("generation ", id.generation, " of ", id.job.str(),
+                                                                      " is over or has no rank ", id.rank, " here"))});
+}
+
+void Machine::Handle(const RankLaunched& event) {
+  GenerationEntry* generation = nullptr;
+  RankEntry* rank = CurrentRank(event.id, event.worker, &generation);
+  if (rank == nullptr) return Fence(0, event.id, event.worker, "launched");
+  if (rank->state != RankState::kLaunching) return;
+  rank->state = RankState::kStarted;
+  MarkGeneration(*generation);
+  const bool all = std::all_of(generation->ranks.begin(), generation->ranks.end(),
+                               [](const RankEntry& r) { return r.state != RankState::kLaunching; });
+  if (all && generation->state == GenerationState::kLaunching) MoveGeneration(*generation, GenerationTrigger::kAllStarted);
+}
+
+void Machine::AnswerJoin(GenerationEntry& generation, RankEntry& rank, CallId call) {
+  const JobEntry& job = state.jobs.at(generation.job);
+  RankReply reply{.call = call, .status = absl::OkStatus()};
+  reply.plan.world_size = static_cast<int32_t>(generation.ranks.size());
+  reply.plan.store_endpoint = generation.ranks[0].endpoint;
+  reply.plan.restarts = job.generation - 1;
+  constexpr size_t kCandidates = 8;
+  if (auto it = state.checkpoints.find(job.id); it != state.checkpoints.end()) {
+    for (auto c = it->second.rbegin(); c != it->second.rend() && reply.plan.resume.size() < kCandidates; ++c) {
+      if (c->second.state == CheckpointState::kCommitted) reply.plan.resume.push_back({job.id, c->first, false});
+    }
+  }
+  if (job.parent_step >= 0) reply.plan.resume.push_back({job.parent, job.parent_step, true});
+  rank.join_call = 0;
+  Emit(std::move(reply));
+}
+
+void Machine::Handle(const RankJoined& event) {
+  GenerationEntry* generation = nullptr;
+  RankEntry* rank = CurrentRank(event.id, event.worker, &generation);
+  if (rank == nullptr || generation->state == GenerationState::kStopping) return Fence(event.call, event.id, event.worker, "join");
+  if (rank->join_call != 0 && rank->join_call != event.call) {
+    Emit(RankReply{.call = rank->join_call, .status = absl::AbortedError("a newer Join of the same rank took its place")});
+  }
+  rank->join_call = event.call;
+  if (!event.endpoint.empty()) rank->endpoint = event.endpoint;
+  if (generation->state == GenerationState::kTraining) return AnswerJoin(*generation, *rank, event.call);  // its answer was lost
+  rank->state = RankState::kJoined;
+  MarkGeneration(*generation);
+  const bool all = std::all_of(generation->ranks.begin(), generation->ranks.end(),
+                               [](const RankEntry& r) { return r.state == RankState::kJoined; });
+  if (!all) return;
+  generation->training_at = now_;
+  generation->deadline = absl::InfiniteFuture();
+  MoveGeneration(*generation, GenerationTrigger::kAllJoined);
+  const std::string key = absl::StrCat(generation->job.str(), "/", generation->number);
+  SetTimer(TimerKind::kGeneration, key, absl::InfiniteFuture());
+  JobEntry& job = state.jobs.at(generation->job);
+  Account(job);
+  for (RankEntry& one : generation->ranks) {
+    one.progress.updated_at = one.progress.advanced_at = now_;
+    // A held call is gone when the coordinator restarted meanwhile: the agent sends it again and is answered then.
+    if (one.join_call != 0) AnswerJoin(*generation, one, one.join_call);
+  }
+  SetTimer(TimerKind::kHang, key, now_ + HangLimit(*generation, job));
+  AddEvent(job, "GenerationTraining", absl::StrCat("all ", generation->ranks.size(), " ranks joined in ",
+                                                   absl::FormatDuration(now_ - generation->created_at)), generation->number);
+}
+
+void Machine::MoveGeneration(GenerationEntry& generation, GenerationTrigger trigger) {
+  const std::optional<GenerationState> next = Next(kGenerationTable, generation.state, trigger);
+  if (!next.has_value()) {
+    AddEvent(state.jobs.at(generation.job), "InternalError",
+             absl::StrCat("no transition from ", ToString(generation.state), " by '", ToString(trigger), "'"), generation.number);
+    return;
+  }
+  generation.state = *next;
+  MarkGeneration(generation);
+}
+
+void Machine::StopGeneration(GenerationEntry& generation, StopMode mode, const std::string& reason, bool dump_stacks) {
+  JobEntry& job = state.jobs.at(generation.job);
+  if (generation.state != GenerationState::kStopping) MoveGeneration(generation, GenerationTrigger::kStop);
+  // Ranks that have not joined yet have nothing to save.
+  const bool never_trained = generation.training_at == absl::InfinitePast();
+  const StopMode how = never_trained ? StopMode::kKill : mode;
+  const absl::Duration grace = how == StopMode::kSaveAndLeave ? job.spec.timeouts.stop_grace : absl::ZeroDuration();
+  generation.reason = reason;
+  // Past the grace the agent kills; the coordinator asks again in case that the first request was lost with its session.
+  generation.deadline = now_ + grace + absl::Seconds(5);
+  SetTimer(TimerKind::kGeneration, absl::StrCat(generation.job.str(), "/", generation.number), generation.deadline);
+  for (RankEntry& rank : generation.ranks) {
+    if (rank.state == RankState::kExited) continue;
+    if (rank.join_call != 0) {
+      Emit(RankReply{.call = rank.join_call, .status = absl::FailedPreconditionError("the generation is over")});
+      rank.join_call = 0;
+    }
+    Emit(StopTrainer{rank.placement.worker, {generation.job, generation.number, rank.placement.rank}, how, grace, reason, dump_stacks});
+  }
+  MarkGeneration(generation);
+}
+
+void Machine::FailGeneration(GenerationEntry& generation, FailureCause cause) {
+  JobEntry& job = state.jobs.at(generation.job);
+  const bool first = !generation.cause.has_value();
+  if (!first && !(IsSymptom(generation.cause->kind) && !IsSymptom(cause.kind))) return;
+  AddEvent(job, first ? "RankFailed" : "RealCauseFound", Describe(cause), generation.number, cause.rank);
+  const bool hang = cause.kind == CauseKind::kHang;
+  if (hang) Emit(Note{.kind = Note::Kind::kHang, .job = job.id, .generation = generation.number, .rank = cause.rank});
+  generation.cause = std::move(cause);
+  StopGeneration(generation, StopMode::kKill, absl::StrCat("stopped: ", Describe(*generation.cause)), hang);
+}
+
+void Machine::Handle(const RankExited& event) {
+  GenerationEntry* generation = nullptr;
+  RankEntry* rank = CurrentRank(event.id, event.worker, &generation);
+  if (rank == nullptr) return;  // late or repeated: the exit is known
+  if (event.finished) rank->said_finish = true;
+  std::optional<FailureCause> cause = event.cause;
+  if (cause.has_value()) {
+    cause->rank = event.id.rank;
+    cause->worker = event.worker;
+  }
+  RankGone(*generation, *rank, std::move(cause));
+}
+
+void Machine::RankGone(GenerationEntry& generation, RankEntry& rank, std::optional<FailureCause> cause) {
+  rank.state = RankState::kExited;
+  ReleaseSlots(generation, rank);
+  MarkGeneration(generation);
+  const bool asked = generation.stop_for_suspend || generation.stop_for_cancel || generation.stop_for_preempt;
+  if (!cause.has_value() && !rank.said_finish) {
+    cause = FailureCause{.kind = CauseKind::kUserCode, .rank = rank.placement.rank, .worker = rank.placement.worker,
+                         .detail = "exited with code 0 before the job was finished"};
+  }
+  if (cause.has_value() && cause->kind == CauseKind::kPreempted) {
+    if (!asked && generation.state != GenerationState::kStopping) {
+      // SIGTERM from outside: the ranks agreed to leave at one step; the job goes back to the queue.
+      generation.stop_for_preempt = true;
+      StopGeneration(generation, StopMode::kSaveAndLeave, Describe(*cause));
+    }
+  } else if (cause.has_value() && !generation.stop_for_cancel && !(asked && IsSymptom(cause->kind))) {
+    // What an agent stopped because we asked comes back as kPreempted; everything else is a failure of its own.
+    FailGeneration(generation, std::move(*cause));
+  }
+  MaybeEndGeneration(generation);
+}
+
+void Machine::MaybeEndGeneration(GenerationEntry& generation) {
+  const bool gone = std::all_of(generation.ranks.begin(), generation.ranks.end(),
+                                [](const RankEntry& r) { return r.state == RankState::kExited; });
+  if (gone) EndGeneration(generation);
+}
+
+void Machine::EndGeneration(GenerationEntry& generation) {
+  JobEntry& job = state.jobs.at(generation.job);
+  Account(job);
+  const bool finished = std::all_of(generation.ranks.begin(), generation.ranks.end(), [](const RankEntry& r) { return r.said_finish; });
+  job.last_progress = AggregateProgress(state, job);
+  generation.ended_at = now_;
+  generation.deadline = absl::InfiniteFuture();
+  const std::string key = absl::StrCat(job.id.str(), "/", generation.number);
+  SetTimer(TimerKind::kGeneration, key, absl::InfiniteFuture());
+  SetTimer(TimerKind::kHang, key, absl::InfiniteFuture());
+  live_jobs_.erase(job.id);
+  AbandonOpen(generation);
+  schedule_ = true;
+  if (generation.state != GenerationState::kStopping && !finished) MoveGeneration(generation, GenerationTrigger::kStop);
+  if (finished && generation.state != GenerationState::kLaunching && generation.state != GenerationState::kJoining) {
+    MoveGeneration(generation, GenerationTrigger::kAllFinished);
+    MoveJob(job, JobTrigger::kFinished, absl::StrCat("finished at step ", job.last_progress.step));
+    FinishJob(job);
+  } else if (generation.stop_for_cancel) {
+    MoveGeneration(generation, GenerationTrigger::kGoneCancelled);
+    MoveJob(job, JobTrigger::kStopped, job.reason);
+    FinishJob(job);
+  } else if (generation.stop_for_suspend) {
+    MoveGeneration(generation, GenerationTrigger::kGonePreempted);
+    const core::Step step = ResumeStep(job);
+    MoveJob(job, JobTrigger::kStopped, step >= 0 ? absl::StrCat("suspended at ", CheckpointName(step)) : "suspended before its first checkpoint");
+    AddEvent(job, "Suspended", job.reason, generation.number);
+  } else if (generation.stop_for_preempt && !generation.cause.has_value()) {
+    MoveGeneration(generation, GenerationTrigger::kGonePreempted);
+    ++job.restarts_by_cause[CauseKind::kPreempted];
+    MoveJob(job, JobTrigger::kPreempted, absl::StrCat("waits again: ", generation.reason));
+    AddEvent(job, "Requeued", job.reason, generation.number);
+    Enqueue(job);
+  } else {
+    MoveGeneration(generation, GenerationTrigger::kGoneFailed);
+    DecideAfterFailure(job, generation);
+  }
+  PruneGenerations(job);
+}
+
+void Machine::DecideAfterFailure(JobEntry& job, GenerationEntry& generation) {
+  if (!generation.cause.has_value()) generation.cause = FailureCause{.kind = CauseKind::kOurBug, .detail = "ended without a cause"};
+  const FailureCause& cause = *generation.cause;
+  job.last_cause = cause;
+  const core::Step newest = ResumeStep(job);
+  const bool progress = newest > job.best_progress_step;
+  job.best_progress_step = std::max(job.best_progress_step, newest);
+  job.generations_without_progress = progress ? 1 : job.generations_without_progress + 1;
+  const RestartHistory history{job.restarts_by_cause, job.generations_without_progress, job.seed};
+  const RestartDecision decision = DecideRestart(cause, history, job.spec.restart, now_);
+  AddEvent(job, "RestartDecided", decision.reason, generation.number, cause.rank);
+  const std::string reason = absl::StrCat(decision.reason, "; generation ", generation.number, " failed: ", Describe(cause));
+  if (!decision.retry) {
+    MoveJob(job, JobTrigger::kFailedFinal, reason);
+    return FinishJob(job);
+  }
+  ++job.restarts_by_cause[cause.kind];
+  Emit(Note{.kind = Note::Kind::kRestart, .job = job.id, .generation = generation.number, .label = ToString(cause.kind)});
+  MoveJob(job, JobTrigger::kFailedRetry, reason);
+  if (decision.retry_at <= now_) {
+    MoveJob(job, JobTrigger::kRetryTimeReached, reason);
+    return Enqueue(job);
+  }
+  job.retry_at = decision.retry_at;
+  SetTimer(TimerKind::kJobRetry, job.id.str(), job.retry_at);
+}
+
+void Machine::PruneGenerations(const JobEntry& job) {
+  std::map<Generation, GenerationEntry>& generations = state.generations[job.id];
+  while (static_cast<int32_t>(generations.size()) > options.max_generations_per_job && !IsLive(generations.begin()->second.state)) {
+    Emit(DeleteRecord{DeleteRecord::Kind::kGeneration, job.id, generations.begin()->first, {}});
+    dirty_generations_.erase({job.id, generations.begin()->first});
+    generations.erase(generations.begin());
+  }
+}
+
+void Machine::Handle(const RankFinished& event) {
+  GenerationEntry* generation = nullptr;
+  RankEntry* rank = CurrentRank(event.id, event.worker, &generation);
+  if (rank == nullptr) return Fence(event.call, event.id, event.worker, "finish");
+  rank->said_finish = true;
+  if (event.progress.step >= rank->progress.step) ApplyProgress(*generation, *rank, {event.id, event.progress, absl::ZeroDuration()});
+  rank->progress.phase = "finishing";
+  rank->state = RankState::kFinished;
+  MarkGeneration(*generation);
+  Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
+}
+
+void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const RankReport& report) {
+  JobEntry& job = state.jobs.at(generation.job);
+  const bool advanced = report.progress.step != rank.progress.step || report.progress.phase != rank.progress.phase;
+  const bool first_step = rank.placement.rank == 0 && advanced && rank.progress.step <= std::max<core::Step>(0, report.progress.resumed_from_step) &&
+                          report.progress.step > std::max<core::Step>(0, report.progress.resumed_from_step);
+  if (rank.placement.rank == 0) Account(job);
+  const absl::Time heard = now_ - report.age;
+  const absl::Time advanced_at = advanced ? heard : rank.progress.advanced_at;
+  const std::string old_error = rank.progress.checkpoint_error;
+  const int64_t old_failures = rank.progress.checkpoint_failures;
+  rank.progress = report.progress;
+  rank.progress.rank = rank.placement.rank;
+  rank.progress.updated_at = heard;
+  rank.progress.advanced_at = advanced_at;
+  if (rank.progress.checkpoint_failures > old_failures) {
+    AddEvent(job, "CheckpointFailed", rank.progress.checkpoint_error, generation.number, rank.placement.rank);
+    Emit(Note{.kind = Note::Kind::kCheckpointFailed, .job = job.id, .generation = generation.number, .rank = rank.placement.rank,
+              .message = rank.progress.checkpoint_error});
+  }
+  if (first_step && generation.number > 1) {
+    const GenerationEntry* before = FindGeneration(job.id, generation.number - 1);
+    const double seconds = before != nullptr ? absl::ToDoubleSeconds(now_ - before->ended_at) : 0;
+    if (before != nullptr && before->state == GenerationState::kFailed) {
+      AddEvent(job, "Recovered", absl::StrCat("first step after the restart: ", rank.progress.step), generation.number);
+      Emit(Note{.kind = Note::Kind::kRecovered, .job = job.id, .generation = generation.number, .seconds = seconds});
+    }
+  }
+  job.max_step_seen = std::max(job.max_step_seen, rank.progress.step);
+  Emit(Touched{job.id, {}});
+}
+
+absl::Duration Machine::HangLimit(const GenerationEntry& generation, const JobEntry& job) const {
+  double step_seconds = 0;
+  bool stepped = false;
+  bool slow = false;
+  for (const RankEntry& rank : generation.ranks) {
+    step_seconds = std::max(step_seconds, rank.progress.step_seconds);
+    stepped = stepped || rank.progress.step > std::max<core::Step>(0, rank.progress.resumed_from_step);
+    slow = slow || IsSlowPhase(rank.progress.phase);
+  }
+  if (!stepped) return std::max(job.spec.timeouts.startup, job.spec.timeouts.hang);
+  absl::Duration limit = std::max(job.spec.timeouts.hang, absl::Seconds(options.hang_factor * step_seconds));
+  return slow ? limit * options.slow_phase_factor : limit;
+}
+
+void Machine::CheckHang(GenerationEntry& generation) {
+  if (generation.state != GenerationState::kTraining) return;
+  const JobEntry& job = state.jobs.at(generation.job);
+  const absl::Duration limit = HangLimit(generation, job);
+  absl::Time newest = absl::InfinitePast();
+  const RankEntry* blamed = nullptr;
+  for (const RankEntry& rank : generation.ranks) {
+    if (rank.state == RankState::kExited || rank.state == RankState::kFinished) continue;
+    newest = std::max(newest, rank.progress.advanced_at);
+    // A rank that fell silent is blamed first; among those that still speak, the one that is furthest behind.
+    auto worse = [&](const RankEntry& a, const RankEntry& b) {
+      const bool a_silent = now_ - a.progress.updated_at > limit / 2, b_silent = now_ - b.progress.updated_at > limit / 2;
+      if (a_silent != b_silent) return a_silent;
+      if (a_silent && a.progress.updated_at != b.progress.updated_at) return a.progress.updated_at < b.progress.updated_at;
+      return a.progress.step < b.progress.step;
+    };
+    if (blamed == nullptr || worse(rank, *blamed)) blamed = &rank;
+  }
+  const std::string key = absl::StrCat(generation.job.str(), "/", generation.number);
+  if (blamed == nullptr) return SetTimer(TimerKind::kHang, key, now_ + limit);
+  if (newest + limit > now_) return SetTimer(TimerKind::kHang, key, newest + limit);
+  FailGeneration(generation, FailureCause{.kind = CauseKind::kHang, .rank = blamed->placement.rank, .worker = blamed->placement.worker,
+                                          .detail = absl::StrCat("no rank advanced for ", absl::FormatDuration(now_ - newest), " (limit ",
+                                                                 absl::FormatDuration(limit), "); furthest behind at step ",
+                                                                 blamed->progress.step, " while ", blamed->progress.phase)});
+  MaybeEndGeneration(generation);
+}
+
+void Machine::GenerationDeadline(GenerationEntry& generation) {
+  if (generation.state == GenerationState::kStopping) {
+    return StopGeneration(generation, StopMode::kKill, generation.reason);
+  }
+  if (generation.state == GenerationState::kTraining) return;
+  std::vector<std::string> missing;
+  const RankEntry* first = nullptr;
+  for (const RankEntry& rank : generation.ranks) {
+    if (rank.state == RankState::kJoined) continue;
+    if (first == nullptr) first = &rank;
+    if (missing.size() < 8) missing.push_back(absl::StrCat(rank.placement.rank, " on ", rank.placement.worker.str()));
+  }
+  if (first == nullptr) return;
+  FailGeneration(generation, FailureCause{.kind = CauseKind::kLaunchFailed, .rank = first->placement.rank, .worker = first->placement.worker,
+                                          .detail = absl::StrCat("did not join in time: rank ", absl::StrJoin(missing, ", rank "))});
+  MaybeEndGeneration(generation);
+}
+
+}  // namespace athanor::core

@@ -1,0 +1,217 @@
+#include "server/core/machine.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace athanor::core {
+
+Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
+    : options(options_in), state(std::move(recovered)), now_(now) {
+  for (auto& [id, worker] : state.workers) {
+    worker.used.clear();
+    worker.session = 0;
+    if (worker.state == WorkerState::kLost) continue;
+    worker.last_heartbeat = now;
+    ArmLease(worker);
+  }
+  for (auto& [id, job] : state.jobs) {
+    state.next_submit_order = std::max(state.next_submit_order, job.submit_order + 1);
+    if (job.state == JobState::kQueued) queue_.insert({-job.spec.priority, job.submit_order, id});
+    if (job.state == JobState::kBackingOff) SetTimer(TimerKind::kJobRetry, id.str(), job.retry_at);
+    if (IsFinal(job.state)) finished_.insert({job.ended_at, id});
+    if (!IsFinal(job.state) && !job.parent.empty()) children_[job.parent].insert(id);
+    if (!IsFinal(job.state)) job.goodput.accounted_until = std::max(job.goodput.accounted_until, job.created_at);
+  }
+  for (auto& [job, generations] : state.generations) {
+    for (auto& [number, generation] : generations) {
+      if (!IsLive(generation.state)) continue;
+      live_jobs_.insert(job);
+      for (RankEntry& rank : generation.ranks) {
+        rank.progress.updated_at = rank.progress.advanced_at = now;
+        if (rank.state == RankState::kExited) continue;
+        auto worker = state.workers.find(rank.placement.worker);
+        if (worker == state.workers.end()) continue;
+        for (int32_t slot : rank.placement.slots) worker->second.used[slot] = {job, number, rank.placement.rank};
+      }
+      // Agents need a moment to come back: no deadline of a generation is nearer than a lease.
+      if (generation.deadline != absl::InfiniteFuture()) {
+        generation.deadline = std::max(generation.deadline, now + options.lease);
+        SetTimer(TimerKind::kGeneration, absl::StrCat(job.str(), "/", number), generation.deadline);
+      }
+      if (generation.state == GenerationState::kTraining) {
+        SetTimer(TimerKind::kHang, absl::StrCat(job.str(), "/", number), now + options.lease);
+      }
+    }
+  }
+  for (const auto& [job, checkpoints] : state.checkpoints) {
+    for (const auto& [step, checkpoint] : checkpoints) {
+      if (checkpoint.state == CheckpointState::kDeleting) deleting_.insert({job, step});
+    }
+  }
+  for (const auto& [key, request] : state.requests) request_ages_.insert({request.time, key});
+}
+
+std::vector<Effect> Machine::Recover(absl::Time now) {
+  now_ = now;
+  for (auto& [id, worker] : state.workers) {
+    // A worker that was Suspect when we died gets the same full lease as the others.
+    if (worker.state == WorkerState::kSuspect) MoveWorker(worker, WorkerTrigger::kHeartbeat, "the coordinator came back");
+  }
+  for (auto& [id, job] : state.jobs) {
+    if (GenerationEntry* generation = LiveGeneration(job)) MaybeEndGeneration(*generation);
+  }
+  schedule_ = !queue_.empty();
+  return TakeEffects();
+}
+
+std::vector<Effect> Machine::Apply(const Event& event, absl::Time now) {
+  now_ = std::max(now_, now);
+  std::visit([this](const auto& one) { Handle(one); }, event);
+  return TakeEffects();
+}
+
+std::vector<Effect> Machine::TakeEffects() {
+  if (schedule_) SchedulePass();
+  schedule_ = false;
+  std::vector<Effect> effects;
+  FlushRecords(effects);
+  std::move(effects_.begin(), effects_.end(), std::back_inserter(effects));
+  effects_.clear();
+  return effects;
+}
+
+// Each touched entry is written once per step, as it is at the end of the step.
+void Machine::FlushRecords(std::vector<Effect>& effects) {
+  for (const JobId& id : dirty_jobs_) {
+    auto it = state.jobs.find(id);
+    if (it == state.jobs.end()) continue;
+    ++it->second.version;
+    effects.push_back(PutRecord{it->second});
+    effects.push_back(Touched{id, {}});
+  }
+  for (const auto& [id, number] : dirty_generations_) {
+    const GenerationEntry* generation = FindGeneration(id, number);
+    if (generation == nullptr) continue;
+    effects.push_back(PutRecord{*generation});
+    if (!dirty_jobs_.contains(id)) effects.push_back(Touched{id, {}});
+  }
+  for (const auto& [id, step] : dirty_checkpoints_) {
+    const CheckpointEntry* checkpoint = FindCheckpoint(id, step);
+    if (checkpoint == nullptr) continue;
+    effects.push_back(PutRecord{*checkpoint});
+    if (!dirty_jobs_.contains(id)) effects.push_back(Touched{id, {}});
+  }
+  for (const WorkerId& id : dirty_workers_) {
+    auto it = state.workers.find(id);
+    if (it == state.workers.end()) continue;
+    effects.push_back(PutRecord{it->second});
+    effects.push_back(Touched{{}, id});
+  }
+  dirty_jobs_.clear();
+  dirty_generations_.clear();
+  dirty_checkpoints_.clear();
+  dirty_workers_.clear();
+}
+
+void Machine::SetTimer(TimerKind kind, const std::string& id, absl::Time at) {
+  const TimerKey key{kind, id};
+  if (auto it = timers_.find(key); it != timers_.end()) {
+    deadlines_.erase({it->second, key});
+    timers_.erase(it);
+  }
+  if (at == absl::InfiniteFuture()) return;
+  timers_[key] = at;
+  deadlines_.insert({at, key});
+}
+
+void Machine::Handle(const DeadlineReached&) {
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now_) {
+    const TimerKey key = deadlines_.begin()->second;
+    deadlines_.erase(deadlines_.begin());
+    timers_.erase(key);
+    FireTimer(key);
+  }
+}
+
+void Machine::FireTimer(const TimerKey& key) {
+  const auto& [kind, id] = key;
+  if (kind == TimerKind::kWorker) {
+    if (auto it = state.workers.find(WorkerId(id)); it != state.workers.end()) WorkerDeadline(it->second);
+    return;
+  }
+  if (kind == TimerKind::kRequests) return ForgetOldRequests();
+  if (kind == TimerKind::kJobRetry) {
+    JobEntry* job = FindJob(JobId(id));
+    if (job == nullptr || job->state != JobState::kBackingOff) return;
+    Account(*job);
+    MoveJob(*job, JobTrigger::kRetryTimeReached, "back-off is over");
+    Enqueue(*job);
+    return;
+  }
+  const size_t slash = id.rfind('/');
+  GenerationEntry* generation = FindGeneration(JobId(id.substr(0, slash)), std::stoi(id.substr(slash + 1)));
+  if (generation == nullptr || !IsLive(generation->state)) return;
+  if (kind == TimerKind::kHang) {
+    CheckHang(*generation);
+  } else {
+    GenerationDeadline(*generation);
+  }
+}
+
+void Machine::Handle(const ClockGap& event) {
+  std::vector<std::pair<TimerKey, absl::Time>> moved(timers_.begin(), timers_.end());
+  for (const auto& [key, at] : moved) SetTimer(key.first, key.second, at + event.gap);
+  for (auto& [id, worker] : state.workers) {
+    worker.lease_until += event.gap;
+    worker.last_heartbeat += event.gap;
+  }
+  for (const JobId& id : live_jobs_) {
+    GenerationEntry* generation = LiveGeneration(state.jobs.at(id));
+    if (generation == nullptr) continue;
+    if (generation->deadline != absl::InfiniteFuture()) generation->deadline += event.gap;
+    for (RankEntry& rank : generation->ranks) {
+      rank.progress.updated_at += event.gap;
+      rank.progress.advanced_at += event.gap;
+    }
+  }
+}
+
+void Machine::AddEvent(JobEntry& job, const std::string& type, const std::string& message, Generation generation, Rank rank) {
+  const int64_t sequence = job.next_event++;
+  Emit(PutRecord{JobEventEntry{job.id, sequence, now_, type, generation, rank, message}});
+  const int64_t oldest = sequence - options.max_events_per_job;
+  if (oldest > 0) Emit(DeleteRecord{DeleteRecord::Kind::kEvent, job.id, oldest, {}});
+  MarkJob(job.id);
+}
+
+JobEntry* Machine::FindJob(const JobId& id) {
+  auto it = state.jobs.find(id);
+  return it == state.jobs.end() ? nullptr : &it->second;
+}
+
+GenerationEntry* Machine::FindGeneration(const JobId& id, Generation number) {
+  auto job = state.generations.find(id);
+  if (job == state.generations.end()) return nullptr;
+  auto it = job->second.find(number);
+  return it == job->second.end() ? nullptr : &it->second;
+}
+
+GenerationEntry* Machine::LiveGeneration(const JobEntry& job) {
+  GenerationEntry* generation = FindGeneration(job.id, job.generation);
+  return generation != nullptr && IsLive(generation->state) ? generation : nullptr;
+}
+
+CoordinatorCore::CoordinatorCore(CoreOptions options, ClusterState recovered, absl::Time now)
+    : machine_(std::make_unique<Machine>(options, std::move(recovered), now)) {}
+CoordinatorCore::~CoordinatorCore() = default;
+CoordinatorCore::CoordinatorCore(CoordinatorCore&&) noexcept = default;
+CoordinatorCore& CoordinatorCore::operator=(CoordinatorCore&&) noexcept = default;
+std::vector<Effect> CoordinatorCore::Step(const Event& event, absl::Time now) { return machine_->Apply(event, now); }
+std::vector<Effect> CoordinatorCore::Recover(absl::Time now) { return machine_->Recover(now); }
+absl::Time CoordinatorCore::NextDeadline() const { return machine_->NextDeadline(); }
+const ClusterState& CoordinatorCore::state() const { return machine_->state; }
+const CoreOptions& CoordinatorCore::options() const { return machine_->options; }
+int32_t CoordinatorCore::QueuePosition(const JobId& job) const { return machine_->QueuePosition(job); }
+
+}  // namespace athanor::core

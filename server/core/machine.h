@@ -1,0 +1,163 @@
+// The inside of CoordinatorCore: state, indexes and the effects of the step in progress. One .cc file per subject:
+//   machine.cc (dispatch, records, deadlines)  job_verbs.cc  placement.cc  generation_events.cc  worker_events.cc
+//   checkpoint_ledger.cc  goodput.cc  explain.cc
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "server/core/coordinator_core.h"
+#include "server/core/restart_policy.h"
+#include "server/core/scheduler.h"
+#include "server/core/state_machines.h"
+
+namespace athanor::core {
+
+class Machine {
+ public:
+  Machine(CoreOptions options, ClusterState recovered, absl::Time now);
+  std::vector<Effect> Apply(const Event& event, absl::Time now);
+  std::vector<Effect> Recover(absl::Time now);
+  absl::Time NextDeadline() const { return deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first; }
+  int32_t QueuePosition(const JobId& job) const;
+
+  const CoreOptions options;
+  ClusterState state;
+
+ private:
+  enum class TimerKind : uint8_t { kJobRetry, kGeneration, kHang, kWorker, kRequests };
+  using TimerKey = std::pair<TimerKind, std::string>;
+  using QueueKey = std::tuple<int32_t, uint64_t, JobId>;  // -priority, submit order
+
+  // ---- machine.cc ----
+  void Handle(const SubmitJob& event);
+  void Handle(const CancelJob& event);
+  void Handle(const SuspendJob& event);
+  void Handle(const ResumeJob& event);
+  void Handle(const TagCheckpoint& event);
+  void Handle(const UntagCheckpoint& event);
+  void Handle(const DeleteCheckpoint& event);
+  void Handle(const DrainWorker& event);
+  void Handle(const UndrainWorker& event);
+  void Handle(const WorkerRegistered& event);
+  void Handle(const WorkerHeartbeat& event);
+  void Handle(const SessionLost& event);
+  void Handle(const RankLaunched& event);
+  void Handle(const RankExited& event);
+  void Handle(const RankJoined& event);
+  void Handle(const ShardCommitted& event);
+  void Handle(const ManifestCommitted& event);
+  void Handle(const CheckpointAbandoned& event);
+  void Handle(const RankFinished& event);
+  void Handle(const CheckpointDamaged& event);
+  void Handle(const FilesDeleted& event);
+  void Handle(const DeadlineReached& event);
+  void Handle(const ClockGap& event);
+  std::vector<Effect> TakeEffects();
+  void FlushRecords(std::vector<Effect>& effects);
+  void SetTimer(TimerKind kind, const std::string& id, absl::Time at);
+  void FireTimer(const TimerKey& key);
+  void Emit(Effect effect) { effects_.push_back(std::move(effect)); }
+  void AddEvent(JobEntry& job, const std::string& type, const std::string& message, Generation generation = 0, Rank rank = -1);
+  void MarkJob(const JobId& job) { dirty_jobs_.insert(job); }
+  void MarkGeneration(const GenerationEntry& generation) { dirty_generations_.insert({generation.job, generation.number}); }
+  void MarkCheckpoint(const CheckpointEntry& checkpoint) { dirty_checkpoints_.insert({checkpoint.job, checkpoint.step}); }
+  void MarkWorker(const WorkerId& worker) { dirty_workers_.insert(worker); }
+  JobEntry* FindJob(const JobId& id);
+  GenerationEntry* FindGeneration(const JobId& id, Generation number);
+  GenerationEntry* LiveGeneration(const JobEntry& job);
+
+  // ---- job_verbs.cc ----
+  // True when the request was seen before (and has been answered) or is refused.
+  bool AnsweredBefore(CallId call, const RequestKey& request);
+  void Remember(const RequestKey& request, const JobId& job, const std::string& message);
+  void ReplyError(CallId call, absl::Status status);
+  void ReplyDone(CallId call, const RequestKey& request, const JobEntry& job, const std::string& message);
+  JobEntry* ResolveForVerb(CallId call, const RequestKey& request, const std::string& reference);
+  absl::Status ResolveParent(const JobSpec& spec, JobId& parent, Step& step) const;
+  void ReplyDryRun(const SubmitJob& event);
+  void MoveJob(JobEntry& job, JobTrigger trigger, const std::string& reason);
+  void FinishJob(JobEntry& job);
+  void ForgetOldJobs();
+  void DropJob(const JobId& id);
+  void ForgetOldRequests();
+
+  // ---- placement.cc ----
+  void Enqueue(JobEntry& job);
+  void Dequeue(const JobEntry& job);
+  void SchedulePass();
+  bool TryPlace(JobEntry& job, std::vector<FreeSlots>& free);
+  void StartGeneration(JobEntry& job, const PlacementResult& place);
+  bool PreemptFor(const JobEntry& head, const std::vector<FreeSlots>& free);
+  void SetQueueReason(JobEntry& job, const std::string& reason);
+  Step ResumeStep(const JobEntry& job) const;
+  void SendLaunch(const GenerationEntry& generation, const RankEntry& rank);
+
+  // ---- generation_events.cc ----
+  RankEntry* CurrentRank(const RankRef& id, const WorkerId& worker, GenerationEntry** generation);
+  void Fence(CallId call, const RankRef& id, const WorkerId& worker, const char* what);
+  void AnswerJoin(GenerationEntry& generation, RankEntry& rank, CallId call);
+  void MoveGeneration(GenerationEntry& generation, GenerationTrigger trigger);
+  void FailGeneration(GenerationEntry& generation, FailureCause cause);
+  // Asks every rank that still runs to leave.
+  void StopGeneration(GenerationEntry& generation, StopMode mode, const std::string& reason, bool dump_stacks = false);
+  void RankGone(GenerationEntry& generation, RankEntry& rank, std::optional<FailureCause> cause);
+  void MaybeEndGeneration(GenerationEntry& generation);
+  void EndGeneration(GenerationEntry& generation);
+  void DecideAfterFailure(JobEntry& job, GenerationEntry& generation);
+  void PruneGenerations(const JobEntry& job);
+  void ApplyProgress(GenerationEntry& generation, RankEntry& rank, const RankReport& report);
+  absl::Duration HangLimit(const GenerationEntry& generation, const JobEntry& job) const;
+  void CheckHang(GenerationEntry& generation);
+  void GenerationDeadline(GenerationEntry& generation);
+
+  // ---- worker_events.cc ----
+  void MoveWorker(WorkerEntry& worker, WorkerTrigger trigger, const std::string& reason);
+  void ArmLease(WorkerEntry& worker);
+  void WorkerDeadline(WorkerEntry& worker);
+  void ReconcileRunning(WorkerEntry& worker, const WorkerRegistered& event, AcceptWorker& accept);
+  void LoseRanksOf(const WorkerId& worker, CauseKind kind, const std::string& detail);
+  void ReleaseSlots(const GenerationEntry& generation, const RankEntry& rank);
+  void MaybeDrained(WorkerEntry& worker);
+  void DrainJobsOf(const WorkerEntry& worker);
+
+  // ---- checkpoint_ledger.cc ----
+  CheckpointEntry* FindCheckpoint(const JobId& job, Step step);
+  void MaybeSeal(CheckpointEntry& checkpoint);
+  void Abandon(CheckpointEntry& checkpoint, CheckpointTrigger trigger, const std::string& why);
+  void AbandonOpen(const GenerationEntry& generation);
+  void Retire(CheckpointEntry& checkpoint, const std::string& why);
+  void ApplyRetention(const JobEntry& job);
+  void CleanAbandoned(const JobEntry& job, Step below);
+  std::set<Step> Roots(const JobEntry& job) const;
+  std::string WhyNeeded(const JobEntry& job, Step step) const;
+  void SendDelete(const CheckpointEntry& checkpoint);
+  void PointAliases(JobEntry& job);
+
+  // ---- goodput.cc ----
+  void Account(JobEntry& job);
+  void AccountTraining(JobEntry& job, const GenerationEntry& generation, double seconds);
+
+  absl::Time now_;
+  std::vector<Effect> effects_;
+  std::set<std::pair<absl::Time, TimerKey>> deadlines_;
+  std::map<TimerKey, absl::Time> timers_;
+  std::set<JobId> dirty_jobs_;
+  std::set<std::pair<JobId, Generation>> dirty_generations_;
+  std::set<std::pair<JobId, Step>> dirty_checkpoints_;
+  std::set<WorkerId> dirty_workers_;
+  std::set<QueueKey> queue_;
+  std::set<std::pair<JobId, Step>> deleting_;
+  std::set<JobId> live_jobs_;                                   // with a live generation
+  std::set<std::pair<absl::Time, JobId>> finished_;             // oldest first
+  std::set<std::pair<absl::Time, std::string>> request_ages_;   // oldest first
+  std::map<JobId, std::set<JobId>> children_;                   // parent -> unfinished children
+  std::map<JobId, double> stall_seen_;                          // checkpoint stall already accounted, of the live generation
+  bool schedule_ = false;
+};
+
+}  // namespace athanor::core

@@ -1,0 +1,75 @@
+#include "server/core/restart_policy.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+
+namespace athanor::core {
+namespace {
+
+constexpr std::array<const char*, kCauseKinds> kCauseNames = {
+    "unspecified", "user_code", "out_of_memory", "signal", "node_lost", "hang", "preempted",
+    "data", "nan_loss", "peer_lost", "our_bug", "launch_failed", "invalid"};
+constexpr std::array<int32_t, kCauseKinds> kDefaultBudgets = {0, 1, 1, 10, -1, 3, -1, 1, 0, 10, 3, 3, 0};
+
+// splitmix64: the core has no random source of its own.
+double UnitInterval(uint64_t seed) {
+  seed += 0x9e3779b97f4a7c15ULL;
+  seed = (seed ^ (seed >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  seed = (seed ^ (seed >> 27)) * 0x94d049bb133111ebULL;
+  seed ^= seed >> 31;
+  return static_cast<double>(seed >> 11) * 0x1.0p-53;
+}
+
+absl::Duration Delay(const RestartHistory& history, const RestartPolicySpec& policy) {
+  if (history.generations_without_progress <= 1) return absl::ZeroDuration();
+  const int doublings = std::min(history.generations_without_progress - 2, 30);
+  absl::Duration delay = std::min(policy.backoff_initial * std::ldexp(1.0, doublings), policy.backoff_max);
+  const double jitter = policy.backoff_jitter * UnitInterval(history.seed + history.generations_without_progress);
+  return delay * (1.0 + jitter);
+}
+
+}  // namespace
+
+const char* ToString(CauseKind kind) { return kCauseNames[static_cast<size_t>(kind)]; }
+
+std::optional<CauseKind> CauseKindFromString(const std::string& name) {
+  for (size_t i = 1; i < kCauseNames.size(); ++i) {
+    if (name == kCauseNames[i]) return static_cast<CauseKind>(i);
+  }
+  return std::nullopt;
+}
+
+int32_t DefaultBudget(CauseKind kind) { return kDefaultBudgets[static_cast<size_t>(kind)]; }
+
+RestartDecision DecideRestart(const FailureCause& cause, const RestartHistory& history, const RestartPolicySpec& policy, absl::Time now) {
+  RestartDecision decision;
+  const std::string name = ToString(cause.kind);
+  if (!cause.retryable) {
+    decision.reason = absl::StrCat("gives up: ", name, " says that a restart would end alike (exit code ", cause.exit_code, ")");
+    return decision;
+  }
+  const auto budget_it = policy.budgets.find(cause.kind);
+  const int32_t budget = budget_it != policy.budgets.end() ? budget_it->second : DefaultBudget(cause.kind);
+  const auto used_it = history.restarts_by_cause.find(cause.kind);
+  const int32_t used = used_it != history.restarts_by_cause.end() ? used_it->second : 0;
+  if (budget >= 0 && used >= budget) {
+    decision.reason = absl::StrCat("gives up: budget of ", name, " is used up (", used, " of ", budget, ")");
+    return decision;
+  }
+  if (policy.max_generations_without_progress > 0 && history.generations_without_progress >= policy.max_generations_without_progress) {
+    decision.reason = absl::StrCat("gives up: ", history.generations_without_progress,
+                                   " generations in a row made no progress (limit ", policy.max_generations_without_progress, ")");
+    return decision;
+  }
+  const absl::Duration delay = Delay(history, policy);
+  decision.retry = true;
+  decision.retry_at = now + delay;
+  decision.reason = absl::StrCat("restarts ", delay == absl::ZeroDuration() ? "at once" : absl::StrCat("in ", absl::FormatDuration(delay)),
+                                 ": ", name, " ", used + 1, " of ", budget < 0 ? "unlimited" : absl::StrCat(budget));
+  return decision;
+}
+
+}  // namespace athanor::core

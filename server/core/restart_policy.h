@@ -1,0 +1,34 @@
+// Whether and when a failed job starts again. A pure function of its arguments; every decision carries its reason.
+//
+// Budgets count restarts per cause over the whole life of the job. Defaults: user_code 1, out_of_memory 1, signal 10,
+// node_lost unlimited, hang 3, preempted unlimited, data 1, nan_loss 0, peer_lost 10, our_bug 3, launch_failed 3, invalid 0.
+// The first restart after progress is immediate; the n-th in a row without progress waits backoff_initial * 2^(n-2), at most
+// backoff_max, stretched by up to backoff_jitter.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "absl/time/time.h"
+#include "server/core/job_spec.h"
+
+namespace athanor::core {
+
+int32_t DefaultBudget(CauseKind kind);  // -1 = unlimited
+
+struct RestartHistory {
+  std::map<CauseKind, int32_t> restarts_by_cause;
+  int32_t generations_without_progress = 0;  // failed ones in a row, the present one included
+  uint64_t seed = 0;
+};
+
+struct RestartDecision {
+  bool retry = false;
+  absl::Time retry_at = absl::InfiniteFuture();
+  std::string reason;
+};
+
+RestartDecision DecideRestart(const FailureCause& cause, const RestartHistory& history, const RestartPolicySpec& policy, absl::Time now);
+
+}  // namespace athanor::core
