@@ -24,7 +24,7 @@ set(_layer_athanor_server_rpc         "athanor_server_runtime;athanor_config;ath
 set(_layer_athanord                   "athanor_server_rpc")                                                    # F
 set(_layer_athanor_agent_lib          "athanor_service")                                                       # F
 set(_layer_athanor-agent              "athanor_agent_lib")                                                     # F
-set(_layer_athanor_task               "athanor_runner")                                                        # T: worker/tasks
+set(_layer_athanor_task               "athanor_runner;athanor_data;athanor_config")                            # T: worker/tasks
 set(_layer_athanor_trainer_link       "athanor_service")                                                       # F: gRPC side of the trainer
 set(_layer_athanor_trainer_lib        "athanor_task;athanor_trainer_link")                                     # T
 set(_layer_athanor-trainer            "athanor_trainer_lib")                                                   # T
@@ -71,6 +71,11 @@ function(athanor_use_torch_pch name)
     target_link_libraries(athanor_torch_pch PRIVATE athanor::torch)
     target_compile_features(athanor_torch_pch PRIVATE cxx_std_20)
     target_precompile_headers(athanor_torch_pch PRIVATE <torch/torch.h>)
+  endif()
+  get_target_property(kind ${name} TYPE)
+  if(kind STREQUAL "EXECUTABLE")  # the header is compiled with -fPIC, and GCC refuses it under an executable's -fPIE
+    set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${name} PRIVATE -fPIC)
   endif()
   target_precompile_headers(${name} REUSE_FROM athanor_torch_pch)
 endfunction()

@@ -158,7 +158,7 @@ void Machine::Handle(const WorkerHeartbeat& event) {
   auto it = state.workers.find(event.worker);
   if (it == state.workers.end()) return;
   WorkerEntry& worker = it->second;
-  if (worker.session != event.session || worker.incarnation != event.incarnation || worker.state == WorkerState::kLost) {
+  if (worker.session != event.session || (event.incarnation != 0 && worker.incarnation != event.incarnation) || worker.state == WorkerState::kLost) {
     return Emit(Note{.kind = Note::Kind::kFencedMessage, .worker = event.worker, .label = "heartbeat"});
   }
   worker.last_heartbeat = now_;

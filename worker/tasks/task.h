@@ -1,9 +1,11 @@
 // What a user implements to train something with Athanor: a model, its data and its loss. The runner does the rest.
 //
 //   class MyTask : public athanor::Task { ... };
-//   ATHANOR_REGISTER_TASK("my_task", MyTask);        // in a shared object named by `task.library` in the job file, or linked in
+//   ATHANOR_REGISTER_TASK("my_task", MyTask);        // in a shared object named by `task.library` in the job file, or
+//   linked in
 //
-// One Task object per rank. Not thread-safe: called on the training thread only; its datasets are read by loader threads.
+// One Task object per rank. Not thread-safe: called on the training thread only; its datasets are read by loader
+// threads.
 #pragma once
 
 #include <torch/torch.h>
@@ -12,11 +14,13 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include <nlohmann/json.hpp>
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "athanor/data/dataset.h"
-#include <nlohmann/json.hpp>
+#include "athanor/runner/step_output.h"
 
 namespace athanor {
 
@@ -24,12 +28,7 @@ struct TaskContext {
   int rank = 0;
   int world_size = 1;
   torch::Device device = torch::kCPU;
-  nlohmann::json options;    // the job file's task.options: check every key, refuse unknown ones by name
-};
-
-struct StepOutput {
-  torch::Tensor loss;                              // scalar, differentiable; the mean over the batch's samples
-  std::map<std::string, torch::Tensor> metrics;    // detached scalars, means over the batch; e.g. "accuracy"
+  nlohmann::json options;  // the job file's task.options: check every key, refuse unknown ones by name
 };
 
 class Task {
@@ -37,7 +36,8 @@ class Task {
   virtual ~Task() = default;
   // Reads options and data. INVALID_ARGUMENT names the option; NOT_FOUND or DATA_LOSS names the file.
   virtual absl::Status Setup(const TaskContext& context) = 0;
-  // The module whose parameters are trained; the same object every time. Its initial weights come from the seeded generator.
+  // The module whose parameters are trained; the same object every time. Its initial weights come from the seeded
+  // generator.
   virtual std::shared_ptr<torch::nn::Module> Model() = 0;
   // Splits by name: "train" is required; the others ("val", "test") are evaluated.
   virtual std::map<std::string, std::shared_ptr<Dataset>> Datasets() = 0;
@@ -46,11 +46,15 @@ class Task {
 };
 
 using TaskFactory = std::function<std::unique_ptr<Task>()>;
-// Registers under a unique name; a second registration of a name is refused at load.
+// Registers under a unique name; false, and no change, when the name is taken: the task loader then refuses the library
+// by RefusedTaskNames(). Any thread.
 bool RegisterTask(const std::string& name, TaskFactory factory);
 absl::StatusOr<std::unique_ptr<Task>> MakeTask(const std::string& name);  // NOT_FOUND lists the known names
+std::vector<std::string> TaskNames();                                     // sorted
+std::vector<std::string> RefusedTaskNames();  // registered more than once; the first registration holds
 
 }  // namespace athanor
 
-#define ATHANOR_REGISTER_TASK(name, type) \
-  static const bool athanor_task_registered_##type = ::athanor::RegisterTask(name, [] { return std::make_unique<type>(); })
+#define ATHANOR_REGISTER_TASK(name, type)                             \
+  [[maybe_unused]] static const bool athanor_task_registered_##type = \
+      ::athanor::RegisterTask(name, [] { return std::make_unique<type>(); })

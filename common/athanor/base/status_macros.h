@@ -24,8 +24,8 @@ namespace athanor {
 inline absl::Status Annotate(const absl::Status& status, std::string_view context) {
   if (status.ok()) return status;
   absl::Status annotated(status.code(), std::string(context) + ": " + std::string(status.message()));
-  status.ForEachPayload([&](std::string_view url, const absl::Cord& payload) {
-    annotated.SetPayload({url.data(), url.size()}, payload);
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
+    annotated.SetPayload(url, payload);
   });
   return annotated;
 }

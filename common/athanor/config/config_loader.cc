@@ -1,0 +1,141 @@
+#include "athanor/config/config_loader.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "athanor/config/config_validation.h"
+
+namespace athanor {
+namespace {
+
+void Flatten(const nlohmann::json& json, const std::string& path, std::map<std::string, nlohmann::json>* leaves) {
+  if (!json.is_object()) {
+    leaves->emplace(path, json);
+    return;
+  }
+  for (const auto& [key, value] : json.items()) Flatten(value, JoinPath(path, key), leaves);
+}
+
+std::string Short(const nlohmann::json& value) {
+  constexpr size_t kShown = 200;
+  std::string text = value.is_number_float() ? NumberText(value.get<double>())
+                                             : value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return text.size() > kShown ? text.substr(0, kShown) + "…" : text;
+}
+
+nlohmann::json ParseLiteral(absl::string_view text) {
+  nlohmann::json value = nlohmann::json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  if (!value.is_discarded()) return value;
+  // Numbers that JSON does not know: ".5", "+1", "1."; but not names such as "inf".
+  double number = 0;
+  if (text.find_first_of("0123456789") != absl::string_view::npos &&
+      text.find_first_not_of("0123456789+-.eE") == absl::string_view::npos && absl::SimpleAtod(text, &number) &&
+      std::isfinite(number)) {
+    return number;
+  }
+  return std::string(text);
+}
+
+}  // namespace
+
+std::vector<FieldProblem> CheckRunnerConfig(const nlohmann::json& json, RunnerConfig* out) {
+  std::vector<FieldProblem> problems;
+  RunnerConfig config;
+  CheckStruct(json, "", &config, &problems);
+  if (json.is_object()) AddContradictions(config, &problems);
+  if (out != nullptr) *out = std::move(config);
+  return problems;
+}
+
+std::vector<FieldProblem> CheckRunnerConfig(const RunnerConfig& config) {
+  return CheckRunnerConfig(ToJson(config), nullptr);
+}
+
+absl::Status ToStatus(const std::vector<FieldProblem>& problems) {
+  if (problems.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrJoin(problems, "; ", [](std::string* text, const FieldProblem& problem) {
+    absl::StrAppend(text, problem.path, problem.path.empty() ? "" : ": ", problem.message);
+  }));
+}
+
+nlohmann::json ToJson(const RunnerConfig& config) {
+  return StructToJson(config);
+}
+
+bool MayChangeOnResume(absl::string_view path) {
+  static constexpr std::array<absl::string_view, 10> kFree = {
+      "log_interval", "evaluate", "checkpoint", "steps",   "epochs",
+      "patience",     "score",    "comm",       "threads", "max_nonfinite_losses"};
+  static constexpr std::array<absl::string_view, 5> kLoader = {"num_workers", "prefetch_factor", "in_order",
+                                                               "pin_memory", "timeout"};
+  for (absl::string_view key : kFree) {
+    if (path == key || absl::StartsWith(path, absl::StrCat(key, "."))) return true;
+  }
+  if (!absl::StartsWith(path, "dataloader.")) return false;
+  const absl::string_view last = path.substr(path.rfind('.') + 1);
+  return std::find(kLoader.begin(), kLoader.end(), last) != kLoader.end();
+}
+
+std::vector<std::string> ResumeDifferences(const nlohmann::json& saved, const RunnerConfig& current) {
+  std::vector<std::string> differences;
+  std::vector<FieldProblem> problems;
+  RunnerConfig known;  // the saved one, with today's defaults where it is silent
+  CheckStruct(saved, "", &known, &problems);
+  for (const FieldProblem& problem : problems) {
+    if (!MayChangeOnResume(problem.path))
+      differences.push_back(absl::StrCat(problem.path, ": saved by another version: ", problem.message));
+  }
+  std::map<std::string, nlohmann::json> before, now;
+  Flatten(ToJson(known), "", &before);
+  Flatten(ToJson(current), "", &now);
+  std::set<std::string> paths;
+  for (const auto& [path, value] : before) paths.insert(path);
+  for (const auto& [path, value] : now) paths.insert(path);
+  const nlohmann::json absent;
+  for (const std::string& path : paths) {
+    const auto old = before.find(path), fresh = now.find(path);
+    const nlohmann::json& was = old == before.end() ? absent : old->second;
+    const nlohmann::json& is = fresh == now.end() ? absent : fresh->second;
+    if (was == is || MayChangeOnResume(path)) continue;
+    differences.push_back(absl::StrCat(path, ": saved ", Short(was), ", now ", Short(is)));
+  }
+  return differences;
+}
+
+absl::Status ApplyOverride(nlohmann::json& json, absl::string_view path, absl::string_view text) {
+  const std::vector<std::string> parts = absl::StrSplit(path, '.');
+  const auto error = [&](auto&&... what) {
+    return absl::InvalidArgumentError(absl::StrCat("override ", path, ": ", what...));
+  };
+  nlohmann::json* place = &json;
+  std::string walked;
+  for (const std::string& part : parts) {
+    if (part.empty()) return error("empty part in the path");
+    if (place->is_null()) *place = nlohmann::json::object();
+    if (place->is_object()) {
+      place = &(*place)[part];
+    } else if (place->is_array()) {
+      uint64_t index = 0;
+      if (!absl::SimpleAtoi(part, &index) || index >= place->size()) {
+        return error("\"", part, "\" is no element of the list \"", walked, "\"; allowed: 0 to ", place->size(),
+                     " exclusive");
+      }
+      place = &(*place)[index];
+    } else {
+      return error("\"", walked, "\" is ", DescribeJson(*place), ", nothing can be set below it");
+    }
+    walked = JoinPath(walked, part);
+  }
+  *place = ParseLiteral(text);
+  return absl::OkStatus();
+}
+
+}  // namespace athanor

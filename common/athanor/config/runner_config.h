@@ -1,0 +1,235 @@
+// Every option of a training run. docs/configuration.md is generated from these structs and their rules
+// (runner_config_rules.cc).
+//
+//   RunnerConfig config;
+//   std::vector<FieldProblem> problems = CheckRunnerConfig(json, &config);   // config_loader.h
+//
+// A plain value: copy it, compare it. Unset std::optional = the default that the rule's text names. Durations are
+// seconds.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "athanor/config/reflection.h"
+
+namespace athanor {
+
+// Overrides for the parameters whose name matches.
+struct ParamGroupConfig {
+  std::string pattern;
+  std::optional<double> lr;
+  std::optional<double> lr_multiplier;
+  std::optional<double> weight_decay;
+  std::optional<double> weight_decay_multiplier;
+  std::optional<double> beta1;
+  std::optional<double> beta2;
+  std::optional<double> eps;
+  std::optional<double> momentum;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(ParamGroupConfig, (),
+                      (pattern, lr, lr_multiplier, weight_decay, weight_decay_multiplier, beta1, beta2, eps, momentum))
+
+// Which options a type takes: OptimOptionsOf(). An option of another type is a mistake, not ignored.
+struct OptimConfig {
+  std::string type;  // canonical name, "" = none
+  std::optional<double> lr;
+  std::optional<double> weight_decay;
+  std::vector<double> betas;  // empty or two
+  std::optional<double> eps;
+  std::optional<double> momentum;
+  std::optional<double> dampening;
+  std::optional<bool> nesterov;
+  std::optional<bool> amsgrad;
+  std::optional<double> alpha;
+  std::optional<bool> centered;
+  std::optional<double> lr_decay;
+  std::optional<double> initial_accumulator_value;
+  std::optional<double> momentum_decay;
+  std::optional<bool> decoupled_weight_decay;
+  std::optional<int64_t> ns_steps;
+  std::vector<ParamGroupConfig> param_groups;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(OptimConfig, (),
+                      (type, lr, weight_decay, betas, eps, momentum, dampening, nesterov, amsgrad, alpha, centered,
+                       lr_decay, initial_accumulator_value, momentum_decay, decoupled_weight_decay, ns_steps,
+                       param_groups))
+
+// Which options a type takes: SchedOptionsOf().
+struct SchedConfig {
+  std::string type;                     // canonical name, "" = constant learning rate, no schedule
+  std::optional<std::string> interval;  // "step", "epoch"
+  std::optional<std::string> monitor;
+  std::optional<int64_t> total_steps;
+  // linear, cosine, constant
+  std::optional<int64_t> warmup_steps;
+  std::optional<double> warmup_ratio;
+  std::optional<int64_t> cooldown_steps;
+  std::optional<double> cooldown_ratio;
+  std::optional<double> final_lr;
+  std::optional<double> final_lr_ratio;
+  std::optional<double> min_lr;
+  std::optional<std::string> scaling;
+  // step, multistep, exponential, cyclic
+  std::optional<double> gamma;
+  std::optional<int64_t> step_size;
+  std::vector<int64_t> milestones;
+  // cosine_annealing, cosine_warm_restarts
+  std::optional<int64_t> t_max;
+  std::optional<int64_t> t_0;
+  std::optional<int64_t> t_mult;
+  std::optional<double> eta_min;
+  // one_cycle, cyclic
+  std::optional<double> max_lr;
+  std::optional<double> base_lr;
+  std::optional<int64_t> step_size_up;
+  std::optional<int64_t> step_size_down;
+  std::optional<double> pct_start;
+  std::optional<std::string> anneal_strategy;
+  std::optional<double> div_factor;
+  std::optional<double> final_div_factor;
+  std::optional<bool> three_phase;
+  std::optional<bool> cycle_momentum;
+  std::optional<double> base_momentum;
+  std::optional<double> max_momentum;
+  std::optional<std::string> mode;
+  // reduce_on_plateau
+  std::optional<double> factor;
+  std::optional<int64_t> patience;
+  std::optional<double> threshold;
+  std::optional<std::string> threshold_mode;
+  std::optional<int64_t> cooldown;
+  std::optional<double> eps;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(SchedConfig, (),
+                      (type, interval, monitor, total_steps, warmup_steps, warmup_ratio, cooldown_steps, cooldown_ratio,
+                       final_lr, final_lr_ratio, min_lr, scaling, gamma, step_size, milestones, t_max, t_0, t_mult,
+                       eta_min, max_lr, base_lr, step_size_up, step_size_down, pct_start, anneal_strategy, div_factor,
+                       final_div_factor, three_phase, cycle_momentum, base_momentum, max_momentum, mode, factor,
+                       patience, threshold, threshold_mode, cooldown, eps))
+
+struct ScoreConfig {
+  std::optional<std::string> split;
+  std::string name = "loss";
+  std::string direction = "auto";  // "min", "max", "auto"
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(ScoreConfig, (), (split, name, direction))
+
+struct EvaluateConfig {
+  int64_t interval = 0;
+  std::vector<std::string> splits;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(EvaluateConfig, (), (interval, splits))
+
+struct CheckpointConfig {
+  std::optional<int64_t> interval;
+  int64_t keep_latest_k = 3;
+  bool async_enabled = true;
+  bool load_only = false;
+  std::optional<std::string> export_dtype;  // "fp32", "fp16", "bf16", "fp64"
+  bool last_save_model_only = false;
+  std::vector<std::string> exclude_from_loading;
+  std::optional<double> wait_timeout;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(CheckpointConfig, (),
+                      (interval, keep_latest_k, async_enabled, load_only, export_dtype, last_save_model_only,
+                       exclude_from_loading, wait_timeout))
+
+struct CommConfig {
+  double init_timeout_seconds = 60;
+  double train_timeout_seconds = 600;
+  double bucket_mb = 25;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(CommConfig, (), (init_timeout_seconds, train_timeout_seconds, bucket_mb))
+
+// What `dataloader.<split>` may set differently.
+struct SplitLoaderConfig {
+  std::optional<int64_t> batch_size;
+  std::optional<bool> shuffle;
+  std::optional<bool> drop_last;
+  std::optional<int64_t> num_workers;
+  std::optional<int64_t> prefetch_factor;
+  std::optional<bool> in_order;
+  std::optional<bool> pin_memory;
+  std::optional<double> timeout;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(SplitLoaderConfig, (),
+                      (batch_size, shuffle, drop_last, num_workers, prefetch_factor, in_order, pin_memory, timeout))
+
+struct DataLoaderConfig {
+  int64_t batch_size = 32;      // per rank
+  std::optional<bool> shuffle;  // unset: true for the training split, false for the others
+  bool drop_last = false;
+  int64_t num_workers = 0;
+  int64_t prefetch_factor = 2;
+  bool in_order = true;
+  std::optional<bool> pin_memory;  // unset: when training on an accelerator
+  double timeout = 600;
+  std::optional<int64_t> seed;                      // of the order of samples; unset: `seed`, or 0
+  std::map<std::string, SplitLoaderConfig> splits;  // JSON: dataloader.<split>.<option>
+  static std::span<const FieldRule> Rules();
+
+  // The options of one split, overrides applied: every field but `shuffle` and `pin_memory` is then final, `splits` is
+  // empty.
+  DataLoaderConfig For(const std::string& split) const;
+};
+BOOST_DESCRIBE_STRUCT(DataLoaderConfig, (),
+                      (batch_size, shuffle, drop_last, num_workers, prefetch_factor, in_order, pin_memory, timeout,
+                       seed, splits))
+
+struct EmaConfig {
+  bool enabled = false;
+  double decay = 0.999;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(EmaConfig, (), (enabled, decay))
+
+struct RunnerConfig {
+  std::optional<int64_t> seed;
+  bool deterministic = false;
+  std::optional<int64_t> steps;
+  std::optional<int64_t> epochs;
+  int64_t accum_steps = 1;
+  std::string precision;  // "", "fp32", "bf16", "fp16"
+  std::optional<double> max_grad_norm;
+  std::optional<double> max_grad_value;
+  bool skip_nonfinite_grad = false;
+  int64_t max_nonfinite_losses = 10;
+  std::optional<int64_t> patience;
+  std::optional<int64_t> log_interval;
+  std::optional<int64_t> threads;
+  ScoreConfig score;
+  EvaluateConfig evaluate;
+  OptimConfig optim;
+  SchedConfig sched;
+  CheckpointConfig checkpoint;
+  CommConfig comm;
+  DataLoaderConfig dataloader;
+  EmaConfig ema;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(RunnerConfig, (),
+                      (seed, deterministic, steps, epochs, accum_steps, precision, max_grad_norm, max_grad_value,
+                       skip_nonfinite_grad, max_nonfinite_losses, patience, log_interval, threads, score, evaluate,
+                       optim, sched, checkpoint, comm, dataloader, ema))
+
+// Canonical type names, and the options that a type takes besides the common ones (`type`, `lr`, `weight_decay`,
+// `param_groups`; `type`, `interval`). Empty for an unknown type.
+std::span<const absl::string_view> OptimTypes();
+std::span<const absl::string_view> OptimOptionsOf(absl::string_view type);
+std::span<const absl::string_view> SchedTypes();
+std::span<const absl::string_view> SchedOptionsOf(absl::string_view type);
+
+}  // namespace athanor

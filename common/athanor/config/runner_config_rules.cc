@@ -1,0 +1,287 @@
+// What every option means and which values it takes.
+#include "athanor/config/runner_config.h"
+
+namespace athanor {
+
+std::span<const FieldRule> RunnerConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "seed",
+       .meaning = "Base of all random generators; a rank uses seed + rank. Default: drawn at the start and recorded.",
+       .min = 0},
+      {.name = "deterministic", .meaning = "Deterministic kernels only, no autotuning."},
+      {.name = "steps", .meaning = "Optimizer updates of the whole run. Set this or `epochs`.", .min = 1},
+      {.name = "epochs", .meaning = "Passes over the training data. Set this or `steps`.", .min = 1},
+      {.name = "accum_steps", .meaning = "Micro-batches per optimizer update.", .min = 1},
+      {.name = "precision",
+       .meaning = "Autocast type of forward and loss; empty: none.",
+       .allowed = {"", "fp32|float32|float", "bf16|bfloat16", "fp16|float16|half"}},
+      {.name = "max_grad_norm",
+       .meaning = "Clip the 2-norm of all gradients together to this.",
+       .min = 0,
+       .min_open = true},
+      {.name = "max_grad_value",
+       .meaning = "Clip every gradient element to ± this (before the norm).",
+       .min = 0,
+       .min_open = true},
+      {.name = "skip_nonfinite_grad",
+       .meaning = "Leave out an update whose gradients hold NaN or infinity on any rank."},
+      {.name = "max_nonfinite_losses",
+       .meaning = "Fail with nan_loss after this many non-finite losses in a row.",
+       .min = 1},
+      {.name = "patience",
+       .meaning = "Stop after more than this many evaluations without a better score. Default: never.",
+       .min = 0},
+      {.name = "log_interval",
+       .meaning = "Updates between progress lines; 0: none. Default: a hundredth of the run.",
+       .min = 0},
+      {.name = "threads",
+       .meaning = "Intra-op CPU threads per rank. Default: the slot's share of the cores.",
+       .min = 1,
+       .max = 1024},
+      {.name = "score", .meaning = "The metric that decides which checkpoint is best."},
+      {.name = "evaluate", .meaning = "When and on what to evaluate."},
+      {.name = "optim", .meaning = "The optimizer.", .alias = "optimizer"},
+      {.name = "sched", .meaning = "The learning-rate schedule.", .alias = "scheduler"},
+      {.name = "checkpoint", .meaning = "Saving and loading."},
+      {.name = "comm", .meaning = "Communication between the ranks."},
+      {.name = "dataloader", .meaning = "Batches; `dataloader.<split>.<option>` overrides for one split."},
+      {.name = "ema", .meaning = "Exponential moving average of the weights, used for evaluation."},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> ScoreConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "split",
+       .meaning = "Split of the score. Default: the first evaluated split that begins with `val`, else the first."},
+      {.name = "name", .meaning = "Metric of the score."},
+      {.name = "direction",
+       .meaning = "Whether smaller or larger is better; auto: smaller for names with loss, error or perplexity.",
+       .allowed = {"auto", "min", "max"}},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> EvaluateConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "interval", .meaning = "Updates between evaluations; 0: at the end of each epoch.", .min = 0},
+      {.name = "splits", .meaning = "Splits to evaluate. Empty: all but the training split."},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> CheckpointConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "interval",
+       .meaning = "Epochs (with `epochs`) or updates (with `steps`) between checkpoints; 0: only the last. "
+                  "Default: 1 epoch, or a twentieth of the steps.",
+       .min = 0},
+      {.name = "keep_latest_k",
+       .meaning = "Checkpoints to keep; 0: all. Best, tagged and used ones stay in any case.",
+       .min = 0},
+      {.name = "async_enabled", .meaning = "Write in the background."},
+      {.name = "load_only", .meaning = "Never write checkpoints."},
+      {.name = "export_dtype",
+       .meaning = "Floating-point type of the last save; needs `last_save_model_only`.",
+       .allowed = {"fp32|float32|float", "fp16|float16|half", "bf16|bfloat16", "fp64|float64|double"}},
+      {.name = "last_save_model_only", .meaning = "The last checkpoint holds the model alone."},
+      {.name = "exclude_from_loading", .meaning = "Parts of a checkpoint that are not restored."},
+      {.name = "wait_timeout",
+       .meaning = "Seconds to wait for writes at the end. Default: until they are done.",
+       .min = 0},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> CommConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "init_timeout_seconds",
+       .meaning = "Limit for joining and the first collectives.",
+       .min = 0,
+       .max = 86400,
+       .min_open = true},
+      {.name = "train_timeout_seconds",
+       .meaning = "Limit of a collective after the first update.",
+       .min = 0,
+       .max = 86400,
+       .min_open = true},
+      {.name = "bucket_mb", .meaning = "Size of a gradient bucket in MiB.", .min = 0, .max = 4096, .min_open = true},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> DataLoaderConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "batch_size", .meaning = "Samples of a micro-batch on one rank.", .min = 1},
+      {.name = "shuffle", .meaning = "New order in every epoch. Default: true for the training split only."},
+      {.name = "drop_last", .meaning = "Leave out the last, smaller batch."},
+      {.name = "num_workers",
+       .meaning = "Loader threads; 0: the training thread makes the batches.",
+       .min = 0,
+       .max = 256},
+      {.name = "prefetch_factor", .meaning = "Batches ahead per worker.", .min = 1, .max = 1024},
+      {.name = "in_order", .meaning = "Keep the order of batches for any number of workers."},
+      {.name = "pin_memory", .meaning = "Page-locked batches. Default: true when training on an accelerator."},
+      {.name = "timeout", .meaning = "Seconds to wait for a batch.", .min = 0, .max = 86400, .min_open = true},
+      {.name = "seed", .meaning = "Of the order of samples. Default: `seed`.", .min = 0},
+      {.name = "splits", .meaning = "Overrides per split.", .rest = true},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> SplitLoaderConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "batch_size", .meaning = "As above, for this split.", .min = 1},
+      {.name = "shuffle", .meaning = "As above, for this split."},
+      {.name = "drop_last", .meaning = "As above, for this split."},
+      {.name = "num_workers", .meaning = "As above, for this split.", .min = 0, .max = 256},
+      {.name = "prefetch_factor", .meaning = "As above, for this split.", .min = 1, .max = 1024},
+      {.name = "in_order", .meaning = "As above, for this split."},
+      {.name = "pin_memory", .meaning = "As above, for this split."},
+      {.name = "timeout", .meaning = "As above, for this split.", .min = 0, .max = 86400, .min_open = true},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> EmaConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "enabled", .meaning = "Keep the average and evaluate with it."},
+      {.name = "decay",
+       .meaning = "Share of the old average that each update keeps.",
+       .min = 0,
+       .max = 1,
+       .max_open = true},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> ParamGroupConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "pattern",
+       .meaning = "Regular expression (ECMAScript), searched in the parameter's name; the first match wins."},
+      {.name = "lr", .meaning = "Learning rate of the group.", .min = 0},
+      {.name = "lr_multiplier", .meaning = "Instead: times `optim.lr`.", .min = 0},
+      {.name = "weight_decay", .meaning = "Weight decay of the group.", .min = 0},
+      {.name = "weight_decay_multiplier", .meaning = "Instead: times `optim.weight_decay`.", .min = 0},
+      {.name = "beta1", .meaning = "First beta of the group.", .min = 0, .max = 1, .max_open = true},
+      {.name = "beta2", .meaning = "Second beta of the group.", .min = 0, .max = 1, .max_open = true},
+      {.name = "eps", .meaning = "eps of the group.", .min = 0},
+      {.name = "momentum", .meaning = "Momentum of the group.", .min = 0},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> OptimConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "type",
+       .meaning = "The optimizer; letter case does not matter. Empty: none.",
+       .allowed = {"", "sgd", "adam|torch_adam", "adamw|torch_adamw", "adagrad", "nadam", "radam", "rmsprop", "lion",
+                   "muon"}},
+      {.name = "lr", .meaning = "Learning rate. Default: the type's.", .min = 0},
+      {.name = "weight_decay",
+       .meaning = "Weight decay: L2 term, decoupled for adamw, lion, muon. Default: the type's.",
+       .min = 0},
+      {.name = "betas", .meaning = "Two decay rates of the running means.", .min = 0, .max = 1, .max_open = true},
+      {.name = "eps", .meaning = "Added to denominators.", .min = 0},
+      {.name = "momentum", .meaning = "Momentum factor.", .min = 0},
+      {.name = "dampening", .meaning = "Dampening of the momentum."},
+      {.name = "nesterov", .meaning = "Nesterov momentum."},
+      {.name = "amsgrad", .meaning = "Use the maximum of past second moments."},
+      {.name = "alpha", .meaning = "Smoothing constant.", .min = 0},
+      {.name = "centered", .meaning = "Normalise by the estimated variance."},
+      {.name = "lr_decay", .meaning = "Decay of the learning rate per update.", .min = 0},
+      {.name = "initial_accumulator_value", .meaning = "Start of the sum of squares.", .min = 0},
+      {.name = "momentum_decay", .meaning = "Decay of the momentum.", .min = 0},
+      {.name = "decoupled_weight_decay", .meaning = "Decouple the weight decay, as adamw does."},
+      {.name = "ns_steps", .meaning = "Newton-Schulz iterations.", .min = 1, .max = 99},
+      {.name = "param_groups", .meaning = "Overrides for parameters by name; the rest form a last group."},
+  };
+  return rules;
+}
+
+namespace {
+
+// Of one_cycle, cyclic and reduce_on_plateau.
+const std::vector<FieldRule>& CycleRules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "max_lr", .meaning = "Highest learning rate. Default: one_cycle needs it.", .min = 0, .min_open = true},
+      {.name = "base_lr", .meaning = "Lowest learning rate of the cycle.", .min = 0},
+      {.name = "step_size_up", .meaning = "Intervals of the rising half. Default: 2000.", .min = 1},
+      {.name = "step_size_down", .meaning = "Intervals of the falling half. Default: as up.", .min = 1},
+      {.name = "pct_start", .meaning = "Share of the rise. Default: 0.3.", .min = 0, .max = 1},
+      {.name = "anneal_strategy", .meaning = "Shape of rise and fall. Default: cos.", .allowed = {"cos", "linear"}},
+      {.name = "div_factor", .meaning = "Start = max_lr / this. Default: 25.", .min = 0, .min_open = true},
+      {.name = "final_div_factor", .meaning = "End = start / this. Default: 10000.", .min = 0, .min_open = true},
+      {.name = "three_phase", .meaning = "Fall to the start, then to the end."},
+      {.name = "cycle_momentum",
+       .meaning = "Move the momentum (or first beta) against the learning rate. Default: true."},
+      {.name = "base_momentum",
+       .meaning = "Lowest momentum. Default: 0.85; cyclic: 0.8.",
+       .min = 0,
+       .max = 1,
+       .max_open = true},
+      {.name = "max_momentum",
+       .meaning = "Highest momentum. Default: 0.95; cyclic: 0.9.",
+       .min = 0,
+       .max = 1,
+       .max_open = true},
+      {.name = "mode",
+       .meaning = "cyclic: triangular (default), triangular2, exp_range; reduce_on_plateau: min (default), max.",
+       .allowed = {"triangular", "triangular2", "exp_range", "min", "max"}},
+      {.name = "factor",
+       .meaning = "Factor of a reduction. Default: 0.1.",
+       .min = 0,
+       .max = 1,
+       .min_open = true,
+       .max_open = true},
+      {.name = "patience", .meaning = "Evaluations without improvement before a reduction. Default: 10.", .min = 0},
+      {.name = "threshold", .meaning = "Smallest improvement that counts. Default: 0.0001.", .min = 0},
+      {.name = "threshold_mode",
+       .meaning = "Improvement in proportion or in amount. Default: rel.",
+       .allowed = {"rel", "abs"}},
+      {.name = "cooldown", .meaning = "Evaluations to wait after a reduction. Default: 0.", .min = 0},
+      {.name = "eps", .meaning = "Smaller reductions are not made. Default: 1e-08.", .min = 0},
+  };
+  return rules;
+}
+
+}  // namespace
+
+std::span<const FieldRule> SchedConfig::Rules() {
+  static const std::vector<FieldRule> rules = [] {
+    std::vector<FieldRule> all = {
+        {.name = "type",
+         .meaning = "The schedule. Empty: none.",
+         .allowed = {"", "linear", "cosine", "constant", "step", "multistep|multi_step", "exponential",
+                     "cosine_annealing", "cosine_warm_restarts", "one_cycle", "cyclic", "reduce_on_plateau|plateau"}},
+        {.name = "interval",
+         .meaning = "What advances it. Default: step; reduce_on_plateau: epoch.",
+         .allowed = {"step|steps|update|updates", "epoch|epochs|eval|evaluation|validation"}},
+        {.name = "monitor",
+         .meaning = "Metric to watch: `<split>.<metric>` or `<metric>` of the score's split. Default: the score."},
+        {.name = "total_steps", .meaning = "Length in intervals. Default: the run's.", .min = 1},
+        {.name = "warmup_steps", .meaning = "Linear rise at the start. Default: a twentieth.", .min = 0},
+        {.name = "warmup_ratio", .meaning = "Instead: share of the whole.", .min = 0, .max = 1},
+        {.name = "cooldown_steps", .meaning = "Linear fall to `min_lr` at the end. Default: a fifth.", .min = 0},
+        {.name = "cooldown_ratio", .meaning = "Instead: share of the whole.", .min = 0, .max = 1},
+        {.name = "final_lr", .meaning = "Learning rate at the end of the decay.", .min = 0},
+        {.name = "final_lr_ratio", .meaning = "Instead: share of the base learning rate. Default: 0.001.", .min = 0},
+        {.name = "min_lr", .meaning = "Never below. Default: 1e-09; reduce_on_plateau: 0.", .min = 0},
+        {.name = "scaling",
+         .meaning = "Decay in proportion or in amount. Default: percentile; numerical with `final_lr`.",
+         .allowed = {"percentile", "numerical"}},
+        {.name = "gamma", .meaning = "Factor of each decay. Default: 0.1; cyclic: 1.", .min = 0, .min_open = true},
+        {.name = "step_size", .meaning = "Intervals between decays.", .min = 1},
+        {.name = "milestones", .meaning = "Positions of the decays, ascending.", .min = 0},
+        {.name = "t_max", .meaning = "Half a period.", .min = 1, .alias = "T_max"},
+        {.name = "t_0", .meaning = "Length of the first period.", .min = 1, .alias = "T_0"},
+        {.name = "t_mult", .meaning = "Factor from one period to the next. Default: 1.", .min = 1, .alias = "T_mult"},
+        {.name = "eta_min", .meaning = "Lowest learning rate. Default: 0.", .min = 0},
+    };
+    all.insert(all.end(), CycleRules().begin(), CycleRules().end());
+    return all;
+  }();
+  return rules;
+}
+
+}  // namespace athanor

@@ -1,0 +1,53 @@
+// A dataset that lies in memory as tensors; and tables of numbers read from CSV files into one.
+//
+//   ASSIGN_OR_RETURN(CsvTable table, ReadCsv("digits.csv", {}));                       // last column = class
+//   ASSIGN_OR_RETURN(auto dataset, TensorDataset::Make(table.features / 16.0, table.target));
+#pragma once
+
+#include <torch/torch.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "athanor/data/dataset.h"
+
+namespace athanor {
+
+// Sample i = row i of both tensors (CPU, equal first dimension; `target` may be undefined). Get() is one gather per
+// tensor. The rows are copied: a caller may write into the batch.
+class TensorDataset : public Dataset {
+ public:
+  // INVALID_ARGUMENT: no rows, or differing numbers of rows, or not on the CPU.
+  static absl::StatusOr<std::shared_ptr<TensorDataset>> Make(torch::Tensor input, torch::Tensor target);
+  int64_t size() const override { return input_.size(0); }
+  absl::StatusOr<Batch> Get(const std::vector<int64_t>& indices) const override;  // OUT_OF_RANGE names the index
+  const torch::Tensor& input() const { return input_; }
+  const torch::Tensor& target() const { return target_; }
+
+ private:
+  TensorDataset(torch::Tensor input, torch::Tensor target) : input_(std::move(input)), target_(std::move(target)) {}
+  torch::Tensor input_;
+  torch::Tensor target_;
+};
+
+struct CsvOptions {
+  char delimiter = ',';
+  bool header = false;         // the first line holds names
+  int target_column = -1;      // negative: from the end; the others are features
+  bool integer_target = true;  // labels are int64 (a fraction is DATA_LOSS), else float32
+};
+
+struct CsvTable {
+  torch::Tensor features;            // N x (columns - 1), float32
+  torch::Tensor target;              // N, int64 or float32
+  std::vector<std::string> columns;  // names of all columns when there is a header
+};
+
+// Empty lines are skipped, "\r\n" is accepted, blanks around numbers too. NOT_FOUND names the file; DATA_LOSS names
+// file, line and column and what stands there.
+absl::StatusOr<CsvTable> ReadCsv(const std::string& path, const CsvOptions& options);
+
+}  // namespace athanor

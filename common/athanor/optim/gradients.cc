@@ -1,0 +1,95 @@
+#include "athanor/optim/gradients.h"
+
+#include <limits>
+#include <map>
+
+namespace athanor {
+namespace {
+
+std::vector<torch::Tensor> GradsOf(const std::vector<torch::Tensor>& parameters) {
+  std::vector<torch::Tensor> grads;
+  grads.reserve(parameters.size());
+  for (const torch::Tensor& parameter : parameters) {
+    if (parameter.grad().defined()) grads.push_back(parameter.grad());
+  }
+  return grads;
+}
+
+// One norm of all elements: of the tensors' norms. Tensors of other devices come to that of the first.
+torch::Tensor NormOfAll(const std::vector<torch::Tensor>& grads, double order) {
+  // Half precision overflows in sums of squares: reduce in float32, wider types in their own.
+  std::map<std::pair<c10::Device, c10::ScalarType>, std::vector<torch::Tensor>,
+           decltype([](const auto& a, const auto& b) {
+             return std::make_tuple(a.first.type(), a.first.index(), a.second) <
+                    std::make_tuple(b.first.type(), b.first.index(), b.second);
+           })>
+      alike;
+  bool wide = false;
+  for (const torch::Tensor& grad : grads) {
+    alike[{grad.device(), grad.scalar_type()}].push_back(grad);
+    wide |= grad.scalar_type() == torch::kFloat64;
+  }
+  const c10::Device device = grads.front().device();
+  std::vector<torch::Tensor> norms;
+  for (const auto& [key, tensors] : alike) {
+    for (torch::Tensor& norm :
+         at::_foreach_norm(tensors, order, key.second == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32)) {
+      norms.push_back(norm.to(device, wide ? torch::kFloat64 : torch::kFloat32));
+    }
+  }
+  return at::linalg_vector_norm(at::stack(norms), order);
+}
+
+}  // namespace
+
+torch::Tensor GradNorm(const std::vector<torch::Tensor>& parameters) {
+  const torch::NoGradGuard no_grad;
+  const auto grads = GradsOf(parameters);
+  return grads.empty() ? torch::zeros({}) : NormOfAll(grads, 2);
+}
+
+torch::Tensor ClipGradNorm(const std::vector<torch::Tensor>& parameters, double max_norm) {
+  const torch::NoGradGuard no_grad;
+  const torch::Tensor norm = GradNorm(parameters);
+  ScaleGradients(parameters, (max_norm / (norm + 1e-6)).clamp_max(1.0));
+  return norm;
+}
+
+void ClipGradValue(const std::vector<torch::Tensor>& parameters, double max_value) {
+  const torch::NoGradGuard no_grad;
+  const auto grads = GradsOf(parameters);
+  if (grads.empty()) return;
+  at::_foreach_clamp_min_(grads, -max_value);
+  at::_foreach_clamp_max_(grads, max_value);
+}
+
+torch::Tensor NonFiniteGradients(const std::vector<torch::Tensor>& parameters) {
+  const torch::NoGradGuard no_grad;
+  const auto grads = GradsOf(parameters);
+  if (grads.empty()) return torch::zeros({});
+  // The largest magnitude: a sum of squares of finite numbers may overflow.
+  return NormOfAll(grads, std::numeric_limits<double>::infinity()).isfinite().logical_not().to(torch::kFloat32);
+}
+
+void ScaleGradients(const std::vector<torch::Tensor>& parameters, double factor) {
+  const torch::NoGradGuard no_grad;
+  const auto grads = GradsOf(parameters);
+  if (!grads.empty()) at::_foreach_mul_(grads, factor);
+}
+
+void ScaleGradients(const std::vector<torch::Tensor>& parameters, const torch::Tensor& factor) {
+  const torch::NoGradGuard no_grad;
+  std::map<std::pair<int, int>, std::vector<torch::Tensor>> by_device;
+  for (torch::Tensor& grad : GradsOf(parameters)) {
+    by_device[{static_cast<int>(grad.device().type()), grad.device().index()}].push_back(grad);
+  }
+  for (auto& [device, grads] : by_device) at::_foreach_mul_(grads, factor.to(grads.front().device()));
+}
+
+void ZeroGradients(const std::vector<torch::Tensor>& parameters) {
+  const torch::NoGradGuard no_grad;
+  const auto grads = GradsOf(parameters);
+  if (!grads.empty()) at::_foreach_zero_(grads);
+}
+
+}  // namespace athanor

@@ -1,0 +1,139 @@
+// Optimizers whose state is known by parameter name: saved, loaded and moved to another number of ranks without a
+// parameter order.
+//
+//   OptimConfig config;  config.type = "adamw";  config.lr = 1e-3;
+//   NamedTensors parameters;
+//   for (auto& item : model->named_parameters()) parameters.emplace_back(item.key(), item.value());
+//   ASSIGN_OR_RETURN(auto optimizer, MakeOptimizer(config, parameters));
+//   loss.backward();  optimizer->Step();  optimizer->ZeroGrad();
+//
+// sgd, adam, adamw, adagrad run LibTorch's fused kernels on CPU and CUDA; nadam, radam, rmsprop, lion, muon run foreach
+// kernels. No call waits for the device. muon updates matrices; parameters of other shapes get the update of adamw with
+// betas 0.9, 0.999. LibTorch's own errors (c10::Error, c10::OutOfMemoryError) pass through Step(). Not thread-safe.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "athanor/config/runner_config.h"
+
+namespace athanor {
+
+using TensorMap = std::map<std::string, torch::Tensor>;  // as in checkpoint/training_state.h
+using NamedTensors = std::vector<std::pair<std::string, torch::Tensor>>;
+
+// The settings of one parameter group, all resolved.
+struct OptimGroupOptions {
+  double lr = 0;
+  double weight_decay = 0;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double momentum = 0;
+  double dampening = 0;
+  bool nesterov = false;
+  bool amsgrad = false;
+  double alpha = 0.99;
+  bool centered = false;
+  double lr_decay = 0;
+  double initial_accumulator_value = 0;
+  double momentum_decay = 4e-3;
+  bool decoupled_weight_decay = false;
+  int64_t ns_steps = 5;
+};
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  // One update of every parameter that has a gradient. Those without are left alone, with their state.
+  void Step();
+  // Zeroes the gradients in place (they may be views of DDP's buckets); undefined ones stay undefined.
+  void ZeroGrad();
+
+  size_t group_count() const { return groups_.size(); }
+  const OptimGroupOptions& group_options(size_t group) const { return groups_[group].options; }
+  std::vector<std::string> group_parameters(size_t group) const;
+  double lr(size_t group = 0) const { return groups_[group].options.lr; }
+  void SetLr(size_t group, double lr) { groups_[group].options.lr = lr; }
+  // The momentum, or the first beta of Adam's kind. False (and nothing done) when the type has neither.
+  bool SetMomentum(size_t group, double momentum);
+
+  // Every parameter once, in group order; for clipping (gradients.h).
+  const std::vector<torch::Tensor>& parameters() const { return parameters_; }
+
+  // The live state tensors, "optim.<parameter>.<slot>" (aliases: copy them before the next Step() if you keep them). A
+  // parameter that never had a gradient has none.
+  TensorMap StateTensors() const;
+  // The rest: {"type", "steps": {…}, "groups": [{"lr": …}, …]}.
+  nlohmann::json StateScalars() const;
+  // Restores exactly; copies, casting nothing. INVALID_ARGUMENT names the first parameter or slot whose shape or dtype
+  // differs, or that is unknown, or an optimizer of another type; then the optimizer is unchanged. Keys without the
+  // prefix "optim." are ignored. Learning rates are restored when the number of groups is the same.
+  absl::Status LoadState(const TensorMap& tensors, const nlohmann::json& scalars);
+
+  const std::string& type() const { return type_; }
+  // Things worth a warning in the log: patterns that matched no parameter.
+  const std::vector<std::string>& notes() const { return notes_; }
+
+  struct Parameter {
+    std::string name;
+    torch::Tensor tensor;
+    int64_t steps = 0;      // updates so far
+    double mu_product = 1;  // nadam: product of the momentum schedule so far
+    std::map<std::string, torch::Tensor> slots;
+  };
+  struct Group {
+    OptimGroupOptions options;
+    std::vector<Parameter> parameters;
+  };
+
+ protected:
+  explicit Optimizer(std::string type) : type_(std::move(type)) {}
+
+  // Parameters of one group, device, dtype and number of updates that have gradients.
+  struct Work {
+    std::vector<Parameter*> parameters;
+    std::vector<torch::Tensor> values, grads;
+    int64_t steps = 0;  // including this one
+    // The slot of every parameter, filled with `initial` where it is missing.
+    std::vector<torch::Tensor> Slot(const std::string& slot, double initial = 0) const;
+    // The number of updates as a 0-dim tensor, once per parameter, as the fused kernels want it.
+    std::vector<torch::Tensor> StepTensors() const;
+  };
+  virtual void Update(const OptimGroupOptions& options, const Work& work) = 0;
+  // The slots that LoadState() accepts, and those that a parameter with updates must have.
+  virtual std::vector<std::string> SlotNames() const = 0;
+  virtual std::vector<std::string> RequiredSlots() const { return {}; }
+  virtual double* MomentumOf(OptimGroupOptions* options) const = 0;  // null: has none
+
+ private:
+  friend absl::StatusOr<std::unique_ptr<Optimizer>> MakeOptimizer(const OptimConfig& config,
+                                                                  const NamedTensors& parameters);
+  std::vector<Work> Divide(Group* group);
+  absl::Status PlanLoad(const TensorMap& tensors, const nlohmann::json& scalars, std::vector<Parameter>* plan) const;
+
+  std::string type_;
+  std::vector<Group> groups_;
+  std::vector<torch::Tensor> parameters_;
+  std::vector<std::string> notes_;
+};
+
+// Groups: each entry of config.param_groups takes the parameters whose name its pattern is found in (first match wins,
+// order kept); the rest form a last group with the defaults. Parameters that need no gradient are left out, one shared
+// by several names counts once, under the first. INVALID_ARGUMENT: unknown type (with the known ones), an option the
+// type does not have, a bad pattern, nothing to train.
+absl::StatusOr<std::unique_ptr<Optimizer>> MakeOptimizer(const OptimConfig& config, const NamedTensors& parameters);
+
+}  // namespace athanor

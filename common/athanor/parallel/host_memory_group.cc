@@ -1,0 +1,289 @@
+#include "athanor/parallel/host_memory_group.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <fstream>
+#include <random>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "athanor/base/status_macros.h"
+
+namespace athanor {
+namespace {
+
+constexpr int64_t kSlotBytes = 1 << 20;
+constexpr int kSlots = 2;  // a rank may fill one while others still read the one before
+constexpr absl::Duration kSpin = absl::Microseconds(100);
+
+absl::Status SystemError(std::string_view what) {
+  return absl::UnavailableError(absl::StrCat("host memory: ", what, ": ", strerror(errno)));
+}
+
+// Boot and PID namespace: two processes that agree on both can open each other's /proc entries.
+std::string MachineIdentity() {
+  std::string boot;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
+  std::array<char, 64> space{};
+  if (readlink("/proc/self/ns/pid", space.data(), space.size() - 1) < 0) space[0] = '?';
+  return absl::StrCat(boot, "/", space.data());
+}
+
+int64_t Futex(std::atomic<uint32_t>* word, int operation, uint32_t value, const timespec* timeout) {
+  return syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), operation, value, timeout, nullptr, 0);
+}
+
+inline void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+#endif
+}
+
+template <typename T>
+void SumInRankOrder(T* out, const std::vector<const char*>& slots, int64_t count, double scale) {
+  const T* first = reinterpret_cast<const T*>(slots[0]);
+  const T* second = reinterpret_cast<const T*>(slots[1]);
+  const bool last = slots.size() == 2;
+  const T factor = static_cast<T>(scale);
+  if (last && factor != T(1)) {
+    for (int64_t i = 0; i < count; ++i) out[i] = (first[i] + second[i]) * factor;
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) out[i] = first[i] + second[i];
+  for (size_t r = 2; r < slots.size(); ++r) {
+    const T* next = reinterpret_cast<const T*>(slots[r]);
+    for (int64_t i = 0; i < count; ++i) out[i] += next[i];
+  }
+  if (factor != T(1)) {
+    for (int64_t i = 0; i < count; ++i) out[i] *= factor;
+  }
+}
+
+}  // namespace
+
+struct HostMemoryGroup::Segment {
+  uint64_t nonce;
+  alignas(64) std::atomic<uint32_t> published;
+  std::atomic<uint32_t> sleepers;
+  std::atomic<uint32_t> aborted;
+  alignas(4096) char slots[kSlots][kSlotBytes];
+};
+
+struct HostMemoryGroup::Mapping {
+  Segment* segment = nullptr;
+  int process_fd = -1;  // readable once the process is dead
+  int64_t pid = 0;
+  ~Mapping() {
+    if (segment != nullptr) munmap(segment, sizeof(Segment));
+    if (process_fd >= 0) close(process_fd);
+  }
+};
+
+HostMemoryGroup::HostMemoryGroup(int rank, int world_size, absl::Duration timeout)
+    : rank_(rank), world_size_(world_size), timeout_(timeout) {
+  for (int i = 0; i < world_size; ++i) mappings_.push_back(std::make_unique<Mapping>());
+}
+
+HostMemoryGroup::~HostMemoryGroup() {
+  Seal();
+}
+
+absl::StatusOr<std::unique_ptr<HostMemoryGroup>> HostMemoryGroup::Create(int rank, int world_size,
+                                                                       absl::Duration timeout) {
+  if (world_size < 2 || world_size > kMaxRanks) {
+    return absl::UnavailableError(absl::StrCat("host memory: ", world_size, " ranks, serves 2 .. ", kMaxRanks));
+  }
+  std::unique_ptr<HostMemoryGroup> group(new HostMemoryGroup(rank, world_size, timeout));
+  group->memory_fd_ = memfd_create("athanor-exchange", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (group->memory_fd_ < 0) return SystemError("memfd_create");
+  if (ftruncate(group->memory_fd_, sizeof(Segment)) != 0) return SystemError("ftruncate");
+  if (fcntl(group->memory_fd_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) return SystemError("seal");
+  void* memory = mmap(nullptr, sizeof(Segment), PROT_READ | PROT_WRITE, MAP_SHARED, group->memory_fd_, 0);
+  if (memory == MAP_FAILED) return SystemError("mmap");
+  Segment* segment = static_cast<Segment*>(memory);
+  group->mappings_[rank]->segment = segment;
+  std::random_device random;
+  segment->nonce = (uint64_t{random()} << 32) | random();
+  group->address_ = absl::StrCat(MachineIdentity(), " ", getpid(), " ", group->memory_fd_, " ", segment->nonce);
+  return group;
+}
+
+absl::Status HostMemoryGroup::Attach(const std::vector<std::string>& addresses) {
+  const std::string machine = MachineIdentity();
+  for (int peer = 0; peer < world_size_; ++peer) {
+    if (peer == rank_) continue;
+    const std::vector<std::string> parts = absl::StrSplit(addresses[peer], ' ');
+    int64_t pid = 0, fd = 0;
+    uint64_t nonce = 0;
+    if (parts.size() != 4 || !absl::SimpleAtoi(parts[1], &pid) || !absl::SimpleAtoi(parts[2], &fd) ||
+        !absl::SimpleAtoi(parts[3], &nonce)) {
+      return absl::UnavailableError(absl::StrCat("host memory: rank ", peer, " offers none"));
+    }
+    if (parts[0] != machine) return absl::UnavailableError(absl::StrCat("host memory: rank ", peer, " is elsewhere"));
+    Mapping& mapping = *mappings_[peer];
+    mapping.pid = pid;
+    mapping.process_fd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+    if (mapping.process_fd < 0) return SystemError(absl::StrCat("pidfd_open of rank ", peer));
+    const int memory_fd = open(absl::StrCat("/proc/", pid, "/fd/", fd).c_str(), O_RDWR | O_CLOEXEC);
+    if (memory_fd < 0) return SystemError(absl::StrCat("opening the segment of rank ", peer));
+    struct stat info {};
+    void* memory = MAP_FAILED;
+    if (fstat(memory_fd, &info) == 0 && info.st_size == static_cast<off_t>(sizeof(Segment))) {
+      memory = mmap(nullptr, sizeof(Segment), PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
+    }
+    close(memory_fd);
+    if (memory == MAP_FAILED) return SystemError(absl::StrCat("mapping the segment of rank ", peer));
+    mapping.segment = static_cast<Segment*>(memory);
+    if (mapping.segment->nonce != nonce) {
+      return absl::UnavailableError(absl::StrCat("host memory: rank ", peer, " is another process"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void HostMemoryGroup::Seal() {
+  if (memory_fd_ >= 0) close(memory_fd_);
+  memory_fd_ = -1;
+}
+
+char* HostMemoryGroup::Slot(int rank) const { return mappings_[rank]->segment->slots[sequence_ % kSlots]; }
+
+void HostMemoryGroup::Publish() {
+  Segment* own = mappings_[rank_]->segment;
+  own->published.store(sequence_, std::memory_order_seq_cst);
+  if (own->sleepers.load(std::memory_order_seq_cst) > 0) Futex(&own->published, FUTEX_WAKE, INT32_MAX, nullptr);
+}
+
+absl::Status HostMemoryGroup::CheckPeer(int peer) const {
+  for (const auto& mapping : mappings_) {
+    if (mapping->segment->aborted.load(std::memory_order_relaxed) != 0) {
+      return absl::UnavailableError("host memory: the group was aborted");
+    }
+  }
+  pollfd poll_fd{mappings_[peer]->process_fd, POLLIN, 0};
+  if (poll(&poll_fd, 1, 0) > 0) return absl::UnavailableError(absl::StrCat("host memory: rank ", peer, " died"));
+  return absl::OkStatus();
+}
+
+absl::Status HostMemoryGroup::AwaitPeer(int peer, absl::Time deadline) {
+  Segment* segment = mappings_[peer]->segment;
+  const auto behind = [&](uint32_t seen) { return static_cast<int32_t>(seen - sequence_) < 0; };
+  const int64_t spin_until = absl::GetCurrentTimeNanos() + absl::ToInt64Nanoseconds(kSpin);
+  for (int round = 1; behind(segment->published.load(std::memory_order_acquire)); ++round) {
+    Pause();
+    if (round % 64 == 0 && absl::GetCurrentTimeNanos() > spin_until) break;
+  }
+  while (true) {
+    const uint32_t seen = segment->published.load(std::memory_order_acquire);
+    if (!behind(seen)) return absl::OkStatus();
+    if (absl::Status alive = CheckPeer(peer); !alive.ok()) {
+      // A peer may publish its last word and exit in one breath.
+      return behind(segment->published.load(std::memory_order_acquire)) ? alive : absl::OkStatus();
+    }
+    if (absl::Now() >= deadline) {
+      return absl::UnavailableError(absl::StrCat("host memory: rank ", peer, " did not come in time"));
+    }
+    const timespec probe = absl::ToTimespec(kProbeInterval);
+    segment->sleepers.fetch_add(1, std::memory_order_seq_cst);
+    if (segment->published.load(std::memory_order_seq_cst) == seen) Futex(&segment->published, FUTEX_WAIT, seen, &probe);
+    segment->sleepers.fetch_sub(1, std::memory_order_seq_cst);
+  }
+}
+
+absl::Status HostMemoryGroup::Await(absl::Duration timeout, std::optional<int> only) {
+  const absl::Time deadline = absl::Now() + timeout;
+  if (only.has_value()) return *only == rank_ ? absl::OkStatus() : AwaitPeer(*only, deadline);
+  for (int peer = 0; peer < world_size_; ++peer) {
+    if (peer != rank_) RETURN_IF_ERROR(AwaitPeer(peer, deadline));
+  }
+  return absl::OkStatus();
+}
+
+bool HostMemoryGroup::Supports(c10::ScalarType type) {
+  return type == c10::kFloat || type == c10::kDouble || type == c10::kLong;
+}
+
+absl::Status HostMemoryGroup::AllReduce(void* data, int64_t count, c10::ScalarType type, double scale) {
+  const int64_t element = static_cast<int64_t>(c10::elementSize(type));
+  const int64_t chunk = kSlotBytes / element;
+  std::vector<const char*> slots(world_size_);
+  for (int64_t begin = 0; begin < count; begin += chunk) {
+    const int64_t part = std::min(chunk, count - begin);
+    char* out = static_cast<char*>(data) + begin * element;
+    ++sequence_;
+    std::memcpy(Slot(rank_), out, static_cast<size_t>(part * element));
+    Publish();
+    RETURN_IF_ERROR(Await(timeout_));
+    for (int r = 0; r < world_size_; ++r) slots[r] = Slot(r);
+    switch (type) {
+      case c10::kFloat: SumInRankOrder(reinterpret_cast<float*>(out), slots, part, scale); break;
+      case c10::kDouble: SumInRankOrder(reinterpret_cast<double*>(out), slots, part, scale); break;
+      case c10::kLong: SumInRankOrder(reinterpret_cast<int64_t*>(out), slots, part, scale); break;
+      default: return absl::InvalidArgumentError(absl::StrCat("host memory: cannot sum ", c10::toString(type)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status HostMemoryGroup::Broadcast(void* data, int64_t bytes, int root) {
+  for (int64_t begin = 0; begin < bytes; begin += kSlotBytes) {
+    const size_t part = static_cast<size_t>(std::min(kSlotBytes, bytes - begin));
+    char* out = static_cast<char*>(data) + begin;
+    ++sequence_;
+    if (rank_ == root) std::memcpy(Slot(rank_), out, part);
+    Publish();
+    // The root waits too: it must not run ahead by more than one slot.
+    RETURN_IF_ERROR(Await(timeout_));
+    if (rank_ != root) std::memcpy(out, Slot(root), part);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status HostMemoryGroup::MinMax(const std::vector<int64_t>& values, std::vector<int64_t>* min,
+                                     std::vector<int64_t>* max) {
+  ++sequence_;
+  std::memcpy(Slot(rank_), values.data(), values.size() * sizeof(int64_t));
+  Publish();
+  RETURN_IF_ERROR(Await(timeout_));
+  *min = values;
+  *max = values;
+  for (int r = 0; r < world_size_; ++r) {
+    const int64_t* theirs = reinterpret_cast<const int64_t*>(Slot(r));
+    for (size_t i = 0; i < values.size(); ++i) {
+      (*min)[i] = std::min((*min)[i], theirs[i]);
+      (*max)[i] = std::max((*max)[i], theirs[i]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status HostMemoryGroup::Barrier(absl::Duration deadline) {
+  ++sequence_;
+  Publish();
+  return Await(deadline);
+}
+
+void HostMemoryGroup::Abort() {
+  Segment* own = mappings_[rank_]->segment;
+  own->aborted.store(1, std::memory_order_seq_cst);
+  for (const auto& mapping : mappings_) {
+    if (mapping->segment != nullptr) Futex(&mapping->segment->published, FUTEX_WAKE, INT32_MAX, nullptr);
+  }
+}
+
+}  // namespace athanor

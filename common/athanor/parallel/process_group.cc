@@ -1,0 +1,278 @@
+#include "athanor/parallel/process_group.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#ifdef USE_C10D_NCCL
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+#endif
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/parallel/host_memory_group.h"
+#include "athanor/tensor/torch_status.h"
+
+namespace athanor {
+namespace {
+
+std::chrono::milliseconds ToMillis(absl::Duration duration) {
+  return std::chrono::milliseconds(std::max<int64_t>(1, absl::ToInt64Milliseconds(duration)));
+}
+
+// Whatever a collective reports, the cause is another rank (or the network to it).
+absl::Status PeerLost(const absl::Status& status, std::string_view what) {
+  if (status.ok()) return status;
+  if (FailureKindOf(status) == FailureKind::kOutOfMemory) return status;
+  absl::StatusCode code = absl::IsDeadlineExceeded(status) ? status.code() : absl::StatusCode::kUnavailable;
+  return WithFailureKind(absl::Status(code, absl::StrCat(what, ": ", status.message())), FailureKind::kPeerLost);
+}
+
+absl::StatusOr<int> ListenOn(const std::string& host, int* port) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  if (const int error = getaddrinfo(host.c_str(), "0", &hints, &found); error != 0) {
+    return absl::UnavailableError(absl::StrCat("store: cannot resolve '", host, "': ", gai_strerror(error)));
+  }
+  absl::Cleanup free_addresses = [found] { freeaddrinfo(found); };
+  const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return absl::UnavailableError(absl::StrCat("store: socket: ", strerror(errno)));
+  sockaddr_storage bound{};
+  socklen_t length = sizeof(bound);
+  if (bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, SOMAXCONN) != 0 ||
+      getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &length) != 0) {
+    const std::string reason = strerror(errno);
+    close(fd);
+    return absl::UnavailableError(absl::StrCat("store: cannot listen on '", host, "': ", reason));
+  }
+  *port = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port
+                                            : reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
+  return fd;
+}
+
+}  // namespace
+
+struct HostStore::Impl {
+  c10::intrusive_ptr<c10d::TCPStore> store;
+};
+
+HostStore::HostStore(std::string host, int port, std::unique_ptr<Impl> impl)
+    : host_(std::move(host)), port_(port), impl_(std::move(impl)) {}
+HostStore::~HostStore() = default;
+
+absl::StatusOr<std::unique_ptr<HostStore>> HostStore::Create(const Options& options) {
+  int port = 0;
+  ASSIGN_OR_RETURN(const int fd, ListenOn(options.host, &port));
+  auto impl = std::make_unique<Impl>();
+  // The server takes the descriptor over, so the port cannot be lost between choosing and listening.
+  absl::Status made = RunTorch("hosting the store", [&] {
+    c10d::TCPStoreOptions server;
+    server.port = static_cast<uint16_t>(port);
+    server.isServer = true;
+    server.waitWorkers = false;
+    server.masterListenFd = fd;
+    server.timeout = ToMillis(options.timeout);
+    impl->store = c10::make_intrusive<c10d::TCPStore>(options.host, server);
+  });
+  RETURN_IF_ERROR(made);
+  return std::unique_ptr<HostStore>(new HostStore(options.host, port, std::move(impl)));
+}
+
+struct ProcessGroup::Impl {
+  c10::intrusive_ptr<c10d::Store> store;
+  c10::intrusive_ptr<c10d::ProcessGroup> group;
+  std::atomic<bool> aborted{false};
+
+  absl::Status Wait(std::string_view what, const std::function<c10::intrusive_ptr<c10d::Work>()>& start) {
+    if (aborted.load(std::memory_order_relaxed)) {
+      return WithFailureKind(absl::UnavailableError(absl::StrCat(what, ": the process group was aborted")),
+                             FailureKind::kPeerLost);
+    }
+    return PeerLost(RunTorch(what, [&] { start()->wait(); }), what);
+  }
+};
+
+ProcessGroup::ProcessGroup() = default;
+
+ProcessGroup::~ProcessGroup() {
+  // An aborted Gloo context may still wait for its peers in its destructor's threads; errors there concern nobody any more.
+  if (impl_ != nullptr) RunTorch("closing the process group", [&] { impl_->group.reset(); }).IgnoreError();
+}
+
+absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Create(const ProcessGroupOptions& options) {
+  if (options.world_size < 1 || options.rank < 0 || options.rank >= options.world_size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("process group: rank ", options.rank, " of ", options.world_size, ", must be in 0 .. world_size - 1"));
+  }
+#ifndef USE_C10D_NCCL
+  if (options.device.is_cuda()) {
+    return absl::InvalidArgumentError("process group: this build has no NCCL; configure with -DATHANOR_CUDA=ON");
+  }
+#endif
+  std::unique_ptr<ProcessGroup> group(new ProcessGroup());
+  RETURN_IF_ERROR(group->Join(options));
+  if (options.shared_memory && options.device.is_cpu() && options.world_size > 1) {
+    RETURN_IF_ERROR(group->JoinHostMemory());
+  }
+  return group;
+}
+
+absl::Status ProcessGroup::Join(const ProcessGroupOptions& options) {
+  rank_ = options.rank;
+  world_size_ = options.world_size;
+  device_ = options.device;
+  timeout_ = options.timeout;
+  impl_ = std::make_unique<Impl>();
+  return PeerLost(RunTorch("joining the process group", [&] {
+    c10::intrusive_ptr<c10d::Store> store;
+    if (options.hosted_store != nullptr) {
+      store = options.hosted_store->impl_->store;
+    } else {
+      c10d::TCPStoreOptions client;
+      client.port = static_cast<uint16_t>(options.store_port);
+      client.waitWorkers = false;
+      client.timeout = ToMillis(options.timeout);
+      store = c10::make_intrusive<c10d::TCPStore>(options.store_host, client);
+    }
+    impl_->store = c10::make_intrusive<c10d::PrefixStore>(options.prefix, store);
+    impl_->group = c10::make_intrusive<c10d::ProcessGroup>(impl_->store, rank_, world_size_);
+    impl_->group->setGroupName(options.prefix);
+    if (!device_.is_cuda()) {
+      auto gloo = c10d::ProcessGroupGloo::Options::create(ToMillis(options.timeout));
+      gloo->threads = 1;
+      gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.bind_host));
+      impl_->group->setBackend(c10::kCPU, c10d::ProcessGroup::BackendType::GLOO,
+                               c10::make_intrusive<c10d::ProcessGroupGloo>(impl_->store, rank_, world_size_, gloo));
+      impl_->group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
+      return;
+    }
+#ifdef USE_C10D_NCCL
+    auto nccl = c10d::ProcessGroupNCCL::Options::create();
+    nccl->timeout = ToMillis(options.timeout);
+    impl_->group->setBackend(c10::kCUDA, c10d::ProcessGroup::BackendType::NCCL,
+                             c10::make_intrusive<c10d::ProcessGroupNCCL>(impl_->store, rank_, world_size_, nccl));
+    impl_->group->setDefaultBackend(c10d::ProcessGroup::BackendType::NCCL);
+#endif
+  }), absl::StrCat("rank ", rank_, " of ", world_size_, ", store ", options.store_host, ":", options.store_port));
+}
+
+absl::Status ProcessGroup::JoinHostMemory() {
+  absl::StatusOr<std::unique_ptr<HostMemoryGroup>> memory = HostMemoryGroup::Create(rank_, world_size_, timeout_);
+  std::vector<std::string> addresses(world_size_);
+  RETURN_IF_ERROR(PeerLost(RunTorch("exchanging memory addresses", [&] {
+    impl_->store->set(absl::StrCat("memory/", rank_), memory.ok() ? (*memory)->address() : std::string("none"));
+    for (int peer = 0; peer < world_size_; ++peer) addresses[peer] = impl_->store->get_to_str(absl::StrCat("memory/", peer));
+  }), "exchanging memory addresses"));
+  const bool attached = memory.ok() && (*memory)->Attach(addresses).ok();
+  // One rank elsewhere is enough for all to stay with Gloo.
+  ASSIGN_OR_RETURN(Agreement agreement, AllAgree({attached ? 1 : 0}));
+  if (agreement.min[0] == 0) return absl::OkStatus();
+  host_memory_ = *std::move(memory);
+  host_memory_->Seal();
+  return absl::OkStatus();
+}
+
+absl::Status ProcessGroup::AllReduceSum(torch::Tensor tensor) {
+  if (world_size_ == 1) return absl::OkStatus();
+  if (host_memory_ != nullptr && tensor.is_cpu() && tensor.is_contiguous() &&
+      HostMemoryGroup::Supports(tensor.scalar_type())) {
+    return PeerLost(host_memory_->AllReduce(tensor.data_ptr(), tensor.numel(), tensor.scalar_type(), 1.0), "all-reduce");
+  }
+  std::vector<torch::Tensor> tensors = {std::move(tensor)};
+  return impl_->Wait("all-reduce", [&] { return impl_->group->allreduce(tensors); });
+}
+
+absl::Status ProcessGroup::Broadcast(torch::Tensor tensor, int root) {
+  if (world_size_ == 1) return absl::OkStatus();
+  if (host_memory_ != nullptr && tensor.is_cpu() && tensor.is_contiguous()) {
+    return PeerLost(host_memory_->Broadcast(tensor.data_ptr(), static_cast<int64_t>(tensor.nbytes()), root), "broadcast");
+  }
+  std::vector<torch::Tensor> tensors = {std::move(tensor)};
+  c10d::BroadcastOptions options;
+  options.rootRank = root;
+  return impl_->Wait("broadcast", [&] { return impl_->group->broadcast(tensors, options); });
+}
+
+absl::StatusOr<Agreement> ProcessGroup::AllAgree(const std::vector<int64_t>& values) {
+  Agreement agreement{values, values};
+  if (world_size_ == 1 || values.empty()) return agreement;
+  if (host_memory_ != nullptr && values.size() <= 64) {
+    RETURN_IF_ERROR(PeerLost(host_memory_->MinMax(values, &agreement.min, &agreement.max), "agreement"));
+    return agreement;
+  }
+  // One MAX over (values, -values) gives both extremes.
+  const int64_t count = static_cast<int64_t>(values.size());
+  torch::Tensor both = torch::empty({2 * count}, torch::kInt64);
+  int64_t* data = both.data_ptr<int64_t>();
+  for (int64_t i = 0; i < count; ++i) {
+    data[i] = values[i];
+    data[count + i] = -values[i];
+  }
+  std::vector<torch::Tensor> tensors;
+  RETURN_IF_ERROR(impl_->Wait("agreement", [&] {
+    tensors = {both.to(device_)};
+    c10d::AllreduceOptions options;
+    options.reduceOp = c10d::ReduceOp::MAX;
+    return impl_->group->allreduce(tensors, options);
+  }));
+  RETURN_IF_ERROR(RunTorch("agreement", [&] { both = tensors[0].cpu(); }));
+  data = both.data_ptr<int64_t>();
+  for (int64_t i = 0; i < count; ++i) {
+    agreement.max[i] = data[i];
+    agreement.min[i] = -data[count + i];
+  }
+  return agreement;
+}
+
+absl::StatusOr<std::vector<double>> ProcessGroup::AllReduceSum(const std::vector<double>& values) {
+  if (world_size_ == 1 || values.empty()) return values;
+  torch::Tensor tensor = torch::tensor(values, torch::kFloat64).to(device_);
+  RETURN_IF_ERROR(AllReduceSum(tensor));
+  std::vector<double> sums(values.size());
+  RETURN_IF_ERROR(RunTorch("all-reduce", [&] {
+    tensor = tensor.cpu();
+    std::memcpy(sums.data(), tensor.data_ptr<double>(), sums.size() * sizeof(double));
+  }));
+  return sums;
+}
+
+absl::Status ProcessGroup::Barrier(absl::Duration deadline) {
+  if (world_size_ == 1) return absl::OkStatus();
+  if (host_memory_ != nullptr) return PeerLost(host_memory_->Barrier(deadline), "barrier");
+  torch::Tensor one = torch::zeros({1}, torch::TensorOptions().device(device_));
+  std::vector<torch::Tensor> tensors = {one};
+  return impl_->Wait("barrier", [&] {
+    c10d::AllreduceOptions options;
+    options.timeout = ToMillis(deadline);
+    return impl_->group->allreduce(tensors, options);
+  });
+}
+
+void ProcessGroup::Abort() {
+  if (impl_ == nullptr || impl_->aborted.exchange(true)) return;
+  if (host_memory_ != nullptr) host_memory_->Abort();
+  RunTorch("aborting the process group", [&] { impl_->group->abort(); }).IgnoreError();
+}
+
+void ProcessGroup::SetTimeout(absl::Duration timeout) {
+  timeout_ = timeout;
+  if (host_memory_ != nullptr) host_memory_->SetTimeout(timeout);
+  RunTorch("setting the timeout", [&] { impl_->group->getDefaultBackend()->setTimeout(ToMillis(timeout)); }).IgnoreError();
+}
+
+c10d::ProcessGroup& ProcessGroup::c10d() const { return *impl_->group; }
+
+}  // namespace athanor

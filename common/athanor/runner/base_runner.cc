@@ -1,0 +1,246 @@
+#include "athanor/runner/base_runner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/tensor/torch_status.h"
+
+namespace athanor {
+
+BaseRunner::BaseRunner(RunnerConfig config, BaseRunnerOptions options)
+    : config_(std::move(config)), options_(std::move(options)) {}
+
+BaseRunner::~BaseRunner() = default;
+
+absl::Status BaseRunner::Prepare(std::vector<std::string> evaluate_splits) {
+  Report(RunnerPhase::kStarting);
+  evaluate_splits_ = std::move(evaluate_splits);
+  score_ = std::make_unique<ScoreTracker>(config_.score, evaluate_splits_);
+  agreement_ = std::make_unique<StepAgreement>(options_.process_group, !device().is_cpu());
+  ASSIGN_OR_RETURN(checkpoints_, RunCheckpoints::Create(config_, {.topology = options_.topology,
+                                                                 .group = options_.process_group,
+                                                                 .committer = options_.committer,
+                                                                 .root = options_.checkpoint_root,
+                                                                 .candidates = options_.resume_candidates}));
+  log_interval_ = config_.log_interval.value_or(std::max<int64_t>(TotalSteps() / 100, 1));
+  progress_.total_steps = TotalSteps();
+  progress_.loss = std::nan("");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RunResult> BaseRunner::Train() {
+  if (trained_) return absl::FailedPreconditionError("runner: Train() was called before; make a new runner");
+  trained_ = true;
+  RETURN_IF_ERROR(Restore());
+  watchdog_ = std::make_unique<Watchdog>(options_.hang_timeout, options_.on_hang);
+  Report(RunnerPhase::kTraining);
+  Telemetry::Clock clock;
+  while (!Done()) {
+    ASSIGN_OR_RETURN(const StepResult step, TrainStep());
+    state_.step += step.updated ? 1 : 0;
+    state_.epoch += step.epoch_ended ? 1 : 0;
+    state_.micro_step += step.micro_batches;
+    state_.samples += step.samples;
+    RETURN_IF_ERROR(AtBoundary(step));  // votes, evaluation, checkpoint
+    telemetry_.Add(step.times, clock.Lap(), step.samples);
+    Report(RunnerPhase::kTraining);
+    if (verdict_.stop && !Done()) return Drain();
+  }
+  return Finish();
+}
+
+bool BaseRunner::Done() const {
+  if (state_.stopped_early) return true;
+  return config_.steps.has_value() ? state_.step >= *config_.steps : state_.epoch >= config_.epochs.value_or(1);
+}
+
+int64_t BaseRunner::TotalSteps() const {
+  return config_.steps.has_value() ? *config_.steps : config_.epochs.value_or(1) * StepsPerEpoch();
+}
+
+bool BaseRunner::EvaluationDue(const StepResult& step) const {
+  if (evaluate_splits_.empty() || evaluated_step_ == state_.step) return false;
+  if (config_.evaluate.interval == 0) return step.epoch_ended;
+  return step.updated && state_.step % config_.evaluate.interval == 0;
+}
+
+absl::Status BaseRunner::AtBoundary(const StepResult& step) {
+  if (watchdog_ != nullptr) watchdog_->Feed("step", state_.step);
+  skipped_in_a_row_ = step.updated ? 0 : skipped_in_a_row_ + 1;
+  state_.skipped_updates += step.updated ? 0 : 1;
+  const bool evaluate = EvaluationDue(step);
+  const bool save = checkpoints_->Due(state_.step, state_.epoch, step.epoch_ended);
+  ASSIGN_OR_RETURN(verdict_, Agree(step, evaluate || save));
+  if (step.updated && log_interval_ > 0 && state_.step % log_interval_ == 0) RETURN_IF_ERROR(ReadOut());
+  evaluation_is_best_ = false;
+  if (evaluate) RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/Done()));
+  if (step.epoch_ended) RETURN_IF_ERROR(EpochEnded(MonitoredMetric()));
+  // The last checkpoint is Finish()'s.
+  if ((save || evaluation_is_best_) && !Done()) RETURN_IF_ERROR(Save(/*must_wait=*/evaluation_is_best_, /*model_only=*/false));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StepVerdict> BaseRunner::Agree(const StepResult& step, bool before_save) {
+  ++round_;
+  // Between votes nothing is known to the other ranks: the last verdict must not stop this one alone.
+  if (!agreement_->Due(round_) && !before_save && !Done()) return StepVerdict{false, 0, verdict_.nonfinite_total};
+  RETURN_IF_ERROR(RunTorch("reading the losses", [&] { meters_.Collect(); }));
+  StepVote vote;
+  vote.stop = options_.hooks != nullptr && options_.hooks->StopRequested();
+  vote.nonfinite_in_a_row = std::max(meters_.nonfinite_in_a_row(), skipped_in_a_row_);
+  vote.nonfinite_total = meters_.nonfinite_total();
+  vote.step_seconds = telemetry_.step_seconds();
+  ASSIGN_OR_RETURN(const StepVerdict verdict, agreement_->Vote(vote, round_));
+  progress_.nonfinite_losses = verdict.nonfinite_total;
+  if (verdict.nonfinite_in_a_row >= config_.max_nonfinite_losses) {
+    return WithFailureKind(
+        absl::FailedPreconditionError(absl::StrCat("training: ", verdict.nonfinite_in_a_row,
+                                                   " losses or gradients in a row were not finite, up to step ", state_.step,
+                                                   " (max_nonfinite_losses is ", config_.max_nonfinite_losses, ")")),
+        FailureKind::kNanLoss);
+  }
+  return verdict;
+}
+
+absl::Status BaseRunner::ReadOut() {
+  ASSIGN_OR_RETURN(const auto means, meters_.Means(options_.process_group));
+  for (const auto& [name, value] : means) progress_.metrics[absl::StrCat("train.", name)] = value;
+  if (const auto loss = means.find("loss"); loss != means.end()) progress_.loss = loss->second;
+  return RunTorch("reading metrics", [&] { ReadStepMetrics(&progress_.metrics); });
+}
+
+absl::StatusOr<std::map<std::string, double>> BaseRunner::Evaluate(const std::string& split) {
+  RETURN_IF_ERROR(Restore());
+  return EvaluateSplit(split);
+}
+
+absl::Status BaseRunner::EvaluateAll(bool tolerate_failure) {
+  Report(RunnerPhase::kEvaluating);
+  Telemetry::Clock clock;
+  std::map<std::string, double> results;
+  for (const std::string& split : evaluate_splits_) {
+    absl::StatusOr<std::map<std::string, double>> means = EvaluateSplit(split);
+    if (!means.ok()) {
+      // A finished training is not thrown away because its last evaluation failed.
+      if (!tolerate_failure || FailureKindOf(means.status()) == FailureKind::kPeerLost) return means.status();
+      notes_.push_back(absl::StrCat("the last evaluation of '", split, "' failed: ", means.status().message()));
+      continue;
+    }
+    for (const auto& [name, value] : *means) results[absl::StrCat(split, ".", name)] = value;
+  }
+  for (const auto& [name, value] : results) progress_.metrics[name] = value;
+  evaluation_ = std::move(results);
+  evaluated_step_ = state_.step;
+  evaluation_is_best_ = score_->Observe(state_.step, evaluation_);
+  if (config_.patience.has_value() && score_->since_best() > *config_.patience) state_.stopped_early = true;
+  progress_.evaluate_seconds += clock.Lap();
+  return absl::OkStatus();
+}
+
+std::optional<double> BaseRunner::MonitoredMetric() const {
+  std::string key = schedule_monitor();
+  if (key.empty()) key = score_->key();
+  if (!absl::StrContains(key, ".")) key = absl::StrCat(score_->key().substr(0, score_->key().find('.')), ".", key);
+  const auto found = evaluation_.find(key);
+  return found == evaluation_.end() ? std::nullopt : std::optional<double>(found->second);
+}
+
+absl::Status BaseRunner::Save(bool must_wait, bool model_only) {
+  if (!checkpoints_->enabled()) return absl::OkStatus();
+  if (verdict_.nonfinite_in_a_row > 0) {
+    // Such weights are no place to come back to.
+    notes_.push_back(absl::StrCat("step ", state_.step, " was not saved: its loss is not finite"));
+    return absl::OkStatus();
+  }
+  Report(RunnerPhase::kSaving);
+  SaveRequest request;
+  request.step = state_.step;
+  request.must_wait = must_wait;
+  if (evaluated_step_ == state_.step) {
+    request.metrics = evaluation_;
+    request.is_best = evaluation_is_best_;
+  }
+  return checkpoints_->Save([&] { return CaptureState(model_only); }, request);
+}
+
+absl::StatusOr<RunResult> BaseRunner::Drain() {
+  if (checkpoints_->last_step() != state_.step) RETURN_IF_ERROR(Save(/*must_wait=*/true, /*model_only=*/false));
+  RETURN_IF_ERROR(Annotate(checkpoints_->Drain(), "the checkpoint before leaving"));
+  Report(RunnerPhase::kFinishing);
+  return Result(RunOutcome::kPreempted);
+}
+
+absl::StatusOr<RunResult> BaseRunner::Finish() {
+  Report(RunnerPhase::kFinishing);
+  if (evaluated_step_ != state_.step && !evaluate_splits_.empty()) RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/true));
+  const bool model_only = config_.checkpoint.last_save_model_only;
+  if (checkpoints_->last_step() != state_.step) RETURN_IF_ERROR(Save(/*must_wait=*/true, model_only));
+  if (const absl::Status drained = checkpoints_->Drain(); !drained.ok()) {
+    notes_.push_back(absl::StrCat("the last checkpoint: ", drained.message()));
+  }
+  if (options_.process_group != nullptr) {
+    // Whoever hosts the store must not leave before the others are through.
+    RETURN_IF_ERROR(options_.process_group->Barrier(options_.process_group->timeout()));
+  }
+  Report(RunnerPhase::kFinishing);
+  return Result(RunOutcome::kFinished);
+}
+
+RunResult BaseRunner::Result(RunOutcome outcome) const {
+  RunResult result;
+  result.outcome = outcome;
+  result.step = state_.step;
+  result.epoch = state_.epoch;
+  result.metrics = progress_.metrics;
+  result.best_score = score_->best();
+  result.best_step = score_->best_step();
+  result.notes = notes_;
+  result.notes.insert(result.notes.end(), checkpoints_->notes().begin(), checkpoints_->notes().end());
+  return result;
+}
+
+absl::Status BaseRunner::Restore() {
+  if (restored_) return absl::OkStatus();
+  restored_ = true;
+  Report(RunnerPhase::kRestoring);
+  ASSIGN_OR_RETURN(std::optional<RestoredRun> run, checkpoints_->Restore());
+  if (!run.has_value()) return absl::OkStatus();
+  const bool weights_only = run->candidate.weights_only;
+  RETURN_IF_ERROR(Annotate(LoadState(run->restored, weights_only), absl::StrCat("resume from ", run->candidate.path)));
+  if (weights_only) return absl::OkStatus();
+  elastic_.restarts += 1;
+  elastic_.resumed_from_step = run->candidate.step;
+  progress_.resumed_from_step = run->candidate.step;
+  return absl::OkStatus();
+}
+
+bool BaseRunner::excluded(const std::string& part) const {
+  const auto& parts = config_.checkpoint.exclude_from_loading;
+  return std::find(parts.begin(), parts.end(), part) != parts.end();
+}
+
+void BaseRunner::Report(RunnerPhase phase) {
+  if (options_.hooks == nullptr) return;
+  progress_.phase = phase;
+  progress_.step = state_.step;
+  progress_.samples = state_.samples;
+  progress_.epoch = static_cast<double>(state_.epoch) + EpochFraction();
+  progress_.step_seconds = telemetry_.step_seconds();
+  progress_.samples_per_second = telemetry_.samples_per_second();
+  progress_.times = telemetry_.times();
+  if (checkpoints_ != nullptr && (phase != RunnerPhase::kTraining || round_ % 16 == 0)) {
+    const CheckpointStats stats = checkpoints_->stats();
+    progress_.checkpoint_stall_seconds = stats.stall_seconds;
+    progress_.checkpoint_failures = stats.failed;
+    progress_.checkpoint_skipped = stats.skipped;
+    progress_.checkpoint_error = stats.last_error;
+  }
+  options_.hooks->OnProgress(progress_);
+}
+
+}  // namespace athanor

@@ -1,0 +1,145 @@
+// The life of a training run: restore, the loop, evaluation, checkpoints, agreement to stop, the end. What one step does is up to the derived
+// class (torch_runner.h).
+//
+// Not thread-safe: one training thread. Hooks may be asked for their vote from it at any step.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "athanor/config/runner_config.h"
+#include "athanor/parallel/process_group.h"
+#include "athanor/parallel/topology.h"
+#include "athanor/runner/run_checkpoints.h"
+#include "athanor/runner/runner_hooks.h"
+#include "athanor/runner/runner_state.h"
+#include "athanor/runner/score_tracker.h"
+#include "athanor/runner/step_agreement.h"
+#include "athanor/runner/step_meters.h"
+#include "athanor/runner/telemetry.h"
+#include "athanor/runner/watchdog.h"
+
+namespace athanor {
+
+enum class RunOutcome {
+  kFinished,   // all steps or epochs done, or stopped early by patience
+  kPreempted,  // left as asked, after a checkpoint at a step that all ranks agreed on
+};
+
+struct RunResult {
+  RunOutcome outcome = RunOutcome::kFinished;
+  int64_t step = 0;
+  int64_t epoch = 0;
+  std::map<std::string, double> metrics;  // last read-outs: "train.loss", "test.accuracy" …
+  std::optional<double> best_score;
+  int64_t best_step = -1;
+  std::vector<std::string> notes;  // worth a line in the log: damaged checkpoints passed over, a final evaluation that failed …
+};
+
+// What TrainStep() has done: one attempted update.
+struct StepResult {
+  bool updated = true;       // false: left out because of non-finite gradients
+  bool epoch_ended = false;  // the pass over the training data is complete
+  int64_t micro_batches = 0;
+  int64_t samples = 0;
+  StepTimes times;
+};
+
+struct BaseRunnerOptions {
+  Topology topology;
+  ProcessGroup* process_group = nullptr;     // null: one rank
+  RunnerHooks* hooks = nullptr;              // null: nobody watches
+  CheckpointCommitter* committer = nullptr;  // null: no checkpoints
+  std::string checkpoint_root;
+  std::vector<ResumeCandidate> resume_candidates;  // newest first; equal on all ranks
+  absl::Duration hang_timeout = absl::InfiniteDuration();  // no finished step for so long …
+  Watchdog::Callback on_hang;                              // … calls this, once, on another thread
+};
+
+class BaseRunner {
+ public:
+  virtual ~BaseRunner();
+  BaseRunner(const BaseRunner&) = delete;
+
+  // Restores, trains to the end or until the ranks agree to stop. Once per runner. Errors carry a failure kind
+  // (athanor/tensor/torch_status.h): user_code, data, nan_loss, peer_lost, out_of_memory, invalid …
+  absl::StatusOr<RunResult> Train();
+
+  // Exact means over all samples of the split, over all ranks: "loss" and the metrics of the forward pass. Collective. NOT_FOUND lists the
+  // splits. Restores first when that has not happened yet.
+  absl::StatusOr<std::map<std::string, double>> Evaluate(const std::string& split);
+
+  // Takes the newest whole candidate, once; Train() and Evaluate() do it when it has not been done. Collective.
+  absl::Status Restore();
+
+  const TrainState& state() const { return state_; }
+  const ProgressReport& progress() const { return progress_; }
+  const RunnerConfig& config() const { return config_; }
+
+ protected:
+  BaseRunner(RunnerConfig config, BaseRunnerOptions options);
+  // Before anything else; the derived class's factory calls it.
+  absl::Status Prepare(std::vector<std::string> evaluate_splits);
+
+  virtual absl::StatusOr<StepResult> TrainStep() = 0;
+  // After a pass: epoch-interval schedules, the next pass's data. `metric`: for schedules that want one.
+  virtual absl::Status EpochEnded(std::optional<double> metric) = 0;
+  virtual const std::string& schedule_monitor() const = 0;
+  virtual absl::StatusOr<std::map<std::string, double>> EvaluateSplit(const std::string& split) = 0;
+  // Collective where the ranks hold state that only one of them saves.
+  virtual absl::StatusOr<TrainingState> CaptureState(bool model_only) = 0;
+  virtual absl::Status LoadState(const RestoredState& restored, bool weights_only) = 0;
+  virtual int64_t StepsPerEpoch() const = 0;
+  virtual double EpochFraction() const = 0;  // 0 .. 1, of the pass under way
+  virtual void ReadStepMetrics(std::map<std::string, double>* metrics) = 0;  // "lr", "grad_norm"; may wait for the device
+  virtual torch::Device device() const = 0;
+
+  RunnerConfig config_;
+  BaseRunnerOptions options_;
+  TrainState state_;
+  ElasticState elastic_;
+  StepMeters meters_;
+  std::unique_ptr<ScoreTracker> score_;
+  std::unique_ptr<Watchdog> watchdog_;
+  bool excluded(const std::string& part) const;  // by checkpoint.exclude_from_loading
+
+ private:
+  bool Done() const;
+  bool EvaluationDue(const StepResult& step) const;
+  int64_t TotalSteps() const;
+  absl::StatusOr<StepVerdict> Agree(const StepResult& step, bool before_save);
+  absl::Status AtBoundary(const StepResult& step);
+  absl::Status EvaluateAll(bool tolerate_failure);
+  std::optional<double> MonitoredMetric() const;
+  absl::Status Save(bool must_wait, bool model_only);
+  absl::Status ReadOut();
+  absl::StatusOr<RunResult> Drain();
+  absl::StatusOr<RunResult> Finish();
+  RunResult Result(RunOutcome outcome) const;
+  void Report(RunnerPhase phase);
+
+  std::unique_ptr<RunCheckpoints> checkpoints_;
+  std::unique_ptr<StepAgreement> agreement_;
+  Telemetry telemetry_;
+  ProgressReport progress_;
+  std::vector<std::string> evaluate_splits_;
+  std::vector<std::string> notes_;
+  std::map<std::string, double> evaluation_;  // of evaluated_step_
+  int64_t evaluated_step_ = -1;
+  bool evaluation_is_best_ = false;
+  int64_t round_ = 0;           // attempted updates of this process; equal on all ranks
+  int64_t skipped_in_a_row_ = 0;
+  int64_t log_interval_ = 0;
+  bool restored_ = false;
+  bool trained_ = false;
+  StepVerdict verdict_;
+};
+
+}  // namespace athanor

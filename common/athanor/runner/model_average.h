@@ -1,0 +1,48 @@
+// The exponential moving average of a model's parameters (EMA): average = decay * average + (1 - decay) * parameter after each update.
+//
+//   ModelAverage average(model, 0.999);
+//   average.Update();
+//   { ModelAverage::Swap swap(&average);  ... evaluate with the average ... }
+//
+// Not thread-safe; the training thread.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "athanor/checkpoint/training_state.h"
+
+namespace athanor {
+
+class ModelAverage {
+ public:
+  ModelAverage(const torch::nn::Module& model, double decay);  // starts as a copy
+  void Update();
+  void CopyFromModel();
+  void Store(TensorMap* out) const;             // "ema.<name>", aliases
+  absl::Status Load(const TensorMap& tensors);  // DATA_LOSS or INVALID_ARGUMENT names the tensor
+
+  // While it lives the model holds the average.
+  class Swap {
+   public:
+    explicit Swap(ModelAverage* average);  // null: nothing
+    ~Swap();
+    Swap(const Swap&) = delete;
+
+   private:
+    ModelAverage* average_;
+    std::vector<torch::Tensor> kept_;
+  };
+
+ private:
+  double decay_;
+  std::vector<std::string> names_;
+  std::vector<torch::Tensor> parameters_;
+  std::vector<torch::Tensor> averages_;
+};
+
+}  // namespace athanor

@@ -1,0 +1,54 @@
+#include "athanor/runner/precision.h"
+
+#include <ATen/autocast_mode.h>
+
+#include <algorithm>
+
+namespace athanor {
+
+AutocastScope::AutocastScope(const std::string& precision, const torch::Device& device) : type_(device.type()) {
+  if (precision != "bf16" && precision != "fp16") return;
+  active_ = true;
+  was_enabled_ = at::autocast::is_autocast_enabled(type_);
+  was_dtype_ = at::autocast::get_autocast_dtype(type_);
+  at::autocast::set_autocast_enabled(type_, true);
+  at::autocast::set_autocast_dtype(type_, precision == "bf16" ? at::kBFloat16 : at::kHalf);
+  at::autocast::increment_nesting();
+}
+
+AutocastScope::~AutocastScope() {
+  if (!active_) return;
+  // The cache holds casted weights: they must not outlive the update.
+  if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+  at::autocast::set_autocast_enabled(type_, was_enabled_);
+  at::autocast::set_autocast_dtype(type_, was_dtype_);
+}
+
+void GradientScale::Update(bool overflow) {
+  if (!enabled_) return;
+  if (overflow) {
+    scale_ = std::max(scale_ * 0.5, 1.0);
+    good_updates_ = 0;
+  } else if (++good_updates_ == kGrowthInterval) {
+    scale_ = std::min(scale_ * 2, 16777216.0);
+    good_updates_ = 0;
+  }
+}
+
+nlohmann::json GradientScale::ToJson() const {
+  if (!enabled_) return nullptr;
+  return {{"scale", scale_}, {"good_updates", good_updates_}};
+}
+
+absl::Status GradientScale::FromJson(const nlohmann::json& json) {
+  if (!enabled_ || json.is_null()) return absl::OkStatus();
+  if (!json.is_object() || !json.contains("scale") || !json["scale"].is_number() || !json.contains("good_updates") ||
+      !json["good_updates"].is_number_integer()) {
+    return absl::DataLossError("checkpoint: gradient scale is not {scale, good_updates}");
+  }
+  scale_ = json["scale"].get<double>();
+  good_updates_ = json["good_updates"].get<int64_t>();
+  return absl::OkStatus();
+}
+
+}  // namespace athanor

@@ -1,0 +1,49 @@
+// Mixed precision: autocast around forward, and the gradient scale that float16 needs.
+//
+// Not thread-safe; the training thread.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include <nlohmann/json.hpp>
+
+namespace athanor {
+
+// Autocast while it lives; does nothing for "" and "fp32".
+class AutocastScope {
+ public:
+  AutocastScope(const std::string& precision, const torch::Device& device);
+  ~AutocastScope();
+  AutocastScope(const AutocastScope&) = delete;
+
+ private:
+  bool active_ = false;
+  bool was_enabled_ = false;
+  at::ScalarType was_dtype_ = at::kFloat;
+  c10::DeviceType type_;
+};
+
+// Dynamic loss scale: doubles after 2000 good updates, halves (and the update is left out) on overflow. Off: scale 1, no work.
+class GradientScale {
+ public:
+  explicit GradientScale(bool enabled) : enabled_(enabled) {}
+  bool enabled() const { return enabled_; }
+  double scale() const { return enabled_ ? scale_ : 1.0; }
+  // After each attempted update.
+  void Update(bool overflow);
+
+  nlohmann::json ToJson() const;
+  absl::Status FromJson(const nlohmann::json& json);
+
+ private:
+  static constexpr int64_t kGrowthInterval = 2000;
+  bool enabled_;
+  double scale_ = 65536.0;
+  int64_t good_updates_ = 0;
+};
+
+}  // namespace athanor

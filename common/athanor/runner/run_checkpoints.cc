@@ -1,0 +1,128 @@
+#include "athanor/runner/run_checkpoints.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/config/config_loader.h"
+#include "athanor/tensor/torch_status.h"
+
+namespace athanor {
+
+RunCheckpoints::RunCheckpoints(const RunnerConfig& config, RunCheckpointsOptions options)
+    : config_(config), options_(std::move(options)) {
+  const int64_t by_default = config.steps.has_value() ? std::max<int64_t>(*config.steps / 20, 1) : 1;
+  interval_ = config.checkpoint.interval.value_or(by_default);
+}
+
+absl::StatusOr<std::unique_ptr<RunCheckpoints>> RunCheckpoints::Create(const RunnerConfig& config,
+                                                                      RunCheckpointsOptions options) {
+  std::unique_ptr<RunCheckpoints> checkpoints(new RunCheckpoints(config, std::move(options)));
+  const RunCheckpointsOptions& resolved = checkpoints->options_;
+  if (resolved.committer == nullptr) {
+    if (resolved.candidates.empty()) return checkpoints;
+    return absl::InvalidArgumentError("checkpoints: resume candidates need a committer to report damage to");
+  }
+  CheckpointManagerOptions manager;
+  manager.root = resolved.root;
+  manager.rank = resolved.topology.rank();
+  manager.world_size = resolved.topology.world_size();
+  manager.async = config.checkpoint.async_enabled;
+  manager.load_only = config.checkpoint.load_only;
+  manager.keep_latest_k = static_cast<int>(config.checkpoint.keep_latest_k);
+  ASSIGN_OR_RETURN(checkpoints->manager_, FileCheckpointManager::Create(manager, resolved.committer));
+  return checkpoints;
+}
+
+absl::StatusOr<bool> RunCheckpoints::AllRanks(bool mine) {
+  if (options_.group == nullptr) return mine;
+  ASSIGN_OR_RETURN(const Agreement agreement, options_.group->AllAgree({mine ? 1 : 0}));
+  return agreement.min[0] == 1;
+}
+
+absl::StatusOr<RestoredState> RunCheckpoints::ReadChecked(const ResumeCandidate& candidate) const {
+  ASSIGN_OR_RETURN(RestoredState restored, manager_->Read(candidate));
+  if (candidate.weights_only) return restored;
+  const auto config = restored.state.meta.find("config");
+  if (!restored.state.meta.is_object() || config == restored.state.meta.end()) {
+    return absl::DataLossError("no configuration in the checkpoint");
+  }
+  const std::vector<std::string> differences = ResumeDifferences(*config, config_);
+  if (!differences.empty()) {
+    return WithFailureKind(absl::InvalidArgumentError(absl::StrCat(
+        "the configuration has changed in ways that forbid a resume: ", absl::StrJoin(differences, "; "))), FailureKind::kInvalid);
+  }
+  return restored;
+}
+
+absl::StatusOr<std::optional<RestoredRun>> RunCheckpoints::Restore() {
+  const int64_t count = static_cast<int64_t>(options_.candidates.size());
+  if (options_.group != nullptr) {
+    ASSIGN_OR_RETURN(const Agreement agreement, options_.group->AllAgree({count, count == 0 ? -1 : options_.candidates[0].step}));
+    if (agreement.min != agreement.max) return absl::InternalError("restore: the ranks were given different candidates");
+  }
+  for (const ResumeCandidate& candidate : options_.candidates) {
+    absl::StatusOr<RestoredState> restored = ReadChecked(candidate);
+    // Refused and damaged must be told apart on every rank, or the ranks would part ways.
+    const bool refused = absl::IsInvalidArgument(restored.status());
+    ASSIGN_OR_RETURN(const bool nobody_refuses, AllRanks(!refused));
+    if (!nobody_refuses) {
+      return refused ? Annotate(restored.status(), absl::StrCat("resume from ", candidate.path))
+                     : absl::InvalidArgumentError(absl::StrCat("resume from ", candidate.path, ": refused by another rank"));
+    }
+    if (!restored.ok()) {
+      options_.committer->ReportDamage(candidate.step, std::string(restored.status().message()));
+      notes_.push_back(absl::StrCat("checkpoint of step ", candidate.step, " is damaged: ", restored.status().message()));
+    }
+    ASSIGN_OR_RETURN(const bool everybody_read, AllRanks(restored.ok()));
+    if (!everybody_read) {
+      if (restored.ok()) notes_.push_back(absl::StrCat("checkpoint of step ", candidate.step, " is damaged for another rank"));
+      continue;
+    }
+    if (!candidate.weights_only) last_step_ = candidate.step;
+    return RestoredRun{*std::move(restored), candidate};
+  }
+  if (count == 0) return std::nullopt;
+  return WithFailureKind(absl::DataLossError(absl::StrCat("restore: none of ", count, " checkpoints is whole: ",
+                                                          absl::StrJoin(notes_, "; "))), FailureKind::kData);
+}
+
+bool RunCheckpoints::Due(int64_t step, int64_t epoch, bool epoch_ended) const {
+  if (manager_ == nullptr || interval_ == 0 || step == last_step_) return false;
+  if (config_.steps.has_value()) return step % interval_ == 0;
+  return epoch_ended && epoch % interval_ == 0;
+}
+
+absl::Status RunCheckpoints::Save(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request) {
+  if (manager_ == nullptr || config_.checkpoint.load_only) return absl::OkStatus();
+  if (!request.must_wait) {
+    const bool idle = !absl::IsDeadlineExceeded(manager_->Wait(absl::ZeroDuration()));
+    ASSIGN_OR_RETURN(const bool all_idle, AllRanks(idle));
+    if (!all_idle) {
+      ++skipped_;
+      return absl::OkStatus();
+    }
+  }
+  ASSIGN_OR_RETURN(const TrainingState state, capture());
+  SaveRequest resolved = request;
+  resolved.must_wait = true;  // agreed: this rank has at most the end of its last write left
+  RETURN_IF_ERROR(manager_->Save(state, resolved));
+  last_step_ = request.step;
+  return absl::OkStatus();
+}
+
+absl::Status RunCheckpoints::Drain() {
+  if (manager_ == nullptr) return absl::OkStatus();
+  const std::optional<double> limit = config_.checkpoint.wait_timeout;
+  return manager_->Wait(limit.has_value() ? absl::Seconds(*limit) : absl::InfiniteDuration());
+}
+
+CheckpointStats RunCheckpoints::stats() const {
+  CheckpointStats stats = manager_ == nullptr ? CheckpointStats{} : manager_->stats();
+  stats.skipped += skipped_;
+  return stats;
+}
+
+}  // namespace athanor

@@ -1,0 +1,72 @@
+// Checkpoints of one run over all its ranks: when to save, whether to (all ranks alike), and which one to resume from.
+//
+// Every method but the getters is collective and called on the training thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "athanor/checkpoint/file_checkpoint_manager.h"
+#include "athanor/config/runner_config.h"
+#include "athanor/parallel/process_group.h"
+#include "athanor/parallel/topology.h"
+
+namespace athanor {
+
+struct RunCheckpointsOptions {
+  Topology topology;
+  ProcessGroup* group = nullptr;            // null: one rank
+  CheckpointCommitter* committer = nullptr;  // null: nothing is saved
+  std::string root;
+  std::vector<ResumeCandidate> candidates;  // newest first; equal on all ranks
+};
+
+// A checkpoint that every rank has read and verified.
+struct RestoredRun {
+  RestoredState restored;
+  ResumeCandidate candidate;
+};
+
+class RunCheckpoints {
+ public:
+  static absl::StatusOr<std::unique_ptr<RunCheckpoints>> Create(const RunnerConfig& config, RunCheckpointsOptions options);
+
+  // The newest candidate that all ranks can read; damaged ones are reported to the committer and described in notes(). Nothing when there is
+  // no candidate. DATA_LOSS (kind data) when there are candidates and none is whole. INVALID_ARGUMENT when a candidate was made with a
+  // configuration that must not change (every difference is named).
+  absl::StatusOr<std::optional<RestoredRun>> Restore();
+
+  // Whether the cadence asks for a checkpoint after this update. No communication.
+  bool Due(int64_t step, int64_t epoch, bool epoch_ended) const;
+  bool enabled() const { return manager_ != nullptr; }
+  int64_t last_step() const { return last_step_; }  // of the newest save started or restored from here; -1: none
+
+  // Saves, unless a rank is still writing and `must_wait` is off: then all ranks skip it. `capture` runs only when it is saved.
+  absl::Status Save(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request);
+  // Waits for the save in flight. DEADLINE_EXCEEDED when it takes longer than `checkpoint.wait_timeout`.
+  absl::Status Drain();
+
+  CheckpointStats stats() const;  // those skipped here included
+  const std::vector<std::string>& notes() const { return notes_; }
+
+ private:
+  RunCheckpoints(const RunnerConfig& config, RunCheckpointsOptions options);
+  absl::StatusOr<bool> AllRanks(bool mine);
+  absl::StatusOr<RestoredState> ReadChecked(const ResumeCandidate& candidate) const;
+
+  const RunnerConfig config_;
+  RunCheckpointsOptions options_;
+  int64_t interval_ = 0;  // updates or epochs, see config
+  int64_t last_step_ = -1;
+  int64_t skipped_ = 0;
+  std::unique_ptr<FileCheckpointManager> manager_;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace athanor

@@ -1,0 +1,69 @@
+#include "athanor/runner/runner_state.h"
+
+#include <mutex>
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+
+#include "absl/strings/str_cat.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/tensor/torch_status.h"
+
+namespace athanor {
+
+nlohmann::json TrainState::ToJson() const {
+  return {{"step", step},       {"micro_step", micro_step},           {"epoch", epoch},
+          {"samples", samples}, {"skipped_updates", skipped_updates}, {"stopped_early", stopped_early}};
+}
+
+absl::Status TrainState::FromJson(const nlohmann::json& json) {
+  const std::pair<const char*, int64_t*> numbers[] = {
+      {"step", &step}, {"micro_step", &micro_step}, {"epoch", &epoch}, {"samples", &samples}, {"skipped_updates", &skipped_updates}};
+  for (const auto& [name, value] : numbers) {
+    const auto found = json.find(name);
+    if (found == json.end() || !found->is_number_integer() || found->get<int64_t>() < 0) {
+      return absl::DataLossError(absl::StrCat("checkpoint: train.", name, " is missing or not a number >= 0"));
+    }
+    *value = found->get<int64_t>();
+  }
+  const auto stopped = json.find("stopped_early");
+  stopped_early = stopped != json.end() && stopped->is_boolean() && stopped->get<bool>();
+  return absl::OkStatus();
+}
+
+void SeedGenerators(uint64_t seed) { torch::manual_seed(seed); }
+
+namespace {
+
+torch::Tensor GeneratorState(const at::Generator& generator) {
+  std::lock_guard<std::mutex> lock(generator.mutex());
+  return generator.get_state();
+}
+
+absl::Status SetGeneratorState(at::Generator generator, const char* name, const TensorMap& tensors) {
+  const auto found = tensors.find(name);
+  if (found == tensors.end()) return absl::DataLossError(absl::StrCat("checkpoint: no random state ", name));
+  const absl::Status set = RunTorch("restoring the random state", [&] {
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_state(found->second);
+  });
+  return set.ok() ? set : absl::DataLossError(absl::StrCat("checkpoint: random state ", name, ": ", set.message()));
+}
+
+}  // namespace
+
+void CaptureGenerators(const torch::Device& device, TensorMap* out) {
+  (*out)["rng.cpu"] = GeneratorState(at::detail::getDefaultCPUGenerator());
+  if (device.is_cuda()) (*out)["rng.cuda"] = GeneratorState(at::globalContext().defaultGenerator(device));
+}
+
+absl::Status RestoreGenerators(const torch::Device& device, const TensorMap& tensors) {
+  RETURN_IF_ERROR(SetGeneratorState(at::detail::getDefaultCPUGenerator(), "rng.cpu", tensors));
+  // A checkpoint made on a CPU may go on on a GPU: then that generator keeps its seed.
+  if (device.is_cuda() && tensors.count("rng.cuda") > 0) {
+    RETURN_IF_ERROR(SetGeneratorState(at::globalContext().defaultGenerator(device), "rng.cuda", tensors));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace athanor

@@ -1,0 +1,42 @@
+// The plain parts of a run's state, and the random generators of this process.
+//
+// Values; not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "absl/status/status.h"
+#include "athanor/checkpoint/training_state.h"
+#include <nlohmann/json.hpp>
+
+namespace athanor {
+
+struct TrainState {
+  int64_t step = 0;        // completed optimizer updates (skipped ones do not count)
+  int64_t micro_step = 0;  // micro-batches
+  int64_t epoch = 0;       // passes completed
+  int64_t samples = 0;     // of this rank
+  int64_t skipped_updates = 0;  // non-finite gradients
+  bool stopped_early = false;   // patience is over
+
+  nlohmann::json ToJson() const;
+  absl::Status FromJson(const nlohmann::json& json);  // DATA_LOSS names the field
+};
+
+struct ElasticState {
+  int64_t restarts = 0;           // resumes that this state has gone through
+  int64_t resumed_from_step = -1;  // in this process; -1: from scratch
+
+  nlohmann::json ToJson() const { return {{"restarts", restarts}}; }
+};
+
+// Seeds the generators of this process (CPU and CUDA). Call it with the job's seed before the model is made: rank 0's weights count.
+void SeedGenerators(uint64_t seed);
+
+// The generators' states as tensors "rng.cpu", "rng.cuda" (of `device`), and back. DATA_LOSS for a state that does not fit.
+void CaptureGenerators(const torch::Device& device, TensorMap* out);
+absl::Status RestoreGenerators(const torch::Device& device, const TensorMap& tensors);
+
+}  // namespace athanor

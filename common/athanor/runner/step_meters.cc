@@ -1,0 +1,84 @@
+#include "athanor/runner/step_meters.h"
+
+#include <cmath>
+#include <functional>
+
+#include "absl/strings/str_cat.h"
+#include "athanor/base/status_macros.h"
+
+namespace athanor {
+namespace {
+
+constexpr size_t kMaxPending = 4096;  // holds device memory: read even if nobody asks
+
+}  // namespace
+
+void StepMeters::AddValue(const std::string& name, const torch::Tensor& value, int64_t weight, bool is_loss) {
+  Meter& meter = meters_[name];
+  if (weight > 0) pending_.push_back({&meter, value.detach(), static_cast<double>(weight), is_loss});
+}
+
+void StepMeters::Add(const StepOutput& output, int64_t weight) {
+  if (pending_.capacity() == 0) pending_.reserve(kMaxPending);
+  if (pending_.size() + output.metrics.size() + 1 > kMaxPending) Collect();
+  AddValue("loss", output.loss, weight, true);
+  for (const auto& [name, value] : output.metrics) AddValue(name, value, weight, false);
+}
+
+void StepMeters::Collect() {
+  if (pending_.empty()) return;
+  std::vector<double> values;
+  values.reserve(pending_.size());
+  if (pending_.front().value.is_cpu()) {
+    for (const Entry& entry : pending_) values.push_back(entry.value.item<double>());
+  } else {
+    std::vector<torch::Tensor> scalars;
+    scalars.reserve(pending_.size());
+    for (const Entry& entry : pending_) scalars.push_back(entry.value.reshape({}).to(torch::kFloat32));
+    const torch::Tensor host = torch::stack(scalars).cpu();
+    for (int64_t i = 0; i < host.numel(); ++i) values.push_back(host.data_ptr<float>()[i]);
+  }
+  for (size_t i = 0; i < pending_.size(); ++i) {
+    pending_[i].meter->sum += values[i] * pending_[i].weight;
+    pending_[i].meter->weight += pending_[i].weight;
+    if (!pending_[i].is_loss) continue;
+    const bool finite = std::isfinite(values[i]);
+    in_a_row_ = finite ? 0 : in_a_row_ + 1;
+    total_ += finite ? 0 : 1;
+  }
+  pending_.clear();
+}
+
+absl::StatusOr<std::map<std::string, double>> StepMeters::Means(ProcessGroup* group) {
+  Collect();
+  std::vector<double> sums;
+  std::string names;
+  for (const auto& [name, meter] : meters_) {
+    sums.push_back(meter.sum);
+    sums.push_back(meter.weight);
+    absl::StrAppend(&names, name, "\n");
+  }
+  if (group != nullptr && group->world_size() > 1) {
+    const int64_t signature = static_cast<int64_t>(std::hash<std::string>()(names));
+    ASSIGN_OR_RETURN(const Agreement agreement, group->AllAgree({signature}));
+    if (agreement.min[0] != agreement.max[0]) {
+      return absl::InvalidArgumentError("metrics: the ranks' forward passes gave different names; every call must give the same");
+    }
+    ASSIGN_OR_RETURN(sums, group->AllReduceSum(sums));
+  }
+  std::map<std::string, double> means;
+  size_t i = 0;
+  for (auto& [name, meter] : meters_) {
+    means[name] = sums[i + 1] > 0 ? sums[i] / sums[i + 1] : std::nan("");
+    meter = Meter{};
+    i += 2;
+  }
+  return means;
+}
+
+void StepMeters::Reset() {
+  pending_.clear();
+  for (auto& [name, meter] : meters_) meter = Meter{};
+}
+
+}  // namespace athanor

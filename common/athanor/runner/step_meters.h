@@ -1,0 +1,59 @@
+// Named scalars of training steps, left on the device until somebody reads them; and the row of non-finite losses.
+//
+//   StepMeters meters;
+//   meters.Add(output, batch.size);                    // no synchronisation, no arithmetic
+//   meters.Collect();                                  // one copy from the device for everything added since
+//   meters.nonfinite_in_a_row();
+//   ASSIGN_OR_RETURN(auto means, meters.Means(group)); // over all ranks; collective
+//
+// Not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "athanor/parallel/process_group.h"
+#include "athanor/runner/step_output.h"
+
+namespace athanor {
+
+class StepMeters {
+ public:
+  // The loss and metrics of a batch of `weight` samples. Weight 0: registers the names only.
+  void Add(const StepOutput& output, int64_t weight);
+  // Reads what was added. Waits for the device when the values are not on the CPU.
+  void Collect();
+
+  // Of the losses collected so far.
+  int64_t nonfinite_in_a_row() const { return in_a_row_; }
+  int64_t nonfinite_total() const { return total_; }
+
+  // Weighted means over all ranks (own ones when `group` is null); forgets the sums. Collective: every rank has added the same names, else
+  // INVALID_ARGUMENT on all. A name without weight anywhere is NaN.
+  absl::StatusOr<std::map<std::string, double>> Means(ProcessGroup* group);
+  // Forgets values and sums, keeps the names.
+  void Reset();
+
+ private:
+  struct Meter {
+    double sum = 0;
+    double weight = 0;
+  };
+  struct Entry {
+    Meter* meter;
+    torch::Tensor value;
+    double weight;
+    bool is_loss;
+  };
+  void AddValue(const std::string& name, const torch::Tensor& value, int64_t weight, bool is_loss);
+
+  std::map<std::string, Meter> meters_;  // stable addresses
+  std::vector<Entry> pending_;
+  int64_t in_a_row_ = 0;
+  int64_t total_ = 0;
+};
+
+}  // namespace athanor

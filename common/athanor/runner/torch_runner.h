@@ -1,0 +1,109 @@
+// Trains one module with data parallelism: forward, backward with accumulation, exchange, clipping, optimizer, schedule.
+//
+//   TorchRunnerOptions options;
+//   options.model = model;                                   // torch::nn::Module
+//   options.datasets = {{"train", train}, {"test", test}};
+//   options.forward = [&](const Batch& batch) { ... return StepOutput{loss, {{"accuracy", accuracy}}}; };
+//   ASSIGN_OR_RETURN(auto runner, TorchRunner::Create(config, std::move(options)));
+//   ASSIGN_OR_RETURN(RunResult result, runner->Train());
+//
+// Exact: a run that stops after any update and is resumed from its checkpoint computes what the undisturbed run computes, bit for bit (same
+// number of ranks, deterministic kernels): model, optimizer, schedule, random states, order and position of the data are all restored.
+//
+// The gradient of an update is the mean over the samples of its window of `accum_steps` micro-batches on all ranks; the last window of a pass
+// holds what is left, and is divided by that.
+//
+// Not thread-safe: one training thread. See base_runner.h for Train(), Evaluate() and Restore().
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "athanor/config/runner_config.h"
+#include "athanor/data/dataset.h"
+#include "athanor/data/stateful_data_loader.h"
+#include "athanor/optim/lr_scheduler.h"
+#include "athanor/optim/optimizer.h"
+#include "athanor/parallel/gradient_reducer.h"
+#include "athanor/runner/base_runner.h"
+#include "athanor/runner/model_average.h"
+#include "athanor/runner/precision.h"
+#include "athanor/runner/step_output.h"
+
+namespace athanor {
+
+struct TorchRunnerOptions : BaseRunnerOptions {
+  std::shared_ptr<torch::nn::Module> model;                   // moved to `device`; rank 0's initial weights count
+  std::map<std::string, std::shared_ptr<Dataset>> datasets;   // "train" is required
+  ForwardFn forward;
+  torch::Device device = torch::kCPU;
+  bool find_unused_parameters = false;  // a forward pass may leave parameters out (differently from rank to rank)
+};
+
+class TorchRunner : public BaseRunner {
+ public:
+  // Collective when there is a process group. INVALID_ARGUMENT (kind invalid) names what is missing or contradictory. Seeds this process's
+  // generators with seed + rank. With `config.seed` unset rank 0 draws one; it is kept in the checkpoints.
+  static absl::StatusOr<std::unique_ptr<TorchRunner>> Create(RunnerConfig config, TorchRunnerOptions options);
+  ~TorchRunner() override;
+
+  torch::nn::Module& model() { return *model_; }
+  const Optimizer& optimizer() const { return *optimizer_; }
+  uint64_t seed() const { return seed_; }
+
+ protected:
+  absl::StatusOr<StepResult> TrainStep() override;
+  absl::Status EpochEnded(std::optional<double> metric) override;
+  const std::string& schedule_monitor() const override;
+  absl::StatusOr<std::map<std::string, double>> EvaluateSplit(const std::string& split) override;
+  absl::StatusOr<TrainingState> CaptureState(bool model_only) override;
+  absl::Status LoadState(const RestoredState& restored, bool weights_only) override;
+  int64_t StepsPerEpoch() const override;
+  double EpochFraction() const override;
+  void ReadStepMetrics(std::map<std::string, double>* metrics) override;
+  torch::Device device() const override { return device_; }
+
+ private:
+  TorchRunner(RunnerConfig config, TorchRunnerOptions options);
+  absl::Status Build();
+  absl::Status ResolveSeed();
+  absl::Status BuildModel();
+  absl::Status BuildOptimizer();
+  absl::StatusOr<std::unique_ptr<StatefulDataLoader>> BuildLoader(const std::string& split, bool train) const;
+  absl::StatusOr<std::vector<std::string>> EvaluateSplits() const;
+  StatefulDataLoader* EvaluationLoader(const std::string& split);
+
+  absl::Status MicroBatch(bool* last, double* divisor, StepResult* result);
+  void ForwardBackward(const Batch& batch, bool last, StepTimes* times);
+  absl::StatusOr<bool> Update(double divisor);
+  Batch ToDevice(Batch batch) const;
+  StepOutput CheckedForward(const Batch& batch);
+  void DropGradients();
+  absl::Status ForwardAll(StatefulDataLoader* loader, StepMeters* meters);
+
+  absl::Status LoadModel(const TensorMap& tensors);
+  absl::Status LoadProgress(const RestoredState& restored);
+
+  std::shared_ptr<torch::nn::Module> model_;
+  std::map<std::string, std::shared_ptr<Dataset>> datasets_;
+  ForwardFn forward_;
+  const torch::Device device_;
+  const bool find_unused_;
+  uint64_t seed_ = 0;
+  std::map<std::string, torch::Tensor> model_tensors_;  // "model.<name>": parameters and buffers, aliases
+  std::unique_ptr<GradientReducer> reducer_;            // null: one rank
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<LrScheduler> scheduler_;
+  std::unique_ptr<ModelAverage> average_;
+  GradientScale gradient_scale_;
+  std::unique_ptr<StatefulDataLoader> loader_;
+  std::map<std::string, std::unique_ptr<StatefulDataLoader>> evaluation_loaders_;
+  torch::Tensor grad_norm_;  // of the last update, when it was clipped
+  bool first_update_ = true;
+};
+
+}  // namespace athanor

@@ -1,0 +1,185 @@
+// How a TorchRunner is put together.
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+
+#include <limits>
+#include <random>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/config/config_loader.h"
+#include "athanor/runner/torch_runner.h"
+#include "athanor/tensor/torch_status.h"
+
+namespace athanor {
+namespace {
+
+absl::Status Invalid(const absl::Status& status) {
+  return status.ok() ? status : WithFailureKind(status, FailureKind::kInvalid);
+}
+
+absl::Status CheckOptions(const RunnerConfig& config, const TorchRunnerOptions& options) {
+  RETURN_IF_ERROR(ToStatus(CheckRunnerConfig(config)));
+  if (options.model == nullptr) return absl::InvalidArgumentError("runner: no model");
+  if (options.forward == nullptr) return absl::InvalidArgumentError("runner: no forward function");
+  if (options.datasets.count("train") == 0) return absl::InvalidArgumentError("runner: no dataset 'train'");
+  for (const auto& [name, dataset] : options.datasets) {
+    if (dataset == nullptr) return absl::InvalidArgumentError(absl::StrCat("runner: dataset '", name, "' is null"));
+  }
+  if (config.optim.type.empty()) return absl::InvalidArgumentError("runner: optim.type is not set");
+  const int world = options.process_group == nullptr ? 1 : options.process_group->world_size();
+  if (world != options.topology.world_size()) {
+    return absl::InvalidArgumentError(absl::StrCat("runner: the topology has ", options.topology.world_size(),
+                                                   " ranks, the process group ", world));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+TorchRunner::TorchRunner(RunnerConfig config, TorchRunnerOptions options)
+    : BaseRunner(std::move(config), std::move(options)),
+      model_(std::move(options.model)),
+      datasets_(std::move(options.datasets)),
+      forward_(std::move(options.forward)),
+      device_(options.device),
+      find_unused_(options.find_unused_parameters),
+      gradient_scale_(config_.precision == "fp16") {}
+
+TorchRunner::~TorchRunner() = default;
+
+absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::Create(RunnerConfig config, TorchRunnerOptions options) {
+  RETURN_IF_ERROR(Invalid(CheckOptions(config, options)));
+  std::unique_ptr<TorchRunner> runner(new TorchRunner(std::move(config), std::move(options)));
+  RETURN_IF_ERROR(runner->Build());
+  return runner;
+}
+
+absl::Status TorchRunner::Build() {
+  if (config_.threads.has_value()) at::set_num_threads(static_cast<int>(*config_.threads));
+  if (config_.deterministic) {
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+    at::globalContext().setBenchmarkCuDNN(false);
+  }
+  RETURN_IF_ERROR(ResolveSeed());
+  ASSIGN_OR_RETURN(const std::vector<std::string> splits, EvaluateSplits());
+  ASSIGN_OR_RETURN(loader_, BuildLoader("train", /*train=*/true));
+  if (loader_->batches_per_epoch() == 0) {
+    return Invalid(absl::InvalidArgumentError("runner: drop_last leaves no batch in the dataset 'train'"));
+  }
+  for (const auto& [name, dataset] : datasets_) {
+    ASSIGN_OR_RETURN(evaluation_loaders_[name], BuildLoader(name, /*train=*/false));
+  }
+  RETURN_IF_ERROR(BuildModel());
+  RETURN_IF_ERROR(BuildOptimizer());
+  return Prepare(splits);
+}
+
+absl::Status TorchRunner::ResolveSeed() {
+  int64_t seed = config_.seed.value_or(-1);
+  if (seed < 0) {
+    std::random_device random;
+    seed = static_cast<int64_t>(random() & 0x7fffffffu);
+    if (options_.process_group != nullptr) {
+      const int64_t mine = options_.topology.is_main() ? seed : std::numeric_limits<int64_t>::min() + 1;
+      ASSIGN_OR_RETURN(const Agreement agreement, options_.process_group->AllAgree({mine}));
+      seed = agreement.max[0];
+    }
+  }
+  seed_ = static_cast<uint64_t>(seed);
+  SeedGenerators(seed_ + static_cast<uint64_t>(options_.topology.rank()));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::string>> TorchRunner::EvaluateSplits() const {
+  std::vector<std::string> splits = config_.evaluate.splits;
+  for (const std::string& split : splits) {
+    if (datasets_.count(split) > 0) continue;
+    std::string known;
+    for (const auto& [name, dataset] : datasets_) absl::StrAppend(&known, known.empty() ? "" : ", ", name);
+    return Invalid(absl::InvalidArgumentError(absl::StrCat("evaluate.splits: no split '", split, "'; the splits are: ", known)));
+  }
+  if (!splits.empty()) return splits;
+  for (const auto& [name, dataset] : datasets_) {
+    if (name != "train") splits.push_back(name);
+  }
+  return splits;
+}
+
+absl::StatusOr<std::unique_ptr<StatefulDataLoader>> TorchRunner::BuildLoader(const std::string& split, bool train) const {
+  const DataLoaderConfig config = config_.dataloader.For(split);
+  LoaderOptions options;
+  options.batch_size = config.batch_size;
+  options.shuffle = train && config.shuffle.value_or(true);
+  options.drop_last = train && config.drop_last;
+  options.num_workers = static_cast<int>(config.num_workers);
+  options.prefetch_factor = static_cast<int>(config.prefetch_factor);
+  options.in_order = config.in_order;
+  options.pin_memory = config.pin_memory.value_or(device_.is_cuda());
+  options.timeout = config.timeout;
+  options.seed = config.seed.has_value() ? static_cast<uint64_t>(*config.seed) : seed_;
+  options.world_size = options_.topology.data_parallel_size();
+  options.rank = options_.topology.data_parallel_rank();
+  options.padding = train ? SamplerPadding::kRepeat : SamplerPadding::kNone;
+  absl::StatusOr<std::unique_ptr<StatefulDataLoader>> loader = StatefulDataLoader::Make(datasets_.at(split), options);
+  if (!loader.ok()) return Invalid(Annotate(loader.status(), absl::StrCat("dataloader '", split, "'")));
+  return loader;
+}
+
+StatefulDataLoader* TorchRunner::EvaluationLoader(const std::string& split) {
+  const auto found = evaluation_loaders_.find(split);
+  return found == evaluation_loaders_.end() ? nullptr : found->second.get();
+}
+
+absl::Status TorchRunner::BuildModel() {
+  RETURN_IF_ERROR(RunTorch("moving the model to its device", [&] {
+    model_->to(device_);
+    model_->train();
+  }));
+  if (options_.process_group != nullptr && options_.process_group->world_size() > 1) {
+    GradientReducerOptions reducer;
+    reducer.bucket_bytes = static_cast<int64_t>(config_.comm.bucket_mb * (1 << 20));
+    reducer.find_unused_parameters = find_unused_;
+    ASSIGN_OR_RETURN(reducer_, GradientReducer::Create(*model_, options_.process_group, reducer));
+  }
+  for (const auto& item : model_->named_parameters()) model_tensors_["model." + item.key()] = item.value();
+  for (const auto& item : model_->named_buffers()) {
+    if (item.value().defined()) model_tensors_["model." + item.key()] = item.value();
+  }
+  if (config_.ema.enabled) average_ = std::make_unique<ModelAverage>(*model_, config_.ema.decay);
+  return absl::OkStatus();
+}
+
+absl::Status TorchRunner::BuildOptimizer() {
+  NamedTensors parameters;
+  for (const auto& item : model_->named_parameters()) parameters.emplace_back(item.key(), item.value());
+  absl::StatusOr<std::unique_ptr<Optimizer>> optimizer = MakeOptimizer(config_.optim, parameters);
+  if (!optimizer.ok()) return Invalid(optimizer.status());
+  optimizer_ = *std::move(optimizer);
+  ScheduleBudget budget;
+  budget.steps = config_.steps.has_value() ? *config_.steps : config_.epochs.value_or(1) * StepsPerEpoch();
+  budget.epochs = config_.epochs.value_or((budget.steps + StepsPerEpoch() - 1) / StepsPerEpoch());
+  absl::StatusOr<std::unique_ptr<LrScheduler>> scheduler = LrScheduler::Make(config_.sched, budget, optimizer_.get());
+  if (!scheduler.ok()) return Invalid(scheduler.status());
+  scheduler_ = *std::move(scheduler);
+  return absl::OkStatus();
+}
+
+const std::string& TorchRunner::schedule_monitor() const {
+  static const std::string none;
+  return scheduler_ == nullptr ? none : scheduler_->monitor();
+}
+
+int64_t TorchRunner::StepsPerEpoch() const {
+  return (loader_->batches_per_epoch() + config_.accum_steps - 1) / config_.accum_steps;
+}
+
+double TorchRunner::EpochFraction() const {
+  // After a restore onto another number of ranks the pass is shorter or longer than a whole one counts here.
+  const double left = static_cast<double>(loader_->remaining()) / static_cast<double>(loader_->batches_per_epoch());
+  return left >= 1.0 || left <= 0.0 ? 0.0 : 1.0 - left;
+}
+
+}  // namespace athanor

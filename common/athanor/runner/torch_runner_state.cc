@@ -1,0 +1,130 @@
+// What a TorchRunner puts into a checkpoint, and takes from one.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/config/config_loader.h"
+#include "athanor/runner/torch_runner.h"
+#include "athanor/tensor/torch_status.h"
+
+namespace athanor {
+namespace {
+
+constexpr int kStateFormat = 1;
+
+torch::ScalarType ExportType(const std::string& name) {
+  if (name == "fp16") return torch::kHalf;
+  if (name == "bf16") return torch::kBFloat16;
+  if (name == "fp64") return torch::kDouble;
+  return torch::kFloat;
+}
+
+absl::StatusOr<nlohmann::json> Part(const nlohmann::json& meta, const char* name) {
+  const auto found = meta.find(name);
+  if (found == meta.end()) return absl::DataLossError(absl::StrCat("checkpoint: no '", name, "' in its state"));
+  return *found;
+}
+
+}  // namespace
+
+absl::StatusOr<TrainingState> TorchRunner::CaptureState(bool model_only) {
+  if (reducer_ != nullptr) RETURN_IF_ERROR(reducer_->SyncBuffers());
+  TrainingState state;
+  RETURN_IF_ERROR(RunTorch("capturing the state", [&] {
+    torch::NoGradGuard no_grad;
+    for (const auto& [name, tensor] : model_tensors_) {
+      const bool cast = model_only && config_.checkpoint.export_dtype.has_value() && tensor.is_floating_point();
+      state.replicated[name] = cast ? tensor.detach().to(ExportType(*config_.checkpoint.export_dtype)) : tensor.detach();
+    }
+    if (model_only) return;
+    state.replicated.merge(optimizer_->StateTensors());
+    if (average_ != nullptr) average_->Store(&state.replicated);
+    CaptureGenerators(device_, &state.per_rank);
+  }));
+  state.meta = {{"format", kStateFormat}, {"config", ToJson(config_)}, {"seed", seed_}, {"model_only", model_only},
+                {"train", state_.ToJson()}, {"elastic", elastic_.ToJson()}, {"score", score_->ToJson()}};
+  if (!model_only) {
+    state.meta["loader"] = loader_->StateDict();
+    state.meta["optimizer"] = optimizer_->StateScalars();
+    state.meta["scheduler"] = scheduler_ == nullptr ? nlohmann::json(nullptr) : scheduler_->StateDict();
+    state.meta["gradient_scale"] = gradient_scale_.ToJson();
+  }
+  state.rank_meta = nlohmann::json::object();
+  return state;
+}
+
+absl::Status TorchRunner::LoadState(const RestoredState& restored, bool weights_only) {
+  const TrainingState& state = restored.state;
+  if (weights_only || !excluded("model")) RETURN_IF_ERROR(LoadModel(state.replicated));
+  if (weights_only) {
+    if (average_ != nullptr) average_->CopyFromModel();
+    return absl::OkStatus();
+  }
+  const auto format = state.meta.find("format");
+  if (format == state.meta.end() || *format != kStateFormat) {
+    return absl::DataLossError(absl::StrCat("checkpoint: its state is of another format than ", kStateFormat));
+  }
+  if (state.meta.value("model_only", false)) {
+    return WithFailureKind(absl::InvalidArgumentError("the checkpoint holds the model alone (checkpoint.last_save_model_only): "
+                                                      "take it as weights of a new job"), FailureKind::kInvalid);
+  }
+  if (average_ != nullptr && !excluded("ema")) RETURN_IF_ERROR(average_->Load(state.replicated));
+  if (!excluded("optimizer")) {
+    ASSIGN_OR_RETURN(const nlohmann::json scalars, Part(state.meta, "optimizer"));
+    RETURN_IF_ERROR(optimizer_->LoadState(state.replicated, scalars));
+  }
+  return LoadProgress(restored);
+}
+
+absl::Status TorchRunner::LoadModel(const TensorMap& tensors) {
+  torch::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : model_tensors_) {
+    const auto found = tensors.find(name);
+    if (found == tensors.end()) {
+      return WithFailureKind(absl::InvalidArgumentError(absl::StrCat("the checkpoint has no tensor '", name, "': it is of another model")),
+                             FailureKind::kInvalid);
+    }
+    if (found->second.sizes() != tensor.sizes()) {
+      return WithFailureKind(absl::InvalidArgumentError(absl::StrCat("tensor '", name, "' is ", c10::str(found->second.sizes()),
+                                                                     " in the checkpoint and ", c10::str(tensor.sizes()), " in the model")),
+                             FailureKind::kInvalid);
+    }
+    RETURN_IF_ERROR(RunTorch("loading the model", [&, &target = tensor] { target.detach().copy_(found->second); }));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TorchRunner::LoadProgress(const RestoredState& restored) {
+  const nlohmann::json& meta = restored.state.meta;
+  ASSIGN_OR_RETURN(const nlohmann::json seed, Part(meta, "seed"));
+  if (!seed.is_number_integer()) return absl::DataLossError("checkpoint: seed is not a number");
+  if (!config_.seed.has_value() && seed.get<uint64_t>() != seed_) {
+    // The seed was drawn by the first process; the order of the data depends on it.
+    seed_ = seed.get<uint64_t>();
+    ASSIGN_OR_RETURN(loader_, BuildLoader("train", /*train=*/true));
+  }
+  if (!excluded("train")) {
+    ASSIGN_OR_RETURN(const nlohmann::json train, Part(meta, "train"));
+    RETURN_IF_ERROR(state_.FromJson(train));
+  }
+  if (!excluded("dataloader")) {
+    ASSIGN_OR_RETURN(const nlohmann::json loader, Part(meta, "loader"));
+    RETURN_IF_ERROR(loader_->LoadStateDict(loader));
+  }
+  if (scheduler_ != nullptr && !excluded("scheduler")) {
+    ASSIGN_OR_RETURN(const nlohmann::json scheduler, Part(meta, "scheduler"));
+    if (!scheduler.is_null()) RETURN_IF_ERROR(scheduler_->LoadStateDict(scheduler));
+  }
+  ASSIGN_OR_RETURN(const nlohmann::json scale, Part(meta, "gradient_scale"));
+  RETURN_IF_ERROR(gradient_scale_.FromJson(scale));
+  ASSIGN_OR_RETURN(const nlohmann::json score, Part(meta, "score"));
+  RETURN_IF_ERROR(score_->FromJson(score));
+  if (const auto elastic = meta.find("elastic"); elastic != meta.end()) elastic_.restarts = elastic->value("restarts", int64_t{0});
+  if (excluded("rng")) return absl::OkStatus();
+  if (restored.same_world) return RestoreGenerators(device_, restored.state.per_rank);
+  // Another number of ranks: no rank's numbers go on where they were, but they must not start over either.
+  SeedGenerators(seed_ + static_cast<uint64_t>(options_.topology.rank()) + 0x9e3779b97f4a7c15ull * static_cast<uint64_t>(restored.step + 1));
+  return absl::OkStatus();
+}
+
+}  // namespace athanor

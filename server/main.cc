@@ -1,0 +1,78 @@
+// athanord: build the objects in order, wait for a signal, stop in reverse.
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/base/version.h"
+#include "common/service/daemon_flags.h"
+#include "common/service/metrics_endpoint.h"
+#include "server/rpc/grpc_server.h"
+#include "server/server_config.h"
+#include "server/storage/rocksdb_store.h"
+
+namespace athanor {
+namespace {
+
+sigset_t StopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+absl::StatusOr<std::unique_ptr<MetadataStore>> OpenStore(const ServerConfig& config) {
+  if (config.in_memory) return MakeMemoryStore();
+  return OpenRocksDbStore(config.data_dir);
+}
+
+absl::Status Serve(const ServerConfig& config) {
+  RETURN_IF_ERROR(SetUpLogging(config.logging));
+  ASSIGN_OR_RETURN(std::unique_ptr<MetadataStore> store, OpenStore(config));
+  ASSIGN_OR_RETURN(core::ClusterState recovered, store->Load());
+  const std::string root = std::filesystem::absolute(config.checkpoint_root).lexically_normal().string();
+  CoordinatorMetrics metrics;
+  CoreLoopOptions options;
+  options.core.lease = config.lease;
+  options.checkpoint_root = root;
+  const size_t jobs = recovered.jobs.size();
+  const uint64_t epoch = store->epoch();
+  auto loop = std::make_unique<CoreLoop>(options, std::move(store), std::move(recovered), &metrics);
+  ASSIGN_OR_RETURN(std::unique_ptr<MetricsEndpoint> endpoint,
+                   MetricsEndpoint::Start(config.metrics_listen, metrics.registry(), [&loop] { return loop->StoreStatus(); }));
+  loop->Start();
+  ASSIGN_OR_RETURN(std::unique_ptr<GrpcServer> server, GrpcServer::Start(config.grpc, loop.get(), &metrics));
+  RETURN_IF_ERROR(WritePortsFile(config.ports_file, {{"grpc", server->port()}, {"metrics", endpoint->port()}}));
+  Log(spdlog::level::info, "Serving",
+      {{"version", Version()}, {"port", absl::StrCat(server->port())}, {"metrics_port", absl::StrCat(endpoint->port())}, {"epoch", absl::StrCat(epoch)}, {"jobs", absl::StrCat(jobs)}});
+  const sigset_t signals = StopSignals();
+  int number = 0;
+  sigwait(&signals, &number);
+  Log(spdlog::level::info, "Stopping", {{"signal", absl::StrCat(number)}});
+  server->Stop(absl::Milliseconds(300));
+  loop->Stop();
+  loop.reset();  // closes the store
+  // The endpoint's own stop takes seconds and has nothing to save.
+  std::fflush(nullptr);
+  _exit(0);
+}
+
+}  // namespace
+}  // namespace athanor
+
+int main(int argc, char** argv) {
+  const athanor::ServerConfig config = athanor::ParseServerConfig(argc, argv);
+  const sigset_t signals = athanor::StopSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread: only main takes them
+  signal(SIGPIPE, SIG_IGN);
+  const absl::Status status = athanor::Serve(config);
+  std::cerr << "athanord: " << status.message() << "\n";
+  std::fflush(nullptr);
+  _exit(1);
+}

@@ -1,0 +1,75 @@
+// The coordinator's Prometheus metrics. Label sets are bounded: `job` only for jobs that are not over, no rank label.
+// Thread-safe; On…() is called on the core loop, the RPC observer on gRPC threads.
+#pragma once
+
+#include <prometheus/counter.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "server/core/coordinator_core.h"
+
+namespace athanor {
+
+class CoordinatorMetrics {
+ public:
+  CoordinatorMetrics();
+  std::shared_ptr<prometheus::Registry> registry() const { return registry_; }
+
+  void OnNote(const core::Note& note);
+  void OnJobTouched(const core::ClusterState& state, const core::JobId& job);
+  // Gauges over the whole cluster; called at most once a second.
+  void OnSample(const core::ClusterState& state, absl::Time now);
+  void OnStoreWrite(double seconds, bool ok);
+  void OnRpc(const std::string& method, const std::string& code, double seconds);
+
+ private:
+  struct JobSeries {
+    prometheus::Gauge* step = nullptr;
+    prometheus::Gauge* loss = nullptr;
+    prometheus::Gauge* throughput = nullptr;
+    std::map<std::string, prometheus::Gauge*> goodput;
+    double stall_seconds = 0;
+  };
+  void DropJob(const core::JobId& job);
+
+  std::shared_ptr<prometheus::Registry> registry_;
+  prometheus::Family<prometheus::Gauge>& jobs_;
+  prometheus::Family<prometheus::Gauge>& workers_;
+  prometheus::Family<prometheus::Gauge>& slots_;
+  prometheus::Family<prometheus::Gauge>& job_step_;
+  prometheus::Family<prometheus::Gauge>& job_loss_;
+  prometheus::Family<prometheus::Gauge>& job_throughput_;
+  prometheus::Family<prometheus::Counter>& goodput_;
+  prometheus::Family<prometheus::Counter>& restarts_;
+  prometheus::Family<prometheus::Counter>& fenced_;
+  prometheus::Family<prometheus::Counter>& jobs_ended_;
+  prometheus::Family<prometheus::Histogram>& rpc_;
+  prometheus::Gauge& queue_depth_;
+  prometheus::Gauge& heartbeat_age_;
+  prometheus::Gauge& resident_bytes_;
+  prometheus::Counter& cpu_seconds_;
+  prometheus::Counter& submitted_;
+  prometheus::Counter& generations_;
+  prometheus::Counter& lease_expiries_;
+  prometheus::Counter& checkpoint_bytes_;
+  prometheus::Counter& checkpoints_;
+  prometheus::Counter& checkpoint_failures_;
+  prometheus::Counter& checkpoint_damages_;
+  prometheus::Counter& hangs_;
+  prometheus::Counter& store_errors_;
+  prometheus::Histogram& recovery_;
+  prometheus::Histogram& queue_wait_;
+  prometheus::Histogram& checkpoint_seconds_;
+  prometheus::Histogram& store_write_;
+  std::map<core::JobId, JobSeries> series_;
+  std::map<core::JobId, std::map<std::string, double>> goodput_seen_;
+};
+
+}  // namespace athanor

@@ -1,0 +1,158 @@
+#include "server/rpc/request_validation.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/config/config_loader.h"
+#include "server/core/job_spec.h"
+
+namespace athanor {
+namespace {
+
+constexpr size_t kMaxMapEntries = 64;
+constexpr size_t kMaxEnvBytes = 64 * 1024;
+constexpr size_t kMaxJsonBytes = 256 * 1024;
+constexpr int64_t kMaxSeconds = 30 * 24 * 3600;
+
+template <typename... Parts>
+absl::Status Bad(const std::string& field, const Parts&... parts) {
+  return absl::InvalidArgumentError(absl::StrCat(field, ": ", parts...));
+}
+
+absl::Status CheckRange(const std::string& field, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return Bad(field, value, "; allowed: ", low, " to ", high);
+}
+
+absl::Status CheckDuration(const std::string& field, const google::protobuf::Duration& duration) {
+  const bool negative = duration.seconds() < 0 || duration.nanos() < 0;
+  if (!negative && duration.seconds() <= kMaxSeconds && duration.nanos() < 1000000000) return absl::OkStatus();
+  return Bad(field, duration.seconds(), " s; allowed: 0 to ", kMaxSeconds, " s");
+}
+
+bool Printable(const std::string& text) {
+  for (const unsigned char c : text) {
+    if (c < 0x20 || c == 0x7f) return false;
+  }
+  return true;
+}
+
+absl::Status CheckMap(const std::string& field, const google::protobuf::Map<std::string, std::string>& map, size_t value_limit) {
+  if (map.size() > kMaxMapEntries) return Bad(field, map.size(), " entries; allowed: ", kMaxMapEntries);
+  for (const auto& [key, value] : map) {
+    if (key.empty() || key.size() > 128 || !Printable(key)) return Bad(field, "key ", Show(key), "; allowed: 1 to 128 printable bytes");
+    if (value.size() > value_limit) return Bad(absl::StrCat(field, ".", key), value.size(), " bytes; allowed: ", value_limit);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckEnv(const google::protobuf::Map<std::string, std::string>& env) {
+  RETURN_IF_ERROR(CheckMap("env", env, kMaxEnvBytes));
+  for (const auto& [name, value] : env) {
+    const bool digit_first = name[0] >= '0' && name[0] <= '9';
+    for (const char c : name) {
+      if (digit_first || !(std::isalnum(static_cast<unsigned char>(c)) || c == '_')) {
+        return Bad("env", "name ", Show(name), "; allowed: letters, digits and _, not starting with a digit");
+      }
+    }
+    if (value.find('\0') != std::string::npos) return Bad(absl::StrCat("env.", name), "holds a NUL byte");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRestart(const v1::RestartPolicy& restart) {
+  for (const auto& [name, budget] : restart.budgets()) {
+    if (!core::CauseKindFromString(name).has_value()) {
+      std::vector<std::string> known;
+      for (int kind = 1; kind < core::kCauseKinds; ++kind) known.push_back(core::ToString(static_cast<core::CauseKind>(kind)));
+      return Bad("restart.budgets", "unknown cause ", Show(name), "; allowed: ", absl::StrJoin(known, ", "));
+    }
+    RETURN_IF_ERROR(CheckRange(absl::StrCat("restart.budgets.", name), budget, -1, 1000000));
+  }
+  RETURN_IF_ERROR(CheckDuration("restart.backoff_initial", restart.backoff_initial()));
+  RETURN_IF_ERROR(CheckDuration("restart.backoff_max", restart.backoff_max()));
+  if (!(restart.backoff_jitter() >= 0 && restart.backoff_jitter() <= 1)) {
+    return Bad("restart.backoff_jitter", restart.backoff_jitter(), "; allowed: 0 to 1");
+  }
+  return CheckRange("restart.max_generations_without_progress", restart.max_generations_without_progress(), 0, 1000000);
+}
+
+absl::Status CheckTask(const v1::TaskSpec& task) {
+  if (task.name().empty()) return Bad("task.name", "missing; name a built-in task, or one that task.library registers");
+  if (task.name().size() > 128 || !Printable(task.name())) return Bad("task.name", Show(task.name()), "; allowed: 1 to 128 printable bytes");
+  if (!task.library().empty() && (task.library()[0] != '/' || task.library().size() > 4096 || !Printable(task.library()))) {
+    return Bad("task.library", Show(task.library()), "; allowed: an absolute path");
+  }
+  if (task.options_json().size() > kMaxJsonBytes) return Bad("task.options", task.options_json().size(), " bytes; allowed: ", kMaxJsonBytes);
+  if (!task.options_json().empty()) {
+    const nlohmann::json options = nlohmann::json::parse(task.options_json(), nullptr, false);
+    if (!options.is_object()) return Bad("task.options", "not a JSON object");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRunner(const std::string& text) {
+  if (text.size() > kMaxJsonBytes) return Bad("runner", text.size(), " bytes; allowed: ", kMaxJsonBytes);
+  const nlohmann::json runner = nlohmann::json::parse(text.empty() ? "{}" : text, nullptr, false);
+  if (!runner.is_object()) return Bad("runner", "not a JSON object");
+  RunnerConfig config;
+  const std::vector<FieldProblem> problems = CheckRunnerConfig(runner, &config);
+  if (problems.empty()) return absl::OkStatus();
+  std::vector<std::string> lines;
+  for (const FieldProblem& problem : problems) lines.push_back(absl::StrCat("runner.", problem.path, ": ", problem.message));
+  return absl::InvalidArgumentError(absl::StrJoin(lines, "\n"));
+}
+
+}  // namespace
+
+std::string Show(const std::string& value) {
+  constexpr size_t kShown = 64;
+  return absl::StrCat("'", absl::CHexEscape(value.substr(0, kShown)), value.size() > kShown ? absl::StrCat("…' (", value.size(), " bytes)") : "'");
+}
+
+absl::Status CheckName(const std::string& field, const std::string& value, size_t limit) {
+  auto alnum = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
+  bool good = !value.empty() && value.size() <= limit && alnum(value.front()) && alnum(value.back());
+  for (const char c : value) good = good && (alnum(c) || c == '-' || c == '.' || c == '_');
+  if (good) return absl::OkStatus();
+  return Bad(field, Show(value), "; allowed: [a-z0-9]([-a-z0-9._]*[a-z0-9])?, at most ", limit, " bytes");
+}
+
+absl::Status CheckJobSpec(const v1::JobSpec& spec) {
+  RETURN_IF_ERROR(CheckName("name", spec.name()));
+  RETURN_IF_ERROR(CheckMap("labels", spec.labels(), 256));
+  RETURN_IF_ERROR(CheckTask(spec.task()));
+  const v1::ResourceRequest& resources = spec.resources();
+  RETURN_IF_ERROR(CheckRange("resources.ranks", resources.ranks(), 1, kMaxRanks));
+  RETURN_IF_ERROR(CheckRange("resources.slots_per_rank", resources.slots_per_rank(), 0, 64));
+  RETURN_IF_ERROR(CheckRange("resources.threads_per_rank", resources.threads_per_rank(), 0, 1024));
+  if (!resources.device().empty() && resources.device() != "cpu" && resources.device() != "cuda") {
+    return Bad("resources.device", Show(resources.device()), "; allowed: cpu, cuda");
+  }
+  RETURN_IF_ERROR(CheckRange("priority", spec.priority(), -1000, 1000));
+  RETURN_IF_ERROR(CheckRestart(spec.restart()));
+  RETURN_IF_ERROR(CheckDuration("timeouts.join", spec.timeouts().join()));
+  RETURN_IF_ERROR(CheckDuration("timeouts.startup", spec.timeouts().startup()));
+  RETURN_IF_ERROR(CheckDuration("timeouts.hang", spec.timeouts().hang()));
+  RETURN_IF_ERROR(CheckDuration("timeouts.stop_grace", spec.timeouts().stop_grace()));
+  RETURN_IF_ERROR(CheckEnv(spec.env()));
+  if (!spec.parent_job().empty()) RETURN_IF_ERROR(CheckReference("parent.job", spec.parent_job()));
+  if (!spec.parent_checkpoint().empty()) RETURN_IF_ERROR(CheckReference("parent.checkpoint", spec.parent_checkpoint()));
+  return CheckRunner(spec.runner_json());
+}
+
+absl::Status CheckRequestKey(const std::string& key, bool required) {
+  if (key.empty() && !required) return absl::OkStatus();
+  if (!key.empty() && key.size() <= 128 && Printable(key)) return absl::OkStatus();
+  return Bad("request_key", Show(key), "; allowed: 1 to 128 printable bytes, a fresh one for each new request");
+}
+
+absl::Status CheckReference(const std::string& field, const std::string& value) { return CheckName(field, value, 128); }
+
+}  // namespace athanor

@@ -1,0 +1,23 @@
+// Every request is checked here before it becomes an event. INVALID_ARGUMENT names the field, what was found and what is allowed.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "athanor/v1/job.pb.h"
+#include "athanor/v1/job_service.pb.h"
+
+namespace athanor {
+
+inline constexpr int kMaxRanks = 4096;
+
+// [a-z0-9]([-a-z0-9._]*[a-z0-9])?, at most `limit` bytes.
+absl::Status CheckName(const std::string& field, const std::string& value, size_t limit = 63);
+absl::Status CheckJobSpec(const v1::JobSpec& spec);
+absl::Status CheckRequestKey(const std::string& key, bool required);
+// What stands for a job or a checkpoint in a request: printable, at most 128 bytes.
+absl::Status CheckReference(const std::string& field, const std::string& value);
+// For error messages: quoted, control characters escaped, shortened.
+std::string Show(const std::string& value);
+
+}  // namespace athanor

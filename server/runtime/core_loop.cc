@@ -1,0 +1,184 @@
+#include "server/runtime/core_loop.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "absl/strings/str_cat.h"
+#include "common/service/logging_setup.h"
+#include "server/observability/event_log.h"
+#include "server/runtime/effect_runner.h"
+#include "server/storage/record_codec.h"
+
+namespace athanor {
+namespace {
+
+constexpr int kExitStoreBroken = 75;
+constexpr size_t kBatch = 2048;
+constexpr auto kRetryStore = std::chrono::milliseconds(200);
+constexpr absl::Duration kSampleEvery = absl::Seconds(1);
+
+void Persist(const core::Effect& effect, WriteBatch& batch) {
+  if (const auto* put = std::get_if<core::PutRecord>(&effect)) {
+    auto [key, value] = EncodeRecord(*put);
+    batch.operations.push_back({std::move(key), std::move(value)});
+  } else if (const auto* deletion = std::get_if<core::DeleteRecord>(&effect)) {
+    batch.operations.push_back({EncodeKey(*deletion), std::nullopt});
+  }
+}
+
+}  // namespace
+
+CoreLoop::CoreLoop(CoreLoopOptions options, std::unique_ptr<MetadataStore> store, core::ClusterState recovered, CoordinatorMetrics* metrics)
+    : options_(std::move(options)), store_(std::move(store)), metrics_(metrics), core_(options_.core, std::move(recovered), clock_.Now()) {}
+
+CoreLoop::~CoreLoop() { Stop(); }
+
+void CoreLoop::Start() {
+  thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "athanor-core");
+    Run();
+  });
+}
+
+void CoreLoop::Stop() {
+  if (stopping_.exchange(true)) return;
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+  calls_.AnswerAll(absl::UnavailableError("the coordinator is stopping"));
+}
+
+void CoreLoop::Post(core::Event event, std::function<void()> done) {
+  std::lock_guard lock(mutex_);
+  queue_.push_back({std::move(event), std::move(done), nullptr});
+  wake_.notify_one();
+}
+
+void CoreLoop::PostVerb(std::function<core::Event(core::CallId)> make, CallTable::Callback callback) {
+  absl::Status refused;
+  {
+    std::lock_guard lock(mutex_);
+    if (!store_status_.ok()) {
+      refused = absl::ResourceExhaustedError(absl::StrCat("nothing can be stored now: ", std::string(store_status_.message())));
+    } else if (stopping_ || queue_.size() >= options_.queue_limit) {
+      refused = stopping_ ? absl::UnavailableError("the coordinator is stopping") : absl::ResourceExhaustedError("too many requests; try later");
+    }
+  }
+  if (!refused.ok()) return callback(core::Reply{.status = refused});
+  const core::CallId call = calls_.Add(std::move(callback));
+  Post(make(call));
+}
+
+void CoreLoop::PostRead(Read read) {
+  std::lock_guard lock(mutex_);
+  queue_.push_back({core::DeadlineReached{}, nullptr, std::move(read)});
+  wake_.notify_one();
+}
+
+absl::Status CoreLoop::StoreStatus() const {
+  std::lock_guard lock(mutex_);
+  return store_status_;
+}
+
+void CoreLoop::SetStoreStatus(absl::Status status) {
+  std::lock_guard lock(mutex_);
+  store_status_ = std::move(status);
+}
+
+void CoreLoop::WaitForWork(absl::Time now) {
+  const absl::Time until = std::min({core_.NextDeadline(), now + options_.core.lease / 8, now + absl::Milliseconds(250), watches_.NextFlush()});
+  std::unique_lock lock(mutex_);
+  wake_.wait_for(lock, absl::ToChronoMicroseconds(std::max(until - now, absl::ZeroDuration())), [this] { return stopping_ || !queue_.empty(); });
+}
+
+void CoreLoop::Run() {
+  std::vector<core::Effect> effects = core_.Recover(clock_.Now());
+  std::vector<std::function<void()>> done;
+  CommitAndRelease(effects, done);
+  absl::Time last = clock_.Now();
+  while (!stopping_) {
+    WaitForWork(clock_.Now());
+    const absl::Time now = clock_.Now();
+    // We wake at least every lease / 8: a longer gap is our own pause, and nobody is blamed for it.
+    if (now - last > options_.core.lease / 4) {
+      Log(spdlog::level::warn, "OwnPause", {}, absl::StrCat("stood still for ", absl::FormatDuration(now - last), "; leases are moved by it"));
+      effects = core_.Step(core::ClockGap{now - last}, now);
+      CommitAndRelease(effects, done);
+    }
+    std::deque<Item> items;
+    {
+      std::lock_guard lock(mutex_);
+      const size_t count = std::min(kBatch, queue_.size());
+      std::move(queue_.begin(), queue_.begin() + static_cast<ptrdiff_t>(count), std::back_inserter(items));
+      queue_.erase(queue_.begin(), queue_.begin() + static_cast<ptrdiff_t>(count));
+    }
+    Process(items, now);
+    Sample(now);
+    last = clock_.Now();
+  }
+}
+
+void CoreLoop::Process(std::deque<Item>& items, absl::Time now) {
+  std::vector<core::Effect> effects;
+  std::vector<std::function<void()>> done;
+  std::vector<Read> reads;
+  auto step = [&](const core::Event& event) {
+    std::vector<core::Effect> more = core_.Step(event, now);
+    std::move(more.begin(), more.end(), std::back_inserter(effects));
+  };
+  if (core_.NextDeadline() <= now) step(core::DeadlineReached{});
+  for (Item& item : items) {
+    if (item.read) {
+      reads.push_back(std::move(item.read));
+      continue;
+    }
+    step(item.event);
+    if (item.done) done.push_back(std::move(item.done));
+  }
+  CommitAndRelease(effects, done);
+  for (Read& read : reads) read(core_, now);
+  watches_.Flush(core_, *store_, [this](const core::JobId& job) { return JobDir(job); }, now);
+}
+
+void CoreLoop::CommitAndRelease(std::vector<core::Effect>& effects, std::vector<std::function<void()>>& done) {
+  WriteBatch batch;
+  for (const core::Effect& effect : effects) Persist(effect, batch);
+  if (!batch.empty()) CommitOrWait(batch);
+  if (stopping_ && !StoreStatus().ok()) return;  // never durable: nobody is told
+  EffectRunner runner{core_, sessions_, calls_, watches_, *metrics_, options_.checkpoint_root, clock_.Now()};
+  for (core::Effect& effect : effects) runner.Run(effect);
+  for (auto& callback : done) callback();
+  effects.clear();
+  done.clear();
+}
+
+void CoreLoop::CommitOrWait(const WriteBatch& batch) {
+  while (true) {
+    const auto began = std::chrono::steady_clock::now();
+    const absl::Status status = store_->Commit(batch);
+    metrics_->OnStoreWrite(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count(), status.ok());
+    if (status.ok()) {
+      if (!StoreStatus().ok()) Log(spdlog::level::info, "StoreRecovered", {}, "the store can be written again");
+      return SetStoreStatus(absl::OkStatus());
+    }
+    if (!absl::IsResourceExhausted(status)) {
+      Log(spdlog::level::critical, "StoreBroken", {}, std::string(status.message()));
+      // Nothing of this batch was told to anyone; what is on disk is the truth.
+      _exit(kExitStoreBroken);
+    }
+    if (StoreStatus().ok()) Log(spdlog::level::err, "StoreFull", {}, std::string(status.message()));
+    SetStoreStatus(status);
+    std::unique_lock lock(mutex_);
+    if (wake_.wait_for(lock, kRetryStore, [this] { return stopping_.load(); })) return;
+  }
+}
+
+void CoreLoop::Sample(absl::Time now) {
+  if (now - sampled_ < kSampleEvery) return;
+  sampled_ = now;
+  metrics_->OnSample(core_.state(), now);
+}
+
+}  // namespace athanor

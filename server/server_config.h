@@ -1,0 +1,26 @@
+// Flags of athanord. Order of precedence: command line, environment (ATHANOR_…), --config FILE (YAML), default.
+#pragma once
+
+#include <string>
+
+#include "absl/time/time.h"
+#include "common/service/logging_setup.h"
+#include "server/rpc/grpc_server.h"
+
+namespace athanor {
+
+struct ServerConfig {
+  std::string data_dir = "athanor-data";
+  std::string checkpoint_root;  // default: <data_dir>/checkpoints
+  GrpcServerOptions grpc;
+  std::string metrics_listen = "127.0.0.1:9464";
+  std::string ports_file;
+  absl::Duration lease = absl::Seconds(10);
+  bool in_memory = false;
+  LoggingOptions logging{.program = "athanord"};
+};
+
+// Exits the process for --help and --version (code 0) and for bad usage (code 2, message on stderr).
+ServerConfig ParseServerConfig(int argc, char** argv);
+
+}  // namespace athanor

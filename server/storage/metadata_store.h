@@ -1,0 +1,42 @@
+// Where the coordinator's records live. Commit() is atomic and durable when it returns OK.
+// Threads: Load() and Commit() on the core loop; ReadEvents() on any.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/core/cluster_state.h"
+
+namespace athanor {
+
+// Applied in order: of two operations on one key the later wins.
+struct WriteBatch {
+  struct Operation {
+    std::string key;
+    std::optional<std::string> value;  // none: delete
+  };
+  std::vector<Operation> operations;
+  bool empty() const { return operations.empty(); }
+};
+
+class MetadataStore {
+ public:
+  virtual ~MetadataStore() = default;
+  virtual absl::StatusOr<core::ClusterState> Load() = 0;
+  // RESOURCE_EXHAUSTED: no space; nothing was written, a later Commit may succeed. Everything else: the store is broken.
+  virtual absl::Status Commit(const WriteBatch& batch) = 0;
+  virtual absl::StatusOr<std::vector<core::JobEventEntry>> ReadEvents(const core::JobId& job, int64_t after, int32_t limit) = 0;
+  virtual uint64_t epoch() const = 0;      // how often this store was opened
+  virtual std::string cluster() const = 0;
+};
+
+// Nothing survives the process: for tests and `athanord --in-memory`.
+std::unique_ptr<MetadataStore> MakeMemoryStore();
+
+}  // namespace athanor

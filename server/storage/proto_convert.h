@@ -1,0 +1,43 @@
+// Core values <-> messages of athanor.v1. Lossless for what both sides have.
+#pragma once
+
+#include <google/protobuf/duration.pb.h>
+#include <google/protobuf/timestamp.pb.h>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "athanor/v1/agent_service.pb.h"
+#include "athanor/v1/checkpoint.pb.h"
+#include "athanor/v1/failure.pb.h"
+#include "athanor/v1/job.pb.h"
+#include "athanor/v1/job_service.pb.h"
+#include "server/core/coordinator_core.h"
+
+namespace athanor {
+
+google::protobuf::Duration ToProto(absl::Duration duration);
+absl::Duration FromProto(const google::protobuf::Duration& duration);
+// Infinite times become the unset message: call only when `IsSet(time)`.
+google::protobuf::Timestamp ToProto(absl::Time time);
+inline bool IsSet(absl::Time time) { return time != absl::InfinitePast() && time != absl::InfiniteFuture(); }
+
+v1::FailureCause ToProto(const core::FailureCause& cause);
+core::FailureCause FromProto(const v1::FailureCause& cause);
+v1::RankProgress ToProto(const core::RankProgress& progress);
+core::RankProgress FromProto(const v1::RankProgress& progress);
+core::RankRef FromProto(const v1::RankId& id);
+v1::RankId ToProto(const core::RankRef& id);
+
+// The core's view of a submitted spec; `payload` is the message itself. The spec has been validated.
+core::JobSpec CoreSpec(const v1::JobSpec& spec);
+// A copy whose env values are blank: for every reply and log.
+v1::JobSpec WithoutSecrets(const v1::JobSpec& spec);
+
+v1::Generation ToProto(const core::GenerationEntry& generation);
+v1::Checkpoint ToProto(const core::CheckpointEntry& checkpoint, const core::JobEntry& job, const std::string& job_dir);
+v1::Worker ToProto(const core::WorkerEntry& worker, absl::Time now);
+v1::JobEvent ToProto(const core::JobEventEntry& event);
+// `detailed`: with per-rank progress and generations.
+v1::Job ToProto(const core::ClusterState& state, const core::JobEntry& job, const std::string& job_dir, int32_t queue_position, bool detailed);
+
+}  // namespace athanor

@@ -1,0 +1,331 @@
+#include "server/storage/record_codec.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "athanor/storage/v1/records.pb.h"
+#include "server/storage/proto_convert.h"
+
+namespace athanor {
+namespace {
+
+namespace records = storage::v1;
+
+int64_t Nanos(absl::Time time) { return absl::ToUnixNanos(time); }  // saturates at the two infinities
+
+absl::Time FromNanos(int64_t nanos) {
+  if (nanos == std::numeric_limits<int64_t>::min()) return absl::InfinitePast();
+  if (nanos == std::numeric_limits<int64_t>::max()) return absl::InfiniteFuture();
+  return absl::FromUnixNanos(nanos);
+}
+
+std::string Key(const core::JobEntry& job) { return absl::StrCat("j/", job.id.str()); }
+std::string GenerationKey(const core::JobId& job, int64_t number) { return absl::StrFormat("g/%s/%08d", job.str(), number); }
+std::string CheckpointKey(const core::JobId& job, int64_t step) { return absl::StrFormat("c/%s/%012d", job.str(), step); }
+std::string Key(const core::GenerationEntry& generation) { return GenerationKey(generation.job, generation.number); }
+std::string Key(const core::CheckpointEntry& checkpoint) { return CheckpointKey(checkpoint.job, checkpoint.step); }
+std::string Key(const core::WorkerEntry& worker) { return absl::StrCat("w/", worker.id.str()); }
+std::string Key(const core::JobEventEntry& event) { return EventKey(event.job, event.sequence); }
+std::string Key(const core::RequestEntry& request) { return absl::StrCat("r/", request.key); }
+
+records::JobRecord ToRecord(const core::JobEntry& job) {
+  records::JobRecord record;
+  record.set_id(job.id.str());
+  record.mutable_spec()->ParseFromString(job.spec.payload);
+  record.set_state(static_cast<int32_t>(job.state));
+  record.set_reason(job.reason);
+  record.set_generation(job.generation);
+  record.set_submit_order(job.submit_order);
+  record.set_created_at(Nanos(job.created_at));
+  record.set_started_at(Nanos(job.started_at));
+  record.set_ended_at(Nanos(job.ended_at));
+  record.set_queued_at(Nanos(job.queued_at));
+  record.set_retry_at(Nanos(job.retry_at));
+  for (const auto& [cause, count] : job.restarts_by_cause) (*record.mutable_restarts_by_cause())[static_cast<int32_t>(cause)] = count;
+  record.set_generations_without_progress(job.generations_without_progress);
+  record.set_best_progress_step(job.best_progress_step);
+  if (job.last_cause.has_value()) *record.mutable_last_cause() = ToProto(*job.last_cause);
+  records::GoodputRecord& goodput = *record.mutable_goodput();
+  goodput.set_productive_seconds(job.goodput.productive_seconds);
+  goodput.set_recomputed_seconds(job.goodput.recomputed_seconds);
+  goodput.set_checkpoint_seconds(job.goodput.checkpoint_seconds);
+  goodput.set_recovery_seconds(job.goodput.recovery_seconds);
+  goodput.set_queue_seconds(job.goodput.queue_seconds);
+  goodput.set_suspended_seconds(job.goodput.suspended_seconds);
+  goodput.set_accounted_until(Nanos(job.goodput.accounted_until));
+  *record.mutable_last_progress() = ToProto(job.last_progress);
+  record.mutable_aliases()->insert(job.aliases.begin(), job.aliases.end());
+  record.set_parent(job.parent.str());
+  record.set_parent_step(job.parent_step);
+  record.set_max_step_seen(job.max_step_seen);
+  record.set_next_event(job.next_event);
+  record.set_version(job.version);
+  record.set_seed(job.seed);
+  return record;
+}
+
+core::JobEntry FromRecord(const records::JobRecord& record) {
+  core::JobEntry job;
+  job.id = core::JobId(record.id());
+  job.spec = CoreSpec(record.spec());
+  job.state = static_cast<core::JobState>(record.state());
+  job.reason = record.reason();
+  job.generation = record.generation();
+  job.submit_order = record.submit_order();
+  job.created_at = FromNanos(record.created_at());
+  job.started_at = FromNanos(record.started_at());
+  job.ended_at = FromNanos(record.ended_at());
+  job.queued_at = FromNanos(record.queued_at());
+  job.retry_at = FromNanos(record.retry_at());
+  for (const auto& [cause, count] : record.restarts_by_cause()) job.restarts_by_cause[static_cast<core::CauseKind>(cause)] = count;
+  job.generations_without_progress = record.generations_without_progress();
+  job.best_progress_step = record.best_progress_step();
+  if (record.has_last_cause()) job.last_cause = FromProto(record.last_cause());
+  const records::GoodputRecord& goodput = record.goodput();
+  job.goodput = {goodput.productive_seconds(), goodput.recomputed_seconds(), goodput.checkpoint_seconds(), goodput.recovery_seconds(),
+                 goodput.queue_seconds(),      goodput.suspended_seconds(),  FromNanos(goodput.accounted_until())};
+  job.last_progress = FromProto(record.last_progress());
+  job.aliases = {record.aliases().begin(), record.aliases().end()};
+  job.parent = core::JobId(record.parent());
+  job.parent_step = record.parent_step();
+  job.max_step_seen = record.max_step_seen();
+  job.next_event = record.next_event();
+  job.version = record.version();
+  job.seed = record.seed();
+  return job;
+}
+
+records::GenerationRecord ToRecord(const core::GenerationEntry& generation) {
+  records::GenerationRecord record;
+  record.set_job(generation.job.str());
+  record.set_number(generation.number);
+  record.set_state(static_cast<int32_t>(generation.state));
+  for (const core::RankEntry& rank : generation.ranks) {
+    records::RankRecord& one = *record.add_ranks();
+    one.set_worker(rank.placement.worker.str());
+    one.mutable_slots()->Add(rank.placement.slots.begin(), rank.placement.slots.end());
+    one.set_state(static_cast<int32_t>(rank.state));
+    one.set_said_finish(rank.said_finish);
+    one.set_endpoint(rank.endpoint);
+    *one.mutable_progress() = ToProto(rank.progress);
+  }
+  record.set_created_at(Nanos(generation.created_at));
+  record.set_training_at(Nanos(generation.training_at));
+  record.set_ended_at(Nanos(generation.ended_at));
+  record.set_deadline(Nanos(generation.deadline));
+  if (generation.cause.has_value()) *record.mutable_cause() = ToProto(*generation.cause);
+  record.set_reason(generation.reason);
+  record.set_resume_step(generation.resume_step);
+  record.set_stop_for_suspend(generation.stop_for_suspend);
+  record.set_stop_for_cancel(generation.stop_for_cancel);
+  record.set_stop_for_preempt(generation.stop_for_preempt);
+  return record;
+}
+
+core::GenerationEntry FromRecord(const records::GenerationRecord& record) {
+  core::GenerationEntry generation;
+  generation.job = core::JobId(record.job());
+  generation.number = record.number();
+  generation.state = static_cast<core::GenerationState>(record.state());
+  for (const records::RankRecord& one : record.ranks()) {
+    core::RankEntry rank;
+    rank.placement = {static_cast<core::Rank>(generation.ranks.size()), core::WorkerId(one.worker()), {one.slots().begin(), one.slots().end()}};
+    rank.state = static_cast<core::RankState>(one.state());
+    rank.said_finish = one.said_finish();
+    rank.endpoint = one.endpoint();
+    rank.progress = FromProto(one.progress());
+    generation.ranks.push_back(std::move(rank));
+  }
+  generation.created_at = FromNanos(record.created_at());
+  generation.training_at = FromNanos(record.training_at());
+  generation.ended_at = FromNanos(record.ended_at());
+  generation.deadline = FromNanos(record.deadline());
+  if (record.has_cause()) generation.cause = FromProto(record.cause());
+  generation.reason = record.reason();
+  generation.resume_step = record.resume_step();
+  generation.stop_for_suspend = record.stop_for_suspend();
+  generation.stop_for_cancel = record.stop_for_cancel();
+  generation.stop_for_preempt = record.stop_for_preempt();
+  return generation;
+}
+
+records::CheckpointRecord ToRecord(const core::CheckpointEntry& checkpoint) {
+  records::CheckpointRecord record;
+  record.set_job(checkpoint.job.str());
+  record.set_step(checkpoint.step);
+  record.set_generation(checkpoint.generation);
+  record.set_state(static_cast<int32_t>(checkpoint.state));
+  for (const auto& [rank, shard] : checkpoint.shards) {
+    records::ShardRecord& one = *record.add_shards();
+    one.set_rank(rank);
+    one.set_file(shard.file);
+    one.set_bytes(shard.bytes);
+    one.set_crc32c(shard.crc32c);
+  }
+  record.set_shards_expected(checkpoint.shards_expected);
+  record.set_bytes(checkpoint.bytes);
+  record.mutable_metrics()->insert(checkpoint.metrics.begin(), checkpoint.metrics.end());
+  record.set_is_best(checkpoint.is_best);
+  record.set_created_at(Nanos(checkpoint.created_at));
+  record.set_committed_at(Nanos(checkpoint.committed_at));
+  record.set_note(checkpoint.note);
+  record.set_save_seconds(checkpoint.save_seconds);
+  return record;
+}
+
+core::CheckpointEntry FromRecord(const records::CheckpointRecord& record) {
+  core::CheckpointEntry checkpoint;
+  checkpoint.job = core::JobId(record.job());
+  checkpoint.step = record.step();
+  checkpoint.generation = record.generation();
+  checkpoint.state = static_cast<core::CheckpointState>(record.state());
+  for (const records::ShardRecord& one : record.shards()) checkpoint.shards[one.rank()] = {one.rank(), one.file(), one.bytes(), one.crc32c()};
+  checkpoint.shards_expected = record.shards_expected();
+  checkpoint.bytes = record.bytes();
+  checkpoint.metrics = {record.metrics().begin(), record.metrics().end()};
+  checkpoint.is_best = record.is_best();
+  checkpoint.created_at = FromNanos(record.created_at());
+  checkpoint.committed_at = FromNanos(record.committed_at());
+  checkpoint.note = record.note();
+  checkpoint.save_seconds = record.save_seconds();
+  return checkpoint;
+}
+
+records::WorkerRecord ToRecord(const core::WorkerEntry& worker) {
+  records::WorkerRecord record;
+  record.set_id(worker.id.str());
+  record.set_state(static_cast<int32_t>(worker.state));
+  record.set_incarnation(worker.incarnation);
+  record.set_instance(worker.instance);
+  record.set_host(worker.host);
+  record.set_slots(worker.slots);
+  record.set_device(worker.device);
+  record.set_version(worker.version);
+  record.mutable_labels()->insert(worker.labels.begin(), worker.labels.end());
+  record.set_registered_at(Nanos(worker.registered_at));
+  record.set_drain(worker.drain);
+  record.set_reason(worker.reason);
+  return record;
+}
+
+core::WorkerEntry FromRecord(const records::WorkerRecord& record) {
+  core::WorkerEntry worker;
+  worker.id = core::WorkerId(record.id());
+  worker.state = static_cast<core::WorkerState>(record.state());
+  worker.incarnation = record.incarnation();
+  worker.instance = record.instance();
+  worker.host = record.host();
+  worker.slots = record.slots();
+  worker.device = record.device();
+  worker.version = record.version();
+  worker.labels = {record.labels().begin(), record.labels().end()};
+  worker.registered_at = FromNanos(record.registered_at());
+  worker.drain = record.drain();
+  worker.reason = record.reason();
+  return worker;
+}
+
+records::EventRecord ToRecord(const core::JobEventEntry& event) {
+  records::EventRecord record;
+  record.set_job(event.job.str());
+  record.set_sequence(event.sequence);
+  record.set_time(Nanos(event.time));
+  record.set_type(event.type);
+  record.set_generation(event.generation);
+  record.set_rank(event.rank);
+  record.set_message(event.message);
+  return record;
+}
+
+records::RequestRecord ToRecord(const core::RequestEntry& request) {
+  records::RequestRecord record;
+  record.set_key(request.key);
+  record.set_digest(request.digest);
+  record.set_job(request.job.str());
+  record.set_message(request.message);
+  record.set_time(Nanos(request.time));
+  return record;
+}
+
+core::RequestEntry FromRecord(const records::RequestRecord& record) {
+  return {record.key(), record.digest(), core::JobId(record.job()), record.message(), FromNanos(record.time())};
+}
+
+template <typename Record>
+bool Parse(std::string_view value, Record& record) {
+  return record.ParseFromArray(value.data(), static_cast<int>(value.size()));
+}
+
+}  // namespace
+
+std::string EventKey(const core::JobId& job, int64_t sequence) { return absl::StrFormat("e/%s/%012d", job.str(), sequence); }
+
+std::pair<std::string, std::string> EncodeRecord(const core::PutRecord& put) {
+  return std::visit([](const auto& entry) { return std::make_pair(Key(entry), ToRecord(entry).SerializeAsString()); }, put.record);
+}
+
+std::string EncodeKey(const core::DeleteRecord& deletion) {
+  using Kind = core::DeleteRecord::Kind;
+  switch (deletion.kind) {
+    case Kind::kJob: return absl::StrCat("j/", deletion.job.str());
+    case Kind::kGeneration: return GenerationKey(deletion.job, deletion.number);
+    case Kind::kCheckpoint: return CheckpointKey(deletion.job, deletion.number);
+    case Kind::kWorker: return absl::StrCat("w/", deletion.key);
+    case Kind::kEvent: return EventKey(deletion.job, deletion.number);
+    case Kind::kRequest: return absl::StrCat("r/", deletion.key);
+  }
+  return {};
+}
+
+absl::Status DecodeInto(std::string_view key, std::string_view value, core::ClusterState& state) {
+  const absl::Status unreadable = absl::DataLossError(absl::StrCat("the record '", std::string(key), "' cannot be read (", value.size(), " bytes)"));
+  if (key.size() < 2 || key[1] != '/') return unreadable;
+  switch (key[0]) {
+    case 'j': {
+      records::JobRecord record;
+      if (!Parse(value, record)) return unreadable;
+      core::JobEntry job = FromRecord(record);
+      state.jobs[job.id] = std::move(job);
+      return absl::OkStatus();
+    }
+    case 'g': {
+      records::GenerationRecord record;
+      if (!Parse(value, record)) return unreadable;
+      core::GenerationEntry generation = FromRecord(record);
+      state.generations[generation.job][generation.number] = std::move(generation);
+      return absl::OkStatus();
+    }
+    case 'c': {
+      records::CheckpointRecord record;
+      if (!Parse(value, record)) return unreadable;
+      core::CheckpointEntry checkpoint = FromRecord(record);
+      state.checkpoints[checkpoint.job][checkpoint.step] = std::move(checkpoint);
+      return absl::OkStatus();
+    }
+    case 'w': {
+      records::WorkerRecord record;
+      if (!Parse(value, record)) return unreadable;
+      core::WorkerEntry worker = FromRecord(record);
+      state.workers[worker.id] = std::move(worker);
+      return absl::OkStatus();
+    }
+    case 'r': {
+      records::RequestRecord record;
+      if (!Parse(value, record)) return unreadable;
+      state.requests[record.key()] = FromRecord(record);
+      return absl::OkStatus();
+    }
+    case 'e':
+      return absl::OkStatus();
+    default:
+      return unreadable;
+  }
+}
+
+absl::StatusOr<core::JobEventEntry> DecodeEvent(std::string_view value) {
+  records::EventRecord record;
+  if (!Parse(value, record)) return absl::DataLossError("an event record cannot be read");
+  return core::JobEventEntry{core::JobId(record.job()), record.sequence(), FromNanos(record.time()), record.type(), record.generation(),
+                             record.rank(),             record.message()};
+}
+
+}  // namespace athanor

@@ -1,0 +1,59 @@
+"""Writes optimizer_reference.json: parameters after each update of torch.optim, in float64. Run with the tree's own Python and torch."""
+import json
+import math
+import pathlib
+
+import torch
+
+torch.set_default_dtype(torch.float64)
+STEPS = 12
+CASES = [
+    ("sgd", {"lr": 0.1}), ("sgd", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
+    ("sgd", {"lr": 0.1, "momentum": 0.9, "nesterov": True}), ("sgd", {"lr": 0.1, "momentum": 0.9, "dampening": 0.5}),
+    ("adam", {"lr": 0.01}), ("adam", {"lr": 0.01, "betas": [0.8, 0.95], "weight_decay": 0.1, "amsgrad": True}),
+    ("adamw", {"lr": 0.01}), ("adamw", {"lr": 0.01, "weight_decay": 0.2, "eps": 1e-4}),
+    ("adagrad", {"lr": 0.1}), ("adagrad", {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.5, "weight_decay": 0.1}),
+    ("nadam", {"lr": 0.01}), ("nadam", {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("radam", {"lr": 0.05, "weight_decay": 0.1}), ("radam", {"lr": 0.05, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("rmsprop", {"lr": 0.01}), ("rmsprop", {"lr": 0.01, "momentum": 0.9, "centered": True, "weight_decay": 0.1}),
+    ("lion", {"lr": 0.01, "weight_decay": 0.1}),
+]
+CLASSES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "adagrad": "Adagrad", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop"}
+
+
+def start():
+    return torch.linspace(-1, 1, 6).reshape(2, 3), torch.linspace(0.5, 2, 3)
+
+
+def grads(step):
+    return (torch.tensor([[math.sin(step + i * 3 + j) for j in range(3)] for i in range(2)]),
+            torch.tensor([math.cos(2 * step + j) for j in range(3)]))
+
+
+def lion(values, means, gradients, lr, weight_decay, betas=(0.9, 0.99)):
+    for value, mean, grad in zip(values, means, gradients):
+        value.mul_(1 - lr * weight_decay)
+        value.sub_(lr * torch.sign(betas[0] * mean + (1 - betas[0]) * grad))
+        mean.mul_(betas[1]).add_((1 - betas[1]) * grad)
+
+
+def run(kind, options):
+    values = [tensor.clone().requires_grad_() for tensor in start()]
+    optimizer = getattr(torch.optim, CLASSES[kind])(values, **options) if kind != "lion" else None
+    means = [torch.zeros_like(value) for value in values]
+    trace = []
+    for step in range(STEPS):
+        gradients = grads(step)
+        if optimizer is None:
+            with torch.no_grad():
+                lion(values, means, gradients, **options)
+        else:
+            for value, grad in zip(values, gradients):
+                value.grad = grad
+            optimizer.step()
+        trace.append([value.detach().flatten().tolist() for value in values])
+    return {"type": kind, "options": options, "trace": trace}
+
+
+out = pathlib.Path(__file__).parents[3] / "data" / "optimizer_reference.json"
+out.write_text(json.dumps({"torch": torch.__version__, "cases": [run(*case) for case in CASES]}) + "\n")

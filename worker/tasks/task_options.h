@@ -1,0 +1,50 @@
+// Reads a task's options out of the job file, each with its default and its limits, and refuses what is left over.
+//
+//   TaskOptions options("digits_mlp", context.options);
+//   const std::string data = options.RequiredText("data");
+//   const double dropout = options.Number("dropout", 0.0, 0.0, 0.95);
+//   RETURN_IF_ERROR(options.Check());   // every mistake at once, unknown options by name with the nearest known one
+//
+// The getters never fail: after a mistake they give the default, and Check() tells. Not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+#include "absl/status/status.h"
+
+namespace athanor {
+
+class TaskOptions {
+ public:
+  // `options` outlives this object; null counts as empty.
+  TaskOptions(std::string task, const nlohmann::json& options);
+
+  int64_t Integer(const std::string& name, int64_t fallback, int64_t min, int64_t max);
+  double Number(const std::string& name, double fallback, double min, double max);
+  bool Flag(const std::string& name, bool fallback);
+  std::string Text(const std::string& name, const std::string& fallback);
+  std::string RequiredText(const std::string& name);
+  std::string Choice(const std::string& name, const std::string& fallback, const std::vector<std::string>& allowed);
+  // One number, or a list of at most `max_count`.
+  std::vector<int64_t> Integers(const std::string& name, std::vector<int64_t> fallback, int64_t min, int64_t max,
+                                size_t max_count);
+  // A mistake that only the task can see.
+  void Complain(const std::string& name, const std::string& what);
+
+  // INVALID_ARGUMENT with one part per mistake: "task.options.dropout: found 2 (integer); allowed: 0 to 0.95".
+  absl::Status Check() const;
+
+ private:
+  const nlohmann::json* Find(const std::string& name);
+  void Refuse(const std::string& name, const nlohmann::json& found, const std::string& allowed);
+
+  const std::string task_;
+  const nlohmann::json& options_;
+  std::vector<std::string> known_;
+  std::vector<std::string> mistakes_;
+};
+
+}  // namespace athanor

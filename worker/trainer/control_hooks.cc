@@ -1,0 +1,100 @@
+#include "worker/trainer/control_hooks.h"
+
+#include <pthread.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "athanor/base/failpoint.h"
+#include "worker/trainer/log_line.h"
+
+namespace athanor {
+namespace {
+
+constexpr absl::Duration kReportTimeout = absl::Seconds(1);
+// Without news the agent still hears that this process lives and where it stands.
+constexpr absl::Duration kRepeatAfter = absl::Seconds(1);
+
+}  // namespace
+
+ControlHooks::ControlHooks(AgentLink* link, ControlOptions options) : link_(link), options_(std::move(options)) {
+  latest_.loss = 0;
+  thread_ = std::thread([this] { Run(); });
+  link_->Listen([this](const StopRequest& request) {
+    LogLine("INFO", "StopRequested", {{"save", request.save ? "true" : "false"}}, request.reason);
+    if (!request.save) options_.on_orphaned(absl::StrCat("told to leave at once: ", request.reason));
+    std::lock_guard lock(mutex_);
+    stop_reason_ = request.reason;
+    stop_requested_.store(true, std::memory_order_relaxed);
+  });
+}
+
+ControlHooks::~ControlHooks() {
+  {
+    std::lock_guard lock(mutex_);
+    closing_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+void ControlHooks::OnProgress(const ProgressReport& progress) {
+  bool stepped = false;
+  {
+    std::lock_guard lock(mutex_);
+    stepped = progress.step > latest_.step;
+    urgent_ = urgent_ || progress.phase != latest_.phase;
+    changed_ = true;
+    latest_ = progress;
+    if (!urgent_) stepped = stepped && true;
+    if (urgent_) wake_.notify_all();
+  }
+  if (stepped) ATHANOR_FAILPOINT("trainer.step");
+}
+
+bool ControlHooks::StopRequested() const {
+  return stop_requested_.load(std::memory_order_relaxed) || (options_.signalled && options_.signalled());
+}
+
+void ControlHooks::EnterPhase(RunnerPhase phase) {
+  std::lock_guard lock(mutex_);
+  latest_.phase = phase;
+  changed_ = urgent_ = true;
+  wake_.notify_all();
+}
+
+ProgressReport ControlHooks::latest() const {
+  std::lock_guard lock(mutex_);
+  return latest_;
+}
+
+std::string ControlHooks::stop_reason() const {
+  std::lock_guard lock(mutex_);
+  return stop_reason_;
+}
+
+void ControlHooks::Run() {
+  pthread_setname_np(pthread_self(), "athanor-control");
+  absl::Time heard = absl::Now(), sent = absl::InfinitePast();
+  std::unique_lock lock(mutex_);
+  while (!closing_) {
+    if (urgent_ || changed_ || absl::Now() - sent >= kRepeatAfter) {
+      urgent_ = changed_ = false;
+      const ProgressReport report = latest_;
+      lock.unlock();
+      sent = absl::Now();
+      const absl::Status status = link_->Report(report, ToString(report.phase), sent + kReportTimeout);
+      if (status.ok()) heard = absl::Now();
+      if (absl::IsFailedPrecondition(status)) options_.on_orphaned(std::string(status.message()));
+      if (absl::Now() - heard > options_.agent_lost_after) {
+        options_.on_orphaned(absl::StrCat("no answer from the agent for ", absl::FormatDuration(options_.agent_lost_after), ": ",
+                                          status.message()));
+      }
+      lock.lock();
+    }
+    wake_.wait_for(lock, absl::ToChronoNanoseconds(options_.interval), [this] { return closing_ || urgent_; });
+  }
+}
+
+}  // namespace athanor
