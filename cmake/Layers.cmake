@@ -13,7 +13,7 @@ set(_layer_athanor_metrics            "athanor_tensor;athanor_parallel")        
 set(_layer_athanor_optim              "athanor_tensor;athanor_optim_schedule;athanor_config")                  # T
 set(_layer_athanor_data               "athanor_tensor;athanor_parallel_plan")                                  # T
 set(_layer_athanor_checkpoint         "athanor_io;athanor_parallel;athanor_checkpoint_plan")                   # T
-set(_layer_athanor_runner             "athanor_checkpoint;athanor_optim;athanor_data;athanor_metrics;athanor_config")  # T
+set(_layer_athanor_runner             "athanor_checkpoint;athanor_parallel;athanor_optim;athanor_data;athanor_metrics;athanor_config")  # T
 set(_layer_athanor_proto              "")                                                                      # F
 set(_layer_athanor_service            "athanor_base;athanor_proto")                                            # F
 set(_layer_athanor_server_core        "athanor_base")                                                          # F, pure: no protobuf, no gRPC
@@ -26,7 +26,7 @@ set(_layer_athanor_agent_lib          "athanor_service")                        
 set(_layer_athanor-agent              "athanor_agent_lib")                                                     # F
 set(_layer_athanor_task               "athanor_runner;athanor_data;athanor_config")                            # T: worker/tasks
 set(_layer_athanor_trainer_link       "athanor_service")                                                       # F: gRPC side of the trainer
-set(_layer_athanor_trainer_lib        "athanor_task;athanor_trainer_link")                                     # T
+set(_layer_athanor_trainer_lib        "athanor_task;athanor_runner;athanor_trainer_link")                      # T
 set(_layer_athanor-trainer            "athanor_trainer_lib")                                                   # T
 set(_layer_athanor_client             "athanor_service;athanor_config")                                        # F
 set(_layer_athanor                    "athanor_client")                                                        # F: the command line

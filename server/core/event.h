@@ -58,7 +58,7 @@ struct WorkerRegistered {
 };
 struct RankReport { RankRef id; RankProgress progress; absl::Duration age; };
 // `incarnation` 0: the session says it all.
-struct WorkerHeartbeat { SessionId session = 0; WorkerId worker; uint64_t incarnation = 0; std::vector<RankReport> reports; };
+struct WorkerHeartbeat { SessionId session = 0; WorkerId worker; uint64_t incarnation = 0; std::vector<RankReport> reports; bool leaving = false; };
 struct SessionLost { SessionId session = 0; WorkerId worker; };
 struct RankLaunched { SessionId session = 0; WorkerId worker; RankRef id; int64_t pid = 0; };
 struct RankExited {

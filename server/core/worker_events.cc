@@ -96,7 +96,7 @@ void Machine::Handle(const WorkerRegistered& event) {
   worker.session = event.session;
   worker.last_heartbeat = now_;
   if (fresh || !same_process) worker.registered_at = now_;
-  if (fresh || was_lost) {
+  if (fresh || was_lost || (!same_process && !worker.drain)) {
     worker.state = WorkerState::kReady;
     worker.reason = "registered";
   } else {
@@ -163,6 +163,10 @@ void Machine::Handle(const WorkerHeartbeat& event) {
   }
   worker.last_heartbeat = now_;
   if (worker.state == WorkerState::kSuspect) MoveWorker(worker, WorkerTrigger::kHeartbeat, "heard again");
+  if (event.leaving && (worker.state == WorkerState::kReady || worker.state == WorkerState::kSuspect)) {
+    MoveWorker(worker, WorkerTrigger::kDrain, "the agent is stopping");
+    MaybeDrained(worker);
+  }
   ArmLease(worker);
   for (const RankReport& report : event.reports) {
     GenerationEntry* generation = nullptr;

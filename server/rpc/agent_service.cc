@@ -168,7 +168,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
   }
 
   void TakeHeartbeat(const v1::Heartbeat& message) {
-    core::WorkerHeartbeat event{session_, worker_, 0, {}};
+    core::WorkerHeartbeat event{session_, worker_, 0, {}, message.leaving()};
     for (const v1::RankReport& report : message.reports()) {
       event.reports.push_back({FromProto(report.id()), FromProto(report.progress()), std::max(FromProto(report.age()), absl::ZeroDuration())});
     }

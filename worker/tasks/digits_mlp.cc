@@ -3,6 +3,7 @@
 //
 //   hidden   widths of the hidden layers, a number or a list. Default [256, 256]
 //   dropout  0 to 0.95, after each hidden layer. Default 0
+//   noise    standard deviation of normal noise on the scaled inputs in training. Default 0
 //   inputs   numbers a sample. Default 64
 //   classes  Default 10
 //
@@ -28,6 +29,7 @@ class DigitsMlp : public Task {
     LabelledDataOptions data = ReadLabelledDataOptions(options, 16);
     const std::vector<int64_t> hidden = options.Integers("hidden", {256, 256}, 1, 65536, 16);
     const double dropout = options.Number("dropout", 0, 0, 0.95);
+    noise_ = options.Number("noise", 0, 0, 100);
     const int64_t inputs = options.Integer("inputs", 64, 1, 1 << 24);
     data.classes = options.Integer("classes", 10, 2, 1 << 20);
     data.sample_shape = {inputs};
@@ -48,10 +50,13 @@ class DigitsMlp : public Task {
   std::shared_ptr<torch::nn::Module> Model() override { return model_.ptr(); }
   std::map<std::string, std::shared_ptr<Dataset>> Datasets() override { return datasets_; }
   StepOutput Forward(const Batch& batch) override {
-    return ClassificationOutput(model_->forward(batch.input), batch.target);
+    const bool noisy = noise_ > 0 && model_->is_training();
+    const torch::Tensor input = noisy ? batch.input + noise_ * torch::randn_like(batch.input) : batch.input;
+    return ClassificationOutput(model_->forward(input), batch.target);
   }
 
  private:
+  double noise_ = 0;
   torch::nn::Sequential model_;
   std::map<std::string, std::shared_ptr<Dataset>> datasets_;
 };

@@ -93,7 +93,8 @@ class AgentLink::Impl {
       v1::RankCallReply reply;
       const absl::Status status = Annotate(FromGrpc(stub_->Call(&context, call, &reply)), what);
       if (status.ok() && reply.code() == 0) return reply;
-      if (status.ok()) return absl::Status(static_cast<absl::StatusCode>(reply.code()), absl::StrCat(what, ": ", reply.message()));
+      if (status.ok())
+        return absl::Status(static_cast<absl::StatusCode>(reply.code()), absl::StrCat(what, ": ", reply.message()));
       if (!absl::IsUnavailable(status) || absl::Now() + pause >= deadline || !Pause(pause)) return status;
       pause = std::min(pause * 2, kRetryMax);
     }
@@ -165,7 +166,8 @@ class AgentLink::Impl {
 
 absl::StatusOr<std::unique_ptr<AgentLink>> AgentLink::Open(const std::string& socket, RankIdentity identity) {
   if (socket.empty() || socket.size() > kMaxSocketPath) {
-    return absl::InvalidArgumentError(absl::StrCat("socket path '", socket, "' has ", socket.size(), " bytes; allowed: 1 to ", kMaxSocketPath));
+    return absl::InvalidArgumentError(
+        absl::StrCat("socket path '", socket, "' has ", socket.size(), " bytes; allowed: 1 to ", kMaxSocketPath));
   }
   ASSIGN_OR_RETURN(auto channel, MakeChannel(absl::StrCat("unix:", socket), {}));
   return std::unique_ptr<AgentLink>(new AgentLink(std::make_unique<Impl>(std::move(channel), std::move(identity))));
@@ -187,7 +189,8 @@ absl::StatusOr<RendezvousPlan> AgentLink::Join(const std::string& endpoint, absl
   return plan;
 }
 
-absl::StatusOr<std::vector<ShardInfo>> AgentLink::CommitShard(int64_t step, const ShardInfo& shard, absl::Time deadline) {
+absl::StatusOr<std::vector<ShardInfo>> AgentLink::CommitShard(int64_t step, const ShardInfo& shard,
+                                                              absl::Time deadline) {
   v1::RankCall call;
   call.mutable_commit_shard()->set_step(step);
   *call.mutable_commit_shard()->mutable_shard() = ToProto(shard);
@@ -235,6 +238,8 @@ absl::Status AgentLink::Report(const ProgressReport& progress, const std::string
   return impl_->Report(progress, phase, deadline);
 }
 
-void AgentLink::Listen(std::function<void(const StopRequest&)> on_stop) { impl_->Listen(std::move(on_stop)); }
+void AgentLink::Listen(std::function<void(const StopRequest&)> on_stop) {
+  impl_->Listen(std::move(on_stop));
+}
 
 }  // namespace athanor

@@ -1,12 +1,13 @@
-// This rank's line to its agent: TrainerService over the agent's Unix socket. Plain types only, so that code with LibTorch can use it.
+// This rank's line to its agent: TrainerService over the agent's Unix socket. Plain types only, so that code with
+// LibTorch can use it.
 //
 //   ASSIGN_OR_RETURN(auto link, AgentLink::Open(env.socket, {env.job, env.generation, env.rank}));
 //   link->Listen([&](StopRequest request) { ... });
 //   ASSIGN_OR_RETURN(RendezvousPlan plan, link->Join("10.0.0.1:40001", absl::Now() + absl::Seconds(60)));
 //
-// A call that needs the coordinator is held by the agent until the coordinator has answered; until the deadline a lost agent is
-// tried again with the same call number, which makes repeats harmless. Errors: FAILED_PRECONDITION: this generation is over, leave at
-// once. DEADLINE_EXCEEDED, UNAVAILABLE: no answer. Thread-safe.
+// A call that needs the coordinator is held by the agent until the coordinator has answered; until the deadline a lost
+// agent is tried again with the same call number, which makes repeats harmless. Errors: FAILED_PRECONDITION: this
+// generation is over, leave at once. DEADLINE_EXCEEDED, UNAVAILABLE: no answer. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -36,13 +37,13 @@ struct RendezvousPlan {
     bool weights_only = false;
   };
   int world_size = 0;
-  std::string store_endpoint;   // "host:port" of rank 0's store
-  std::vector<Resume> resume;   // newest first; empty: from scratch
+  std::string store_endpoint;  // "host:port" of rank 0's store
+  std::vector<Resume> resume;  // newest first; empty: from scratch
   int restarts = 0;
 };
 
 struct StopRequest {
-  bool save = true;    // save at a step boundary, then leave; false: leave now
+  bool save = true;  // save at a step boundary, then leave; false: leave now
   std::string reason;
 };
 
@@ -65,8 +66,8 @@ class AgentLink {
   // The latest state; the agent answers at once. Not repeated: a newer one follows.
   absl::Status Report(const ProgressReport& progress, const std::string& phase, absl::Time deadline);
 
-  // Calls back for each request of the agent, on the link's own thread ("athanor-listen"), from now until destruction; a lost agent is
-  // tried again every half second. Once.
+  // Calls back for each request of the agent, on the link's own thread ("athanor-listen"), from now until destruction;
+  // a lost agent is tried again every half second. Once.
   void Listen(std::function<void(const StopRequest&)> on_stop);
 
  private:

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "athanor/base/failpoint.h"
 #include "worker/trainer/log_line.h"
@@ -15,6 +16,20 @@ namespace {
 constexpr absl::Duration kReportTimeout = absl::Seconds(1);
 // Without news the agent still hears that this process lives and where it stands.
 constexpr absl::Duration kRepeatAfter = absl::Seconds(1);
+
+// Step … step=120 of=6000 epoch=5.45 loss=0.0312 samples_per_second=31045 msg="lr:0.001 train.accuracy:0.99"
+void LogProgress(std::string_view event, const ProgressReport& report) {
+  std::string metrics;
+  for (const auto& [name, value] : report.metrics)
+    absl::StrAppend(&metrics, metrics.empty() ? "" : " ", name, ":", value);
+  LogLine("INFO", event,
+          {{"step", absl::StrCat(report.step)},
+           {"of", absl::StrCat(report.total_steps)},
+           {"epoch", absl::StrFormat("%.2f", report.epoch)},
+           {"loss", absl::StrFormat("%.6g", report.loss)},
+           {"samples_per_second", absl::StrFormat("%.0f", report.samples_per_second)}},
+          metrics);
+}
 
 }  // namespace
 
@@ -40,16 +55,21 @@ ControlHooks::~ControlHooks() {
 }
 
 void ControlHooks::OnProgress(const ProgressReport& progress) {
-  bool stepped = false;
+  bool stepped = false, read_out = false, evaluated = false;
   {
     std::lock_guard lock(mutex_);
     stepped = progress.step > latest_.step;
-    urgent_ = urgent_ || progress.phase != latest_.phase;
+    // The runner refreshes the loss at its read-outs only.
+    read_out = stepped && progress.loss != latest_.loss && progress.phase == RunnerPhase::kTraining;
+    evaluated = latest_.phase == RunnerPhase::kEvaluating && progress.phase != RunnerPhase::kEvaluating;
     changed_ = true;
+    if (progress.phase != latest_.phase) {
+      urgent_ = true;
+      wake_.notify_all();
+    }
     latest_ = progress;
-    if (!urgent_) stepped = stepped && true;
-    if (urgent_) wake_.notify_all();
   }
+  if (read_out || evaluated) LogProgress(evaluated ? "Evaluated" : "Step", progress);
   if (stepped) ATHANOR_FAILPOINT("trainer.step");
 }
 
@@ -88,8 +108,8 @@ void ControlHooks::Run() {
       if (status.ok()) heard = absl::Now();
       if (absl::IsFailedPrecondition(status)) options_.on_orphaned(std::string(status.message()));
       if (absl::Now() - heard > options_.agent_lost_after) {
-        options_.on_orphaned(absl::StrCat("no answer from the agent for ", absl::FormatDuration(options_.agent_lost_after), ": ",
-                                          status.message()));
+        options_.on_orphaned(absl::StrCat("no answer from the agent for ",
+                                          absl::FormatDuration(options_.agent_lost_after), ": ", status.message()));
       }
       lock.lock();
     }

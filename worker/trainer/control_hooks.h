@@ -1,8 +1,8 @@
 // What the runner tells, told on to the agent; what the agent asks, told on to the runner.
 //
-// OnProgress() leaves the report in a cell; the control thread ("athanor-control") sends the newest ten times a second, and at once
-// when the phase has changed. Reports are never queued. An agent that cannot be reached for a while ends this process: its own lease
-// is over by then, and another generation may be running.
+// OnProgress() leaves the report in a cell; the control thread ("athanor-control") sends the newest ten times a second,
+// and at once when the phase has changed. Reports are never queued. An agent that cannot be reached for a while ends
+// this process: its own lease is over by then, and another generation may be running.
 #pragma once
 
 #include <atomic>
@@ -21,8 +21,9 @@ namespace athanor {
 struct ControlOptions {
   absl::Duration interval = absl::Milliseconds(100);
   absl::Duration agent_lost_after = absl::Seconds(15);
-  std::function<void(const std::string& reason)> on_orphaned;  // the agent is gone, or this rank shall leave at once; may not return
-  std::function<bool()> signalled;                             // a further vote to stop (SIGTERM); may be empty
+  std::function<void(const std::string& reason)>
+      on_orphaned;                  // the agent is gone, or this rank shall leave at once; may not return
+  std::function<bool()> signalled;  // a further vote to stop (SIGTERM); may be empty
 };
 
 class ControlHooks : public RunnerHooks {

@@ -1,5 +1,5 @@
-// The coordinator's ledger as the library's CheckpointCommitter. Waits while the coordinator is away, up to a deadline; training goes on
-// meanwhile. FAILED_PRECONDITION means that this generation is over and goes to `on_stale`.
+// The coordinator's ledger as the library's CheckpointCommitter. Waits while the coordinator is away, up to a deadline;
+// training goes on meanwhile. FAILED_PRECONDITION means that this generation is over and goes to `on_stale`.
 //
 // Threads: as CheckpointCommitter.
 #pragma once
@@ -15,7 +15,7 @@
 namespace athanor {
 
 struct CommitterOptions {
-  absl::Duration timeout = absl::Minutes(5);        // of a vote and of the commit
+  absl::Duration timeout = absl::Minutes(5);         // of a vote and of the commit
   absl::Duration notice_timeout = absl::Seconds(5);  // of Abandon() and ReportDamage(), which nobody waits for
   std::function<void(const std::string& reason)> on_stale;
 };

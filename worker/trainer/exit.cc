@@ -8,10 +8,11 @@
 #include <cstdlib>
 #include <exception>
 #include <new>
+#include <optional>
 
+#include <nlohmann/json.hpp>
 #include "athanor/tensor/torch_status.h"
 #include "worker/trainer/log_line.h"
-#include <nlohmann/json.hpp>
 
 namespace athanor {
 namespace {
@@ -33,6 +34,31 @@ void WriteFailureFile(const std::string& text) {
   const bool written = write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
   close(file);
   if (!written || rename(fresh.c_str(), path.c_str()) != 0) unlink(fresh.c_str());
+}
+
+TrainerExit CodeOfKind(FailureKind kind) {
+  switch (kind) {
+    case FailureKind::kUserCode:
+      return kExitUserCode;
+    case FailureKind::kOutOfMemory:
+      return kExitOutOfMemory;
+    case FailureKind::kData:
+      return kExitData;
+    case FailureKind::kNanLoss:
+      return kExitNanLoss;
+    case FailureKind::kPeerLost:
+      return kExitPeerLost;
+    case FailureKind::kHang:
+      return kExitHang;
+    case FailureKind::kInvalid:
+      return kExitInvalid;
+    case FailureKind::kPreempted:
+      return kExitPreempted;
+    case FailureKind::kOurBug:
+    case FailureKind::kUnknown:
+      return kExitOurBug;
+  }
+  return kExitOurBug;
 }
 
 [[noreturn]] void OnTerminate() {
@@ -62,36 +88,56 @@ void SetUpExit(const std::string& failure_file) {
 
 const char* CauseName(TrainerExit code) {
   switch (code) {
-    case kExitFinished: return "finished";
-    case kExitUserCode: return "user_code";
-    case kExitOutOfMemory: return "out_of_memory";
-    case kExitData: return "data";
-    case kExitNanLoss: return "nan_loss";
-    case kExitPeerLost: return "peer_lost";
-    case kExitHang: return "hang";
-    case kExitInvalid: return "invalid";
-    case kExitPreempted: return "preempted";
-    case kExitOurBug: return "our_bug";
-    case kExitStale: return "stale";
-    case kExitDoNotRestart: return "user_code";
-    case kExitLaunchFailed: return "launch_failed";
+    case kExitFinished:
+      return "finished";
+    case kExitUserCode:
+      return "user_code";
+    case kExitOutOfMemory:
+      return "out_of_memory";
+    case kExitData:
+      return "data";
+    case kExitNanLoss:
+      return "nan_loss";
+    case kExitPeerLost:
+      return "peer_lost";
+    case kExitHang:
+      return "hang";
+    case kExitInvalid:
+      return "invalid";
+    case kExitPreempted:
+      return "preempted";
+    case kExitOurBug:
+      return "our_bug";
+    case kExitStale:
+      return "stale";
+    case kExitDoNotRestart:
+      return "user_code";
+    case kExitLaunchFailed:
+      return "launch_failed";
   }
   return "our_bug";
 }
 
 TrainerExit ExitCodeOf(const absl::Status& status) {
-  if (const auto kind = FailureKindOf(status)) return ExitCodeOf(*kind);
+  if (const std::optional<FailureKind> kind = FailureKindOf(status)) return CodeOfKind(*kind);
   switch (status.code()) {
-    case absl::StatusCode::kOk: return kExitFinished;
-    case absl::StatusCode::kInvalidArgument: return kExitInvalid;
+    case absl::StatusCode::kOk:
+      return kExitFinished;
+    case absl::StatusCode::kInvalidArgument:
+      return kExitInvalid;
     case absl::StatusCode::kNotFound:
     case absl::StatusCode::kDataLoss:
-    case absl::StatusCode::kOutOfRange: return kExitData;
-    case absl::StatusCode::kResourceExhausted: return kExitOutOfMemory;
+    case absl::StatusCode::kOutOfRange:
+      return kExitData;
+    case absl::StatusCode::kResourceExhausted:
+      return kExitOutOfMemory;
     case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kDeadlineExceeded: return kExitPeerLost;
-    case absl::StatusCode::kUnknown: return kExitUserCode;
-    default: return kExitOurBug;
+    case absl::StatusCode::kDeadlineExceeded:
+      return kExitPeerLost;
+    case absl::StatusCode::kUnknown:
+      return kExitUserCode;
+    default:
+      return kExitOurBug;
   }
 }
 
@@ -101,8 +147,11 @@ void EndProcess(TrainerExit code, const std::string& detail) {
   if (code != kExitFinished) {
     const std::string kind = CauseName(code);
     const std::string shown = detail.substr(0, detail.find('\0')).substr(0, kMaxDetailBytes);
-    WriteFailureFile(nlohmann::json{{"kind", kind}, {"detail", shown}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
-    LogLine(code == kExitPreempted ? "INFO" : "ERROR", "TrainerFailed", {{"cause", kind}, {"exit_code", std::to_string(code)}}, detail);
+    WriteFailureFile(nlohmann::json{{"kind", kind}, {"detail", shown}}.dump(-1, ' ', false,
+                                                                            nlohmann::json::error_handler_t::replace) +
+                     "\n");
+    LogLine(code == kExitPreempted ? "INFO" : "ERROR", "TrainerFailed",
+            {{"cause", kind}, {"exit_code", std::to_string(code)}}, detail);
   }
   std::fflush(nullptr);
   _exit(code);

@@ -23,7 +23,7 @@ std::string Value(std::string_view text) {
   const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) {
     return c > ' ' && c < 0x7f && c != '"' && c != '\\' && c != '=';
   });
-  return plain ? std::string(text) : absl::StrCat("\"", absl::Utf8SafeCEscape(text), "\"");
+  return plain ? std::string(text) : absl::StrCat("\"", absl::Utf8SafeCEscape(std::string(text)), "\"");
 }
 
 }  // namespace
@@ -32,14 +32,15 @@ void SetLogIdentity(const std::string& job, int generation, int rank) {
   Identity() = absl::StrCat(" job=", Value(job), " generation=", generation, " rank=", rank);
 }
 
-void LogLine(std::string_view level, std::string_view event, std::initializer_list<std::pair<std::string_view, std::string>> fields,
-             std::string_view message) {
-  std::string line = absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()), " ", level,
-                                  " athanor-trainer ", event, Identity());
-  for (const auto& [name, value] : fields) absl::StrAppend(&line, " ", name, "=", Value(value));
+void LogLine(std::string_view level, std::string_view event,
+             std::initializer_list<std::pair<std::string_view, std::string>> fields, std::string_view message) {
+  std::string line = absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()), " ",
+                                  std::string(level), " athanor-trainer ", std::string(event), Identity());
+  for (const auto& [name, value] : fields) absl::StrAppend(&line, " ", std::string(name), "=", Value(value));
   if (!message.empty()) absl::StrAppend(&line, " msg=", Value(message.substr(0, kMaxMessageBytes)));
   line.push_back('\n');
-  if (write(STDERR_FILENO, line.data(), line.size()) < 0) return;  // a log that cannot be written is no reason to stop training
+  if (write(STDERR_FILENO, line.data(), line.size()) < 0)
+    return;  // a log that cannot be written is no reason to stop training
 }
 
 }  // namespace athanor

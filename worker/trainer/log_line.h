@@ -1,5 +1,5 @@
-// One structured line per event on standard error, which is the rank's log file. The form is that of common/service/logging_setup.h,
-// whose library must not meet LibTorch's headers.
+// One structured line per event on standard error, which is the rank's log file. The form is that of
+// common/service/logging_setup.h, whose library must not meet LibTorch's headers.
 //
 //   SetLogIdentity("digits-4f7k", 3, 1);
 //   LogLine("INFO", "Joined", {{"world", "2"}});
@@ -17,7 +17,7 @@ namespace athanor {
 void SetLogIdentity(const std::string& job, int generation, int rank);
 
 // Thread-safe; one write for each line. Control characters are escaped.
-void LogLine(std::string_view level, std::string_view event, std::initializer_list<std::pair<std::string_view, std::string>> fields,
-             std::string_view message = "");
+void LogLine(std::string_view level, std::string_view event,
+             std::initializer_list<std::pair<std::string_view, std::string>> fields, std::string_view message = "");
 
 }  // namespace athanor

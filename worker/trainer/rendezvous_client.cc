@@ -30,8 +30,8 @@ absl::Status RendezvousClient::Start() {
 
 absl::StatusOr<ProcessGroupOptions> RendezvousClient::GroupOptions(const RendezvousPlan& plan) const {
   if (plan.world_size != env_.world_size) {
-    return absl::InvalidArgumentError(absl::StrCat("the coordinator's plan is for ", plan.world_size, " ranks, this one was started for ",
-                                                   env_.world_size));
+    return absl::InvalidArgumentError(absl::StrCat("the coordinator's plan is for ", plan.world_size,
+                                                   " ranks, this one was started for ", env_.world_size));
   }
   ProcessGroupOptions options{.rank = env_.rank, .world_size = env_.world_size};
   const size_t colon = plan.store_endpoint.rfind(':');

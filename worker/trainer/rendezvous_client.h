@@ -1,5 +1,5 @@
-// How a rank becomes a member of its generation: rank 0 opens the generation's store, every rank joins through its agent, and all meet
-// in one process group.
+// How a rank becomes a member of its generation: rank 0 opens the generation's store, every rank joins through its
+// agent, and all meet in one process group.
 //
 //   RendezvousClient rendezvous(&link, env, deadline);
 //   RETURN_IF_ERROR(rendezvous.Start());          // joins in the background …
@@ -34,8 +34,8 @@ class RendezvousClient {
 
   // UNAVAILABLE when the store's port cannot be opened.
   absl::Status Start();
-  // Waits for the others. FAILED_PRECONDITION: the generation is over. DEADLINE_EXCEEDED: not all ranks came. INVALID_ARGUMENT: an
-  // answer that does not fit this rank. `device`: of the tensors to be reduced.
+  // Waits for the others. FAILED_PRECONDITION: the generation is over. DEADLINE_EXCEEDED: not all ranks came.
+  // INVALID_ARGUMENT: an answer that does not fit this rank. `device`: of the tensors to be reduced.
   absl::StatusOr<Membership> Finish(const torch::Device& device, absl::Duration comm_timeout);
 
  private:

@@ -1,4 +1,5 @@
-// What a trainer is started with: its environment (common/service/exit_codes.h) and the job's spec file, typed and checked.
+// What a trainer is started with: its environment (common/service/exit_codes.h) and the job's spec file, typed and
+// checked.
 #pragma once
 
 #include <functional>
@@ -11,14 +12,14 @@
 namespace athanor {
 
 struct TrainerEnv {
-  std::string socket;        // TrainerService of this rank's agent
+  std::string socket;  // TrainerService of this rank's agent
   std::string job;
-  int generation = 0;        // from 1
+  int generation = 0;  // from 1
   int rank = 0;
   int world_size = 1;
   int local_rank = 0;
   std::string spec_file;
-  std::string job_dir;       // where its checkpoints go
+  std::string job_dir;  // where its checkpoints go
   std::string host = "127.0.0.1";
   std::vector<int> slots;
   std::string device = "cpu";
@@ -33,9 +34,9 @@ absl::StatusOr<TrainerEnv> ReadTrainerEnv(const std::function<const char*(const 
 struct TrainerSpec {
   std::string job_name;
   std::string task_name;
-  std::string task_library;   // absolute path, or empty
-  std::string task_options;   // JSON object
-  std::string runner;         // JSON object: RunnerConfig
+  std::string task_library;  // absolute path, or empty
+  std::string task_options;  // JSON object
+  std::string runner;        // JSON object: RunnerConfig
   int threads_per_rank = 1;
   absl::Duration join_timeout = absl::Seconds(60);
 };

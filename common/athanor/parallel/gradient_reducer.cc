@@ -16,7 +16,8 @@
 namespace athanor {
 namespace {
 
-// Reduces a bucket through shared memory, on the training thread: on one machine the ranks' cores have nothing better to do.
+// Reduces a bucket through shared memory, on the training thread: on one machine the ranks' cores have nothing better
+// to do.
 class HostMemoryHook : public c10d::CommHookInterface {
  public:
   HostMemoryHook(HostMemoryGroup* memory, int world_size) : memory_(memory), scale_(1.0 / world_size) {}
@@ -44,7 +45,8 @@ class HostMemoryHook : public c10d::CommHookInterface {
 // Two signatures agree exactly when the ranks' lists of tensors do.
 int64_t Signature(const std::vector<std::pair<std::string, torch::Tensor>>& tensors) {
   std::string text;
-  for (const auto& [name, tensor] : tensors) absl::StrAppend(&text, name, c10::str(tensor.sizes()), tensor.dtype().name(), ";");
+  for (const auto& [name, tensor] : tensors)
+    absl::StrAppend(&text, name, c10::str(tensor.sizes()), c10::toString(tensor.scalar_type()), ";");
   return static_cast<int64_t>(std::hash<std::string>()(text));
 }
 
@@ -77,8 +79,9 @@ GradientReducer::~GradientReducer() {
   RunTorch("closing the reducer", [&] { impl_->reducer.reset(); }).IgnoreError();
 }
 
-absl::StatusOr<std::unique_ptr<GradientReducer>> GradientReducer::Create(const torch::nn::Module& module, ProcessGroup* group,
-                                                                        const GradientReducerOptions& options) {
+absl::StatusOr<std::unique_ptr<GradientReducer>> GradientReducer::Create(const torch::nn::Module& module,
+                                                                         ProcessGroup* group,
+                                                                         const GradientReducerOptions& options) {
   auto impl = std::make_unique<Impl>();
   impl->group = group;
   impl->find_unused = options.find_unused_parameters;
@@ -100,19 +103,22 @@ absl::StatusOr<std::unique_ptr<GradientReducer>> GradientReducer::Create(const t
   const int64_t signature = Signature(described);
   ASSIGN_OR_RETURN(Agreement agreement, group->AllAgree({signature}));
   if (agreement.min[0] != agreement.max[0]) {
-    return absl::InvalidArgumentError("reducer: the ranks' models differ in names, shapes or types of parameters or buffers");
+    return absl::InvalidArgumentError(
+        "reducer: the ranks' models differ in names, shapes or types of parameters or buffers");
   }
-  if (impl->parameters.empty()) return absl::InvalidArgumentError("reducer: the model has no parameter that needs a gradient");
+  if (impl->parameters.empty())
+    return absl::InvalidArgumentError("reducer: the model has no parameter that needs a gradient");
   RETURN_IF_ERROR(RunTorch("building the reducer", [&] {
     // Last registered, first ready.
     std::vector<torch::Tensor> reversed(impl->parameters.rbegin(), impl->parameters.rend());
-    impl->buckets = std::get<0>(
-        c10d::compute_bucket_assignment_by_size(reversed, {static_cast<size_t>(options.bucket_bytes)}));
+    impl->buckets =
+        std::get<0>(c10d::compute_bucket_assignment_by_size(reversed, {static_cast<size_t>(options.bucket_bytes)}));
     for (auto& bucket : impl->buckets) {
       for (size_t& index : bucket) index = impl->parameters.size() - 1 - index;
     }
     impl->reducer = std::make_unique<c10d::Reducer>(
-        impl->parameters, impl->buckets, c10::intrusive_ptr<c10d::ProcessGroup>::unsafe_reclaim_from_nonowning(&group->c10d()),
+        impl->parameters, impl->buckets,
+        c10::intrusive_ptr<c10d::ProcessGroup>::unsafe_reclaim_from_nonowning(&group->c10d()),
         std::vector<bool>(impl->parameters.size(), false), options.bucket_bytes, options.find_unused_parameters,
         /*gradient_as_bucket_view=*/true, names, /*first_bucket_bytes_cap=*/options.bucket_bytes,
         /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>{});
@@ -130,14 +136,16 @@ absl::StatusOr<std::unique_ptr<GradientReducer>> GradientReducer::Create(const t
 }
 
 void GradientReducer::PrepareForBackward(const torch::Tensor& loss) {
-  impl_->reducer->prepare_for_backward(impl_->find_unused ? std::vector<torch::Tensor>{loss} : std::vector<torch::Tensor>{});
+  impl_->reducer->prepare_for_backward(impl_->find_unused ? std::vector<torch::Tensor>{loss}
+                                                          : std::vector<torch::Tensor>{});
 }
 
 void GradientReducer::FinishBackward() {
   if (impl_->settled) return;
   impl_->settled = true;
-  // After its first pass Reducer wants to order buckets by arrival. A restarted rank would begin with the other order, and sums of
-  // three and more ranks would differ in their last bits: let it have its way once, then put the fixed order back.
+  // After its first pass Reducer wants to order buckets by arrival. A restarted rank would begin with the other order,
+  // and sums of three and more ranks would differ in their last bits: let it have its way once, then put the fixed
+  // order back.
   if (!impl_->reducer->should_rebuild_buckets()) return;
   std::vector<torch::Tensor> gradients;
   for (torch::Tensor& parameter : impl_->parameters) {
@@ -153,7 +161,9 @@ void GradientReducer::DropGradients() {
   for (torch::Tensor& parameter : impl_->parameters) parameter.mutable_grad().reset();
 }
 
-absl::Status GradientReducer::SyncBuffers() { return impl_->Broadcast(impl_->buffers); }
+absl::Status GradientReducer::SyncBuffers() {
+  return impl_->Broadcast(impl_->buffers);
+}
 
 absl::Status GradientReducer::SyncModel() {
   RETURN_IF_ERROR(impl_->Broadcast(impl_->parameters));

@@ -1,17 +1,18 @@
-// Averages gradients over the ranks while backward still runs (c10d::Reducer: buckets, reduced as soon as they are full).
+// Averages gradients over the ranks while backward still runs (c10d::Reducer: buckets, reduced as soon as they are
+// full).
 //
-//   ASSIGN_OR_RETURN(auto reducer, GradientReducer::Create(model, group, {}));   // weights and buffers of rank 0 everywhere
-//   for (micro-batches but the last of a window) output.loss.backward();         // gradients add up locally
+//   ASSIGN_OR_RETURN(auto reducer, GradientReducer::Create(model, group, {}));   // weights and buffers of rank 0
+//   everywhere for (micro-batches but the last of a window) output.loss.backward();         // gradients add up locally
 //   reducer->PrepareForBackward(output.loss);
-//   output.loss.backward();                                                      // returns with the mean over the ranks in .grad
-//   optimizer->Step();
-//   reducer->DropGradients();
+//   output.loss.backward();                                                      // returns with the mean over the
+//   ranks in .grad optimizer->Step(); reducer->DropGradients();
 //
-// Gradients are views into the buckets: no copy back. Drop them (or zero them in place); Module::zero_grad() would throw.
-// Bucket order is fixed at creation (reverse order of registration) and the same after a restart, so that sums are too.
+// Gradients are views into the buckets: no copy back. Drop them (or zero them in place); Module::zero_grad() would
+// throw. Bucket order is fixed at creation (reverse order of registration) and the same after a restart, so that sums
+// are too.
 //
-// Errors of PrepareForBackward() and of backward itself are exceptions, as everything inside autograd: call them within RunTorch().
-// A lost peer is a c10::DistBackendError there. Threads: the training thread.
+// Errors of PrepareForBackward() and of backward itself are exceptions, as everything inside autograd: call them within
+// RunTorch(). A lost peer is a c10::DistBackendError there. Threads: the training thread.
 #pragma once
 
 #include <torch/torch.h>
@@ -28,12 +29,14 @@ namespace athanor {
 
 struct GradientReducerOptions {
   int64_t bucket_bytes = 25 << 20;
-  bool find_unused_parameters = false;  // set it when a forward pass may leave parameters out; costs a walk over the graph
+  bool find_unused_parameters =
+      false;  // set it when a forward pass may leave parameters out; costs a walk over the graph
 };
 
 class GradientReducer {
  public:
-  // Collective. INVALID_ARGUMENT when the ranks' models differ in names, shapes or dtypes. `group` outlives the reducer.
+  // Collective. INVALID_ARGUMENT when the ranks' models differ in names, shapes or dtypes. `group` outlives the
+  // reducer.
   static absl::StatusOr<std::unique_ptr<GradientReducer>> Create(const torch::nn::Module& module, ProcessGroup* group,
                                                                  const GradientReducerOptions& options);
   ~GradientReducer();

@@ -29,7 +29,7 @@ constexpr int64_t kSlotBytes = 1 << 20;
 constexpr int kSlots = 2;  // a rank may fill one while others still read the one before
 constexpr absl::Duration kSpin = absl::Microseconds(100);
 
-absl::Status SystemError(std::string_view what) {
+absl::Status SystemError(absl::string_view what) {
   return absl::UnavailableError(absl::StrCat("host memory: ", what, ": ", strerror(errno)));
 }
 
@@ -104,7 +104,7 @@ HostMemoryGroup::~HostMemoryGroup() {
 }
 
 absl::StatusOr<std::unique_ptr<HostMemoryGroup>> HostMemoryGroup::Create(int rank, int world_size,
-                                                                       absl::Duration timeout) {
+                                                                         absl::Duration timeout) {
   if (world_size < 2 || world_size > kMaxRanks) {
     return absl::UnavailableError(absl::StrCat("host memory: ", world_size, " ranks, serves 2 .. ", kMaxRanks));
   }
@@ -141,7 +141,7 @@ absl::Status HostMemoryGroup::Attach(const std::vector<std::string>& addresses) 
     if (mapping.process_fd < 0) return SystemError(absl::StrCat("pidfd_open of rank ", peer));
     const int memory_fd = open(absl::StrCat("/proc/", pid, "/fd/", fd).c_str(), O_RDWR | O_CLOEXEC);
     if (memory_fd < 0) return SystemError(absl::StrCat("opening the segment of rank ", peer));
-    struct stat info {};
+    struct stat info{};
     void* memory = MAP_FAILED;
     if (fstat(memory_fd, &info) == 0 && info.st_size == static_cast<off_t>(sizeof(Segment))) {
       memory = mmap(nullptr, sizeof(Segment), PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
@@ -161,7 +161,9 @@ void HostMemoryGroup::Seal() {
   memory_fd_ = -1;
 }
 
-char* HostMemoryGroup::Slot(int rank) const { return mappings_[rank]->segment->slots[sequence_ % kSlots]; }
+char* HostMemoryGroup::Slot(int rank) const {
+  return mappings_[rank]->segment->slots[sequence_ % kSlots];
+}
 
 void HostMemoryGroup::Publish() {
   Segment* own = mappings_[rank_]->segment;
@@ -200,12 +202,16 @@ absl::Status HostMemoryGroup::AwaitPeer(int peer, absl::Time deadline) {
     }
     const timespec probe = absl::ToTimespec(kProbeInterval);
     segment->sleepers.fetch_add(1, std::memory_order_seq_cst);
-    if (segment->published.load(std::memory_order_seq_cst) == seen) Futex(&segment->published, FUTEX_WAIT, seen, &probe);
+    if (segment->published.load(std::memory_order_seq_cst) == seen)
+      Futex(&segment->published, FUTEX_WAIT, seen, &probe);
     segment->sleepers.fetch_sub(1, std::memory_order_seq_cst);
   }
 }
 
 absl::Status HostMemoryGroup::Await(absl::Duration timeout, std::optional<int> only) {
+  if (mappings_[rank_]->segment->aborted.load(std::memory_order_relaxed) != 0) {
+    return absl::UnavailableError("host memory: the group was aborted");
+  }
   const absl::Time deadline = absl::Now() + timeout;
   if (only.has_value()) return *only == rank_ ? absl::OkStatus() : AwaitPeer(*only, deadline);
   for (int peer = 0; peer < world_size_; ++peer) {
@@ -231,10 +237,17 @@ absl::Status HostMemoryGroup::AllReduce(void* data, int64_t count, c10::ScalarTy
     RETURN_IF_ERROR(Await(timeout_));
     for (int r = 0; r < world_size_; ++r) slots[r] = Slot(r);
     switch (type) {
-      case c10::kFloat: SumInRankOrder(reinterpret_cast<float*>(out), slots, part, scale); break;
-      case c10::kDouble: SumInRankOrder(reinterpret_cast<double*>(out), slots, part, scale); break;
-      case c10::kLong: SumInRankOrder(reinterpret_cast<int64_t*>(out), slots, part, scale); break;
-      default: return absl::InvalidArgumentError(absl::StrCat("host memory: cannot sum ", c10::toString(type)));
+      case c10::kFloat:
+        SumInRankOrder(reinterpret_cast<float*>(out), slots, part, scale);
+        break;
+      case c10::kDouble:
+        SumInRankOrder(reinterpret_cast<double*>(out), slots, part, scale);
+        break;
+      case c10::kLong:
+        SumInRankOrder(reinterpret_cast<int64_t*>(out), slots, part, scale);
+        break;
+      default:
+        return absl::InvalidArgumentError(absl::StrCat("host memory: cannot sum ", c10::toString(type)));
     }
   }
   return absl::OkStatus();

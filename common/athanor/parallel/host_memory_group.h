@@ -1,9 +1,10 @@
-// Collectives between ranks of one machine through shared memory: no sockets, no copies through the kernel, sums in rank order
-// (so the result does not depend on how a message is cut into pieces). Several times faster than Gloo over loopback for the few
-// hundred kilobytes that small models exchange.
+// Collectives between ranks of one machine through shared memory: no sockets, no copies through the kernel, sums in
+// rank order (so the result does not depend on how a message is cut into pieces). Several times faster than Gloo over
+// loopback for the few hundred kilobytes that small models exchange.
 //
-// Each rank owns one anonymous memory file (memfd) that the others map through /proc: nothing is left behind whatever dies when.
-// A rank that waits spins shortly, then sleeps on a futex; it sees the death of a peer within kProbeInterval, and Abort() at once.
+// Each rank owns one anonymous memory file (memfd) that the others map through /proc: nothing is left behind whatever
+// dies when. A rank that waits spins shortly, then sleeps on a futex; it sees the death of a peer within
+// kProbeInterval, and Abort() at once.
 //
 // Used by ProcessGroup; not meant for direct use. Threads: collectives on one thread, Abort() on any.
 #pragma once

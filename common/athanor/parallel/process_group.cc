@@ -32,7 +32,7 @@ std::chrono::milliseconds ToMillis(absl::Duration duration) {
 }
 
 // Whatever a collective reports, the cause is another rank (or the network to it).
-absl::Status PeerLost(const absl::Status& status, std::string_view what) {
+absl::Status PeerLost(const absl::Status& status, absl::string_view what) {
   if (status.ok()) return status;
   if (FailureKindOf(status) == FailureKind::kOutOfMemory) return status;
   absl::StatusCode code = absl::IsDeadlineExceeded(status) ? status.code() : absl::StatusCode::kUnavailable;
@@ -96,7 +96,7 @@ struct ProcessGroup::Impl {
   c10::intrusive_ptr<c10d::ProcessGroup> group;
   std::atomic<bool> aborted{false};
 
-  absl::Status Wait(std::string_view what, const std::function<c10::intrusive_ptr<c10d::Work>()>& start) {
+  absl::Status Wait(absl::string_view what, const std::function<c10::intrusive_ptr<c10d::Work>()>& start) {
     if (aborted.load(std::memory_order_relaxed)) {
       return WithFailureKind(absl::UnavailableError(absl::StrCat(what, ": the process group was aborted")),
                              FailureKind::kPeerLost);
@@ -108,14 +108,15 @@ struct ProcessGroup::Impl {
 ProcessGroup::ProcessGroup() = default;
 
 ProcessGroup::~ProcessGroup() {
-  // An aborted Gloo context may still wait for its peers in its destructor's threads; errors there concern nobody any more.
+  // An aborted Gloo context may still wait for its peers in its destructor's threads; errors there concern nobody any
+  // more.
   if (impl_ != nullptr) RunTorch("closing the process group", [&] { impl_->group.reset(); }).IgnoreError();
 }
 
 absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Create(const ProcessGroupOptions& options) {
   if (options.world_size < 1 || options.rank < 0 || options.rank >= options.world_size) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("process group: rank ", options.rank, " of ", options.world_size, ", must be in 0 .. world_size - 1"));
+    return absl::InvalidArgumentError(absl::StrCat("process group: rank ", options.rank, " of ", options.world_size,
+                                                   ", must be in 0 .. world_size - 1"));
   }
 #ifndef USE_C10D_NCCL
   if (options.device.is_cuda()) {
@@ -136,46 +137,55 @@ absl::Status ProcessGroup::Join(const ProcessGroupOptions& options) {
   device_ = options.device;
   timeout_ = options.timeout;
   impl_ = std::make_unique<Impl>();
-  return PeerLost(RunTorch("joining the process group", [&] {
-    c10::intrusive_ptr<c10d::Store> store;
-    if (options.hosted_store != nullptr) {
-      store = options.hosted_store->impl_->store;
-    } else {
-      c10d::TCPStoreOptions client;
-      client.port = static_cast<uint16_t>(options.store_port);
-      client.waitWorkers = false;
-      client.timeout = ToMillis(options.timeout);
-      store = c10::make_intrusive<c10d::TCPStore>(options.store_host, client);
-    }
-    impl_->store = c10::make_intrusive<c10d::PrefixStore>(options.prefix, store);
-    impl_->group = c10::make_intrusive<c10d::ProcessGroup>(impl_->store, rank_, world_size_);
-    impl_->group->setGroupName(options.prefix);
-    if (!device_.is_cuda()) {
-      auto gloo = c10d::ProcessGroupGloo::Options::create(ToMillis(options.timeout));
-      gloo->threads = 1;
-      gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.bind_host));
-      impl_->group->setBackend(c10::kCPU, c10d::ProcessGroup::BackendType::GLOO,
-                               c10::make_intrusive<c10d::ProcessGroupGloo>(impl_->store, rank_, world_size_, gloo));
-      impl_->group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
-      return;
-    }
+  return PeerLost(
+      RunTorch("joining the process group",
+               [&] {
+                 c10::intrusive_ptr<c10d::Store> store;
+                 if (options.hosted_store != nullptr) {
+                   store = options.hosted_store->impl_->store;
+                 } else {
+                   c10d::TCPStoreOptions client;
+                   client.port = static_cast<uint16_t>(options.store_port);
+                   client.waitWorkers = false;
+                   client.timeout = ToMillis(options.timeout);
+                   store = c10::make_intrusive<c10d::TCPStore>(options.store_host, client);
+                 }
+                 impl_->store = c10::make_intrusive<c10d::PrefixStore>(options.prefix, store);
+                 impl_->group = c10::make_intrusive<c10d::ProcessGroup>(impl_->store, rank_, world_size_);
+                 impl_->group->setGroupName(options.prefix);
+                 if (!device_.is_cuda()) {
+                   auto gloo = c10d::ProcessGroupGloo::Options::create(ToMillis(options.timeout));
+                   gloo->threads = 1;
+                   gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.bind_host));
+                   impl_->group->setBackend(
+                       c10::kCPU, c10d::ProcessGroup::BackendType::GLOO,
+                       c10::make_intrusive<c10d::ProcessGroupGloo>(impl_->store, rank_, world_size_, gloo));
+                   impl_->group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
+                   return;
+                 }
 #ifdef USE_C10D_NCCL
-    auto nccl = c10d::ProcessGroupNCCL::Options::create();
-    nccl->timeout = ToMillis(options.timeout);
-    impl_->group->setBackend(c10::kCUDA, c10d::ProcessGroup::BackendType::NCCL,
-                             c10::make_intrusive<c10d::ProcessGroupNCCL>(impl_->store, rank_, world_size_, nccl));
-    impl_->group->setDefaultBackend(c10d::ProcessGroup::BackendType::NCCL);
+                 auto nccl = c10d::ProcessGroupNCCL::Options::create();
+                 nccl->timeout = ToMillis(options.timeout);
+                 impl_->group->setBackend(
+                     c10::kCUDA, c10d::ProcessGroup::BackendType::NCCL,
+                     c10::make_intrusive<c10d::ProcessGroupNCCL>(impl_->store, rank_, world_size_, nccl));
+                 impl_->group->setDefaultBackend(c10d::ProcessGroup::BackendType::NCCL);
 #endif
-  }), absl::StrCat("rank ", rank_, " of ", world_size_, ", store ", options.store_host, ":", options.store_port));
+               }),
+      absl::StrCat("rank ", rank_, " of ", world_size_, ", store ", options.store_host, ":", options.store_port));
 }
 
 absl::Status ProcessGroup::JoinHostMemory() {
   absl::StatusOr<std::unique_ptr<HostMemoryGroup>> memory = HostMemoryGroup::Create(rank_, world_size_, timeout_);
   std::vector<std::string> addresses(world_size_);
-  RETURN_IF_ERROR(PeerLost(RunTorch("exchanging memory addresses", [&] {
-    impl_->store->set(absl::StrCat("memory/", rank_), memory.ok() ? (*memory)->address() : std::string("none"));
-    for (int peer = 0; peer < world_size_; ++peer) addresses[peer] = impl_->store->get_to_str(absl::StrCat("memory/", peer));
-  }), "exchanging memory addresses"));
+  RETURN_IF_ERROR(PeerLost(RunTorch("exchanging memory addresses",
+                                    [&] {
+                                      impl_->store->set(absl::StrCat("memory/", rank_),
+                                                        memory.ok() ? (*memory)->address() : std::string("none"));
+                                      for (int peer = 0; peer < world_size_; ++peer)
+                                        addresses[peer] = impl_->store->get_to_str(absl::StrCat("memory/", peer));
+                                    }),
+                           "exchanging memory addresses"));
   const bool attached = memory.ok() && (*memory)->Attach(addresses).ok();
   // One rank elsewhere is enough for all to stay with Gloo.
   ASSIGN_OR_RETURN(Agreement agreement, AllAgree({attached ? 1 : 0}));
@@ -189,7 +199,8 @@ absl::Status ProcessGroup::AllReduceSum(torch::Tensor tensor) {
   if (world_size_ == 1) return absl::OkStatus();
   if (host_memory_ != nullptr && tensor.is_cpu() && tensor.is_contiguous() &&
       HostMemoryGroup::Supports(tensor.scalar_type())) {
-    return PeerLost(host_memory_->AllReduce(tensor.data_ptr(), tensor.numel(), tensor.scalar_type(), 1.0), "all-reduce");
+    return PeerLost(host_memory_->AllReduce(tensor.data_ptr(), tensor.numel(), tensor.scalar_type(), 1.0),
+                    "all-reduce");
   }
   std::vector<torch::Tensor> tensors = {std::move(tensor)};
   return impl_->Wait("all-reduce", [&] { return impl_->group->allreduce(tensors); });
@@ -198,7 +209,8 @@ absl::Status ProcessGroup::AllReduceSum(torch::Tensor tensor) {
 absl::Status ProcessGroup::Broadcast(torch::Tensor tensor, int root) {
   if (world_size_ == 1) return absl::OkStatus();
   if (host_memory_ != nullptr && tensor.is_cpu() && tensor.is_contiguous()) {
-    return PeerLost(host_memory_->Broadcast(tensor.data_ptr(), static_cast<int64_t>(tensor.nbytes()), root), "broadcast");
+    return PeerLost(host_memory_->Broadcast(tensor.data_ptr(), static_cast<int64_t>(tensor.nbytes()), root),
+                    "broadcast");
   }
   std::vector<torch::Tensor> tensors = {std::move(tensor)};
   c10d::BroadcastOptions options;
@@ -270,9 +282,13 @@ void ProcessGroup::Abort() {
 void ProcessGroup::SetTimeout(absl::Duration timeout) {
   timeout_ = timeout;
   if (host_memory_ != nullptr) host_memory_->SetTimeout(timeout);
-  RunTorch("setting the timeout", [&] { impl_->group->getDefaultBackend()->setTimeout(ToMillis(timeout)); }).IgnoreError();
+  RunTorch("setting the timeout", [&] {
+    impl_->group->getDefaultBackend()->setTimeout(ToMillis(timeout));
+  }).IgnoreError();
 }
 
-c10d::ProcessGroup& ProcessGroup::c10d() const { return *impl_->group; }
+c10d::ProcessGroup& ProcessGroup::c10d() const {
+  return *impl_->group;
+}
 
 }  // namespace athanor

@@ -3,14 +3,15 @@
 //   // rank 0 hosts the store of the generation and tells the others where it is
 //   ASSIGN_OR_RETURN(auto store, HostStore::Create({.host = "127.0.0.1"}));
 //   // every rank
-//   ASSIGN_OR_RETURN(auto group, ProcessGroup::Create({.rank = r, .world_size = n, .store_host = host, .store_port = port,
+//   ASSIGN_OR_RETURN(auto group, ProcessGroup::Create({.rank = r, .world_size = n, .store_host = host, .store_port =
+//   port,
 //                                                      .prefix = "job-1/3", .hosted_store = store.get()}));
 //   RETURN_IF_ERROR(group->AllReduceSum(tensor));
 //
 // Addresses of an earlier generation must never be met again: use a fresh store, and a prefix with job and generation.
 //
-// Errors: a collective that fails or runs into its timeout is UNAVAILABLE with failure kind peer_lost (athanor/tensor/torch_status.h):
-// another rank is the cause. After the first error the group is of no further use.
+// Errors: a collective that fails or runs into its timeout is UNAVAILABLE with failure kind peer_lost
+// (athanor/tensor/torch_status.h): another rank is the cause. After the first error the group is of no further use.
 //
 // Threads: collectives on one thread at a time, in the same order on every rank. Abort() on any thread.
 #pragma once
@@ -32,7 +33,8 @@ class ProcessGroup;
 
 namespace athanor {
 
-// The key-value server through which the ranks of a generation find each other. Listens on `host` alone, on a port the system chose.
+// The key-value server through which the ranks of a generation find each other. Listens on `host` alone, on a port the
+// system chose.
 class HostStore {
  public:
   struct Options {
@@ -60,12 +62,12 @@ struct ProcessGroupOptions {
   int world_size = 1;
   std::string store_host = "127.0.0.1";
   int store_port = 0;
-  std::string prefix;                              // "<job>/<generation>"
-  torch::Device device = torch::kCPU;              // of the tensors to be reduced
-  absl::Duration timeout = absl::Seconds(60);      // of joining, and of each collective
-  std::string bind_host = "127.0.0.1";             // this rank's own address; picks the network interface
-  HostStore* hosted_store = nullptr;               // rank 0 may hand over its server's store; outlives the group
-  bool shared_memory = true;                       // ranks of one machine exchange gradients through memory when all of them can
+  std::string prefix;                          // "<job>/<generation>"
+  torch::Device device = torch::kCPU;          // of the tensors to be reduced
+  absl::Duration timeout = absl::Seconds(60);  // of joining, and of each collective
+  std::string bind_host = "127.0.0.1";         // this rank's own address; picks the network interface
+  HostStore* hosted_store = nullptr;           // rank 0 may hand over its server's store; outlives the group
+  bool shared_memory = true;  // ranks of one machine exchange gradients through memory when all of them can
 };
 
 // What every rank knows after AllAgree(): element-wise extremes over the ranks.
@@ -102,7 +104,8 @@ class ProcessGroup {
 
   // For code that hands the group to LibTorch (Reducer).
   c10d::ProcessGroup& c10d() const;
-  // The transport between ranks of one machine; null when not all ranks share one, or it is switched off, or the device is not the CPU.
+  // The transport between ranks of one machine; null when not all ranks share one, or it is switched off, or the device
+  // is not the CPU.
   HostMemoryGroup* host_memory() const { return host_memory_.get(); }
 
  private:

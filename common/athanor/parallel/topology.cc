@@ -13,8 +13,8 @@ absl::StatusOr<Topology> Topology::Create(int world_size, int rank, int local_ra
         absl::StrCat("topology: rank is ", rank, ", must be in 0 .. ", world_size - 1, " (world_size - 1)"));
   }
   if (local_rank < 0 || local_rank >= world_size) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("topology: local_rank is ", local_rank, ", must be in 0 .. ", world_size - 1, " (world_size - 1)"));
+    return absl::InvalidArgumentError(absl::StrCat("topology: local_rank is ", local_rank, ", must be in 0 .. ",
+                                                   world_size - 1, " (world_size - 1)"));
   }
   Topology topology;
   topology.world_size_ = world_size;

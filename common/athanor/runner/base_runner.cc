@@ -23,10 +23,10 @@ absl::Status BaseRunner::Prepare(std::vector<std::string> evaluate_splits) {
   score_ = std::make_unique<ScoreTracker>(config_.score, evaluate_splits_);
   agreement_ = std::make_unique<StepAgreement>(options_.process_group, !device().is_cpu());
   ASSIGN_OR_RETURN(checkpoints_, RunCheckpoints::Create(config_, {.topology = options_.topology,
-                                                                 .group = options_.process_group,
-                                                                 .committer = options_.committer,
-                                                                 .root = options_.checkpoint_root,
-                                                                 .candidates = options_.resume_candidates}));
+                                                                  .group = options_.process_group,
+                                                                  .committer = options_.committer,
+                                                                  .root = options_.checkpoint_root,
+                                                                  .candidates = options_.resume_candidates}));
   log_interval_ = config_.log_interval.value_or(std::max<int64_t>(TotalSteps() / 100, 1));
   progress_.total_steps = TotalSteps();
   progress_.loss = std::nan("");
@@ -75,17 +75,18 @@ absl::Status BaseRunner::AtBoundary(const StepResult& step) {
   state_.skipped_updates += step.updated ? 0 : 1;
   const bool evaluate = EvaluationDue(step);
   const bool save = checkpoints_->Due(state_.step, state_.epoch, step.epoch_ended);
-  ASSIGN_OR_RETURN(verdict_, Agree(step, evaluate || save));
+  ASSIGN_OR_RETURN(verdict_, Agree(evaluate || save));
   if (step.updated && log_interval_ > 0 && state_.step % log_interval_ == 0) RETURN_IF_ERROR(ReadOut());
   evaluation_is_best_ = false;
   if (evaluate) RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/Done()));
   if (step.epoch_ended) RETURN_IF_ERROR(EpochEnded(MonitoredMetric()));
   // The last checkpoint is Finish()'s.
-  if ((save || evaluation_is_best_) && !Done()) RETURN_IF_ERROR(Save(/*must_wait=*/evaluation_is_best_, /*model_only=*/false));
+  if ((save || evaluation_is_best_) && !Done())
+    RETURN_IF_ERROR(Save(/*must_wait=*/evaluation_is_best_, /*model_only=*/false));
   return absl::OkStatus();
 }
 
-absl::StatusOr<StepVerdict> BaseRunner::Agree(const StepResult& step, bool before_save) {
+absl::StatusOr<StepVerdict> BaseRunner::Agree(bool before_save) {
   ++round_;
   // Between votes nothing is known to the other ranks: the last verdict must not stop this one alone.
   if (!agreement_->Due(round_) && !before_save && !Done()) return StepVerdict{false, 0, verdict_.nonfinite_total};
@@ -99,9 +100,9 @@ absl::StatusOr<StepVerdict> BaseRunner::Agree(const StepResult& step, bool befor
   progress_.nonfinite_losses = verdict.nonfinite_total;
   if (verdict.nonfinite_in_a_row >= config_.max_nonfinite_losses) {
     return WithFailureKind(
-        absl::FailedPreconditionError(absl::StrCat("training: ", verdict.nonfinite_in_a_row,
-                                                   " losses or gradients in a row were not finite, up to step ", state_.step,
-                                                   " (max_nonfinite_losses is ", config_.max_nonfinite_losses, ")")),
+        absl::FailedPreconditionError(absl::StrCat(
+            "training: ", verdict.nonfinite_in_a_row, " losses or gradients in a row were not finite, up to step ",
+            state_.step, " (max_nonfinite_losses is ", config_.max_nonfinite_losses, ")")),
         FailureKind::kNanLoss);
   }
   return verdict;
@@ -177,7 +178,8 @@ absl::StatusOr<RunResult> BaseRunner::Drain() {
 
 absl::StatusOr<RunResult> BaseRunner::Finish() {
   Report(RunnerPhase::kFinishing);
-  if (evaluated_step_ != state_.step && !evaluate_splits_.empty()) RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/true));
+  if (evaluated_step_ != state_.step && !evaluate_splits_.empty())
+    RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/true));
   const bool model_only = config_.checkpoint.last_save_model_only;
   if (checkpoints_->last_step() != state_.step) RETURN_IF_ERROR(Save(/*must_wait=*/true, model_only));
   if (const absl::Status drained = checkpoints_->Drain(); !drained.ok()) {

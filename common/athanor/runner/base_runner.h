@@ -1,5 +1,5 @@
-// The life of a training run: restore, the loop, evaluation, checkpoints, agreement to stop, the end. What one step does is up to the derived
-// class (torch_runner.h).
+// The life of a training run: restore, the loop, evaluation, checkpoints, agreement to stop, the end. What one step
+// does is up to the derived class (torch_runner.h).
 //
 // Not thread-safe: one training thread. Hooks may be asked for their vote from it at any step.
 #pragma once
@@ -40,7 +40,8 @@ struct RunResult {
   std::map<std::string, double> metrics;  // last read-outs: "train.loss", "test.accuracy" …
   std::optional<double> best_score;
   int64_t best_step = -1;
-  std::vector<std::string> notes;  // worth a line in the log: damaged checkpoints passed over, a final evaluation that failed …
+  std::vector<std::string>
+      notes;  // worth a line in the log: damaged checkpoints passed over, a final evaluation that failed …
 };
 
 // What TrainStep() has done: one attempted update.
@@ -58,7 +59,7 @@ struct BaseRunnerOptions {
   RunnerHooks* hooks = nullptr;              // null: nobody watches
   CheckpointCommitter* committer = nullptr;  // null: no checkpoints
   std::string checkpoint_root;
-  std::vector<ResumeCandidate> resume_candidates;  // newest first; equal on all ranks
+  std::vector<ResumeCandidate> resume_candidates;          // newest first; equal on all ranks
   absl::Duration hang_timeout = absl::InfiniteDuration();  // no finished step for so long …
   Watchdog::Callback on_hang;                              // … calls this, once, on another thread
 };
@@ -72,8 +73,8 @@ class BaseRunner {
   // (athanor/tensor/torch_status.h): user_code, data, nan_loss, peer_lost, out_of_memory, invalid …
   absl::StatusOr<RunResult> Train();
 
-  // Exact means over all samples of the split, over all ranks: "loss" and the metrics of the forward pass. Collective. NOT_FOUND lists the
-  // splits. Restores first when that has not happened yet.
+  // Exact means over all samples of the split, over all ranks: "loss" and the metrics of the forward pass. Collective.
+  // NOT_FOUND lists the splits. Restores first when that has not happened yet.
   absl::StatusOr<std::map<std::string, double>> Evaluate(const std::string& split);
 
   // Takes the newest whole candidate, once; Train() and Evaluate() do it when it has not been done. Collective.
@@ -98,7 +99,8 @@ class BaseRunner {
   virtual absl::Status LoadState(const RestoredState& restored, bool weights_only) = 0;
   virtual int64_t StepsPerEpoch() const = 0;
   virtual double EpochFraction() const = 0;  // 0 .. 1, of the pass under way
-  virtual void ReadStepMetrics(std::map<std::string, double>* metrics) = 0;  // "lr", "grad_norm"; may wait for the device
+  virtual void ReadStepMetrics(
+      std::map<std::string, double>* metrics) = 0;  // "lr", "grad_norm"; may wait for the device
   virtual torch::Device device() const = 0;
 
   RunnerConfig config_;
@@ -114,7 +116,7 @@ class BaseRunner {
   bool Done() const;
   bool EvaluationDue(const StepResult& step) const;
   int64_t TotalSteps() const;
-  absl::StatusOr<StepVerdict> Agree(const StepResult& step, bool before_save);
+  absl::StatusOr<StepVerdict> Agree(bool before_save);
   absl::Status AtBoundary(const StepResult& step);
   absl::Status EvaluateAll(bool tolerate_failure);
   std::optional<double> MonitoredMetric() const;
@@ -134,7 +136,7 @@ class BaseRunner {
   std::map<std::string, double> evaluation_;  // of evaluated_step_
   int64_t evaluated_step_ = -1;
   bool evaluation_is_best_ = false;
-  int64_t round_ = 0;           // attempted updates of this process; equal on all ranks
+  int64_t round_ = 0;  // attempted updates of this process; equal on all ranks
   int64_t skipped_in_a_row_ = 0;
   int64_t log_interval_ = 0;
   bool restored_ = false;

@@ -33,8 +33,9 @@ absl::Status ModelAverage::Load(const TensorMap& tensors) {
     const auto found = tensors.find("ema." + names_[i]);
     if (found == tensors.end()) return absl::DataLossError(absl::StrCat("checkpoint: no tensor ema.", names_[i]));
     if (found->second.sizes() != averages_[i].sizes()) {
-      return absl::InvalidArgumentError(absl::StrCat("checkpoint: ema.", names_[i], " is ", c10::str(found->second.sizes()),
-                                                     ", the model's is ", c10::str(averages_[i].sizes())));
+      return absl::InvalidArgumentError(absl::StrCat("checkpoint: ema.", names_[i], " is ",
+                                                     c10::str(found->second.sizes()), ", the model's is ",
+                                                     c10::str(averages_[i].sizes())));
     }
     averages_[i].copy_(found->second);
   }

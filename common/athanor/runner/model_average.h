@@ -1,4 +1,5 @@
-// The exponential moving average of a model's parameters (EMA): average = decay * average + (1 - decay) * parameter after each update.
+// The exponential moving average of a model's parameters (EMA): average = decay * average + (1 - decay) * parameter
+// after each update.
 //
 //   ModelAverage average(model, 0.999);
 //   average.Update();

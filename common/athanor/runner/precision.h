@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include <nlohmann/json.hpp>
+#include "absl/status/status.h"
 
 namespace athanor {
 
@@ -27,7 +27,8 @@ class AutocastScope {
   c10::DeviceType type_;
 };
 
-// Dynamic loss scale: doubles after 2000 good updates, halves (and the update is left out) on overflow. Off: scale 1, no work.
+// Dynamic loss scale: doubles after 2000 good updates, halves (and the update is left out) on overflow. Off: scale 1,
+// no work.
 class GradientScale {
  public:
   explicit GradientScale(bool enabled) : enabled_(enabled) {}

@@ -18,7 +18,7 @@ RunCheckpoints::RunCheckpoints(const RunnerConfig& config, RunCheckpointsOptions
 }
 
 absl::StatusOr<std::unique_ptr<RunCheckpoints>> RunCheckpoints::Create(const RunnerConfig& config,
-                                                                      RunCheckpointsOptions options) {
+                                                                       RunCheckpointsOptions options) {
   std::unique_ptr<RunCheckpoints> checkpoints(new RunCheckpoints(config, std::move(options)));
   const RunCheckpointsOptions& resolved = checkpoints->options_;
   if (resolved.committer == nullptr) {
@@ -51,8 +51,10 @@ absl::StatusOr<RestoredState> RunCheckpoints::ReadChecked(const ResumeCandidate&
   }
   const std::vector<std::string> differences = ResumeDifferences(*config, config_);
   if (!differences.empty()) {
-    return WithFailureKind(absl::InvalidArgumentError(absl::StrCat(
-        "the configuration has changed in ways that forbid a resume: ", absl::StrJoin(differences, "; "))), FailureKind::kInvalid);
+    return WithFailureKind(
+        absl::InvalidArgumentError(absl::StrCat("the configuration has changed in ways that forbid a resume: ",
+                                                absl::StrJoin(differences, "; "))),
+        FailureKind::kInvalid);
   }
   return restored;
 }
@@ -60,8 +62,10 @@ absl::StatusOr<RestoredState> RunCheckpoints::ReadChecked(const ResumeCandidate&
 absl::StatusOr<std::optional<RestoredRun>> RunCheckpoints::Restore() {
   const int64_t count = static_cast<int64_t>(options_.candidates.size());
   if (options_.group != nullptr) {
-    ASSIGN_OR_RETURN(const Agreement agreement, options_.group->AllAgree({count, count == 0 ? -1 : options_.candidates[0].step}));
-    if (agreement.min != agreement.max) return absl::InternalError("restore: the ranks were given different candidates");
+    ASSIGN_OR_RETURN(const Agreement agreement,
+                     options_.group->AllAgree({count, count == 0 ? -1 : options_.candidates[0].step}));
+    if (agreement.min != agreement.max)
+      return absl::InternalError("restore: the ranks were given different candidates");
   }
   for (const ResumeCandidate& candidate : options_.candidates) {
     absl::StatusOr<RestoredState> restored = ReadChecked(candidate);
@@ -70,23 +74,27 @@ absl::StatusOr<std::optional<RestoredRun>> RunCheckpoints::Restore() {
     ASSIGN_OR_RETURN(const bool nobody_refuses, AllRanks(!refused));
     if (!nobody_refuses) {
       return refused ? Annotate(restored.status(), absl::StrCat("resume from ", candidate.path))
-                     : absl::InvalidArgumentError(absl::StrCat("resume from ", candidate.path, ": refused by another rank"));
+                     : absl::InvalidArgumentError(
+                           absl::StrCat("resume from ", candidate.path, ": refused by another rank"));
     }
     if (!restored.ok()) {
       options_.committer->ReportDamage(candidate.step, std::string(restored.status().message()));
-      notes_.push_back(absl::StrCat("checkpoint of step ", candidate.step, " is damaged: ", restored.status().message()));
+      notes_.push_back(
+          absl::StrCat("checkpoint of step ", candidate.step, " is damaged: ", restored.status().message()));
     }
     ASSIGN_OR_RETURN(const bool everybody_read, AllRanks(restored.ok()));
     if (!everybody_read) {
-      if (restored.ok()) notes_.push_back(absl::StrCat("checkpoint of step ", candidate.step, " is damaged for another rank"));
+      if (restored.ok())
+        notes_.push_back(absl::StrCat("checkpoint of step ", candidate.step, " is damaged for another rank"));
       continue;
     }
     if (!candidate.weights_only) last_step_ = candidate.step;
     return RestoredRun{*std::move(restored), candidate};
   }
   if (count == 0) return std::nullopt;
-  return WithFailureKind(absl::DataLossError(absl::StrCat("restore: none of ", count, " checkpoints is whole: ",
-                                                          absl::StrJoin(notes_, "; "))), FailureKind::kData);
+  return WithFailureKind(absl::DataLossError(absl::StrCat("restore: none of ", count,
+                                                          " checkpoints is whole: ", absl::StrJoin(notes_, "; "))),
+                         FailureKind::kData);
 }
 
 bool RunCheckpoints::Due(int64_t step, int64_t epoch, bool epoch_ended) const {
@@ -95,7 +103,8 @@ bool RunCheckpoints::Due(int64_t step, int64_t epoch, bool epoch_ended) const {
   return epoch_ended && epoch % interval_ == 0;
 }
 
-absl::Status RunCheckpoints::Save(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request) {
+absl::Status RunCheckpoints::Save(const std::function<absl::StatusOr<TrainingState>()>& capture,
+                                  const SaveRequest& request) {
   if (manager_ == nullptr || config_.checkpoint.load_only) return absl::OkStatus();
   if (!request.must_wait) {
     const bool idle = !absl::IsDeadlineExceeded(manager_->Wait(absl::ZeroDuration()));

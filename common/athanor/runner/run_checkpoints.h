@@ -21,7 +21,7 @@ namespace athanor {
 
 struct RunCheckpointsOptions {
   Topology topology;
-  ProcessGroup* group = nullptr;            // null: one rank
+  ProcessGroup* group = nullptr;             // null: one rank
   CheckpointCommitter* committer = nullptr;  // null: nothing is saved
   std::string root;
   std::vector<ResumeCandidate> candidates;  // newest first; equal on all ranks
@@ -35,11 +35,12 @@ struct RestoredRun {
 
 class RunCheckpoints {
  public:
-  static absl::StatusOr<std::unique_ptr<RunCheckpoints>> Create(const RunnerConfig& config, RunCheckpointsOptions options);
+  static absl::StatusOr<std::unique_ptr<RunCheckpoints>> Create(const RunnerConfig& config,
+                                                                RunCheckpointsOptions options);
 
-  // The newest candidate that all ranks can read; damaged ones are reported to the committer and described in notes(). Nothing when there is
-  // no candidate. DATA_LOSS (kind data) when there are candidates and none is whole. INVALID_ARGUMENT when a candidate was made with a
-  // configuration that must not change (every difference is named).
+  // The newest candidate that all ranks can read; damaged ones are reported to the committer and described in notes().
+  // Nothing when there is no candidate. DATA_LOSS (kind data) when there are candidates and none is whole.
+  // INVALID_ARGUMENT when a candidate was made with a configuration that must not change (every difference is named).
   absl::StatusOr<std::optional<RestoredRun>> Restore();
 
   // Whether the cadence asks for a checkpoint after this update. No communication.
@@ -47,7 +48,8 @@ class RunCheckpoints {
   bool enabled() const { return manager_ != nullptr; }
   int64_t last_step() const { return last_step_; }  // of the newest save started or restored from here; -1: none
 
-  // Saves, unless a rank is still writing and `must_wait` is off: then all ranks skip it. `capture` runs only when it is saved.
+  // Saves, unless a rank is still writing and `must_wait` is off: then all ranks skip it. `capture` runs only when it
+  // is saved.
   absl::Status Save(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request);
   // Waits for the save in flight. DEADLINE_EXCEEDED when it takes longer than `checkpoint.wait_timeout`.
   absl::Status Drain();

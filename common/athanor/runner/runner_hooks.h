@@ -1,5 +1,5 @@
-// How a program around the library sees a training run and speaks to it. The service's trainer implements it over its agent's socket;
-// a library user may implement any part. The default does nothing.
+// How a program around the library sees a training run and speaks to it. The service's trainer implements it over its
+// agent's socket; a library user may implement any part. The default does nothing.
 #pragma once
 
 #include <cstdint>
@@ -18,12 +18,12 @@ struct StepTimes {  // seconds, exponentially weighted means per optimizer step
 struct ProgressReport {
   RunnerPhase phase = RunnerPhase::kStarting;
   int64_t step = 0;
-  int64_t total_steps = 0;      // 0: unknown
-  double epoch = 0;             // fractional
-  int64_t samples = 0;          // of this rank, cumulative over the job
-  double loss = 0;              // mean since the last read-out; NaN when none
+  int64_t total_steps = 0;                // 0: unknown
+  double epoch = 0;                       // fractional
+  int64_t samples = 0;                    // of this rank, cumulative over the job
+  double loss = 0;                        // mean since the last read-out; NaN when none
   std::map<std::string, double> metrics;  // "train.loss", "test.accuracy", "lr", "grad_norm" …
-  double step_seconds = 0;      // exponentially weighted mean
+  double step_seconds = 0;                // exponentially weighted mean
   double samples_per_second = 0;
   StepTimes times;
   double checkpoint_stall_seconds = 0;
@@ -39,7 +39,7 @@ class RunnerHooks {
   virtual ~RunnerHooks() = default;
   // After each optimizer step and at each change of phase, on the training thread. Must not block or allocate much:
   // `loss` and `metrics` are refreshed only at read-outs (every log interval), counters each time.
-  virtual void OnProgress(const ProgressReport& progress) {}
+  virtual void OnProgress(const ProgressReport& /*progress*/) {}
   // This rank's vote to leave at the next agreed step boundary (suspend, preemption, SIGTERM). Cheap; any thread.
   virtual bool StopRequested() const { return false; }
 };

@@ -17,8 +17,11 @@ nlohmann::json TrainState::ToJson() const {
 }
 
 absl::Status TrainState::FromJson(const nlohmann::json& json) {
-  const std::pair<const char*, int64_t*> numbers[] = {
-      {"step", &step}, {"micro_step", &micro_step}, {"epoch", &epoch}, {"samples", &samples}, {"skipped_updates", &skipped_updates}};
+  const std::pair<const char*, int64_t*> numbers[] = {{"step", &step},
+                                                      {"micro_step", &micro_step},
+                                                      {"epoch", &epoch},
+                                                      {"samples", &samples},
+                                                      {"skipped_updates", &skipped_updates}};
   for (const auto& [name, value] : numbers) {
     const auto found = json.find(name);
     if (found == json.end() || !found->is_number_integer() || found->get<int64_t>() < 0) {
@@ -31,11 +34,13 @@ absl::Status TrainState::FromJson(const nlohmann::json& json) {
   return absl::OkStatus();
 }
 
-void SeedGenerators(uint64_t seed) { torch::manual_seed(seed); }
+void SeedGenerators(uint64_t seed) {
+  torch::manual_seed(seed);
+}
 
 namespace {
 
-torch::Tensor GeneratorState(const at::Generator& generator) {
+torch::Tensor GeneratorState(at::Generator generator) {
   std::lock_guard<std::mutex> lock(generator.mutex());
   return generator.get_state();
 }

@@ -7,17 +7,17 @@
 #include <map>
 #include <string>
 
+#include <nlohmann/json.hpp>
 #include "absl/status/status.h"
 #include "athanor/checkpoint/training_state.h"
-#include <nlohmann/json.hpp>
 
 namespace athanor {
 
 struct TrainState {
-  int64_t step = 0;        // completed optimizer updates (skipped ones do not count)
-  int64_t micro_step = 0;  // micro-batches
-  int64_t epoch = 0;       // passes completed
-  int64_t samples = 0;     // of this rank
+  int64_t step = 0;             // completed optimizer updates (skipped ones do not count)
+  int64_t micro_step = 0;       // micro-batches
+  int64_t epoch = 0;            // passes completed
+  int64_t samples = 0;          // of this rank
   int64_t skipped_updates = 0;  // non-finite gradients
   bool stopped_early = false;   // patience is over
 
@@ -26,16 +26,18 @@ struct TrainState {
 };
 
 struct ElasticState {
-  int64_t restarts = 0;           // resumes that this state has gone through
+  int64_t restarts = 0;            // resumes that this state has gone through
   int64_t resumed_from_step = -1;  // in this process; -1: from scratch
 
   nlohmann::json ToJson() const { return {{"restarts", restarts}}; }
 };
 
-// Seeds the generators of this process (CPU and CUDA). Call it with the job's seed before the model is made: rank 0's weights count.
+// Seeds the generators of this process (CPU and CUDA). Call it with the job's seed before the model is made: rank 0's
+// weights count.
 void SeedGenerators(uint64_t seed);
 
-// The generators' states as tensors "rng.cpu", "rng.cuda" (of `device`), and back. DATA_LOSS for a state that does not fit.
+// The generators' states as tensors "rng.cpu", "rng.cuda" (of `device`), and back. DATA_LOSS for a state that does not
+// fit.
 void CaptureGenerators(const torch::Device& device, TensorMap* out);
 absl::Status RestoreGenerators(const torch::Device& device, const TensorMap& tensors);
 

@@ -14,14 +14,14 @@ ScoreTracker::ScoreTracker(const ScoreConfig& config, const std::vector<std::str
   if (split.empty() && !splits.empty()) {
     std::vector<std::string> sorted = splits;
     std::sort(sorted.begin(), sorted.end());
-    const auto val = std::find_if(sorted.begin(), sorted.end(), [](const std::string& name) {
-      return absl::StartsWithIgnoreCase(name, "val");
-    });
+    const auto val = std::find_if(sorted.begin(), sorted.end(),
+                                  [](const std::string& name) { return absl::StartsWithIgnoreCase(name, "val"); });
     split = val != sorted.end() ? *val : sorted.front();
   }
   if (!split.empty()) key_ = absl::StrCat(split, ".", config.name);
   const std::string name = absl::AsciiStrToLower(config.name);
-  const bool smaller = absl::StrContains(name, "loss") || absl::StrContains(name, "error") || absl::StrContains(name, "perplexity");
+  const bool smaller =
+      absl::StrContains(name, "loss") || absl::StrContains(name, "error") || absl::StrContains(name, "perplexity");
   minimized_ = config.direction == "min" || (config.direction != "max" && smaller);
 }
 

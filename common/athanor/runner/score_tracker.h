@@ -13,19 +13,20 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json.hpp>
 #include "absl/status/status.h"
 #include "athanor/config/runner_config.h"
-#include <nlohmann/json.hpp>
 
 namespace athanor {
 
 class ScoreTracker {
  public:
-  // `splits`: those that are evaluated; the score's split is the configured one, else the first (sorted) that begins with "val", else the
-  // first.
+  // `splits`: those that are evaluated; the score's split is the configured one, else the first (sorted) that begins
+  // with "val", else the first.
   ScoreTracker(const ScoreConfig& config, const std::vector<std::string>& splits);
 
-  // True when the score is finite and better than every one before (an equal one is not). A missing or non-finite score is never best.
+  // True when the score is finite and better than every one before (an equal one is not). A missing or non-finite score
+  // is never best.
   bool Observe(int64_t step, const std::map<std::string, double>& results);
 
   const std::string& key() const { return key_; }  // "val.loss"; empty when nothing is evaluated

@@ -20,7 +20,8 @@ absl::StatusOr<StepVerdict> StepAgreement::Vote(const StepVote& vote, int64_t ro
   int64_t interval = 1;
   // The first steps are slow and say little; a loss that went bad is watched closely.
   if (!every_step_ && values[1] == 0 && round > 2) {
-    interval = std::clamp<int64_t>(static_cast<int64_t>(kTargetSeconds * 1e6) / std::max<int64_t>(values[3], 1), 1, kMaxInterval);
+    interval = std::clamp<int64_t>(static_cast<int64_t>(kTargetSeconds * 1e6) / std::max<int64_t>(values[3], 1), 1,
+                                   kMaxInterval);
   }
   next_round_ = round + interval;
   return StepVerdict{values[0] != 0, values[1], values[2]};

@@ -62,7 +62,8 @@ absl::StatusOr<std::map<std::string, double>> StepMeters::Means(ProcessGroup* gr
     const int64_t signature = static_cast<int64_t>(std::hash<std::string>()(names));
     ASSIGN_OR_RETURN(const Agreement agreement, group->AllAgree({signature}));
     if (agreement.min[0] != agreement.max[0]) {
-      return absl::InvalidArgumentError("metrics: the ranks' forward passes gave different names; every call must give the same");
+      return absl::InvalidArgumentError(
+          "metrics: the ranks' forward passes gave different names; every call must give the same");
     }
     ASSIGN_OR_RETURN(sums, group->AllReduceSum(sums));
   }

@@ -31,8 +31,8 @@ class StepMeters {
   int64_t nonfinite_in_a_row() const { return in_a_row_; }
   int64_t nonfinite_total() const { return total_; }
 
-  // Weighted means over all ranks (own ones when `group` is null); forgets the sums. Collective: every rank has added the same names, else
-  // INVALID_ARGUMENT on all. A name without weight anywhere is NaN.
+  // Weighted means over all ranks (own ones when `group` is null); forgets the sums. Collective: every rank has added
+  // the same names, else INVALID_ARGUMENT on all. A name without weight anywhere is NaN.
   absl::StatusOr<std::map<std::string, double>> Means(ProcessGroup* group);
   // Forgets values and sums, keeps the names.
   void Reset();

@@ -22,8 +22,8 @@ void OnSignal(int number) {
 }  // namespace
 
 struct Supervisor::Handlers {
-  struct sigaction terminate {};
-  struct sigaction interrupt {};
+  struct sigaction terminate{};
+  struct sigaction interrupt{};
 };
 
 Supervisor::Supervisor(std::unique_ptr<Handlers> earlier) : earlier_(std::move(earlier)) {}
@@ -31,7 +31,7 @@ Supervisor::Supervisor(std::unique_ptr<Handlers> earlier) : earlier_(std::move(e
 absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Install() {
   if (installed.exchange(true)) return absl::FailedPreconditionError("supervisor: one is installed already");
   first_signal.store(0);
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = OnSignal;
   action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
@@ -49,7 +49,11 @@ Supervisor::~Supervisor() {
   installed.store(false);
 }
 
-bool Supervisor::StopRequested() const { return first_signal.load(std::memory_order_relaxed) != 0; }
-int Supervisor::signal() const { return first_signal.load(); }
+bool Supervisor::StopRequested() const {
+  return first_signal.load(std::memory_order_relaxed) != 0;
+}
+int Supervisor::signal() const {
+  return first_signal.load();
+}
 
 }  // namespace athanor

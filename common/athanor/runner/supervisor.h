@@ -1,4 +1,5 @@
-// Turns SIGTERM and SIGINT into a vote to stop at the next step boundary. A second signal ends the process at once (128 + number).
+// Turns SIGTERM and SIGINT into a vote to stop at the next step boundary. A second signal ends the process at once (128
+// + number).
 //
 //   ASSIGN_OR_RETURN(auto supervisor, Supervisor::Install());
 //   supervisor->StopRequested();   // any thread

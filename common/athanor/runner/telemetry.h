@@ -3,7 +3,8 @@
 //   Telemetry::Clock clock;  ...;  times.data = clock.Lap();     // seconds since the last lap
 //   telemetry.Add(times, samples);
 //
-// On a GPU these are the times of the host's calls, not of the kernels: nothing here waits for the device. Not thread-safe.
+// On a GPU these are the times of the host's calls, not of the kernels: nothing here waits for the device. Not
+// thread-safe.
 #pragma once
 
 #include <chrono>

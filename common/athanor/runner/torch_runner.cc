@@ -80,7 +80,8 @@ absl::StatusOr<bool> TorchRunner::Update(double divisor) {
     DropGradients();
   }));
   gradient_scale_.Update(skip);
-  if (!skip && scheduler_ != nullptr && scheduler_->interval() == SchedInterval::kStep) RETURN_IF_ERROR(scheduler_->Step());
+  if (!skip && scheduler_ != nullptr && scheduler_->interval() == SchedInterval::kStep)
+    RETURN_IF_ERROR(scheduler_->Step());
   return !skip;
 }
 
@@ -143,7 +144,8 @@ absl::StatusOr<std::map<std::string, double>> TorchRunner::EvaluateSplit(const s
     // A rank that failed must not leave the others waiting in the sum.
     ASSIGN_OR_RETURN(const Agreement agreement, options_.process_group->AllAgree({done.ok() ? 1 : 0}));
     if (agreement.min[0] == 0 && done.ok()) {
-      done = WithFailureKind(absl::AbortedError(absl::StrCat("evaluate '", split, "': another rank failed")), FailureKind::kUserCode);
+      done = WithFailureKind(absl::AbortedError(absl::StrCat("evaluate '", split, "': another rank failed")),
+                             FailureKind::kUserCode);
     }
   }
   RETURN_IF_ERROR(done);

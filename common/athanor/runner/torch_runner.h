@@ -1,4 +1,5 @@
-// Trains one module with data parallelism: forward, backward with accumulation, exchange, clipping, optimizer, schedule.
+// Trains one module with data parallelism: forward, backward with accumulation, exchange, clipping, optimizer,
+// schedule.
 //
 //   TorchRunnerOptions options;
 //   options.model = model;                                   // torch::nn::Module
@@ -7,11 +8,12 @@
 //   ASSIGN_OR_RETURN(auto runner, TorchRunner::Create(config, std::move(options)));
 //   ASSIGN_OR_RETURN(RunResult result, runner->Train());
 //
-// Exact: a run that stops after any update and is resumed from its checkpoint computes what the undisturbed run computes, bit for bit (same
-// number of ranks, deterministic kernels): model, optimizer, schedule, random states, order and position of the data are all restored.
+// Exact: a run that stops after any update and is resumed from its checkpoint computes what the undisturbed run
+// computes, bit for bit (same number of ranks, deterministic kernels): model, optimizer, schedule, random states, order
+// and position of the data are all restored.
 //
-// The gradient of an update is the mean over the samples of its window of `accum_steps` micro-batches on all ranks; the last window of a pass
-// holds what is left, and is divided by that.
+// The gradient of an update is the mean over the samples of its window of `accum_steps` micro-batches on all ranks; the
+// last window of a pass holds what is left, and is divided by that.
 //
 // Not thread-safe: one training thread. See base_runner.h for Train(), Evaluate() and Restore().
 #pragma once
@@ -37,8 +39,8 @@
 namespace athanor {
 
 struct TorchRunnerOptions : BaseRunnerOptions {
-  std::shared_ptr<torch::nn::Module> model;                   // moved to `device`; rank 0's initial weights count
-  std::map<std::string, std::shared_ptr<Dataset>> datasets;   // "train" is required
+  std::shared_ptr<torch::nn::Module> model;                  // moved to `device`; rank 0's initial weights count
+  std::map<std::string, std::shared_ptr<Dataset>> datasets;  // "train" is required
   ForwardFn forward;
   torch::Device device = torch::kCPU;
   bool find_unused_parameters = false;  // a forward pass may leave parameters out (differently from rank to rank)
@@ -46,8 +48,9 @@ struct TorchRunnerOptions : BaseRunnerOptions {
 
 class TorchRunner : public BaseRunner {
  public:
-  // Collective when there is a process group. INVALID_ARGUMENT (kind invalid) names what is missing or contradictory. Seeds this process's
-  // generators with seed + rank. With `config.seed` unset rank 0 draws one; it is kept in the checkpoints.
+  // Collective when there is a process group. INVALID_ARGUMENT (kind invalid) names what is missing or contradictory.
+  // Seeds this process's generators with seed + rank. With `config.seed` unset rank 0 draws one; it is kept in the
+  // checkpoints.
   static absl::StatusOr<std::unique_ptr<TorchRunner>> Create(RunnerConfig config, TorchRunnerOptions options);
   ~TorchRunner() override;
 

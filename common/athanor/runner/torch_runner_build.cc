@@ -31,8 +31,8 @@ absl::Status CheckOptions(const RunnerConfig& config, const TorchRunnerOptions& 
   if (config.optim.type.empty()) return absl::InvalidArgumentError("runner: optim.type is not set");
   const int world = options.process_group == nullptr ? 1 : options.process_group->world_size();
   if (world != options.topology.world_size()) {
-    return absl::InvalidArgumentError(absl::StrCat("runner: the topology has ", options.topology.world_size(),
-                                                   " ranks, the process group ", world));
+    return absl::InvalidArgumentError(
+        absl::StrCat("runner: the topology has ", options.topology.world_size(), " ranks, the process group ", world));
   }
   return absl::OkStatus();
 }
@@ -99,7 +99,8 @@ absl::StatusOr<std::vector<std::string>> TorchRunner::EvaluateSplits() const {
     if (datasets_.count(split) > 0) continue;
     std::string known;
     for (const auto& [name, dataset] : datasets_) absl::StrAppend(&known, known.empty() ? "" : ", ", name);
-    return Invalid(absl::InvalidArgumentError(absl::StrCat("evaluate.splits: no split '", split, "'; the splits are: ", known)));
+    return Invalid(
+        absl::InvalidArgumentError(absl::StrCat("evaluate.splits: no split '", split, "'; the splits are: ", known)));
   }
   if (!splits.empty()) return splits;
   for (const auto& [name, dataset] : datasets_) {
@@ -108,7 +109,8 @@ absl::StatusOr<std::vector<std::string>> TorchRunner::EvaluateSplits() const {
   return splits;
 }
 
-absl::StatusOr<std::unique_ptr<StatefulDataLoader>> TorchRunner::BuildLoader(const std::string& split, bool train) const {
+absl::StatusOr<std::unique_ptr<StatefulDataLoader>> TorchRunner::BuildLoader(const std::string& split,
+                                                                             bool train) const {
   const DataLoaderConfig config = config_.dataloader.For(split);
   LoaderOptions options;
   options.batch_size = config.batch_size;

@@ -34,15 +34,17 @@ absl::StatusOr<TrainingState> TorchRunner::CaptureState(bool model_only) {
     torch::NoGradGuard no_grad;
     for (const auto& [name, tensor] : model_tensors_) {
       const bool cast = model_only && config_.checkpoint.export_dtype.has_value() && tensor.is_floating_point();
-      state.replicated[name] = cast ? tensor.detach().to(ExportType(*config_.checkpoint.export_dtype)) : tensor.detach();
+      state.replicated[name] =
+          cast ? tensor.detach().to(ExportType(*config_.checkpoint.export_dtype)) : tensor.detach();
     }
     if (model_only) return;
     state.replicated.merge(optimizer_->StateTensors());
     if (average_ != nullptr) average_->Store(&state.replicated);
     CaptureGenerators(device_, &state.per_rank);
   }));
-  state.meta = {{"format", kStateFormat}, {"config", ToJson(config_)}, {"seed", seed_}, {"model_only", model_only},
-                {"train", state_.ToJson()}, {"elastic", elastic_.ToJson()}, {"score", score_->ToJson()}};
+  state.meta = {{"format", kStateFormat},   {"config", ToJson(config_)}, {"seed", seed_},
+                {"model_only", model_only}, {"train", state_.ToJson()},  {"elastic", elastic_.ToJson()},
+                {"score", score_->ToJson()}};
   if (!model_only) {
     state.meta["loader"] = loader_->StateDict();
     state.meta["optimizer"] = optimizer_->StateScalars();
@@ -65,8 +67,10 @@ absl::Status TorchRunner::LoadState(const RestoredState& restored, bool weights_
     return absl::DataLossError(absl::StrCat("checkpoint: its state is of another format than ", kStateFormat));
   }
   if (state.meta.value("model_only", false)) {
-    return WithFailureKind(absl::InvalidArgumentError("the checkpoint holds the model alone (checkpoint.last_save_model_only): "
-                                                      "take it as weights of a new job"), FailureKind::kInvalid);
+    return WithFailureKind(
+        absl::InvalidArgumentError("the checkpoint holds the model alone (checkpoint.last_save_model_only): "
+                                   "take it as weights of a new job"),
+        FailureKind::kInvalid);
   }
   if (average_ != nullptr && !excluded("ema")) RETURN_IF_ERROR(average_->Load(state.replicated));
   if (!excluded("optimizer")) {
@@ -81,12 +85,14 @@ absl::Status TorchRunner::LoadModel(const TensorMap& tensors) {
   for (const auto& [name, tensor] : model_tensors_) {
     const auto found = tensors.find(name);
     if (found == tensors.end()) {
-      return WithFailureKind(absl::InvalidArgumentError(absl::StrCat("the checkpoint has no tensor '", name, "': it is of another model")),
-                             FailureKind::kInvalid);
+      return WithFailureKind(
+          absl::InvalidArgumentError(absl::StrCat("the checkpoint has no tensor '", name, "': it is of another model")),
+          FailureKind::kInvalid);
     }
     if (found->second.sizes() != tensor.sizes()) {
-      return WithFailureKind(absl::InvalidArgumentError(absl::StrCat("tensor '", name, "' is ", c10::str(found->second.sizes()),
-                                                                     " in the checkpoint and ", c10::str(tensor.sizes()), " in the model")),
+      return WithFailureKind(absl::InvalidArgumentError(
+                                 absl::StrCat("tensor '", name, "' is ", c10::str(found->second.sizes()),
+                                              " in the checkpoint and ", c10::str(tensor.sizes()), " in the model")),
                              FailureKind::kInvalid);
     }
     RETURN_IF_ERROR(RunTorch("loading the model", [&, &target = tensor] { target.detach().copy_(found->second); }));
@@ -119,11 +125,13 @@ absl::Status TorchRunner::LoadProgress(const RestoredState& restored) {
   RETURN_IF_ERROR(gradient_scale_.FromJson(scale));
   ASSIGN_OR_RETURN(const nlohmann::json score, Part(meta, "score"));
   RETURN_IF_ERROR(score_->FromJson(score));
-  if (const auto elastic = meta.find("elastic"); elastic != meta.end()) elastic_.restarts = elastic->value("restarts", int64_t{0});
+  if (const auto elastic = meta.find("elastic"); elastic != meta.end())
+    elastic_.restarts = elastic->value("restarts", int64_t{0});
   if (excluded("rng")) return absl::OkStatus();
   if (restored.same_world) return RestoreGenerators(device_, restored.state.per_rank);
   // Another number of ranks: no rank's numbers go on where they were, but they must not start over either.
-  SeedGenerators(seed_ + static_cast<uint64_t>(options_.topology.rank()) + 0x9e3779b97f4a7c15ull * static_cast<uint64_t>(restored.step + 1));
+  SeedGenerators(seed_ + static_cast<uint64_t>(options_.topology.rank()) +
+                 0x9e3779b97f4a7c15ull * static_cast<uint64_t>(restored.step + 1));
   return absl::OkStatus();
 }
 

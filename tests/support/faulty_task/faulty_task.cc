@@ -1,0 +1,85 @@
+// The digits task with a fault of choice, for end-to-end tests. Options besides those of digits_mlp:
+//
+//   throw_at_step    throws "as asked by throw_at_step"         nan_from_step   the loss is NaN from this step on
+//   oom_at_step      asks for more memory than there is         hang_at_step    never comes back
+//   exit_code_at_step, exit_code (default 20)                   ends the process with this code
+//   rank             the rank that is faulty; -1 (default): all
+//   once_file        the fault happens only while this file does not exist, and makes it
+//
+// A step here is a forward pass in train mode of this process, from 1.
+#include <fcntl.h>
+#include <torch/torch.h>
+#include <unistd.h>
+
+#include <limits>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "worker/tasks/task.h"
+
+namespace {
+
+class FaultyTask : public athanor::Task {
+ public:
+  absl::Status Setup(const athanor::TaskContext& context) override {
+    nlohmann::json options = context.options;
+    throw_at_ = Take(options, "throw_at_step", 0);
+    nan_from_ = Take(options, "nan_from_step", 0);
+    oom_at_ = Take(options, "oom_at_step", 0);
+    hang_at_ = Take(options, "hang_at_step", 0);
+    exit_at_ = Take(options, "exit_code_at_step", 0);
+    exit_code_ = Take(options, "exit_code", 20);
+    const int64_t rank = Take(options, "rank", -1);
+    faulty_ = rank < 0 || rank == context.rank;
+    once_file_ = options.value("once_file", "");
+    options.erase("once_file");
+    absl::StatusOr<std::unique_ptr<athanor::Task>> digits = athanor::MakeTask("digits_mlp");
+    if (!digits.ok()) return digits.status();
+    digits_ = *std::move(digits);
+    athanor::TaskContext inner = context;
+    inner.options = options;
+    return digits_->Setup(inner);
+  }
+
+  std::shared_ptr<torch::nn::Module> Model() override { return digits_->Model(); }
+  std::map<std::string, std::shared_ptr<athanor::Dataset>> Datasets() override { return digits_->Datasets(); }
+
+  athanor::StepOutput Forward(const athanor::Batch& batch) override {
+    athanor::StepOutput output = digits_->Forward(batch);
+    if (!digits_->Model()->is_training() || !faulty_) return output;
+    ++step_;
+    if (step_ == throw_at_ && Armed()) throw std::runtime_error("as asked by throw_at_step");
+    if (step_ == oom_at_ && Armed()) output.loss = output.loss + torch::empty({int64_t{1} << 50}).sum();
+    if (step_ == exit_at_ && Armed()) _exit(static_cast<int>(exit_code_));
+    if (step_ == hang_at_ && Armed()) {
+      while (true) pause();
+    }
+    if (nan_from_ > 0 && step_ >= nan_from_ && Armed())
+      output.loss = output.loss * std::numeric_limits<float>::quiet_NaN();
+    return output;
+  }
+
+ private:
+  static int64_t Take(nlohmann::json& options, const char* name, int64_t fallback) {
+    const int64_t value = options.value(name, fallback);
+    options.erase(name);
+    return value;
+  }
+
+  bool Armed() {
+    if (once_file_.empty() || fired_) return true;
+    const int file = open(once_file_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+    if (file >= 0) close(file);
+    return fired_ = file >= 0;
+  }
+
+  std::unique_ptr<athanor::Task> digits_;
+  int64_t throw_at_ = 0, nan_from_ = 0, oom_at_ = 0, hang_at_ = 0, exit_at_ = 0, exit_code_ = 20, step_ = 0;
+  bool faulty_ = false, fired_ = false;
+  std::string once_file_;
+};
+
+}  // namespace
+
+ATHANOR_REGISTER_TASK("faulty", FaultyTask);

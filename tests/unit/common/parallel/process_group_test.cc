@@ -1,0 +1,146 @@
+#include "athanor/parallel/process_group.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include "athanor/parallel/host_memory_group.h"
+#include "athanor/parallel/topology.h"
+#include "athanor/tensor/torch_status.h"
+#include "gmock/gmock.h"
+#include "tests/unit/common/parallel/rank_threads.h"
+
+namespace athanor {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST(Topology, RefusesWhatCannotBe) {
+  EXPECT_TRUE(Topology::Create(4, 3, 1).ok());
+  EXPECT_THAT(std::string(Topology::Create(2, 2, 0).status().message()), HasSubstr("rank is 2, must be in 0 .. 1"));
+  EXPECT_FALSE(Topology::Create(0, 0, 0).ok());
+  EXPECT_FALSE(Topology::Create(2, 0, -1).ok());
+}
+
+class ProcessGroupTest : public ::testing::TestWithParam<std::tuple<int, bool>> {};
+
+TEST_P(ProcessGroupTest, Collectives) {
+  const auto [world, shared] = GetParam();
+  RunRanks(world, shared, [&, world = world, shared = shared](ProcessGroup* group) {
+    EXPECT_EQ(group->host_memory() != nullptr, shared && world > 1);
+    const int rank = group->rank();
+    for (int round = 0; round < 50; ++round) {
+      // Larger than a slot of the shared memory, and no multiple of it.
+      const int64_t count = round == 0 ? 700001 : 1 + round * 37;
+      torch::Tensor tensor = torch::full({count}, rank + 1.0f + round);
+      ASSERT_TRUE(group->AllReduceSum(tensor).ok());
+      const float sum = static_cast<float>(world * (world + 1) / 2 + world * round);
+      EXPECT_TRUE((tensor == sum).all().item<bool>());
+    }
+    for (int root = 0; root < world; ++root) {
+      torch::Tensor tensor = torch::full({300000}, rank, torch::kInt64);
+      ASSERT_TRUE(group->Broadcast(tensor, root).ok());
+      EXPECT_TRUE((tensor == root).all().item<bool>());
+    }
+    auto agreement = group->AllAgree({rank, -rank, 7});
+    ASSERT_TRUE(agreement.ok()) << agreement.status();
+    EXPECT_THAT(agreement->min, ElementsAre(0, -(world - 1), 7));
+    EXPECT_THAT(agreement->max, ElementsAre(world - 1, 0, 7));
+    auto sums = group->AllReduceSum(std::vector<double>{1.5, static_cast<double>(rank)});
+    ASSERT_TRUE(sums.ok());
+    EXPECT_THAT(*sums, ElementsAre(1.5 * world, world * (world - 1) / 2.0));
+    EXPECT_TRUE(group->Barrier(absl::Seconds(10)).ok());
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Worlds, ProcessGroupTest,
+                         ::testing::Combine(::testing::Values(1, 2, 3, 5), ::testing::Values(false, true)));
+
+TEST(ProcessGroup, SharedMemoryGivesGloosSum) {
+  torch::Tensor by_memory, by_gloo;
+  for (bool shared : {false, true}) {
+    RunRanks(2, shared, [&](ProcessGroup* group) {
+      torch::Tensor tensor = torch::rand({5000}, at::detail::createCPUGenerator(group->rank() + 1));
+      ASSERT_TRUE(group->AllReduceSum(tensor).ok());
+      if (group->rank() == 0) (shared ? by_memory : by_gloo) = tensor;
+    });
+  }
+  EXPECT_TRUE(torch::equal(by_memory, by_gloo));
+}
+
+TEST(ProcessGroup, RefusesBadRanksAndMissingStores) {
+  EXPECT_TRUE(absl::IsInvalidArgument(ProcessGroup::Create({.rank = 2, .world_size = 2}).status()));
+  EXPECT_FALSE(HostStore::Create({.host = "203.0.113.7"}).ok());
+  auto gone = ProcessGroup::Create({.rank = 1, .world_size = 2, .store_port = 1, .timeout = absl::Seconds(1)});
+  EXPECT_EQ(FailureKindOf(gone.status()), FailureKind::kPeerLost) << gone.status();
+}
+
+class PeerLossTest : public ::testing::TestWithParam<bool> {};
+
+TEST_P(PeerLossTest, AbortEndsWhatWaits) {
+  RunRanks(2, GetParam(), [&](ProcessGroup* group) {
+    if (group->rank() == 1) {
+      group->Abort();
+      EXPECT_FALSE(group->AllReduceSum(torch::ones({4})).ok());
+      return;
+    }
+    const absl::Status status = group->AllReduceSum(torch::ones({4}));
+    EXPECT_EQ(FailureKindOf(status), FailureKind::kPeerLost) << status;
+  });
+}
+
+TEST_P(PeerLossTest, TimeoutIsPeerLost) {
+  RunRanks(
+      2, GetParam(),
+      [&](ProcessGroup* group) {
+        if (group->rank() == 1) return;  // leaves without a word
+        const absl::Status status = group->Barrier(absl::Milliseconds(300));
+        EXPECT_EQ(FailureKindOf(status), FailureKind::kPeerLost) << status;
+      },
+      absl::Seconds(5));
+}
+
+// A rank in a process of its own, killed in the middle: the other one learns it long before its timeout.
+TEST_P(PeerLossTest, KilledPeerIsSeen) {
+  auto store = HostStore::Create({});
+  ASSERT_TRUE(store.ok());
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const auto join = [&](int rank) {
+    return ProcessGroup::Create({.rank = rank,
+                                 .world_size = 2,
+                                 .store_port = (*store)->port(),
+                                 .prefix = "kill/1",
+                                 .timeout = absl::Seconds(60),
+                                 .shared_memory = GetParam()});
+  };
+  const pid_t child = fork();
+  if (child == 0) {
+    auto group = join(1);
+    char byte = group.ok() && (*group)->Barrier(absl::Seconds(20)).ok() ? 'y' : 'n';
+    if (write(ready[1], &byte, 1) != 1) _exit(1);
+    while (true) pause();
+  }
+  auto group = join(0);
+  ASSERT_TRUE(group.ok()) << group.status();
+  ASSERT_TRUE((*group)->Barrier(absl::Seconds(20)).ok());
+  char byte = 0;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  ASSERT_EQ(byte, 'y');
+  std::thread killer([&] { kill(child, SIGKILL); });
+  const absl::Time start = absl::Now();
+  const absl::Status status = (*group)->AllReduceSum(torch::ones({1000}));
+  EXPECT_EQ(FailureKindOf(status), FailureKind::kPeerLost) << status;
+  EXPECT_LT(absl::Now() - start, absl::Seconds(10));
+  killer.join();
+  waitpid(child, nullptr, 0);
+  close(ready[0]);
+  close(ready[1]);
+}
+
+INSTANTIATE_TEST_SUITE_P(Transports, PeerLossTest, ::testing::Bool());
+
+}  // namespace
+}  // namespace athanor

@@ -1,0 +1,38 @@
+// Runs one function per rank, each on a thread with its own process group, over one store.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "athanor/parallel/process_group.h"
+#include "gtest/gtest.h"
+
+namespace athanor {
+
+inline void RunRanks(int world_size, bool shared_memory, const std::function<void(ProcessGroup*)>& body,
+                     absl::Duration timeout = absl::Seconds(20)) {
+  auto store = HostStore::Create({});
+  ASSERT_TRUE(store.ok()) << store.status();
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < world_size; ++rank) {
+    threads.emplace_back([&, rank] {
+      ProcessGroupOptions options;
+      options.rank = rank;
+      options.world_size = world_size;
+      options.store_port = (*store)->port();
+      options.prefix = "job/1";
+      options.timeout = timeout;
+      options.shared_memory = shared_memory;
+      if (rank == 0) options.hosted_store = store->get();
+      auto group = ProcessGroup::Create(options);
+      EXPECT_TRUE(group.ok()) << group.status();
+      if (group.ok()) body(group->get());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace athanor

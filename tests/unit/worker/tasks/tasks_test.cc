@@ -1,0 +1,193 @@
+// Every built-in task learns through TorchRunner, and refuses what it cannot use.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "athanor/config/config_loader.h"
+#include "athanor/runner/torch_runner.h"
+#include "worker/tasks/npy_file.h"
+#include "worker/tasks/task.h"
+#include "worker/tasks/task_options.h"
+
+namespace athanor {
+namespace {
+
+using nlohmann::json;
+using testing::AllOf;
+using testing::HasSubstr;
+
+const std::string kDigits = ATHANOR_SOURCE_DIR "/examples/data/digits/digits.csv";
+
+absl::Status SetUpTask(const std::string& name, const json& options) {
+  absl::StatusOr<std::unique_ptr<Task>> task = MakeTask(name);
+  return task.ok() ? (*task)->Setup({.options = options}) : task.status();
+}
+
+std::map<std::string, double> Train(const std::string& name, const json& options, const json& runner) {
+  RunnerConfig config;
+  EXPECT_EQ(ToStatus(CheckRunnerConfig(runner, &config)), absl::OkStatus());
+  SeedGenerators(7);
+  absl::StatusOr<std::unique_ptr<Task>> task = MakeTask(name);
+  EXPECT_EQ(task.status(), absl::OkStatus());
+  EXPECT_EQ((*task)->Setup({.options = options}), absl::OkStatus());
+  TorchRunnerOptions run;
+  run.model = (*task)->Model();
+  run.datasets = (*task)->Datasets();
+  run.forward = [&](const Batch& batch) { return (*task)->Forward(batch); };
+  auto runner_or = TorchRunner::Create(config, std::move(run));
+  EXPECT_EQ(runner_or.status(), absl::OkStatus());
+  if (!runner_or.ok()) return {};
+  absl::StatusOr<RunResult> result = (*runner_or)->Train();
+  EXPECT_EQ(result.status(), absl::OkStatus());
+  return result.ok() ? result->metrics : std::map<std::string, double>{};
+}
+
+class TasksTest : public testing::Test {
+ protected:
+  void SetUp() override { torch::set_num_threads(1); }
+};
+
+TEST_F(TasksTest, DigitsMlpReaches97Percent) {
+  const auto metrics = Train("digits_mlp", {{"data", kDigits}, {"dropout", 0.2}, {"noise", 0.2}},
+                             {{"seed", 7},
+                              {"steps", 2000},
+                              {"optim", {{"type", "adamw"}, {"lr", 0.001}, {"weight_decay", 0.05}}},
+                              {"sched", {{"type", "cosine"}}},
+                              {"dataloader", {{"batch_size", 64}}}});
+  EXPECT_GE(metrics.at("test.accuracy"), 0.97);
+}
+
+TEST_F(TasksTest, ImageResNetLearns) {
+  const auto metrics = Train("image_resnet", {{"data", kDigits}, {"scale", 16}, {"width", 8}},
+                             {{"seed", 7},
+                              {"epochs", 4},
+                              {"optim", {{"type", "adamw"}, {"lr", 0.005}}},
+                              {"dataloader", {{"batch_size", 32}}}});
+  EXPECT_GE(metrics.at("test.accuracy"), 0.9);
+}
+
+TEST_F(TasksTest, CharGptBeatsLetterFrequencies) {
+  const auto metrics = Train("char_gpt",
+                             {{"data", ATHANOR_SOURCE_DIR "/examples/data/text/pride_and_prejudice.txt"},
+                              {"n_layer", 1},
+                              {"n_head", 2},
+                              {"n_embd", 32},
+                              {"block_size", 32},
+                              {"val_share", 0.02}},
+                             {{"seed", 7},
+                              {"steps", 150},
+                              {"optim", {{"type", "adamw"}, {"lr", 0.01}}},
+                              {"dataloader", {{"batch_size", 32}}}});
+  EXPECT_LT(metrics.at("val.loss"), 2.8);  // letter frequencies alone: 3.06
+  EXPECT_NEAR(metrics.at("val.bits_per_char"), metrics.at("val.loss") / std::log(2.0), 1e-4);
+}
+
+TEST_F(TasksTest, NamesAreUniqueAndUnknownOnesAreAnswered) {
+  EXPECT_THAT(TaskNames(), testing::IsSupersetOf({"char_gpt", "digits_mlp", "image_resnet", "torchscript"}));
+  EXPECT_FALSE(RegisterTask("digits_mlp", [] { return nullptr; }));
+  EXPECT_THAT(RefusedTaskNames(), testing::Contains("digits_mlp"));
+  const absl::Status status = MakeTask("digit_mlp").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("did you mean \"digits_mlp\""), HasSubstr("char_gpt")));
+}
+
+TEST_F(TasksTest, OptionsAreRefusedByName) {
+  const struct {
+    std::string task;
+    json options;
+    std::string message;
+  } kCases[] = {
+      {"digits_mlp", json::object(), "task.options.data: missing; digits_mlp needs it"},
+      {"digits_mlp", {{"data", kDigits}, {"dropout", 2}}, "task.options.dropout: found 2"},
+      {"digits_mlp", {{"data", kDigits}, {"hiden", 3}}, "task.options.hiden: unknown key, did you mean \"hidden\""},
+      {"digits_mlp", {{"data", kDigits}, {"hidden", "big"}}, "task.options.hidden: found \"big\""},
+      {"digits_mlp", {{"data", "x.txt"}}, "allowed: a .csv or .npy file"},
+      {"digits_mlp", {{"data", kDigits}, {"inputs", 63}}, "holds 64 numbers a sample"},
+      {"image_resnet", {{"data", kDigits}, {"image", {8, 8}}}, "[channels, height, width]"},
+      {"image_resnet", {{"data", kDigits}, {"width", 12}}, "a multiple of 8"},
+      {"char_gpt", {{"data", "t.txt"}, {"n_head", 3}}, "a multiple of n_head"},
+      {"torchscript", {{"data", kDigits}, {"module", "m.pt"}}, "task.options.classes: missing"},
+      {"torchscript", {{"data", kDigits}, {"module", kDigits}, {"classes", 10}}, "is not a TorchScript file"},
+  };
+  for (const auto& wrong : kCases) {
+    const absl::Status status = SetUpTask(wrong.task, wrong.options);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << wrong.message << ": " << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(wrong.message));
+  }
+  EXPECT_TRUE(
+      absl::IsNotFound(SetUpTask("torchscript", {{"data", kDigits}, {"module", "/nowhere/m.pt"}, {"classes", 10}})));
+  EXPECT_TRUE(absl::IsDataLoss(SetUpTask("digits_mlp", {{"data", kDigits}, {"classes", 9}})));
+}
+
+// What Python wrote: arrays of numpy and a scripted module.
+class PythonFilesTest : public TasksTest {
+ protected:
+  void SetUp() override {
+    TasksTest::SetUp();
+    folder_ = std::filesystem::temp_directory_path() / ("athanor-tasks-" + std::to_string(getpid()));
+    std::filesystem::create_directories(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  bool Python(const std::string& arguments) {
+    return std::system((std::string(PYTHON) + " " + arguments + " > /dev/null").c_str()) == 0;
+  }
+  std::string Path(const std::string& name) const { return (folder_ / name).string(); }
+
+  std::filesystem::path folder_;
+};
+
+TEST_F(PythonFilesTest, TorchScriptModuleTrains) {
+  ASSERT_TRUE(Python(ATHANOR_SOURCE_DIR "/examples/torchscript/export.py " + Path("m.pt")));
+  const json options = {
+      {"module", Path("m.pt")}, {"data", kDigits}, {"sample_shape", {1, 8, 8}}, {"scale", 16}, {"classes", 10}};
+  const auto metrics = Train("torchscript", options,
+                             {{"seed", 7},
+                              {"epochs", 4},
+                              {"optim", {{"type", "adamw"}, {"lr", 0.002}}},
+                              {"dataloader", {{"batch_size", 32}}}});
+  EXPECT_GE(metrics.at("test.accuracy"), 0.93);
+
+  auto task = *MakeTask("torchscript");
+  ASSERT_EQ(task->Setup({.options = options}), absl::OkStatus());
+  EXPECT_TRUE(task->Model()->named_parameters().contains("features.0.weight")) << "the names are those of Python";
+  task->Model()->eval();
+  const Batch batch = *task->Datasets()["train"]->Get({0, 1});
+  EXPECT_TRUE(task->Forward(batch).loss.equal(task->Forward(batch).loss)) << "dropout is off in eval mode";
+
+  json wrong = options;
+  wrong["sample_shape"] = {64};
+  EXPECT_THAT(std::string(SetUpTask("torchscript", wrong).message()),
+              HasSubstr("fails on one sample of shape [1, 64]"));
+  wrong = options;
+  wrong["classes"] = 11;
+  EXPECT_THAT(std::string(SetUpTask("torchscript", wrong).message()), HasSubstr("needed: [1, 11]"));
+}
+
+TEST_F(PythonFilesTest, NumpyArrays) {
+  std::ofstream(folder_ / "save.py")
+      << "import numpy as np, sys\nd = sys.argv[1]\n"
+         "x = np.arange(24).reshape(6, 4)\n"
+         "for t in ['f4', 'f8', 'i8', 'u1']: np.save(f'{d}/x_{t}.npy', x.astype(t))\n"
+         "np.save(f'{d}/f.npy', np.asfortranarray(x))\nnp.save(f'{d}/y.npy', np.arange(6) % 2)\n";
+  ASSERT_TRUE(Python(Path("save.py") + " " + folder_.string()));
+  for (const char* type : {"f4", "f8", "i8", "u1"}) {
+    absl::StatusOr<torch::Tensor> read = ReadNpy(Path("x_" + std::string(type) + ".npy"));
+    ASSERT_EQ(read.status(), absl::OkStatus());
+    EXPECT_TRUE(read->to(torch::kInt64).equal(torch::arange(24).reshape({6, 4}))) << type;
+  }
+  EXPECT_THAT(std::string(ReadNpy(Path("f.npy")).status().message()), HasSubstr("Fortran order"));
+  std::filesystem::resize_file(folder_ / "x_f4.npy", 200);
+  EXPECT_TRUE(absl::IsDataLoss(ReadNpy(Path("x_f4.npy")).status()));
+  EXPECT_TRUE(absl::IsNotFound(ReadNpy(Path("none.npy")).status()));
+  EXPECT_EQ(SetUpTask("digits_mlp",
+                      {{"data", Path("x_f8.npy")}, {"target_file", Path("y.npy")}, {"inputs", 4}, {"classes", 2}}),
+            absl::OkStatus());
+}
+
+}  // namespace
+}  // namespace athanor

@@ -1,0 +1,220 @@
+#include "worker/agent/trainer_service.h"
+
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+
+#include "athanor/v1/trainer_service.grpc.pb.h"
+#include "common/service/channel.h"
+
+namespace athanor::agent {
+namespace {
+
+constexpr size_t kSocketPathLimit = 100;
+
+class ControlReactor;
+
+class DoorImpl : public TrainerDoor, public v1::TrainerService::CallbackService {
+ public:
+  explicit DoorImpl(Handlers handlers) : handlers_(std::move(handlers)) {}
+  ~DoorImpl() override { Close(); }
+
+  absl::Status Listen(const std::string& directory) {
+    socket_path_ = directory + "/agent.sock";
+    if (socket_path_.size() > kSocketPathLimit) {
+      const char* runtime = std::getenv("XDG_RUNTIME_DIR");
+      std::string pattern = std::string(runtime != nullptr && *runtime != '\0' ? runtime : "/tmp") + "/athanor-XXXXXX";
+      if (mkdtemp(pattern.data()) == nullptr) return absl::ResourceExhaustedError("cannot create a folder for the socket: " + pattern);
+      own_directory_ = pattern;
+      socket_path_ = own_directory_ + "/agent.sock";
+    }
+    unlink(socket_path_.c_str());
+    grpc::ServerBuilder builder;
+    ConfigureServer(builder);
+    builder.AddListeningPort("unix:" + socket_path_, grpc::InsecureServerCredentials());
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr) return absl::UnavailableError("cannot listen on " + socket_path_);
+    return absl::OkStatus();
+  }
+
+  const std::string& socket_path() const override { return socket_path_; }
+  void Answer(uint64_t token, const v1::RankCallReply& reply) override;
+  void Direct(const RankKey& key, const v1::ControlDirective& directive) override;
+  void Forget(const RankKey& key) override;
+  void Close() override;
+
+  grpc::ServerUnaryReactor* Call(grpc::CallbackServerContext* context, const v1::TrainerCall* request, v1::RankCallReply* response) override;
+  grpc::ServerUnaryReactor* Report(grpc::CallbackServerContext* context, const v1::TrainerReport* request, v1::TrainerReportReply* response) override;
+  grpc::ServerWriteReactor<v1::ControlDirective>* Control(grpc::CallbackServerContext* context, const v1::ControlRequest* request) override;
+
+ private:
+  friend class ControlReactor;
+  friend class CallReactor;
+  const Handlers handlers_;
+  std::string socket_path_, own_directory_;
+  std::unique_ptr<grpc::Server> server_;
+  std::mutex mutex_;
+  uint64_t next_token_ = 1;
+  std::unordered_map<uint64_t, class CallReactor*> waiting_;
+  std::map<RankKey, ControlReactor*> controls_;
+  std::map<RankKey, v1::ControlDirective> kept_;
+};
+
+// One held call. Finished by the loop's answer or when the rank goes away.
+class CallReactor : public grpc::ServerUnaryReactor {
+ public:
+  CallReactor(DoorImpl* door, uint64_t token, uint64_t own_number, v1::RankCallReply* response)
+      : door_(door), token_(token), own_number_(own_number), response_(response) {}
+  void Answer(const v1::RankCallReply& reply) {
+    *response_ = reply;
+    response_->set_call(own_number_);
+    Finish(grpc::Status::OK);
+  }
+  void OnCancel() override {
+    bool mine = false;
+    {
+      std::lock_guard lock(door_->mutex_);
+      mine = door_->waiting_.erase(token_) > 0;
+    }
+    if (!mine) return;  // being answered
+    door_->handlers_.on_call_gone(token_);
+    Finish(grpc::Status::CANCELLED);
+  }
+  void OnDone() override { delete this; }
+
+ private:
+  DoorImpl* const door_;
+  const uint64_t token_, own_number_;
+  v1::RankCallReply* const response_;
+};
+
+// One rank's Control stream. All members under the door's mutex.
+class ControlReactor : public grpc::ServerWriteReactor<v1::ControlDirective> {
+ public:
+  ControlReactor(DoorImpl* door, RankKey key) : door_(door), key_(std::move(key)) {}
+  void WriteLocked(const v1::ControlDirective& directive) {
+    if (finished_) return;
+    next_ = directive;
+    pending_ = true;
+    if (!writing_) StartLocked();
+  }
+  void EndLocked() {
+    if (finished_) return;
+    finished_ = true;
+    Finish(grpc::Status::OK);
+  }
+  void OnWriteDone(bool ok) override {
+    std::lock_guard lock(door_->mutex_);
+    writing_ = false;
+    if (!ok) return EndLocked();
+    if (pending_ && !finished_) StartLocked();
+  }
+  void OnCancel() override {
+    std::lock_guard lock(door_->mutex_);
+    EndLocked();
+  }
+  void OnDone() override {
+    {
+      std::lock_guard lock(door_->mutex_);
+      auto it = door_->controls_.find(key_);
+      if (it != door_->controls_.end() && it->second == this) door_->controls_.erase(it);
+    }
+    delete this;
+  }
+
+ private:
+  void StartLocked() {
+    current_ = next_;
+    pending_ = false;
+    writing_ = true;
+    StartWrite(&current_);
+  }
+  DoorImpl* const door_;
+  const RankKey key_;
+  v1::ControlDirective current_, next_;
+  bool writing_ = false, pending_ = false, finished_ = false;
+};
+
+grpc::ServerUnaryReactor* DoorImpl::Call(grpc::CallbackServerContext*, const v1::TrainerCall* request, v1::RankCallReply* response) {
+  CallReactor* reactor = nullptr;
+  uint64_t token = 0;
+  {
+    std::lock_guard lock(mutex_);
+    token = next_token_++;
+    reactor = new CallReactor(this, token, request->call().call(), response);
+    waiting_[token] = reactor;
+  }
+  handlers_.on_call(token, request->call());
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* DoorImpl::Report(grpc::CallbackServerContext* context, const v1::TrainerReport* request, v1::TrainerReportReply*) {
+  handlers_.on_report(*request);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::ControlDirective>* DoorImpl::Control(grpc::CallbackServerContext*, const v1::ControlRequest* request) {
+  const RankKey key = KeyOf(request->id());
+  auto* reactor = new ControlReactor(this, key);
+  std::lock_guard lock(mutex_);
+  if (auto older = controls_.find(key); older != controls_.end()) older->second->EndLocked();
+  controls_[key] = reactor;
+  if (auto kept = kept_.find(key); kept != kept_.end()) reactor->WriteLocked(kept->second);
+  return reactor;
+}
+
+void DoorImpl::Answer(uint64_t token, const v1::RankCallReply& reply) {
+  CallReactor* reactor = nullptr;
+  {
+    std::lock_guard lock(mutex_);
+    auto it = waiting_.find(token);
+    if (it == waiting_.end()) return;
+    reactor = it->second;
+    waiting_.erase(it);
+  }
+  reactor->Answer(reply);
+}
+
+void DoorImpl::Direct(const RankKey& key, const v1::ControlDirective& directive) {
+  std::lock_guard lock(mutex_);
+  kept_[key] = directive;
+  if (auto it = controls_.find(key); it != controls_.end()) it->second->WriteLocked(directive);
+}
+
+void DoorImpl::Forget(const RankKey& key) {
+  std::lock_guard lock(mutex_);
+  kept_.erase(key);
+  if (auto it = controls_.find(key); it != controls_.end()) it->second->EndLocked();
+}
+
+void DoorImpl::Close() {
+  if (server_ == nullptr) return;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& [key, control] : controls_) control->EndLocked();
+    for (auto& [token, call] : waiting_) call->Finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the agent is stopping"));
+    waiting_.clear();
+  }
+  server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+  server_.reset();
+  unlink(socket_path_.c_str());
+  if (!own_directory_.empty()) rmdir(own_directory_.c_str());
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TrainerDoor>> TrainerDoor::Open(const std::string& directory, Handlers handlers) {
+  auto door = std::make_unique<DoorImpl>(std::move(handlers));
+  if (absl::Status status = door->Listen(directory); !status.ok()) return status;
+  return door;
+}
+
+}  // namespace athanor::agent

@@ -1,0 +1,33 @@
+// The ranks' door: TrainerService on a Unix socket that only this user can open. gRPC threads only post to the loop; the loop answers
+// through Answer() and Direct(), which are thread-safe.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "athanor/v1/trainer_service.pb.h"
+#include "worker/agent/rank_key.h"
+
+namespace athanor::agent {
+
+class TrainerDoor {
+ public:
+  struct Handlers {  // called on gRPC threads
+    std::function<void(uint64_t token, const v1::RankCall& call)> on_call;
+    std::function<void(uint64_t token)> on_call_gone;
+    std::function<void(const v1::TrainerReport& report)> on_report;
+  };
+  // Listens in `directory`, or in a fresh short one where the path would be too long for a socket.
+  static absl::StatusOr<std::unique_ptr<TrainerDoor>> Open(const std::string& directory, Handlers handlers);
+  virtual ~TrainerDoor() = default;
+  virtual const std::string& socket_path() const = 0;
+  virtual void Answer(uint64_t token, const v1::RankCallReply& reply) = 0;
+  // Kept until the rank opens its Control stream.
+  virtual void Direct(const RankKey& key, const v1::ControlDirective& directive) = 0;
+  virtual void Forget(const RankKey& key) = 0;
+  virtual void Close() = 0;
+};
+
+}  // namespace athanor::agent

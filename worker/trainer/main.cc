@@ -1,0 +1,32 @@
+// athanor-trainer: one rank of one generation of one job. Started by athanor-agent; common/service/exit_codes.h is the
+// contract.
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+
+#include "athanor/base/version.h"
+#include "worker/trainer/exit.h"
+#include "worker/trainer/log_line.h"
+#include "worker/trainer/train_job.h"
+#include "worker/trainer/trainer_env.h"
+
+int main(int argc, char** argv) {
+  using athanor::EndProcess;
+  if (argc > 1) {
+    const bool version = std::strcmp(argv[1], "--version") == 0;
+    (version ? std::cout : std::cerr) << (version
+                                              ? athanor::Version()
+                                              : "athanor-trainer is started by athanor-agent; it takes no arguments")
+                                      << "\n";
+    return version ? 0 : athanor::kExitInvalid;
+  }
+  const char* failure_file = std::getenv(athanor::kEnvFailureFile);
+  athanor::SetUpExit(failure_file == nullptr ? "" : failure_file);
+  const auto env = athanor::ReadTrainerEnv([](const char* name) -> const char* { return std::getenv(name); });
+  if (!env.ok()) EndProcess(athanor::kExitInvalid, std::string(env.status().message()));
+  athanor::SetLogIdentity(env->job, env->generation, env->rank);
+  const auto spec = athanor::ReadTrainerSpec(env->spec_file);
+  if (!spec.ok()) EndProcess(athanor::kExitInvalid, std::string(spec.status().message()));
+  const athanor::RankEnd end = athanor::TrainJob(*env, *spec);
+  EndProcess(end.code, end.detail);
+}
