@@ -30,7 +30,7 @@ class StoreCommitter : public CheckpointCommitter {
   absl::StatusOr<std::vector<ShardInfo>> CommitShard(int64_t step, const ShardInfo& shard) override {
     std::vector<ShardInfo> all;
     const absl::Status status = RunTorch("vote", [&] {
-      store_->set(Key(step, shard.rank), absl::StrCat(shard.file, " ", shard.bytes, " ", shard.crc32c));
+      store_->set(Key(step, shard.rank), Bytes(absl::StrCat(shard.file, " ", shard.bytes, " ", shard.crc32c)));
       for (int rank = 0; shard.rank == 0 && rank < world_size_; ++rank) {
         ShardInfo info;
         info.rank = rank;
@@ -49,6 +49,7 @@ class StoreCommitter : public CheckpointCommitter {
   bool OwnsRetention() const override { return true; }
 
  private:
+  static std::vector<uint8_t> Bytes(const std::string& text) { return {text.begin(), text.end()}; }
   static std::string Key(int64_t step, int rank) { return absl::StrCat("vote/", step, "/", rank); }
   int world_size_;
   c10::intrusive_ptr<c10d::TCPStore> store_;

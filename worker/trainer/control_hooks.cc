@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -60,7 +61,7 @@ void ControlHooks::OnProgress(const ProgressReport& progress) {
     std::lock_guard lock(mutex_);
     stepped = progress.step > latest_.step;
     // The runner refreshes the loss at its read-outs only.
-    read_out = stepped && progress.loss != latest_.loss && progress.phase == RunnerPhase::kTraining;
+    read_out = progress.loss != latest_.loss && !std::isnan(progress.loss);
     evaluated = latest_.phase == RunnerPhase::kEvaluating && progress.phase != RunnerPhase::kEvaluating;
     changed_ = true;
     if (progress.phase != latest_.phase) {

@@ -69,8 +69,7 @@ class RankRun {
     if (env_.device == "cuda") {
       if (!torch::cuda::is_available())
         return absl::InvalidArgumentError("the job wants CUDA; this machine or this build has none");
-      const int index = env_.slots.empty() ? env_.local_rank : env_.slots.front();
-      device_ = torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(index));
+      device_ = torch::Device(torch::kCUDA, 0);  // the agent shows a rank its own devices only
     }
     ASSIGN_OR_RETURN(supervisor_, Supervisor::Install());
     return absl::OkStatus();

@@ -34,7 +34,7 @@ class Failpoints {
   Failpoints() {
     const char* text = std::getenv("ATHANOR_FAILPOINT");
     if (text == nullptr || !Equals("ATHANOR_FAILPOINT_RANK", "RANK") || !Equals("ATHANOR_FAILPOINT_GENERATION", "ATHANOR_GENERATION")) return;
-    for (const std::string one : absl::StrSplit(text, ',')) {
+    for (const std::string& one : std::vector<std::string>(absl::StrSplit(text, ','))) {
       const size_t equals = one.find('=');
       if (equals == std::string::npos) continue;
       const std::vector<std::string> action = absl::StrSplit(one.substr(equals + 1), '@');

@@ -56,7 +56,7 @@ TEST_F(TasksTest, DigitsMlpReaches97Percent) {
                              {{"seed", 7},
                               {"steps", 2000},
                               {"optim", {{"type", "adamw"}, {"lr", 0.001}, {"weight_decay", 0.05}}},
-                              {"sched", {{"type", "cosine"}}},
+                              {"sched", {{"type", "cosine"}, {"scaling", "numerical"}, {"cooldown_steps", 0}}},
                               {"dataloader", {{"batch_size", 64}}}});
   EXPECT_GE(metrics.at("test.accuracy"), 0.97);
 }

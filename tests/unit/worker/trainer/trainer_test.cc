@@ -49,7 +49,8 @@ class TrainerTest : public testing::Test {
                {"optim", {{"type", "adamw"}, {"lr", 0.01}}},
                {"dataloader", {{"batch_size", 32}}},
                {"comm", {{"train_timeout_seconds", 20}}},
-               {"checkpoint", {{"interval", 20}, {"keep_latest_k", 2}}}};
+               {"checkpoint", {{"interval", 20}, {"keep_latest_k", 2}, {"async_enabled", false}}},
+               {"evaluate", {{"interval", 1000000}}}};
   }
   void TearDown() override {
     for (pid_t pid : running_) {
@@ -213,6 +214,7 @@ TEST_F(TrainerTest, TheNextGenerationContinuesWhereTheLastOneWasKilled) {
 
 TEST_F(TrainerTest, ARankWhosePeerDiesSaysPeerLost) {
   runner_["steps"] = 1000000;
+  runner_["checkpoint"]["interval"] = 1000000;
   StartAgent(2);
   const pid_t first = StartRank(0), second = StartRank(1);
   ASSERT_TRUE(agent_->WaitUntil([](FakeAgent& agent) { return agent.progress[0].step() >= 20; }));

@@ -1,0 +1,326 @@
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <iostream>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "athanor/base/status_macros.h"
+#include "client/commands/command.h"
+#include "client/job_file.h"
+#include "client/progress.h"
+
+namespace athanor {
+namespace {
+
+struct JobArguments {
+  std::string file, job, request_key, name, reason;
+  std::vector<std::string> sets, labels, states;
+  bool dry_run = false, watch = false, wait = false, follow = false;
+  int32_t rank = -1, generation = 0, limit = 100;
+  int64_t tail = 0;
+};
+
+std::atomic<bool> interrupted{false};
+
+void OnInterrupt(int) { interrupted = true; }
+
+absl::Status AddLabels(const std::vector<std::string>& pairs, google::protobuf::Map<std::string, std::string>& labels) {
+  for (const std::string& pair : pairs) {
+    const size_t equals = pair.find('=');
+    if (equals == std::string::npos || equals == 0) return absl::InvalidArgumentError(absl::StrCat("--label ", pair, ": expected name=value"));
+    labels[pair.substr(0, equals)] = pair.substr(equals + 1);
+  }
+  return absl::OkStatus();
+}
+
+int ResultOf(v1::JobState state) { return state == v1::SUCCEEDED ? kOk : state == v1::CANCELLED ? kJobCancelled : kJobFailed; }
+
+// Follows a job to its end; the exit code is the job's result. Ctrl-C detaches.
+absl::Status WatchJob(CommandContext& context, const std::string& job) {
+  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  struct sigaction action = {};
+  action.sa_handler = OnInterrupt;
+  sigaction(SIGINT, &action, nullptr);
+  ProgressDisplay display(Terminal::Detect(context.no_color));
+  v1::Job last;
+  const absl::Status status = client->Watch(job, 0, [&](const v1::WatchJobResponse& update) {
+    if (update.has_job()) last = update.job();
+    if (!context.quiet) display.Update(update);
+    return !interrupted;
+  });
+  display.Close();
+  RETURN_IF_ERROR(status);
+  if (interrupted) {
+    context.Say(absl::StrCat("detached; ", last.id(), " goes on. See it again with: athanor job watch ", last.id()));
+    context.exit_code = kDetached;
+    return absl::OkStatus();
+  }
+  if (context.format() != OutputFormat::kTable) RETURN_IF_ERROR(PrintMessage(last, context.format()));
+  context.exit_code = ResultOf(last.state());
+  context.Say(absl::StrCat(last.id(), " ", absl::AsciiStrToLower(StateName(last.state())), ": ", Harmless(last.reason())));
+  return absl::OkStatus();
+}
+
+absl::Status Submit(CommandContext& context, const JobArguments& arguments) {
+  v1::SubmitJobRequest request;
+  ASSIGN_OR_RETURN(*request.mutable_spec(), LoadJobFile(arguments.file, arguments.sets));
+  if (!arguments.name.empty()) request.mutable_spec()->set_name(arguments.name);
+  RETURN_IF_ERROR(AddLabels(arguments.labels, *request.mutable_spec()->mutable_labels()));
+  request.set_dry_run(arguments.dry_run);
+  request.set_request_key(arguments.request_key.empty() ? CoordinatorClient::NewRequestKey() : arguments.request_key);
+  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  v1::SubmitJobResponse response;
+  RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::SubmitJob, request, &response));
+  if (arguments.watch && !arguments.dry_run) {
+    context.Say(absl::StrCat(response.created() ? "submitted " : "exists already: ", response.job()));
+    return WatchJob(context, response.job());
+  }
+  if (context.format() != OutputFormat::kTable) return PrintMessage(response, context.format());
+  if (!arguments.dry_run) {
+    std::cout << response.job() << "\n";
+    return absl::OkStatus();
+  }
+  std::cout << "valid; " << response.placement() << "\n";
+  for (const v1::RankPlacement& rank : response.ranks()) std::cout << "  rank " << rank.rank() << " on " << rank.worker() << ", slots " << absl::StrJoin(rank.slots(), ",") << "\n";
+  return absl::OkStatus();
+}
+
+absl::Status List(CommandContext& context, const JobArguments& arguments) {
+  v1::ListJobsRequest request;
+  for (const std::string& name : arguments.states) {
+    v1::JobState state;
+    if (!v1::JobState_Parse(absl::AsciiStrToUpper(name), &state)) {
+      return absl::InvalidArgumentError(absl::StrCat("--state ", name, ": allowed: queued, running, backing_off, suspending, suspended, cancelling, succeeded, failed, cancelled"));
+    }
+    request.add_states(state);
+  }
+  RETURN_IF_ERROR(AddLabels(arguments.labels, *request.mutable_labels()));
+  request.set_name(arguments.name);
+  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  v1::ListJobsResponse all;
+  while (all.jobs_size() < arguments.limit) {
+    request.set_page_size(std::min(1000, arguments.limit - all.jobs_size()));
+    v1::ListJobsResponse page;
+    RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::ListJobs, request, &page));
+    all.mutable_jobs()->MergeFrom(page.jobs());
+    all.set_next_page_token(page.next_page_token());
+    if (page.next_page_token().empty()) break;
+    request.set_page_token(page.next_page_token());
+  }
+  if (context.format() != OutputFormat::kTable) return PrintMessage(all, context.format());
+  std::vector<std::vector<std::string>> rows = {{"ID", "STATE", "STEP", "LOSS", "GEN", "RESTARTS", "PRIORITY", "AGE", "REASON"}};
+  for (const v1::Job& job : all.jobs()) {
+    const v1::JobProgress& progress = job.progress();
+    rows.push_back({job.id(), StateName(job.state()), absl::StrCat(progress.step(), progress.total_steps() > 0 ? absl::StrCat("/", progress.total_steps()) : ""),
+                    absl::StrCat(progress.loss()), absl::StrCat(job.generation()), absl::StrCat(progress.restarts()), absl::StrCat(job.spec().priority()),
+                    FormatAge(job.created_at(), absl::Now()), Harmless(job.reason()).substr(0, 60)});
+  }
+  std::cout << FormatTable(rows);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::Job> FetchJob(CommandContext& context, const std::string& name) {
+  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  v1::GetJobRequest request;
+  request.set_job(name);
+  v1::Job job;
+  RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::GetJob, request, &job));
+  return job;
+}
+
+absl::Status Get(CommandContext& context, const JobArguments& arguments) {
+  ASSIGN_OR_RETURN(const v1::Job job, FetchJob(context, arguments.job));
+  if (context.format() != OutputFormat::kTable) return PrintMessage(job, context.format());
+  std::vector<std::vector<std::string>> rows = {{"id", job.id()}, {"state", StateName(job.state())}, {"reason", Harmless(job.reason())}, {"progress", ProgressLine(job, 200)},
+                                               {"created", FormatTime(job.created_at())}, {"started", FormatTime(job.started_at())}, {"ended", FormatTime(job.ended_at())},
+                                               {"resumed from", job.progress().resume_source()}, {"checkpoints", job.job_dir()}};
+  for (const auto& [name, value] : std::map<std::string, double>(job.progress().metrics().begin(), job.progress().metrics().end())) rows.push_back({name, absl::StrCat(value)});
+  const v1::Goodput& split = job.goodput();
+  rows.push_back({"goodput", absl::StrCat("productive ", FormatSeconds(split.productive_seconds()), ", recomputed ", FormatSeconds(split.recomputed_seconds()), ", checkpoint ",
+                                          FormatSeconds(split.checkpoint_seconds()), ", recovery ", FormatSeconds(split.recovery_seconds()), ", queue ",
+                                          FormatSeconds(split.queue_seconds()), ", suspended ", FormatSeconds(split.suspended_seconds()))});
+  std::cout << FormatTable(rows);
+  return absl::OkStatus();
+}
+
+// After a verb with --wait: until the job is where the verb takes it.
+absl::Status WaitForState(CommandContext& context, const std::string& job, std::initializer_list<v1::JobState> states) {
+  if (!context.timeout_given) context.timeout = absl::Minutes(2);
+  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  const absl::Time deadline = absl::Now() + context.timeout;
+  v1::Job last;
+  RETURN_IF_ERROR(client->Watch(job, std::numeric_limits<int64_t>::max() - 1, [&](const v1::WatchJobResponse& update) {
+    last = update.job();
+    return std::find(states.begin(), states.end(), last.state()) == states.end() && absl::Now() < deadline;
+  }));
+  if (std::find(states.begin(), states.end(), last.state()) != states.end()) return absl::OkStatus();
+  if (absl::Now() >= deadline) return absl::DeadlineExceededError(absl::StrCat(last.id(), " is still ", StateName(last.state())));
+  return absl::FailedPreconditionError(absl::StrCat(last.id(), " is ", StateName(last.state())));
+}
+
+using VerbMethod = grpc::Status (v1::JobService::Stub::*)(grpc::ClientContext*, const v1::JobVerbRequest&, v1::JobVerbResponse*);
+
+absl::Status Verb(CommandContext& context, const JobArguments& arguments, VerbMethod method, std::initializer_list<v1::JobState> goal) {
+  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  v1::JobVerbRequest request;
+  request.set_job(arguments.job);
+  request.set_reason(arguments.reason);
+  request.set_request_key(arguments.request_key.empty() ? CoordinatorClient::NewRequestKey() : arguments.request_key);
+  v1::JobVerbResponse response;
+  RETURN_IF_ERROR(client->Call(client->jobs(), method, request, &response));
+  if (arguments.wait) RETURN_IF_ERROR(WaitForState(context, response.job(), goal));
+  if (context.format() != OutputFormat::kTable) return PrintMessage(response, context.format());
+  if (!response.message().empty()) context.Say(response.message());
+  std::cout << response.job() << "\n";
+  return absl::OkStatus();
+}
+
+// Merged output has each line's generation and rank in front; pieces of lines are kept until the line is whole.
+class LogPrinter {
+ public:
+  LogPrinter(bool merged, bool terminal) : merged_(merged), terminal_(terminal) {}
+  void Print(const v1::LogChunk& chunk) {
+    if (!chunk.notice().empty()) {
+      std::cerr << "athanor: " << Harmless(chunk.notice()) << "\n";
+      return;
+    }
+    if (!merged_) {
+      std::cout << (terminal_ ? Harmless(chunk.data()) : chunk.data()) << std::flush;
+      return;
+    }
+    std::string& open = open_[{chunk.generation(), chunk.rank()}];
+    open += chunk.data();
+    size_t newline = 0;
+    while ((newline = open.find('\n')) != std::string::npos) {
+      Line(chunk.generation(), chunk.rank(), open.substr(0, newline));
+      open.erase(0, newline + 1);
+    }
+    std::cout << std::flush;
+  }
+  void Close() {
+    for (const auto& [key, open] : open_) {
+      if (!open.empty()) Line(key.first, key.second, open);
+    }
+    std::cout << std::flush;
+  }
+
+ private:
+  void Line(int32_t generation, int32_t rank, const std::string& line) {
+    std::cout << "[g" << generation << " r" << rank << "] " << (terminal_ ? Harmless(line) : line) << "\n";
+  }
+  const bool merged_, terminal_;
+  std::map<std::pair<int32_t, int32_t>, std::string> open_;
+};
+
+absl::Status Logs(CommandContext& context, const JobArguments& arguments) {
+  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  v1::ReadLogsRequest request;
+  request.set_job(arguments.job);
+  request.set_rank(arguments.rank);
+  request.set_generation(arguments.generation);
+  request.set_follow(arguments.follow);
+  request.set_tail_bytes(arguments.tail);
+  LogPrinter printer(arguments.rank < 0 || arguments.generation == 0, isatty(1) != 0);
+  RETURN_IF_ERROR(client->ReadLogs(request, [&](const v1::LogChunk& chunk) {
+    printer.Print(chunk);
+    return true;
+  }));
+  printer.Close();
+  return absl::OkStatus();
+}
+
+absl::Status Explain(CommandContext& context, const JobArguments& arguments) {
+  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  v1::GetJobRequest request;
+  request.set_job(arguments.job);
+  v1::ExplainJobResponse response;
+  RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::ExplainJob, request, &response));
+  if (context.format() != OutputFormat::kTable) return PrintMessage(response, context.format());
+  for (const std::string& line : response.chain()) std::cout << Harmless(line) << "\n";
+  return absl::OkStatus();
+}
+
+absl::Status Events(CommandContext& context, const JobArguments& arguments) {
+  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  if (arguments.follow) {
+    return client->Watch(arguments.job, 0, [](const v1::WatchJobResponse& update) {
+      for (const v1::JobEvent& event : update.events()) std::cout << EventLine(event, false) << std::endl;
+      return true;
+    });
+  }
+  v1::ListEventsResponse all;
+  v1::ListEventsRequest request;
+  request.set_job(arguments.job);
+  request.set_limit(1000);
+  while (true) {
+    v1::ListEventsResponse page;
+    RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::ListEvents, request, &page));
+    all.mutable_events()->MergeFrom(page.events());
+    if (page.events_size() < request.limit()) break;
+    request.set_after(page.events(page.events_size() - 1).sequence());
+  }
+  if (context.format() != OutputFormat::kTable) return PrintMessage(all, context.format());
+  for (const v1::JobEvent& event : all.events()) std::cout << EventLine(event, false) << "\n";
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddJobCommands(CLI::App& app, CommandContext& context) {
+  CLI::App* job = app.add_subcommand("job", "Submit, follow and steer jobs")->require_subcommand(1);
+  auto arguments = std::make_shared<JobArguments>();
+  auto add = [&](const char* name, const char* help, const char* example, std::function<absl::Status()> run) {
+    CLI::App* command = job->add_subcommand(name, help);
+    command->footer(absl::StrCat("Example:\n  ", example, "\n\n", kExitCodesHelp));
+    command->callback([&context, run] { context.Report(run()); });
+    return command;
+  };
+  CLI::App* submit = add("submit", "Submit a job file", "athanor job submit examples/jobs/digits.yaml --watch --set runner.optim.lr=0.01",
+                         [&context, arguments] { return Submit(context, *arguments); });
+  submit->add_option("file", arguments->file, "Job file, YAML or JSON")->required();
+  submit->add_option("--set", arguments->sets, "field=value in place of the file's, several")->allow_extra_args(false);
+  submit->add_flag("--dry-run", arguments->dry_run, "Check and say where it would run; changes nothing");
+  submit->add_flag("--watch", arguments->watch, "Follow to the end; the exit code is the job's result");
+  submit->add_option("--request-key", arguments->request_key, "The same key twice is one job");
+  submit->add_option("--name", arguments->name, "Name in place of the file's");
+  submit->add_option("--label", arguments->labels, "name=value, several")->allow_extra_args(false);
+
+  CLI::App* list = add("list", "List jobs, newest first", "athanor job list --state running -l team=vision", [&context, arguments] { return List(context, *arguments); });
+  list->add_option("--state", arguments->states, "Only these states, several")->allow_extra_args(false);
+  list->add_option("-l,--label", arguments->labels, "Only jobs with this name=value, several")->allow_extra_args(false);
+  list->add_option("--name", arguments->name, "Only jobs of this name");
+  list->add_option("--limit", arguments->limit, "At most so many")->capture_default_str()->check(CLI::Range(1, 100000));
+
+  auto named = [&](CLI::App* command) {
+    command->add_option("job", arguments->job, "Job id, or a name that stands for one job")->required();
+    return command;
+  };
+  named(add("get", "Show one job", "athanor job get digits -o json", [&context, arguments] { return Get(context, *arguments); }));
+  named(add("watch", "Follow a job to its end; the exit code is its result", "athanor job watch digits", [&context, arguments] { return WatchJob(context, arguments->job); }));
+  named(add("explain", "Why is the job where it is: decisions, first failure, its last lines", "athanor job explain digits",
+            [&context, arguments] { return Explain(context, *arguments); }));
+  auto verb = [&](const char* name, const char* help, VerbMethod method, std::vector<v1::JobState> goal) {
+    CLI::App* command = named(add(name, help, absl::StrCat("athanor job ", name, " digits --wait").c_str(), [&context, arguments, method, goal] {
+      if (goal.size() == 1) return Verb(context, *arguments, method, {goal[0]});
+      return Verb(context, *arguments, method, {goal[0], goal[1], goal[2]});
+    }));
+    command->add_flag("--wait", arguments->wait, "Until it is done (--timeout, default 2 minutes)");
+    command->add_option("--reason", arguments->reason, "Kept in the job's events");
+    command->add_option("--request-key", arguments->request_key, "The same key twice is one request");
+  };
+  verb("cancel", "Stop a job for good", &v1::JobService::Stub::CancelJob, {v1::CANCELLED});
+  verb("suspend", "Save at one step boundary and give the slots back", &v1::JobService::Stub::SuspendJob, {v1::SUSPENDED});
+  verb("resume", "Continue a suspended job", &v1::JobService::Stub::ResumeJob, {v1::RUNNING, v1::QUEUED, v1::SUCCEEDED});
+  CLI::App* logs = named(add("logs", "Print the output of ranks", "athanor job logs digits --rank 1 --follow", [&context, arguments] { return Logs(context, *arguments); }));
+  logs->add_option("--rank", arguments->rank, "Only this rank [all]");
+  logs->add_option("--generation", arguments->generation, "Only this generation [all]");
+  logs->add_flag("-f,--follow", arguments->follow, "Go on, over restarts, until the job is over");
+  logs->add_option("--tail", arguments->tail, "Only the last BYTES of each log");
+  CLI::App* events = named(add("events", "Print a job's history with the reasons", "athanor job events digits", [&context, arguments] { return Events(context, *arguments); }));
+  events->add_flag("-f,--follow", arguments->follow, "Go on until the job is over");
+}
+
+}  // namespace athanor

@@ -1,0 +1,35 @@
+// What the command line prints: tables, JSON, YAML, colours only on a terminal, text from elsewhere made harmless.
+#pragma once
+
+#include <google/protobuf/message.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "athanor/v1/job_service.pb.h"
+
+namespace athanor {
+
+enum class OutputFormat { kTable, kJson, kYaml };
+
+struct Terminal {
+  bool stdout_is_terminal = false, stderr_is_terminal = false, colours = false;
+  int width = 80;
+  static Terminal Detect(bool no_color_flag);
+};
+
+// Proto3 JSON mapping, two blanks of indent.
+absl::Status PrintMessage(const google::protobuf::Message& message, OutputFormat format);
+// Columns as wide as their widest cell.
+std::string FormatTable(const std::vector<std::vector<std::string>>& rows);
+std::string FormatTime(const google::protobuf::Timestamp& time);
+std::string FormatAge(const google::protobuf::Timestamp& time, absl::Time now);
+std::string FormatBytes(int64_t bytes);
+std::string FormatSeconds(double seconds);
+// Control characters (but newline and tab) shown as escapes: text of a job must not steer the terminal.
+std::string Harmless(const std::string& text);
+std::string StateName(v1::JobState state);  // "Running"
+
+}  // namespace athanor

@@ -1,0 +1,91 @@
+#include "athanor/checkpoint/checkpoint_reader.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "athanor/base/crc32c.h"
+#include "athanor/base/file_system.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/checkpoint/layout.h"
+#include "athanor/checkpoint/manifest.h"
+#include "athanor/io/mapped_file.h"
+#include "athanor/io/tensor_file.h"
+
+namespace athanor {
+namespace {
+
+constexpr size_t kManifestLimit = 256 << 20;
+constexpr char kPerRankPrefix[] = "rank.";
+constexpr char kRankMetaKey[] = "athanor.rank_meta";
+
+absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
+  const std::string path = absl::StrCat(directory, "/", kManifestFile);
+  absl::StatusOr<std::string> text = ReadFile(path, kManifestLimit);
+  if (!text.ok()) return absl::DataLossError(std::string(text.status().message()));
+  return ParseManifest(path, *text);
+}
+
+absl::StatusOr<TensorFile> ReadShard(const std::string& directory, const ShardInfo& shard) {
+  const std::string path = absl::StrCat(directory, "/", shard.file);
+  absl::StatusOr<MappedFile> file = MappedFile::Open(path);
+  if (!file.ok()) return absl::DataLossError(std::string(file.status().message()));
+  if (file->size() != shard.bytes) {
+    return absl::DataLossError(absl::StrCat(path, ": ends at offset ", file->size(), ", the manifest says ", shard.bytes, " bytes"));
+  }
+  const uint32_t crc = Crc32c(0, file->data(), static_cast<size_t>(file->size()));
+  if (crc != shard.crc32c) {
+    return absl::DataLossError(absl::StrFormat("%s: bytes 0 to %d have CRC32C %08x, the manifest says %08x", path, file->size(), crc, shard.crc32c));
+  }
+  return ParseTensorFile(path, file->data(), file->size());
+}
+
+void TakePerRank(TensorFile& file, RestoredState& restored) {
+  const size_t prefix = sizeof kPerRankPrefix - 1;
+  for (auto& [name, tensor] : file.tensors) {
+    if (name.compare(0, prefix, kPerRankPrefix) == 0) restored.state.per_rank[name.substr(prefix)] = tensor;
+  }
+  restored.state.rank_meta = nlohmann::json::parse(file.metadata[kRankMetaKey], nullptr, /*allow_exceptions=*/false);
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpoints(const std::string& root) {
+  std::vector<ResumeCandidate> found;
+  std::error_code error;
+  if (!std::filesystem::exists(root, error)) return found;
+  for (const auto& entry : std::filesystem::directory_iterator(root, error)) {
+    const std::optional<int64_t> step = StepOfDirName(entry.path().filename().string());
+    if (!step.has_value()) continue;
+    if (ReadManifest(entry.path().string()).ok()) found.push_back({*step, entry.path().string(), false});
+  }
+  if (error) return FileError(error.value(), "cannot list", root);
+  std::sort(found.begin(), found.end(), [](const ResumeCandidate& a, const ResumeCandidate& b) { return a.step > b.step; });
+  return found;
+}
+
+absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size) {
+  ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(candidate.path));
+  if (manifest.step != candidate.step) {
+    return absl::DataLossError(absl::StrCat(candidate.path, "/", kManifestFile, ": is of step ", manifest.step, ", not ", candidate.step));
+  }
+  RestoredState restored;
+  restored.step = manifest.step;
+  restored.world_size = manifest.world_size;
+  restored.same_world = manifest.world_size == world_size;
+  restored.state.meta = std::move(manifest.meta);
+  for (const ShardInfo& shard : manifest.shards) {
+    ASSIGN_OR_RETURN(TensorFile file, ReadShard(candidate.path, shard));
+    for (const auto& [name, owner] : manifest.tensors) {
+      if (owner != shard.rank) continue;
+      auto it = file.tensors.find(name);
+      if (it == file.tensors.end()) return absl::DataLossError(absl::StrCat(candidate.path, "/", shard.file, ": the tensor '", name, "' is missing"));
+      restored.state.replicated[name] = it->second;
+    }
+    if (restored.same_world && shard.rank == rank) TakePerRank(file, restored);
+  }
+  return restored;
+}
+
+}  // namespace athanor

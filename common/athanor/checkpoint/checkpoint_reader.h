@@ -1,0 +1,18 @@
+// Reads checkpoints back and believes nothing that a checksum does not cover.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "athanor/checkpoint/file_checkpoint_manager.h"
+
+namespace athanor {
+
+// Complete checkpoints below `root` (a manifest that parses), newest first. A missing root holds none.
+absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpoints(const std::string& root);
+
+// As FileCheckpointManager::Read().
+absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size);
+
+}  // namespace athanor

@@ -1,0 +1,279 @@
+#include "athanor/checkpoint/file_checkpoint_manager.h"
+
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <filesystem>
+#include <mutex>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "athanor/base/crc32c.h"
+#include "athanor/base/failpoint.h"
+#include "athanor/base/file_system.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/checkpoint/checkpoint_reader.h"
+#include "athanor/checkpoint/layout.h"
+#include "athanor/checkpoint/manifest.h"
+#include "athanor/checkpoint/retention.h"
+#include "athanor/checkpoint/staging.h"
+
+namespace athanor {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr absl::Duration kLastWait = absl::Seconds(10);
+constexpr int64_t kWriteChunk = 1 << 20;
+
+double SecondsSince(Clock::time_point began) { return std::chrono::duration<double>(Clock::now() - began).count(); }
+
+std::string NewAttempt() {
+  std::random_device device;
+  return absl::StrFormat("%08x", device());
+}
+
+absl::StatusOr<std::optional<torch::ScalarType>> ExportDtype(const std::string& name) {
+  if (name.empty()) return std::nullopt;
+  if (name == "fp32") return torch::kFloat;
+  if (name == "fp16") return torch::kHalf;
+  if (name == "bf16") return torch::kBFloat16;
+  if (name == "fp64") return torch::kDouble;
+  return absl::InvalidArgumentError(absl::StrCat("checkpoint.export_dtype: '", name, "'; allowed: fp32, fp16, bf16, fp64"));
+}
+
+}  // namespace
+
+class FileCheckpointManager::Impl {
+ public:
+  Impl(CheckpointManagerOptions options, CheckpointCommitter* committer, std::optional<torch::ScalarType> export_dtype)
+      : options_(std::move(options)), committer_(committer), export_dtype_(export_dtype), attempt_(NewAttempt()) {
+    if (!options_.load_only) writer_ = std::thread([this] { WriterLoop(); });
+  }
+
+  ~Impl() {
+    Wait(kLastWait).IgnoreError();
+    {
+      std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    changed_.notify_all();
+    if (writer_.joinable()) writer_.join();
+  }
+
+  absl::Status Save(const TrainingState& state, const SaveRequest& request) {
+    if (options_.load_only) return absl::OkStatus();
+    const Clock::time_point began = Clock::now();
+    std::unique_lock lock(mutex_);
+    if (job_.has_value() && !request.must_wait) {
+      ++stats_.skipped;
+      return absl::OkStatus();
+    }
+    changed_.wait(lock, [this] { return !job_.has_value(); });
+    lock.unlock();  // nothing in flight: the staging memory is ours
+    const absl::Status filled = staged_.Fill(state, options_.rank, options_.world_size, export_dtype_);
+    ATHANOR_FAILPOINT("checkpoint.after_stage");
+    lock.lock();
+    if (!filled.ok()) {
+      if (absl::IsInvalidArgument(filled)) return filled;
+      CountFailure(filled);
+      return absl::OkStatus();
+    }
+    job_ = Job{request, state.meta, began};
+    changed_.notify_all();
+    if (!options_.async) changed_.wait(lock, [this] { return !job_.has_value(); });
+    stats_.stall_seconds += SecondsSince(began);
+    return absl::OkStatus();
+  }
+
+  absl::Status Wait(absl::Duration timeout) {
+    std::unique_lock lock(mutex_);
+    // An infinite wait is a bounded one that is long: chrono cannot carry infinity.
+    const auto limit = absl::ToChronoMilliseconds(std::min(timeout, absl::Hours(24)));
+    if (!changed_.wait_for(lock, limit, [this] { return !job_.has_value(); })) return absl::DeadlineExceededError("a checkpoint is still being written");
+    return last_;
+  }
+
+  CheckpointStats stats() const {
+    std::lock_guard lock(mutex_);
+    return stats_;
+  }
+  const CheckpointManagerOptions& options() const { return options_; }
+
+ private:
+  struct Job {
+    SaveRequest request;
+    nlohmann::json meta;
+    Clock::time_point began;
+  };
+
+  void WriterLoop() {
+    pthread_setname_np(pthread_self(), "athanor-writer");
+    setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), 5);  // training goes first
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [this] { return stopping_ || job_.has_value(); });
+      if (!job_.has_value()) return;
+      Job& job = *job_;
+      lock.unlock();
+      const absl::Status status = Write(job);
+      lock.lock();
+      if (!status.ok()) {
+        CountFailure(status);
+      } else if (wrote_) {
+        ++stats_.saved;
+        stats_.bytes += static_cast<int64_t>(staged_.header().size()) + staged_.data_bytes();
+        stats_.last_committed_step = std::max(stats_.last_committed_step, job.request.step);
+      }
+      last_ = status;
+      job_.reset();
+      changed_.notify_all();
+    }
+  }
+
+  void CountFailure(const absl::Status& status) {
+    ++stats_.failed;
+    stats_.last_error = std::string(status.message());
+  }
+
+  absl::Status Write(const Job& job) {
+    wrote_ = false;
+    const std::string directory = absl::StrCat(options_.root, "/", CheckpointDirName(job.request.step));
+    const std::string file = ShardFileName(options_.rank, options_.world_size, attempt_);
+    const absl::Status status = WriteAndCommit(job, directory, file);
+    if (status.ok()) {
+      wrote_ = true;
+      return status;
+    }
+    if (absl::IsAlreadyExists(status)) {  // an earlier generation committed this step: its files are as good as ours
+      RemoveFile(directory + "/" + file);
+      wrote_ = true;
+      return absl::OkStatus();
+    }
+    RemoveFile(directory + "/" + file);
+    committer_->Abandon(job.request.step, std::string(status.message()));
+    return Annotate(status, absl::StrCat("checkpoint ", CheckpointDirName(job.request.step)));
+  }
+
+  absl::Status WriteAndCommit(const Job& job, const std::string& directory, const std::string& file) {
+    ATHANOR_FAILPOINT("checkpoint.before_shard_write");
+    RETURN_IF_ERROR(EnsureDir(directory));
+    ASSIGN_OR_RETURN(const ShardInfo shard, WriteShard(directory + "/" + file, file));
+    ATHANOR_FAILPOINT("checkpoint.after_shard_rename");
+    ASSIGN_OR_RETURN(const std::vector<ShardInfo> shards, committer_->CommitShard(job.request.step, shard));
+    if (options_.rank != 0) return absl::OkStatus();
+    return WriteManifest(job, directory, shards);
+  }
+
+  absl::StatusOr<ShardInfo> WriteShard(const std::string& path, const std::string& file) {
+    ASSIGN_OR_RETURN(AtomicFile out, AtomicFile::Create(path));
+    ShardInfo shard{options_.rank, file, static_cast<int64_t>(staged_.header().size()) + staged_.data_bytes(), 0};
+    shard.crc32c = Crc32c(0, staged_.header().data(), staged_.header().size());
+    RETURN_IF_ERROR(out.Append(staged_.header().data(), staged_.header().size()));
+    for (int64_t at = 0; at < staged_.data_bytes(); at += kWriteChunk) {
+      const auto size = static_cast<size_t>(std::min(kWriteChunk, staged_.data_bytes() - at));
+      shard.crc32c = Crc32c(shard.crc32c, staged_.data() + at, size);
+      RETURN_IF_ERROR(out.Append(staged_.data() + at, size));
+    }
+    RETURN_IF_ERROR(out.Sync());
+    RETURN_IF_ERROR(HitFailpoint("checkpoint.before_shard_rename"));
+    RETURN_IF_ERROR(out.Commit());
+    return shard;
+  }
+
+  absl::Status WriteManifest(const Job& job, const std::string& directory, const std::vector<ShardInfo>& shards) {
+    Manifest manifest;
+    manifest.step = job.request.step;
+    manifest.world_size = options_.world_size;
+    manifest.shards = shards;
+    manifest.tensors = staged_.assignment();
+    manifest.meta = job.meta;
+    manifest.metrics = job.request.metrics;
+    manifest.created_at = absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone());
+    ManifestSummary summary{job.request.step, 0, job.request.metrics, job.request.is_best, 0};
+    std::set<std::string> kept = {kManifestFile};
+    for (const ShardInfo& shard : shards) {
+      summary.bytes += shard.bytes;
+      kept.insert(shard.file);
+    }
+    RETURN_IF_ERROR(HitFailpoint("checkpoint.before_manifest_rename"));
+    RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(directory, "/", kManifestFile), EncodeManifest(manifest)));
+    ATHANOR_FAILPOINT("checkpoint.after_manifest_rename");
+    summary.save_seconds = SecondsSince(job.began);
+    RETURN_IF_ERROR(committer_->CommitManifest(summary));
+    RemoveLeftovers(directory, kept);
+    if (!committer_->OwnsRetention()) ApplyRetention(job.request);
+    return absl::OkStatus();
+  }
+
+  // Shards and temporary files of attempts that died before their commit.
+  static void RemoveLeftovers(const std::string& directory, const std::set<std::string>& kept) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+      const std::string name = entry.path().filename().string();
+      const bool ours = name.compare(0, 6, "shard-") == 0 || (name.size() > 4 && name.compare(name.size() - 4, 4, ".tmp") == 0);
+      if (ours && !kept.contains(name)) RemoveFile(entry.path().string());
+    }
+  }
+
+  void ApplyRetention(const SaveRequest& request) {
+    if (request.is_best) best_step_ = request.step;
+    std::vector<int64_t> steps;
+    const absl::StatusOr<std::vector<ResumeCandidate>> found = ListCheckpoints(options_.root);
+    if (!found.ok()) return;
+    for (const ResumeCandidate& one : *found) steps.push_back(one.step);
+    for (const int64_t step : StepsToDelete(std::move(steps), options_.keep_latest_k, {best_step_})) {
+      const std::filesystem::path directory = std::filesystem::path(options_.root) / CheckpointDirName(step);
+      std::error_code error;
+      std::filesystem::remove(directory / kManifestFile, error);  // first: from here on it is no checkpoint
+      std::filesystem::remove_all(directory, error);
+    }
+  }
+
+  const CheckpointManagerOptions options_;
+  CheckpointCommitter* const committer_;
+  const std::optional<torch::ScalarType> export_dtype_;
+  const std::string attempt_;
+  StagedShard staged_;  // the training thread's while no job is there, else the writer's
+  bool wrote_ = false;  // writer thread
+  int64_t best_step_ = -1;
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<Job> job_;
+  absl::Status last_;
+  CheckpointStats stats_;
+  bool stopping_ = false;
+  std::thread writer_;
+};
+
+absl::StatusOr<std::unique_ptr<FileCheckpointManager>> FileCheckpointManager::Create(CheckpointManagerOptions options, CheckpointCommitter* committer) {
+  if (options.world_size < 1 || options.rank < 0 || options.rank >= options.world_size) {
+    return absl::InvalidArgumentError(absl::StrCat("rank ", options.rank, " of ", options.world_size));
+  }
+  if (committer == nullptr && !options.load_only) return absl::InvalidArgumentError("a checkpoint manager that saves needs a committer");
+  ASSIGN_OR_RETURN(const std::optional<torch::ScalarType> dtype, ExportDtype(options.export_dtype));
+  // A folder that cannot be made now may be there at the first save: only then it matters, and training goes on without.
+  EnsureDir(options.root).IgnoreError();
+  return std::unique_ptr<FileCheckpointManager>(new FileCheckpointManager(std::make_unique<Impl>(std::move(options), committer, dtype)));
+}
+
+FileCheckpointManager::FileCheckpointManager(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+FileCheckpointManager::~FileCheckpointManager() = default;
+absl::Status FileCheckpointManager::Save(const TrainingState& state, const SaveRequest& request) { return impl_->Save(state, request); }
+absl::Status FileCheckpointManager::Wait(absl::Duration timeout) { return impl_->Wait(timeout); }
+absl::StatusOr<std::vector<ResumeCandidate>> FileCheckpointManager::ListLocal() const { return ListCheckpoints(impl_->options().root); }
+absl::StatusOr<RestoredState> FileCheckpointManager::Read(const ResumeCandidate& candidate) const {
+  return ReadCheckpoint(candidate, impl_->options().rank, impl_->options().world_size);
+}
+CheckpointStats FileCheckpointManager::stats() const { return impl_->stats(); }
+
+}  // namespace athanor

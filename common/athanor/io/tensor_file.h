@@ -1,0 +1,51 @@
+// Tensors in the safetensors format: a little-endian u64 header length, a JSON header, the bytes of all tensors without holes.
+// Python's `safetensors` opens what is written here, and the other way round.
+//
+//   RETURN_IF_ERROR(WriteTensorFile("weights.safetensors", tensors, {{"format", "pt"}}));
+//   ASSIGN_OR_RETURN(TensorFile file, ReadTensorFile("weights.safetensors"));
+//
+// Dtypes: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL F8_E4M3 F8_E5M2 C64. Tensors come back on the CPU, contiguous, owning their memory.
+// Reading trusts nothing: DATA_LOSS or INVALID_ARGUMENT name file and offset. Nothing is ever executed.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace athanor {
+
+struct TensorFile {
+  std::map<std::string, torch::Tensor> tensors;
+  std::map<std::string, std::string> metadata;  // "__metadata__"
+};
+
+// One tensor's place behind the header, in the order of the file.
+struct TensorSlot {
+  std::string name;
+  torch::ScalarType dtype = torch::kFloat;
+  std::vector<int64_t> shape;
+  int64_t begin = 0, end = 0;  // bytes from the end of the header
+};
+
+inline constexpr int64_t kMaxHeaderBytes = 100'000'000;
+inline constexpr size_t kMaxTensors = 1'000'000;
+
+// "F32"; INVALID_ARGUMENT for a dtype that the format has not.
+absl::StatusOr<std::string> SafetensorsDtype(torch::ScalarType dtype);
+
+// The eight bytes of length and the JSON, padded with spaces to a multiple of 8.
+absl::StatusOr<std::string> EncodeHeader(const std::vector<TensorSlot>& slots, const std::map<std::string, std::string>& metadata);
+
+// `bytes` is the whole file; `name` is for messages.
+absl::StatusOr<TensorFile> ParseTensorFile(const std::string& name, const char* bytes, int64_t size);
+absl::StatusOr<TensorFile> ReadTensorFile(const std::string& path);
+// Atomically: temporary file, sync, rename.
+absl::Status WriteTensorFile(const std::string& path, const std::map<std::string, torch::Tensor>& tensors,
+                             const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace athanor
