@@ -308,6 +308,12 @@ void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const 
     }
   }
   job.max_step_seen = std::max(job.max_step_seen, rank.progress.step);
+  if (advanced && generation.state == GenerationState::kTraining) {
+    // The limit shrinks after the first step and after a slow phase: look again no later than it asks for.
+    const TimerKey key{TimerKind::kHang, absl::StrCat(job.id.str(), "/", generation.number)};
+    const absl::Time due = now_ + HangLimit(generation, job);
+    if (auto timer = timers_.find(key); timer == timers_.end() || timer->second > due) SetTimer(key.first, key.second, due);
+  }
   Emit(Touched{job.id, {}});
 }
 

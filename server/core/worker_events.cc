@@ -28,6 +28,8 @@ void Machine::WorkerDeadline(WorkerEntry& worker) {
     return SetTimer(TimerKind::kWorker, worker.id.str(), worker.lease_until);
   }
   MoveWorker(worker, WorkerTrigger::kLeaseOver, absl::StrCat("no heartbeat for ", absl::FormatDuration(now_ - worker.last_heartbeat)));
+  // Its stream may still stand (the agent slept): end it, so that the agent registers anew when it wakes.
+  if (worker.session != 0) Emit(RefuseWorker{worker.session, "the lease is over; register again"});
   worker.session = 0;
   Emit(Note{.kind = Note::Kind::kLeaseExpired, .worker = worker.id});
   LoseRanksOf(worker.id, CauseKind::kNodeLost, absl::StrCat("the lease of ", worker.id.str(), " is over"));

@@ -10,13 +10,25 @@ from e2e_case import E2ECase, main, poll
 
 def mount_tmpfs(folder, size):
     folder.mkdir(parents=True, exist_ok=True)
-    return subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True).returncode == 0
+    return subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)], capture_output=True).returncode == 0
+
+
+def fill(path):
+    """Writes until the disk is full."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        while os.write(fd, b"x" * 4096) == 4096:
+            pass
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
 
 
 class DamagedShardTest(E2ECase):
     def damage_and_resume(self, damage):
-        expected = self.undisturbed_weights(steps=1200, interval=100)
-        job = self.submit(name="damaged", steps=1200, interval=100)
+        expected = self.undisturbed_weights(steps=4000, interval=100)
+        job = self.submit(name="damaged", steps=4000, interval=100)
         self.cluster.wait_step(job, 500)
         self.cluster.cli("job", "suspend", job, "--wait")
         committed = sorted(self.cluster.checkpoints(job), key=lambda c: -int(c["step"]))
@@ -65,13 +77,7 @@ class DiskFullTest(E2ECase):
         self.cluster.start()
         job = self.submit(name="full", steps=20000, interval=100)
         self.cluster.wait_step(job, 300)
-        with open(ballast, "wb") as out:
-            try:
-                while True:
-                    out.write(b"x" * 4096)
-                    out.flush()
-            except OSError:
-                pass
+        fill(ballast)
         failures = poll(lambda: [e for e in self.cluster.events(job) if e["type"] == "CheckpointFailed"], 30, "a failed checkpoint")
         self.assertIn("No space left", failures[0]["message"])
         step = self.cluster.step(job)
@@ -90,13 +96,7 @@ class DiskFullTest(E2ECase):
         kept = self.submit(name="kept", steps=50)
         self.cluster.wait_job(kept)
         ballast = self.cluster.data_dir / "ballast"
-        with open(ballast, "wb") as out:
-            try:
-                while True:
-                    out.write(b"x" * 4096)
-                    out.flush()
-            except OSError:
-                pass
+        fill(ballast)
         refused = None
         for index in range(2000):
             done = self.cluster.cli("job", "submit", self.write_job(__import__("e2e_case").job_spec(name="big", ranks=4, labels={"pad": "x" * 60})),

@@ -1,8 +1,10 @@
 #include "worker/agent/agent_core.h"
 
 #include <algorithm>
+#include <csignal>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "common/service/exit_codes.h"
 
 namespace athanor::agent {
@@ -10,7 +12,11 @@ namespace {
 
 constexpr absl::Duration kProgressPace = absl::Milliseconds(100);
 constexpr absl::Duration kKillAgain = absl::Seconds(1);
+constexpr absl::Duration kRegisterLimit = absl::Seconds(10);
+constexpr absl::Duration kBeatFastest = absl::Milliseconds(10), kBeatSlowest = absl::Minutes(1);
 constexpr size_t kRememberEnded = 8192;
+constexpr size_t kOutboxLimit = 16384, kBeatsInFlight = 1024, kReportsPerBeat = 128, kCallsPerRank = 64;
+constexpr size_t kMetricsPerRank = 64, kNameBytes = 64, kErrorBytes = 1024;
 
 absl::Duration FromProto(const google::protobuf::Duration& duration) {
   return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
@@ -30,11 +36,25 @@ v1::FailureCause Preempted(const std::string& why) {
   return cause;
 }
 
+// A rank runs the user's code: what it says is cut to what the protocol allows.
+v1::RankProgress Bounded(const RankKey& key, v1::RankProgress progress) {
+  progress.set_rank(key.rank);
+  if (progress.phase().size() > kNameBytes) progress.mutable_phase()->resize(kNameBytes);
+  if (progress.checkpoint_error().size() > kErrorBytes) progress.mutable_checkpoint_error()->resize(kErrorBytes);
+  auto& metrics = *progress.mutable_metrics();
+  for (auto it = metrics.begin(); it != metrics.end();) {
+    it = it->first.size() > kNameBytes ? metrics.erase(it) : std::next(it);
+  }
+  while (metrics.size() > kMetricsPerRank) metrics.erase(metrics.begin());
+  return progress;
+}
+
 }  // namespace
 
 std::vector<Effect> AgentCore::OnSessionOpened(absl::Time now) {
   open_ = true;
-  registered_ = false;
+  registered_ = closing_ = false;
+  register_by_ = now + kRegisterLimit;
   v1::AgentMessage message;
   v1::Register& hello = *message.mutable_register_();
   hello.set_worker(identity_.name);
@@ -52,6 +72,7 @@ std::vector<Effect> AgentCore::OnSessionOpened(absl::Time now) {
     running.set_pid(rank.pid);
     *running.mutable_slots() = rank.launch.slots();
     *running.mutable_progress() = rank.progress;
+    running.mutable_progress()->clear_metrics();  // the next heartbeat has them; this message has all ranks
   }
   // The registration counts like a heartbeat: the lease starts when it was sent.
   heartbeats_sent_.clear();
@@ -60,47 +81,83 @@ std::vector<Effect> AgentCore::OnSessionOpened(absl::Time now) {
 }
 
 std::vector<Effect> AgentCore::OnSessionClosed(absl::Time) {
-  open_ = registered_ = false;
-  next_heartbeat_ = absl::InfiniteFuture();
+  open_ = registered_ = closing_ = false;
+  next_heartbeat_ = register_by_ = absl::InfiniteFuture();
   return {};
 }
 
+void AgentCore::Close(const std::string& reason, std::vector<Effect>& effects) {
+  registered_ = false;
+  next_heartbeat_ = register_by_ = absl::InfiniteFuture();
+  if (!open_ || closing_) return;
+  closing_ = true;
+  effects.push_back(CloseSession{reason});
+}
+
+void AgentCore::TakeAck(const v1::HeartbeatAck& message, absl::Time now) {
+  auto it = heartbeats_sent_.find(message.number());
+  if (it == heartbeats_sent_.end() || message.number() == 0) return;
+  if (lease_until_ == absl::InfiniteFuture()) lease_until_ = absl::InfinitePast();
+  lease_until_ = std::max(lease_until_, it->second + lease_);
+  if (round_trips_.size() < kBeatsInFlight) round_trips_.push_back(now - it->second);
+  if (leaving_heartbeat_ != 0 && message.number() >= leaving_heartbeat_) leaving_told_ = true;
+  heartbeats_sent_.erase(heartbeats_sent_.begin(), std::next(it));
+}
+
 std::vector<Effect> AgentCore::OnMessage(const v1::CoordinatorMessage& message, absl::Time now) {
+  std::vector<Effect> effects;
+  if (!open_ || closing_) return effects;
+  if (!registered_ && !message.has_registered() && !message.has_refused()) {
+    Close("the coordinator spoke before it answered the registration", effects);
+    return effects;
+  }
   switch (message.body_case()) {
-    case v1::CoordinatorMessage::kRegistered: return TakeRegistered(message.registered(), now);
-    case v1::CoordinatorMessage::kHeartbeatAck: {
-      auto it = heartbeats_sent_.find(message.heartbeat_ack().number());
-      if (it == heartbeats_sent_.end()) return {};
-      lease_until_ = std::max(lease_until_ == absl::InfiniteFuture() ? absl::InfinitePast() : lease_until_, it->second + lease_);
-      heartbeats_sent_.erase(heartbeats_sent_.begin(), std::next(it));
+    case v1::CoordinatorMessage::kRegistered:
+      return TakeRegistered(message.registered(), now);
+    case v1::CoordinatorMessage::kHeartbeatAck:
+      TakeAck(message.heartbeat_ack(), now);
       return {};
-    }
-    case v1::CoordinatorMessage::kLaunch: return TakeLaunch(message.launch(), now);
-    case v1::CoordinatorMessage::kStop: return TakeStop(message.stop(), now);
-    case v1::CoordinatorMessage::kReply: return TakeReply(message.reply());
-    case v1::CoordinatorMessage::kReadLog: return {ReadLogFile{message.read_log()}};
-    case v1::CoordinatorMessage::kDeleteFiles: return {RemoveCheckpoint{message.delete_files()}};
-    case v1::CoordinatorMessage::kRefused: return {CloseSession{message.refused().reason()}};
+    case v1::CoordinatorMessage::kLaunch:
+      return TakeLaunch(message.launch(), now);
+    case v1::CoordinatorMessage::kStop:
+      return TakeStop(message.stop(), now);
+    case v1::CoordinatorMessage::kReply:
+      return TakeReply(message.reply());
+    case v1::CoordinatorMessage::kReadLog:
+      return {ReadLogFile{message.read_log()}};
+    case v1::CoordinatorMessage::kDeleteFiles:
+      return {RemoveCheckpoint{message.delete_files()}};
+    case v1::CoordinatorMessage::kRefused:
+      Close(message.refused().reason(), effects);
+      return effects;
     case v1::CoordinatorMessage::kAck:
       while (!outbox_.empty() && outbox_.front().sequence() <= message.ack().sequence()) outbox_.pop_front();
       return {};
-    default: return {};
+    default:
+      return {};
   }
 }
 
 std::vector<Effect> AgentCore::TakeRegistered(const v1::Registered& message, absl::Time now) {
   std::vector<Effect> effects;
+  if (registered_) return effects;  // repeated
+  if (FromProto(message.lease()) <= absl::ZeroDuration()) {
+    Close("the coordinator gave no lease", effects);
+    return effects;
+  }
   registered_ = true;
+  register_by_ = absl::InfiniteFuture();
   incarnation_ = message.incarnation();
   lease_ = FromProto(message.lease());
-  heartbeat_interval_ = FromProto(message.heartbeat_interval());
+  heartbeat_interval_ = std::clamp(FromProto(message.heartbeat_interval()), kBeatFastest, kBeatSlowest);
   if (auto it = heartbeats_sent_.find(0); it != heartbeats_sent_.end()) lease_until_ = it->second + lease_;
   std::set<RankKey> keep;
   for (const v1::RankId& id : message.keep()) keep.insert(KeyOf(id));
-  for (auto& [key, rank] : ranks_) {
-    if (!keep.contains(key)) Kill(key, rank, "its generation is over", effects);
-  }
+  // In order: what was kept, then what follows from this registration.
   for (const v1::AgentMessage& waiting : outbox_) effects.push_back(SendMessage{waiting});
+  for (const RankKey& key : Keys()) {
+    if (!keep.contains(key)) Kill(key, "its generation is over", now, effects);
+  }
   for (const auto& [token, held] : calls_) {
     v1::AgentMessage call;
     *call.mutable_call() = held.call;
@@ -115,7 +172,8 @@ bool AgentCore::SlotsFree(const v1::LaunchRank& launch) const {
   for (const auto& [key, rank] : ranks_) {
     if (rank.phase == Phase::kWaitsForSlots) continue;
     for (const int32_t slot : launch.slots()) {
-      if (std::find(rank.launch.slots().begin(), rank.launch.slots().end(), slot) != rank.launch.slots().end()) return false;
+      if (std::find(rank.launch.slots().begin(), rank.launch.slots().end(), slot) != rank.launch.slots().end())
+        return false;
     }
   }
   return true;
@@ -126,10 +184,7 @@ std::vector<Effect> AgentCore::TakeLaunch(const v1::LaunchRank& message, absl::T
   if (ranks_.contains(key) || ended_.contains(key)) return {};  // repeated
   std::vector<Effect> effects;
   if (leaving_) {
-    v1::AgentMessage exited;
-    *exited.mutable_exited()->mutable_id() = message.id();
-    *exited.mutable_exited()->mutable_cause() = Preempted("the agent is stopping");
-    SendDurable(std::move(exited), effects);
+    ReportStopped(message.id(), "the agent is stopping", effects);
     return effects;
   }
   RankState rank;
@@ -153,12 +208,56 @@ void AgentCore::StartWaiting(std::vector<Effect>& effects) {
   }
 }
 
-void AgentCore::Kill(const RankKey& key, RankState& rank, const std::string& reason, std::vector<Effect>& effects) {
+void AgentCore::Kill(const RankKey& key, const std::string& reason, absl::Time now, std::vector<Effect>& effects) {
+  auto it = ranks_.find(key);
+  if (it == ranks_.end()) return;
+  RankState& rank = it->second;
+  if (rank.phase == Phase::kWaitsForSlots) {
+    for (Effect& effect : OnProcessExited(key, Preempted(reason), now)) effects.push_back(std::move(effect));
+    return;
+  }
   if (rank.stop_reason.empty()) rank.stop_reason = reason;
   rank.asked_to_stop = rank.killed = true;
   rank.kill_at = absl::InfiniteFuture();
   effects.push_back(KillProcess{key, rank.dump_stacks});
   rank.dump_stacks = false;
+}
+
+void AgentCore::AskToLeave(const RankKey& key, RankState& rank, const std::string& reason,
+                           std::vector<Effect>& effects) {
+  if (rank.asked_to_stop) return;
+  rank.asked_to_stop = true;
+  rank.stop_reason = reason;
+  v1::ControlDirective directive;
+  directive.set_stop(v1::SAVE_AND_LEAVE);
+  directive.set_reason(reason);
+  effects.push_back(DirectRank{key, std::move(directive)});
+}
+
+// For a rank that never had a process here.
+void AgentCore::ReportStopped(const v1::RankId& id, const std::string& reason, std::vector<Effect>& effects) {
+  v1::AgentMessage message;
+  v1::RankExited& exited = *message.mutable_exited();
+  *exited.mutable_id() = id;
+  *exited.mutable_cause() = Preempted(reason);
+  exited.mutable_cause()->set_rank(id.rank());
+  exited.mutable_cause()->set_worker(identity_.name);
+  RememberEnded(KeyOf(id));
+  SendDurable(std::move(message), effects);
+}
+
+void AgentCore::RememberEnded(const RankKey& key) {
+  if (ended_.insert(key).second) ended_order_.push_back(key);
+  while (ended_order_.size() > kRememberEnded) {
+    ended_.erase(ended_order_.front());
+    ended_order_.pop_front();
+  }
+}
+
+std::vector<RankKey> AgentCore::Keys() const {
+  std::vector<RankKey> keys;
+  for (const auto& [key, rank] : ranks_) keys.push_back(key);
+  return keys;
 }
 
 std::vector<Effect> AgentCore::TakeStop(const v1::StopRank& message, absl::Time now) {
@@ -167,31 +266,17 @@ std::vector<Effect> AgentCore::TakeStop(const v1::StopRank& message, absl::Time 
   auto it = ranks_.find(key);
   if (it == ranks_.end()) {
     // Told before it was launched here, or after its end: make sure that it never starts.
-    if (!ended_.contains(key)) {
-      v1::AgentMessage exited;
-      *exited.mutable_exited()->mutable_id() = message.id();
-      *exited.mutable_exited()->mutable_cause() = Preempted("stopped before it was launched");
-      ended_.insert(key);
-      ended_order_.push_back(key);
-      SendDurable(std::move(exited), effects);
-    }
+    if (!ended_.contains(key)) ReportStopped(message.id(), "stopped before it was launched", effects);
     return effects;
   }
   RankState& rank = it->second;
   rank.dump_stacks = message.dump_stacks();
-  if (rank.phase == Phase::kWaitsForSlots) return OnProcessExited(key, Preempted(message.reason()), now);
-  if (message.mode() == v1::SAVE_AND_LEAVE && !rank.killed) {
-    rank.stop_reason = message.reason();
+  const bool save = message.mode() == v1::SAVE_AND_LEAVE && rank.phase == Phase::kRunning;
+  if (!save) {
+    Kill(key, message.reason(), now, effects);
+  } else if (!rank.killed) {
     rank.kill_at = std::min(rank.kill_at, now + FromProto(message.grace()));
-    if (!rank.asked_to_stop) {
-      rank.asked_to_stop = true;
-      v1::ControlDirective directive;
-      directive.set_stop(v1::SAVE_AND_LEAVE);
-      directive.set_reason(message.reason());
-      effects.push_back(DirectRank{key, std::move(directive)});
-    }
-  } else {
-    Kill(key, rank, message.reason(), effects);
+    AskToLeave(key, rank, message.reason(), effects);
   }
   return effects;
 }
@@ -221,13 +306,22 @@ std::vector<Effect> AgentCore::OnProcessStarted(const RankKey& key, int64_t pid,
   return effects;
 }
 
-std::vector<Effect> AgentCore::OnProcessExited(const RankKey& key, std::optional<v1::FailureCause> cause, absl::Time now) {
+std::vector<Effect> AgentCore::OnProcessExited(const RankKey& key, std::optional<v1::FailureCause> cause,
+                                               absl::Time now) {
   std::vector<Effect> effects;
   auto it = ranks_.find(key);
   if (it == ranks_.end()) return effects;
   RankState& rank = it->second;
-  // What we killed because we were asked to is no failure of the rank's own.
-  if (cause.has_value() && rank.killed && cause->kind() == v1::SIGNAL) cause = Preempted(rank.stop_reason + " (stopped by its agent)");
+  if (cause.has_value()) {
+    // What we killed because we were asked to is no failure of the rank's own.
+    if (rank.killed && cause->signal() == SIGKILL) {
+      cause->set_kind(rank.stop_kind);
+      cause->set_retryable(true);
+      cause->set_detail(absl::StrCat(rank.stop_reason, " (stopped by its agent)"));
+    }
+    cause->set_rank(key.rank);
+    cause->set_worker(identity_.name);
+  }
   // The last report of a rank carries what happened between two heartbeats: a failed save, the final metrics.
   if (rank.progress_dirty && registered_) SendHeartbeat(now, effects);
   v1::AgentMessage message;
@@ -238,11 +332,7 @@ std::vector<Effect> AgentCore::OnProcessExited(const RankKey& key, std::optional
   SendDurable(std::move(message), effects);
   std::erase_if(calls_, [&](const auto& call) { return call.second.key == key; });
   ranks_.erase(it);
-  if (ended_.insert(key).second) ended_order_.push_back(key);
-  while (ended_order_.size() > kRememberEnded) {
-    ended_.erase(ended_order_.front());
-    ended_order_.pop_front();
-  }
+  RememberEnded(key);
   StartWaiting(effects);
   return effects;
 }
@@ -250,30 +340,34 @@ std::vector<Effect> AgentCore::OnProcessExited(const RankKey& key, std::optional
 std::vector<Effect> AgentCore::OnRankCall(uint64_t token, const v1::RankCall& call, absl::Time now) {
   const RankKey key = KeyOf(call.id());
   auto it = ranks_.find(key);
-  if (it == ranks_.end()) {
+  const auto held = std::count_if(calls_.begin(), calls_.end(), [&](const auto& one) { return one.second.key == key; });
+  if (it == ranks_.end() || static_cast<size_t>(held) >= kCallsPerRank) {
+    const bool unknown = it == ranks_.end();
     v1::RankCallReply reply;
     reply.set_call(token);
-    reply.set_code(static_cast<int32_t>(absl::StatusCode::kFailedPrecondition));
-    reply.set_message("no such rank runs here");
+    reply.set_code(
+        static_cast<int32_t>(unknown ? absl::StatusCode::kFailedPrecondition : absl::StatusCode::kResourceExhausted));
+    reply.set_message(unknown ? absl::StrCat("no rank ", Show(key), " runs here")
+                              : absl::StrCat("rank ", Show(key), " has ", held, " calls waiting"));
     return {AnswerRank{token, std::move(reply)}};
   }
   it->second.heard_at = now;
-  HeldCall held{call, key};
-  held.call.set_call(token);
-  calls_[token] = held;
-  if (!registered_) return {};  // sent after the next registration
   v1::AgentMessage message;
-  *message.mutable_call() = std::move(held.call);
+  *message.mutable_call() = call;
+  message.mutable_call()->set_call(token);
+  calls_[token] = {message.call(), key};
+  if (!registered_) return {};  // sent after the next registration
   return {SendMessage{std::move(message)}};
 }
 
-void AgentCore::OnRankCallGone(uint64_t token) { calls_.erase(token); }
+void AgentCore::OnRankCallGone(uint64_t token) {
+  calls_.erase(token);
+}
 
 void AgentCore::OnRankReport(const RankKey& key, const v1::RankProgress& progress, absl::Time now) {
   auto it = ranks_.find(key);
   if (it == ranks_.end()) return;
-  it->second.progress = progress;
-  it->second.progress.set_rank(key.rank);
+  it->second.progress = Bounded(key, progress);
   it->second.progress_dirty = true;
   it->second.heard_at = now;
   if (registered_) next_heartbeat_ = std::min(next_heartbeat_, std::max(now, last_heartbeat_ + kProgressPace));
@@ -297,7 +391,13 @@ std::vector<Effect> AgentCore::OnStacks(const RankKey& key, const std::string& t
 
 void AgentCore::SendDurable(v1::AgentMessage message, std::vector<Effect>& effects) {
   message.set_sequence(next_sequence_++);
-  outbox_.push_back(message);  // bounded by what runs here: a few per rank
+  if (outbox_.size() >= kOutboxLimit) {
+    // What a launch says the next registration says again; only then an end is given up, which it implies.
+    auto oldest = std::find_if(outbox_.begin(), outbox_.end(), [](const auto& one) { return one.has_launched(); });
+    outbox_.erase(oldest == outbox_.end() ? outbox_.begin() : oldest);
+    ++outbox_dropped_;
+  }
+  outbox_.push_back(message);
   if (registered_) effects.push_back(SendMessage{std::move(message)});
 }
 
@@ -306,8 +406,12 @@ void AgentCore::SendHeartbeat(absl::Time now, std::vector<Effect>& effects) {
   v1::Heartbeat& heartbeat = *message.mutable_heartbeat();
   heartbeat.set_number(++heartbeat_number_);
   heartbeat.set_leaving(leaving_);
+  if (leaving_ && leaving_heartbeat_ == 0) leaving_heartbeat_ = heartbeat_number_;
+  bool more = false;
   for (auto& [key, rank] : ranks_) {
     if (!rank.progress_dirty) continue;
+    more = static_cast<size_t>(heartbeat.reports_size()) >= kReportsPerBeat;  // keeps the message small
+    if (more) break;
     rank.progress_dirty = false;
     v1::RankReport& report = *heartbeat.add_reports();
     *report.mutable_id() = IdOf(key);
@@ -315,24 +419,32 @@ void AgentCore::SendHeartbeat(absl::Time now, std::vector<Effect>& effects) {
     SetDuration(now - rank.heard_at, report.mutable_age());
   }
   heartbeats_sent_[heartbeat_number_] = now;
-  while (heartbeats_sent_.size() > 1024) heartbeats_sent_.erase(heartbeats_sent_.begin());
+  while (heartbeats_sent_.size() > kBeatsInFlight) heartbeats_sent_.erase(heartbeats_sent_.begin());
   last_heartbeat_ = now;
-  next_heartbeat_ = now + heartbeat_interval_;
+  next_heartbeat_ = now + (more ? std::min(kProgressPace, heartbeat_interval_) : heartbeat_interval_);
   effects.push_back(SendMessage{std::move(message)});
+}
+
+void AgentCore::ExpireLease(absl::Time now, std::vector<Effect>& effects) {
+  lease_until_ = absl::InfiniteFuture();
+  if (!ranks_.empty()) ++lease_expiries_;
+  for (auto& [key, rank] : ranks_) rank.stop_kind = rank.killed ? rank.stop_kind : v1::NODE_LOST;
+  for (const RankKey& key : Keys()) {
+    Kill(key, "the agent's lease is over: the coordinator may have given its slots away", now, effects);
+  }
+  Close("the lease is over", effects);
 }
 
 std::vector<Effect> AgentCore::OnTick(absl::Time now) {
   std::vector<Effect> effects;
-  if (lease_until_ != absl::InfiniteFuture() && now >= lease_until_) {
-    if (!ranks_.empty()) ++lease_expiries_;
-    for (auto& [key, rank] : ranks_) Kill(key, rank, "the agent's lease is over: the coordinator may have given its slots away", effects);
-    lease_until_ = absl::InfiniteFuture();
-  }
+  if (now >= lease_until_) ExpireLease(now, effects);
+  if (now >= register_by_) Close("the coordinator did not answer the registration", effects);
   if (registered_ && now >= next_heartbeat_) SendHeartbeat(now, effects);
-  for (auto& [key, rank] : ranks_) {
-    if (now < rank.kill_at) continue;
-    Kill(key, rank, "did not leave in time", effects);
-    rank.kill_at = now + kKillAgain;
+  for (const RankKey& key : Keys()) {
+    auto it = ranks_.find(key);
+    if (it == ranks_.end() || now < it->second.kill_at) continue;
+    Kill(key, "did not leave in time", now, effects);
+    if (it = ranks_.find(key); it != ranks_.end()) it->second.kill_at = now + kKillAgain;
   }
   return effects;
 }
@@ -342,25 +454,23 @@ std::vector<Effect> AgentCore::OnShutdown(absl::Duration grace, absl::Time now) 
   const bool again = leaving_;
   leaving_ = true;
   if (registered_) SendHeartbeat(now, effects);
-  for (auto& [key, rank] : ranks_) {
-    if (again) {
-      Kill(key, rank, "the agent is stopping", effects);
+  for (const RankKey& key : Keys()) {
+    auto it = ranks_.find(key);
+    if (it == ranks_.end()) continue;
+    RankState& rank = it->second;
+    if (again || rank.phase == Phase::kWaitsForSlots) {
+      Kill(key, "the agent is stopping", now, effects);
       continue;
     }
+    if (rank.killed) continue;
     rank.kill_at = std::min(rank.kill_at, now + grace);
-    if (rank.asked_to_stop) continue;
-    rank.asked_to_stop = true;
-    rank.stop_reason = "the agent is stopping";
-    v1::ControlDirective directive;
-    directive.set_stop(v1::SAVE_AND_LEAVE);
-    directive.set_reason(rank.stop_reason);
-    effects.push_back(DirectRank{key, std::move(directive)});
+    AskToLeave(key, rank, "the agent is stopping", effects);
   }
   return effects;
 }
 
 absl::Time AgentCore::NextDeadline() const {
-  absl::Time next = std::min(next_heartbeat_, lease_until_);
+  absl::Time next = std::min({next_heartbeat_, lease_until_, register_by_});
   for (const auto& [key, rank] : ranks_) next = std::min(next, rank.kill_at);
   return next;
 }

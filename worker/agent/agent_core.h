@@ -1,8 +1,18 @@
-// What an agent decides: which ranks run, what must be told to the coordinator, when the lease is over. Values in, effects out; no
-// clock, thread, socket or process inside. Not thread-safe; owned by AgentLoop's thread.
+// What an agent decides: which ranks run, what must be told to the coordinator, when the lease is over. Values in,
+// effects out; no clock, thread, socket or process inside. Not thread-safe; owned by AgentLoop's thread.
 //
-// Durable messages (launched, exited, files deleted) carry a sequence and are repeated after each reconnect until they are acknowledged;
-// ranks' calls are repeated until they are answered. All of them are idempotent for the coordinator.
+// Durable messages (launched, exited, files deleted) carry a sequence and are repeated after each reconnect until they
+// are acknowledged; ranks' calls are repeated until they are answered. All of them are idempotent for the coordinator.
+// Heartbeats carry the latest progress of the ranks that changed and are never queued.
+//
+// The lease runs from the moment at which the last acknowledged heartbeat was sent. When it is over every rank is
+// killed and the session is closed: what the coordinator says next must be the answer to a new registration.
+//
+//   AgentCore core({.name = "node-1", .instance = "…", .slots = 2});
+//   Perform(core.OnSessionOpened(now));            // {SendMessage{Register}}
+//   Perform(core.OnMessage(registered, now));      // {SendMessage{Heartbeat}}
+//   Perform(core.OnMessage(launch, now));          // {LaunchProcess}
+//   Perform(core.OnProcessStarted(key, pid, now)); // {SendMessage{RankLaunched}}
 #pragma once
 
 #include <cstdint>
@@ -11,6 +21,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -22,15 +33,35 @@
 namespace athanor::agent {
 
 // ---- effects ----
-struct SendMessage { v1::AgentMessage message; };
-struct LaunchProcess { v1::LaunchRank launch; };
-struct KillProcess { RankKey key; bool dump_stacks = false; };
-struct DirectRank { RankKey key; v1::ControlDirective directive; };  // pushed over the rank's Control stream
-struct AnswerRank { uint64_t token = 0; v1::RankCallReply reply; };
-struct ReadLogFile { v1::ReadLog request; };
-struct RemoveCheckpoint { v1::DeleteFiles request; };
-struct CloseSession { std::string reason; };
-using Effect = std::variant<SendMessage, LaunchProcess, KillProcess, DirectRank, AnswerRank, ReadLogFile, RemoveCheckpoint, CloseSession>;
+struct SendMessage {
+  v1::AgentMessage message;
+};
+struct LaunchProcess {
+  v1::LaunchRank launch;
+};
+struct KillProcess {
+  RankKey key;
+  bool dump_stacks = false;
+};
+struct DirectRank {
+  RankKey key;
+  v1::ControlDirective directive;
+};  // pushed over the rank's Control stream
+struct AnswerRank {
+  uint64_t token = 0;
+  v1::RankCallReply reply;
+};
+struct ReadLogFile {
+  v1::ReadLog request;
+};
+struct RemoveCheckpoint {
+  v1::DeleteFiles request;
+};
+struct CloseSession {
+  std::string reason;
+};
+using Effect = std::variant<SendMessage, LaunchProcess, KillProcess, DirectRank, AnswerRank, ReadLogFile,
+                            RemoveCheckpoint, CloseSession>;
 
 struct AgentIdentity {
   std::string name, instance, host, device, version;
@@ -53,6 +84,7 @@ class AgentCore {
   void OnRankReport(const RankKey& key, const v1::RankProgress& progress, absl::Time now);
   std::vector<Effect> OnFilesDeleted(const v1::FilesDeleted& deleted);
   std::vector<Effect> OnStacks(const RankKey& key, const std::string& text);
+  // At or after NextDeadline().
   std::vector<Effect> OnTick(absl::Time now);
   // Asks every rank to save and leave; a second call kills them.
   std::vector<Effect> OnShutdown(absl::Duration grace, absl::Time now);
@@ -63,8 +95,13 @@ class AgentCore {
   bool Ended(const RankKey& key) const { return ended_.contains(key); }
   size_t rank_count() const { return ranks_.size(); }
   size_t outbox_size() const { return outbox_.size(); }
+  int64_t outbox_dropped() const { return outbox_dropped_; }
   int64_t lease_expiries() const { return lease_expiries_; }
   bool leaving() const { return leaving_; }
+  // Everything that must be told before leaving has arrived, or there is nobody to tell.
+  bool EverythingTold() const { return !registered_ || (outbox_.empty() && leaving_told_); }
+  // From heartbeat to acknowledgement, of those since the last call.
+  std::vector<absl::Duration> TakeRoundTrips() { return std::exchange(round_trips_, {}); }
 
  private:
   enum class Phase : uint8_t { kWaitsForSlots, kStarting, kRunning };
@@ -77,6 +114,7 @@ class AgentCore {
     bool killed = false;
     bool dump_stacks = false;
     std::string stop_reason;
+    v1::CauseKind stop_kind = v1::PREEMPTED;
     absl::Time kill_at = absl::InfiniteFuture();
     v1::RankProgress progress;
     bool progress_dirty = false;
@@ -91,7 +129,15 @@ class AgentCore {
   std::vector<Effect> TakeLaunch(const v1::LaunchRank& message, absl::Time now);
   std::vector<Effect> TakeStop(const v1::StopRank& message, absl::Time now);
   std::vector<Effect> TakeReply(const v1::RankCallReply& message);
-  void Kill(const RankKey& key, RankState& rank, const std::string& reason, std::vector<Effect>& effects);
+  void TakeAck(const v1::HeartbeatAck& message, absl::Time now);
+  void Close(const std::string& reason, std::vector<Effect>& effects);
+  void ExpireLease(absl::Time now, std::vector<Effect>& effects);
+  // Ends a rank that has a process by SIGKILL, one that has none yet at once.
+  void Kill(const RankKey& key, const std::string& reason, absl::Time now, std::vector<Effect>& effects);
+  void AskToLeave(const RankKey& key, RankState& rank, const std::string& reason, std::vector<Effect>& effects);
+  void ReportStopped(const v1::RankId& id, const std::string& reason, std::vector<Effect>& effects);
+  void RememberEnded(const RankKey& key);
+  std::vector<RankKey> Keys() const;
   void SendDurable(v1::AgentMessage message, std::vector<Effect>& effects);
   void SendHeartbeat(absl::Time now, std::vector<Effect>& effects);
   bool SlotsFree(const v1::LaunchRank& launch) const;
@@ -101,7 +147,11 @@ class AgentCore {
   uint64_t incarnation_ = 0;
   bool open_ = false;
   bool registered_ = false;
+  bool closing_ = false;  // the session is being closed: nothing that it still says counts
   bool leaving_ = false;
+  bool leaving_told_ = false;
+  uint64_t leaving_heartbeat_ = 0;
+  absl::Time register_by_ = absl::InfiniteFuture();
   absl::Duration lease_ = absl::InfiniteDuration();
   absl::Duration heartbeat_interval_ = absl::Seconds(1);
   absl::Time lease_until_ = absl::InfiniteFuture();
@@ -110,12 +160,14 @@ class AgentCore {
   uint64_t heartbeat_number_ = 0;
   std::map<uint64_t, absl::Time> heartbeats_sent_;
   std::map<RankKey, RankState> ranks_;
-  std::set<RankKey> ended_;          // so that a repeated launch is taken for what it is
+  std::set<RankKey> ended_;  // so that a repeated launch is taken for what it is
   std::deque<RankKey> ended_order_;
   std::deque<v1::AgentMessage> outbox_;
   uint64_t next_sequence_ = 1;
   std::map<uint64_t, HeldCall> calls_;  // by token
+  std::vector<absl::Duration> round_trips_;
   int64_t lease_expiries_ = 0;
+  int64_t outbox_dropped_ = 0;
 };
 
 }  // namespace athanor::agent

@@ -165,6 +165,15 @@ char* HostMemoryGroup::Slot(int rank) const {
   return mappings_[rank]->segment->slots[sequence_ % kSlots];
 }
 
+absl::Status HostMemoryGroup::NextRound() {
+  // Before anything is published: the others must not take an aborted rank's word for a contribution.
+  if (mappings_[rank_]->segment->aborted.load(std::memory_order_relaxed) != 0) {
+    return absl::UnavailableError("host memory: the group was aborted");
+  }
+  ++sequence_;
+  return absl::OkStatus();
+}
+
 void HostMemoryGroup::Publish() {
   Segment* own = mappings_[rank_]->segment;
   own->published.store(sequence_, std::memory_order_seq_cst);
@@ -209,9 +218,6 @@ absl::Status HostMemoryGroup::AwaitPeer(int peer, absl::Time deadline) {
 }
 
 absl::Status HostMemoryGroup::Await(absl::Duration timeout, std::optional<int> only) {
-  if (mappings_[rank_]->segment->aborted.load(std::memory_order_relaxed) != 0) {
-    return absl::UnavailableError("host memory: the group was aborted");
-  }
   const absl::Time deadline = absl::Now() + timeout;
   if (only.has_value()) return *only == rank_ ? absl::OkStatus() : AwaitPeer(*only, deadline);
   for (int peer = 0; peer < world_size_; ++peer) {
@@ -231,7 +237,7 @@ absl::Status HostMemoryGroup::AllReduce(void* data, int64_t count, c10::ScalarTy
   for (int64_t begin = 0; begin < count; begin += chunk) {
     const int64_t part = std::min(chunk, count - begin);
     char* out = static_cast<char*>(data) + begin * element;
-    ++sequence_;
+    RETURN_IF_ERROR(NextRound());
     std::memcpy(Slot(rank_), out, static_cast<size_t>(part * element));
     Publish();
     RETURN_IF_ERROR(Await(timeout_));
@@ -257,7 +263,7 @@ absl::Status HostMemoryGroup::Broadcast(void* data, int64_t bytes, int root) {
   for (int64_t begin = 0; begin < bytes; begin += kSlotBytes) {
     const size_t part = static_cast<size_t>(std::min(kSlotBytes, bytes - begin));
     char* out = static_cast<char*>(data) + begin;
-    ++sequence_;
+    RETURN_IF_ERROR(NextRound());
     if (rank_ == root) std::memcpy(Slot(rank_), out, part);
     Publish();
     // The root waits too: it must not run ahead by more than one slot.
@@ -269,7 +275,7 @@ absl::Status HostMemoryGroup::Broadcast(void* data, int64_t bytes, int root) {
 
 absl::Status HostMemoryGroup::MinMax(const std::vector<int64_t>& values, std::vector<int64_t>* min,
                                      std::vector<int64_t>* max) {
-  ++sequence_;
+  RETURN_IF_ERROR(NextRound());
   std::memcpy(Slot(rank_), values.data(), values.size() * sizeof(int64_t));
   Publish();
   RETURN_IF_ERROR(Await(timeout_));
@@ -286,7 +292,7 @@ absl::Status HostMemoryGroup::MinMax(const std::vector<int64_t>& values, std::ve
 }
 
 absl::Status HostMemoryGroup::Barrier(absl::Duration deadline) {
-  ++sequence_;
+  RETURN_IF_ERROR(NextRound());
   Publish();
   return Await(deadline);
 }

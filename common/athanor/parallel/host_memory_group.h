@@ -59,6 +59,7 @@ class HostMemoryGroup {
   struct Mapping;
   HostMemoryGroup(int rank, int world_size, absl::Duration timeout);
   char* Slot(int rank) const;
+  absl::Status NextRound();
   void Publish();
   // Until every peer (or only `only`) has published the current sequence number.
   absl::Status Await(absl::Duration timeout, std::optional<int> only = std::nullopt);
