@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netdb.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -39,6 +40,17 @@ absl::Status PeerLost(const absl::Status& status, absl::string_view what) {
   return WithFailureKind(absl::Status(code, absl::StrCat(what, ": ", status.message())), FailureKind::kPeerLost);
 }
 
+// Gloo and TCPStore write into sockets whose other end may be gone. That must be an error of the collective, not the
+// end of the process (Python, for which they were written, ignores the signal as well). A handler of the program's own
+// is left alone.
+void IgnoreBrokenPipes() {
+  struct sigaction present{};
+  if (sigaction(SIGPIPE, nullptr, &present) == 0 && (present.sa_flags & SA_SIGINFO) == 0 &&
+      present.sa_handler == SIG_DFL) {
+    signal(SIGPIPE, SIG_IGN);
+  }
+}
+
 absl::StatusOr<int> ListenOn(const std::string& host, int* port) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
@@ -74,6 +86,7 @@ HostStore::HostStore(std::string host, int port, std::unique_ptr<Impl> impl)
 HostStore::~HostStore() = default;
 
 absl::StatusOr<std::unique_ptr<HostStore>> HostStore::Create(const Options& options) {
+  IgnoreBrokenPipes();
   int port = 0;
   ASSIGN_OR_RETURN(const int fd, ListenOn(options.host, &port));
   auto impl = std::make_unique<Impl>();
@@ -125,13 +138,18 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Create(const Process
 #endif
   std::unique_ptr<ProcessGroup> group(new ProcessGroup());
   RETURN_IF_ERROR(group->Join(options));
-  if (options.shared_memory && options.device.is_cpu() && options.world_size > 1) {
+  if (options.world_size == 1) return group;
+  if (options.shared_memory && options.device.is_cpu()) {
     RETURN_IF_ERROR(group->JoinHostMemory());
+  } else {
+    // A rank that is connected may still be one that others are connecting to: nobody leaves before all are in.
+    RETURN_IF_ERROR(group->Barrier(options.timeout));
   }
   return group;
 }
 
 absl::Status ProcessGroup::Join(const ProcessGroupOptions& options) {
+  IgnoreBrokenPipes();
   rank_ = options.rank;
   world_size_ = options.world_size;
   device_ = options.device;

@@ -13,6 +13,9 @@
 // Errors: a collective that fails or runs into its timeout is UNAVAILABLE with failure kind peer_lost
 // (athanor/tensor/torch_status.h): another rank is the cause. After the first error the group is of no further use.
 //
+// SIGPIPE is ignored from the first store or group on, unless the program has its own handler: a vanished peer is an
+// error, not a signal.
+//
 // Threads: collectives on one thread at a time, in the same order on every rank. Abort() on any thread.
 #pragma once
 
