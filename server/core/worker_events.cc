@@ -128,7 +128,7 @@ void Machine::ReconcileRunning(WorkerEntry& worker, const WorkerRegistered& even
     }
     running.insert(one.id);
     accept.keep.push_back(one.id);
-    if (rank->state == RankState::kLaunching) rank->state = RankState::kStarted;
+    Handle(RankLaunched{event.session, worker.id, one.id, 0});  // its own report may be under way: the registration says it too
     if (one.progress.step >= rank->progress.step) ApplyProgress(*generation, *rank, {one.id, one.progress, absl::ZeroDuration()});
   }
   Emit(accept);

@@ -220,7 +220,8 @@ void SimAgent::Call(const core::RankRef& id, core::Event event, std::function<vo
   Send(std::move(event));
 }
 
-void SimAgent::Exited(const core::RankRef& id, std::optional<core::FailureCause> cause, bool finished) {
+void SimAgent::Exited(const core::RankRef& named, std::optional<core::FailureCause> cause, bool finished) {
+  const core::RankRef id = named;  // may be the key that is erased
   ranks_.erase(id);
   std::erase_if(calls_, [&](const auto& call) { return call.second.id == id; });
   SendDurable(core::RankExited{session_, id_, id, std::move(cause), finished});

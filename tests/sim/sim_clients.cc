@@ -57,7 +57,9 @@ core::JobSpec SimClients::RandomSpec(JobShape& shape) {
   const int all = slots_ * static_cast<int>(workers_.size());
   spec.ranks = random.Between(1, std::min(all, 5));
   if (random.Chance(0.05)) spec.ranks = all + 1;  // waits for more workers until it is cancelled
-  if (random.Chance(0.2) && spec.ranks * 2 <= all) spec.slots_per_rank = std::min(2, slots_);
+  // A rank sits on one worker: what counts is whole seats, not slots.
+  const int wide = std::min(2, slots_);
+  if (random.Chance(0.2) && spec.ranks <= slots_ / wide * static_cast<int>(workers_.size())) spec.slots_per_rank = wide;
   spec.priority = random.Between(0, 2);
   spec.preemptible = random.Chance(0.5);
   spec.keep_latest_k = random.Between(0, 3);

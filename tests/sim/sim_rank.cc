@@ -53,7 +53,8 @@ void Training::Vanish(const core::RankRef& id) {
   Break(gang);
 }
 
-void Training::Exit(const core::RankRef& id, uint64_t process, std::optional<FailureCause> cause, bool finished) {
+void Training::Exit(const core::RankRef& named, uint64_t process, std::optional<FailureCause> cause, bool finished) {
+  const core::RankRef id = named;  // may belong to the rank that vanishes
   SimRank* rank = Find(id, process);
   if (rank == nullptr) return;
   world_.Trace("exit ", Name(id), " ", cause.has_value() ? ToString(cause->kind) : (finished ? "finished" : "0"));

@@ -141,7 +141,8 @@ class Simulation {
     const core::ClusterState& state = host_.core().state();
     for (const auto& [id, worker] : state.workers) {
       if (!worker.used.empty()) world_.Fail(absl::StrCat("slots of ", id.str(), " are held at the end"));
-      if (worker.state != core::WorkerState::kReady) {
+      const bool drained_by_request = worker.state == core::WorkerState::kDrained && worker.drain;
+      if (worker.state != core::WorkerState::kReady && !drained_by_request) {
         world_.Fail(absl::StrCat(id.str(), " is ", ToString(worker.state), " at the end"));
       }
     }
