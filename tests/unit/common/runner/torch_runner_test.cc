@@ -1,6 +1,8 @@
 #include "athanor/runner/torch_runner.h"
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 
 #include "tests/unit/common/runner/run_fixture.h"
 
@@ -218,31 +220,78 @@ TEST(TorchRunner, WeightsOnlyStartsAtStepZero) {
   EXPECT_TRUE(torch::equal(runs[0].model.at("first.weight"), trained[0].model.at("first.weight")));
 }
 
+// The only shard of a checkpoint of one rank.
+std::filesystem::path OnlyShard(const ResumeCandidate& candidate) {
+  std::vector<std::filesystem::path> shards;
+  for (const auto& entry : std::filesystem::directory_iterator(candidate.path)) {
+    if (entry.path().extension() == ".safetensors") shards.push_back(entry.path());
+  }
+  EXPECT_EQ(shards.size(), 1u) << candidate.path;
+  return shards.at(0);
+}
+
 TEST(TorchRunner, DamagedCheckpointsArePassedOver) {
   TestFolder folder;
   RunSpec whole;
   whole.root = folder.path();
+  // Every save is there: none is skipped because one before is still being written.
+  whole.config = TestConfig({{"checkpoint", {{"interval", 5}, {"async_enabled", false}}}});
   const auto expected = TrainAll(whole);
   ASSERT_TRUE(expected[0].result.ok()) << expected[0].result.status();
-  const auto shard = std::filesystem::path(folder.At(20).path) / "shard-00000-of-00001.safetensors";
-  if (std::filesystem::exists(shard)) std::filesystem::resize_file(shard, std::filesystem::file_size(shard) - 1);
+  const auto truncated = OnlyShard(folder.At(20));
+  std::filesystem::resize_file(truncated, std::filesystem::file_size(truncated) - 1);
+  const auto flipped = OnlyShard(folder.At(15));
+  const auto middle = static_cast<std::streamoff>(std::filesystem::file_size(flipped) / 2);
+  std::fstream file(flipped, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(middle);
+  const int byte = file.get();
+  file.seekp(middle);
+  file.put(static_cast<char>(byte ^ 4));
+  file.close();
   RunSpec again = whole;
   again.ledger = std::make_shared<SharedLedger>(1);
-  ResumeCandidate missing = folder.At(25);
-  again.candidates = {missing, folder.At(20), folder.At(10)};
+  const ResumeCandidate missing = folder.At(23);
+  again.candidates = {missing, folder.At(20), folder.At(15), folder.At(10)};
   const auto runs = TrainAll(again);
   ASSERT_TRUE(runs[0].result.ok()) << runs[0].result.status();
   EXPECT_EQ(runs[0].reports.back().resumed_from_step, 10);
-  EXPECT_THAT(again.ledger->damaged(), ElementsAre(25, 20));
+  EXPECT_THAT(again.ledger->damaged(), ElementsAre(23, 20, 15));
   ExpectSameModel(runs[0].model, expected[0].model);
   again.candidates = {missing};
   EXPECT_EQ(FailureKindOf(TrainAll(again)[0].result.status()), FailureKind::kData);
+}
+
+// One shard of two is damaged: every rank reads all shards, and all go back to the checkpoint before.
+TEST(TorchRunner, DamageIsAgreedOverRanks) {
+  TestFolder folder;
+  RunSpec whole;
+  whole.world_size = 2;
+  whole.dropout = 0;
+  whole.root = folder.path();
+  whole.config = TestConfig({{"checkpoint", {{"async_enabled", false}}}});
+  for (const RankRun& run : TrainAll(whole)) ASSERT_TRUE(run.result.ok()) << run.result.status();
+  int truncated = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.At(20).path)) {
+    if (entry.path().filename().string().rfind("shard-00001-of-00002", 0) != 0) continue;
+    std::filesystem::resize_file(entry.path(), std::filesystem::file_size(entry.path()) / 2);
+    ++truncated;
+  }
+  ASSERT_EQ(truncated, 1);
+  RunSpec again = whole;
+  again.ledger = std::make_shared<SharedLedger>(2);
+  again.candidates = {folder.At(20), folder.At(10)};
+  for (const RankRun& run : TrainAll(again)) {
+    ASSERT_TRUE(run.result.ok()) << run.result.status();
+    EXPECT_EQ(run.reports.back().resumed_from_step, 10);
+  }
+  EXPECT_FALSE(again.ledger->damaged().empty());
 }
 
 TEST(TorchRunner, RefusesAnotherConfiguration) {
   TestFolder folder;
   RunSpec spec;
   spec.root = folder.path();
+  spec.config = TestConfig({{"checkpoint", {{"async_enabled", false}}}});
   ASSERT_TRUE(TrainAll(spec)[0].result.ok());
   spec.candidates = {folder.At(10)};
   spec.config = TestConfig({{"optim", {{"lr", 0.5}}}, {"steps", 40}});
