@@ -14,7 +14,9 @@ constexpr absl::Duration kFirstPause = absl::Milliseconds(50), kLongestPause = a
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CoordinatorClient>> CoordinatorClient::Connect(const std::string& address, const ChannelOptions& options, absl::Duration timeout) {
+absl::StatusOr<std::unique_ptr<CoordinatorClient>> CoordinatorClient::Connect(const std::string& address,
+                                                                              const ChannelOptions& options,
+                                                                              absl::Duration timeout) {
   ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, MakeChannel(address, options));
   return std::unique_ptr<CoordinatorClient>(new CoordinatorClient(std::move(channel), timeout));
 }
@@ -43,7 +45,8 @@ absl::Status CoordinatorClient::Retry(absl::Time deadline, const std::function<a
   }
 }
 
-absl::Status CoordinatorClient::Watch(const std::string& job, int64_t after_event, const std::function<bool(const v1::WatchJobResponse&)>& on_update) {
+absl::Status CoordinatorClient::Watch(const std::string& job, int64_t after_event,
+                                      const std::function<bool(const v1::WatchJobResponse&)>& on_update) {
   absl::Time heard = absl::Now();
   while (true) {
     grpc::ClientContext context;
@@ -62,12 +65,14 @@ absl::Status CoordinatorClient::Watch(const std::string& job, int64_t after_even
     }
     const absl::Status status = FromGrpc(stream->Finish());
     const bool passing = absl::IsUnavailable(status) || absl::IsCancelled(status) || status.ok();
-    if (!passing || absl::Now() - heard > timeout_) return status.ok() ? absl::UnavailableError("the coordinator ended the stream") : status;
+    if (!passing || absl::Now() - heard > timeout_)
+      return status.ok() ? absl::UnavailableError("the coordinator ended the stream") : status;
     channel_->WaitForConnected(absl::ToChronoTime(absl::Now() + kFirstPause * 4));
   }
 }
 
-absl::Status CoordinatorClient::ReadLogs(const v1::ReadLogsRequest& request, const std::function<bool(const v1::LogChunk&)>& on_chunk) {
+absl::Status CoordinatorClient::ReadLogs(const v1::ReadLogsRequest& request,
+                                         const std::function<bool(const v1::LogChunk&)>& on_chunk) {
   grpc::ClientContext context;
   if (!request.follow()) context.set_deadline(absl::ToChronoTime(absl::Now() + std::max(timeout_, absl::Minutes(5))));
   const auto stream = jobs_->ReadLogs(&context, request);

@@ -1,4 +1,5 @@
-// A typed client of the coordinator. Every call has a deadline; UNAVAILABLE is tried again inside it, with the same request key.
+// A typed client of the coordinator. Every call has a deadline; UNAVAILABLE is tried again inside it, with the same
+// request key.
 //
 //   ASSIGN_OR_RETURN(auto client, CoordinatorClient::Connect("127.0.0.1:7070", {}, absl::Seconds(30)));
 //   ASSIGN_OR_RETURN(v1::Job job, client->Call(&v1::JobService::Stub::GetJob, request));
@@ -23,7 +24,9 @@ namespace athanor {
 
 class CoordinatorClient {
  public:
-  static absl::StatusOr<std::unique_ptr<CoordinatorClient>> Connect(const std::string& address, const ChannelOptions& options, absl::Duration timeout);
+  static absl::StatusOr<std::unique_ptr<CoordinatorClient>> Connect(const std::string& address,
+                                                                    const ChannelOptions& options,
+                                                                    absl::Duration timeout);
 
   v1::JobService::Stub& jobs() { return *jobs_; }
   v1::CheckpointService::Stub& checkpoints() { return *checkpoints_; }
@@ -33,7 +36,8 @@ class CoordinatorClient {
 
   // One unary call: `method` is a member of the stub.
   template <typename Stub, typename Request, typename Response>
-  absl::Status Call(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*), const Request& request, Response* response) {
+  absl::Status Call(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                    const Request& request, Response* response) {
     const absl::Time deadline = absl::Now() + timeout_;
     return Retry(deadline, [&] {
       grpc::ClientContext context;
@@ -42,9 +46,10 @@ class CoordinatorClient {
     });
   }
 
-  // Calls `on_update` for each message until the job is over, `on_update` returns false, or the coordinator is unreachable for the
-  // timeout. Survives restarts of the coordinator without losing an event.
-  absl::Status Watch(const std::string& job, int64_t after_event, const std::function<bool(const v1::WatchJobResponse&)>& on_update);
+  // Calls `on_update` for each message until the job is over, `on_update` returns false, or the coordinator is
+  // unreachable for the timeout. Survives restarts of the coordinator without losing an event.
+  absl::Status Watch(const std::string& job, int64_t after_event,
+                     const std::function<bool(const v1::WatchJobResponse&)>& on_update);
   absl::Status ReadLogs(const v1::ReadLogsRequest& request, const std::function<bool(const v1::LogChunk&)>& on_chunk);
 
   static std::string NewRequestKey();

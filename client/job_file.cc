@@ -22,8 +22,9 @@ namespace {
 
 using nlohmann::json;
 
-const std::vector<std::string> kCauses = {"user_code", "out_of_memory", "signal", "node_lost", "hang", "preempted", "data", "nan_loss", "peer_lost", "our_bug",
-                                          "launch_failed", "invalid"};
+const std::vector<std::string> kCauses = {"user_code", "out_of_memory", "signal",        "node_lost",
+                                          "hang",      "preempted",     "data",          "nan_loss",
+                                          "peer_lost", "our_bug",       "launch_failed", "invalid"};
 
 class JobReader {
  public:
@@ -46,7 +47,9 @@ class JobReader {
 
   absl::StatusOr<v1::JobSpec> Read() {
     const json& root = document_.value;
-    Known(root, "", {"name", "labels", "task", "resources", "priority", "preemptible", "runner", "restart", "timeouts", "env", "parent"});
+    Known(root, "",
+          {"name", "labels", "task", "resources", "priority", "preemptible", "runner", "restart", "timeouts", "env",
+           "parent"});
     spec_.set_name(Text(root, "name", true));
     if (!spec_.name().empty()) CheckName();
     ReadLabels(root);
@@ -76,7 +79,8 @@ class JobReader {
     }
     // The nearest place that the file has: a missing field is reported where it belongs.
     std::string at = field;
-    while (!at.empty() && !document_.places.contains(at)) at = at.rfind('.') == std::string::npos ? "" : at.substr(0, at.rfind('.'));
+    while (!at.empty() && !document_.places.contains(at))
+      at = at.rfind('.') == std::string::npos ? "" : at.substr(0, at.rfind('.'));
     const Place place = document_.places.contains(at) ? document_.places.at(at) : Place{1, 1};
     problems_.push_back(absl::StrCat(path_, ":", place.line, ":", place.column, ": ", field, ": ", text));
   }
@@ -122,10 +126,12 @@ class JobReader {
     return it->get<std::string>();
   }
 
-  int64_t Integer(const json& object, const char* key, const std::string& field, int64_t otherwise, int64_t low, int64_t high) {
+  int64_t Integer(const json& object, const char* key, const std::string& field, int64_t otherwise, int64_t low,
+                  int64_t high) {
     auto it = object.find(key);
     if (it == object.end()) return otherwise;
-    const bool integer = it->is_number_integer() && !(it->is_number_unsigned() && it->get<uint64_t>() > static_cast<uint64_t>(1) << 62);
+    const bool integer =
+        it->is_number_integer() && !(it->is_number_unsigned() && it->get<uint64_t>() > static_cast<uint64_t>(1) << 62);
     if (integer && it->get<int64_t>() >= low && it->get<int64_t>() <= high) return it->get<int64_t>();
     Problem(field, absl::StrCat(Found(*it), "; allowed: integer from ", low, " to ", high));
     return otherwise;
@@ -139,12 +145,15 @@ class JobReader {
     return false;
   }
 
-  void Duration(const json& object, const char* key, const std::string& field, google::protobuf::Duration* (*make)(v1::JobSpec&), v1::JobSpec& spec) {
+  void Duration(const json& object, const char* key, const std::string& field,
+                google::protobuf::Duration* (*make)(v1::JobSpec&), v1::JobSpec& spec) {
     auto it = object.find(key);
     if (it == object.end()) return;
     absl::Duration value;
-    const bool good = it->is_string() && absl::ParseDuration(it->get<std::string>(), &value) && value > absl::ZeroDuration() && value <= absl::Hours(24 * 30);
-    if (!good) return Problem(field, absl::StrCat(Found(*it), "; allowed: a duration such as 200ms, 10s or 5m, up to 720h"));
+    const bool good = it->is_string() && absl::ParseDuration(it->get<std::string>(), &value) &&
+                      value > absl::ZeroDuration() && value <= absl::Hours(24 * 30);
+    if (!good)
+      return Problem(field, absl::StrCat(Found(*it), "; allowed: a duration such as 200ms, 10s or 5m, up to 720h"));
     google::protobuf::Duration* proto = make(spec);
     proto->set_seconds(absl::IDivDuration(value, absl::Seconds(1), &value));
     proto->set_nanos(static_cast<int32_t>(absl::IDivDuration(value, absl::Nanoseconds(1), &value)));
@@ -155,7 +164,8 @@ class JobReader {
     auto alnum = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
     bool good = name.size() <= 63 && alnum(name.front()) && alnum(name.back());
     for (const char c : name) good = good && (alnum(c) || c == '-' || c == '.' || c == '_');
-    if (!good) Problem("name", absl::StrCat(Found(json(name)), "; allowed: [a-z0-9]([-a-z0-9._]*[a-z0-9])?, at most 63 bytes"));
+    if (!good)
+      Problem("name", absl::StrCat(Found(json(name)), "; allowed: [a-z0-9]([-a-z0-9._]*[a-z0-9])?, at most 63 bytes"));
   }
 
   void ReadLabels(const json& root) {
@@ -182,7 +192,8 @@ class JobReader {
     spec_.mutable_task()->set_library(Resolve(Text(task, "library", false, "task.library")));
     auto it = task.find("options");
     json options = it == task.end() || it->is_null() ? json::object() : *it;
-    if (!options.is_object()) return Problem("task.options", absl::StrCat(Found(options), "; allowed: a map of fields"));
+    if (!options.is_object())
+      return Problem("task.options", absl::StrCat(Found(options), "; allowed: a map of fields"));
     for (auto& [key, value] : options.items()) {
       for (const char* ending : {"data", "file", "path", "module"}) {
         if (value.is_string() && absl::EndsWith(key, ending)) {
@@ -198,58 +209,80 @@ class JobReader {
     Known(resources, "resources", {"ranks", "slots_per_rank", "device", "threads_per_rank"});
     v1::ResourceRequest& request = *spec_.mutable_resources();
     request.set_ranks(static_cast<int32_t>(Integer(resources, "ranks", "resources.ranks", 1, 1, 4096)));
-    request.set_slots_per_rank(static_cast<int32_t>(Integer(resources, "slots_per_rank", "resources.slots_per_rank", 1, 1, 64)));
-    request.set_threads_per_rank(static_cast<int32_t>(Integer(resources, "threads_per_rank", "resources.threads_per_rank", 1, 1, 1024)));
+    request.set_slots_per_rank(
+        static_cast<int32_t>(Integer(resources, "slots_per_rank", "resources.slots_per_rank", 1, 1, 64)));
+    request.set_threads_per_rank(
+        static_cast<int32_t>(Integer(resources, "threads_per_rank", "resources.threads_per_rank", 1, 1, 1024)));
     const std::string device = Text(resources, "device", false, "resources.device");
-    if (!device.empty() && device != "cpu" && device != "cuda") Problem("resources.device", absl::StrCat(Found(json(device)), "; allowed: cpu, cuda"));
+    if (!device.empty() && device != "cpu" && device != "cuda")
+      Problem("resources.device", absl::StrCat(Found(json(device)), "; allowed: cpu, cuda"));
     request.set_device(device.empty() ? "cpu" : device);
   }
 
   void ReadRunner(const json& runner) {
     RunnerConfig config;
     if (document_.value.contains("runner")) {
-      for (const FieldProblem& problem : CheckRunnerConfig(runner, &config)) Problem(problem.path.empty() ? "runner" : absl::StrCat("runner.", problem.path), problem.message);
+      for (const FieldProblem& problem : CheckRunnerConfig(runner, &config))
+        Problem(problem.path.empty() ? "runner" : absl::StrCat("runner.", problem.path), problem.message);
     }
     spec_.set_runner_json(runner.dump(-1, ' ', false, json::error_handler_t::replace));
   }
 
   void ReadRestart(const json& restart) {
-    Known(restart, "restart", {"budgets", "backoff_initial", "backoff_max", "backoff_jitter", "max_generations_without_progress"});
+    Known(restart, "restart",
+          {"budgets", "backoff_initial", "backoff_max", "backoff_jitter", "max_generations_without_progress"});
     v1::RestartPolicy& policy = *spec_.mutable_restart();
     auto budgets = restart.find("budgets");
-    if (budgets != restart.end() && !budgets->is_object()) Problem("restart.budgets", absl::StrCat(Found(*budgets), "; allowed: a map from cause to number"));
+    if (budgets != restart.end() && !budgets->is_object())
+      Problem("restart.budgets", absl::StrCat(Found(*budgets), "; allowed: a map from cause to number"));
     if (budgets != restart.end() && budgets->is_object()) {
       Known(*budgets, "restart.budgets", kCauses);
       for (const std::string& cause : kCauses) {
         if (budgets->contains(cause)) {
-          (*policy.mutable_budgets())[cause] = static_cast<int32_t>(Integer(*budgets, cause.c_str(), absl::StrCat("restart.budgets.", cause), 0, -1, 1000000));
+          (*policy.mutable_budgets())[cause] = static_cast<int32_t>(
+              Integer(*budgets, cause.c_str(), absl::StrCat("restart.budgets.", cause), 0, -1, 1000000));
         }
       }
     }
-    Duration(restart, "backoff_initial", "restart.backoff_initial", [](v1::JobSpec& spec) { return spec.mutable_restart()->mutable_backoff_initial(); }, spec_);
-    Duration(restart, "backoff_max", "restart.backoff_max", [](v1::JobSpec& spec) { return spec.mutable_restart()->mutable_backoff_max(); }, spec_);
+    Duration(
+        restart, "backoff_initial", "restart.backoff_initial",
+        [](v1::JobSpec& spec) { return spec.mutable_restart()->mutable_backoff_initial(); }, spec_);
+    Duration(
+        restart, "backoff_max", "restart.backoff_max",
+        [](v1::JobSpec& spec) { return spec.mutable_restart()->mutable_backoff_max(); }, spec_);
     policy.set_backoff_jitter(0.2);
     if (auto jitter = restart.find("backoff_jitter"); jitter != restart.end()) {
       const double value = jitter->is_number() ? jitter->get<double>() : -1;
-      if (value < 0 || value > 1) Problem("restart.backoff_jitter", absl::StrCat(Found(*jitter), "; allowed: number from 0 to 1"));
+      if (value < 0 || value > 1)
+        Problem("restart.backoff_jitter", absl::StrCat(Found(*jitter), "; allowed: number from 0 to 1"));
       policy.set_backoff_jitter(value);
     }
-    policy.set_max_generations_without_progress(
-        static_cast<int32_t>(Integer(restart, "max_generations_without_progress", "restart.max_generations_without_progress", 0, 0, 1000000)));
+    policy.set_max_generations_without_progress(static_cast<int32_t>(Integer(
+        restart, "max_generations_without_progress", "restart.max_generations_without_progress", 0, 0, 1000000)));
   }
 
   void ReadTimeouts(const json& timeouts) {
     Known(timeouts, "timeouts", {"join", "startup", "hang", "stop_grace"});
-    Duration(timeouts, "join", "timeouts.join", [](v1::JobSpec& spec) { return spec.mutable_timeouts()->mutable_join(); }, spec_);
-    Duration(timeouts, "startup", "timeouts.startup", [](v1::JobSpec& spec) { return spec.mutable_timeouts()->mutable_startup(); }, spec_);
-    Duration(timeouts, "hang", "timeouts.hang", [](v1::JobSpec& spec) { return spec.mutable_timeouts()->mutable_hang(); }, spec_);
-    Duration(timeouts, "stop_grace", "timeouts.stop_grace", [](v1::JobSpec& spec) { return spec.mutable_timeouts()->mutable_stop_grace(); }, spec_);
+    Duration(
+        timeouts, "join", "timeouts.join", [](v1::JobSpec& spec) { return spec.mutable_timeouts()->mutable_join(); },
+        spec_);
+    Duration(
+        timeouts, "startup", "timeouts.startup",
+        [](v1::JobSpec& spec) { return spec.mutable_timeouts()->mutable_startup(); }, spec_);
+    Duration(
+        timeouts, "hang", "timeouts.hang", [](v1::JobSpec& spec) { return spec.mutable_timeouts()->mutable_hang(); },
+        spec_);
+    Duration(
+        timeouts, "stop_grace", "timeouts.stop_grace",
+        [](v1::JobSpec& spec) { return spec.mutable_timeouts()->mutable_stop_grace(); }, spec_);
   }
 
   void ReadEnv(const json& env) {
     for (const auto& [name, value] : env.items()) {
       const std::string field = absl::StrCat("env.", name);
-      const bool named = !name.empty() && name.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == std::string::npos &&
+      const bool named = !name.empty() &&
+                         name.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") ==
+                             std::string::npos &&
                          !(name[0] >= '0' && name[0] <= '9');
       if (!named) Problem(field, "a name has letters, digits and _, and does not start with a digit");
       std::string text;
@@ -257,18 +290,22 @@ class JobReader {
         text = value.get<std::string>();
       } else if (value.is_number() || value.is_boolean()) {
         text = value.dump();
-      } else if (value.is_object() && value.size() == 1 && value.contains("from_env") && value["from_env"].is_string()) {
+      } else if (value.is_object() && value.size() == 1 && value.contains("from_env") &&
+                 value["from_env"].is_string()) {
         const char* found = std::getenv(value["from_env"].get<std::string>().c_str());
-        if (found == nullptr) Problem(field, absl::StrCat("the environment has no ", value["from_env"].get<std::string>()));
+        if (found == nullptr)
+          Problem(field, absl::StrCat("the environment has no ", value["from_env"].get<std::string>()));
         text = found == nullptr ? "" : found;
-      } else if (value.is_object() && value.size() == 1 && value.contains("from_file") && value["from_file"].is_string()) {
+      } else if (value.is_object() && value.size() == 1 && value.contains("from_file") &&
+                 value["from_file"].is_string()) {
         std::ifstream file(Resolve(value["from_file"].get<std::string>()));
         std::ostringstream contents;
         contents << file.rdbuf();
         if (!file) Problem(field, absl::StrCat("cannot read ", Resolve(value["from_file"].get<std::string>())));
         text = std::string(absl::StripSuffix(contents.str(), "\n"));
       } else {
-        Problem(field, absl::StrCat("found ", value.type_name(), "; allowed: text, {from_env: NAME} or {from_file: path}"));
+        Problem(field,
+                absl::StrCat("found ", value.type_name(), "; allowed: text, {from_env: NAME} or {from_file: path}"));
       }
       (*spec_.mutable_env())[name] = text;
     }
@@ -283,9 +320,11 @@ class JobReader {
 
 }  // namespace
 
-absl::StatusOr<v1::JobSpec> ParseJobFile(const std::string& path, const std::string& text, const std::vector<std::string>& overrides) {
+absl::StatusOr<v1::JobSpec> ParseJobFile(const std::string& path, const std::string& text,
+                                         const std::vector<std::string>& overrides) {
   absl::StatusOr<YamlDocument> document = ParseYaml(text);
-  if (!document.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ":", std::string(document.status().message())));
+  if (!document.ok())
+    return absl::InvalidArgumentError(absl::StrCat(path, ":", std::string(document.status().message())));
   JobReader reader(path, *std::move(document));
   for (const std::string& assignment : overrides) reader.Override(assignment);
   return reader.Read();
@@ -293,7 +332,8 @@ absl::StatusOr<v1::JobSpec> ParseJobFile(const std::string& path, const std::str
 
 absl::StatusOr<v1::JobSpec> LoadJobFile(const std::string& path, const std::vector<std::string>& overrides) {
   std::error_code error;
-  if (std::filesystem::is_directory(path, error)) return absl::InvalidArgumentError(absl::StrCat(path, ": is a folder, not a job file"));
+  if (std::filesystem::is_directory(path, error))
+    return absl::InvalidArgumentError(absl::StrCat(path, ": is a folder, not a job file"));
   std::ifstream file(path, std::ios::binary);
   std::string text(static_cast<size_t>(2) << 20, '\0');
   if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));

@@ -1,5 +1,5 @@
-// A job file (YAML or JSON) as a JobSpec; docs/cli.md describes the fields. All mistakes of a file are reported at once, each with
-// file, line, column, field, what was found and what is allowed.
+// A job file (YAML or JSON) as a JobSpec; docs/cli.md describes the fields. All mistakes of a file are reported at
+// once, each with file, line, column, field, what was found and what is allowed.
 #pragma once
 
 #include <string>
@@ -11,7 +11,8 @@
 namespace athanor {
 
 // `overrides`: "runner.optim.lr=0.1". `path` is for messages and as the base of relative paths in the file.
-absl::StatusOr<v1::JobSpec> ParseJobFile(const std::string& path, const std::string& text, const std::vector<std::string>& overrides);
+absl::StatusOr<v1::JobSpec> ParseJobFile(const std::string& path, const std::string& text,
+                                         const std::vector<std::string>& overrides);
 absl::StatusOr<v1::JobSpec> LoadJobFile(const std::string& path, const std::vector<std::string>& overrides);
 
 }  // namespace athanor

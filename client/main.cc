@@ -13,12 +13,16 @@ namespace {
 void AddGlobalOptions(CLI::App& app, CommandContext& context) {
   app.add_option("-s,--server", context.server, "Coordinator, host:port [127.0.0.1:7070]")->envname("ATHANOR_SERVER");
   app.add_option("--context", context.context, "Context of the configuration file")->envname("ATHANOR_CONTEXT");
-  app.add_option("--config", context.config_file, "Configuration file [~/.config/athanor/config.yaml]")->envname("ATHANOR_CLI_CONFIG");
-  app.add_option("--token-file", context.channel.token_file, "File with the bearer token")->envname("ATHANOR_TOKEN_FILE");
+  app.add_option("--config", context.config_file, "Configuration file [~/.config/athanor/config.yaml]")
+      ->envname("ATHANOR_CLI_CONFIG");
+  app.add_option("--token-file", context.channel.token_file, "File with the bearer token")
+      ->envname("ATHANOR_TOKEN_FILE");
   app.add_option("--tls-ca", context.channel.tls.ca, "PEM file of the authority");
   app.add_option("--tls-certificate", context.channel.tls.certificate, "PEM file of the client's certificate");
   app.add_option("--tls-key", context.channel.tls.key, "PEM file of its key");
-  app.add_option("-o,--output", context.output, "table, json or yaml")->capture_default_str()->check(CLI::IsMember({"table", "json", "yaml"}));
+  app.add_option("-o,--output", context.output, "table, json or yaml")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"table", "json", "yaml"}));
   app.add_option_function<std::string>(
       "--timeout",
       [&context](const std::string& text) {
@@ -42,7 +46,10 @@ int Main(int argc, char** argv) {
   AddCheckpointCommands(app, context);
   AddClusterCommands(app, context);
   AddCompletionCommands(app, context);
-  app.footer(absl::StrCat("Examples:\n  athanor job submit examples/jobs/digits.yaml --watch\n  athanor job logs digits --follow\n  athanor checkpoint list digits\n\n", kExitCodesHelp));
+  app.footer(
+      absl::StrCat("Examples:\n  athanor job submit examples/jobs/digits.yaml --watch\n  athanor job logs digits "
+                   "--follow\n  athanor checkpoint list digits\n\n",
+                   kExitCodesHelp));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

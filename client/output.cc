@@ -49,7 +49,8 @@ Terminal Terminal::Detect(bool no_color_flag) {
   terminal.stderr_is_terminal = isatty(2) != 0;
   const char* term = std::getenv("TERM");
   const bool dumb = term != nullptr && std::string(term) == "dumb";
-  terminal.colours = !no_color_flag && !Set("NO_COLOR") && ((terminal.stderr_is_terminal && !dumb) || Set("CLICOLOR_FORCE"));
+  terminal.colours =
+      !no_color_flag && !Set("NO_COLOR") && ((terminal.stderr_is_terminal && !dumb) || Set("CLICOLOR_FORCE"));
   winsize size = {};
   if (ioctl(2, TIOCGWINSZ, &size) == 0 && size.ws_col > 20) terminal.width = size.ws_col;
   return terminal;
@@ -60,7 +61,8 @@ absl::Status PrintMessage(const google::protobuf::Message& message, OutputFormat
   google::protobuf::util::JsonPrintOptions options;
   options.add_whitespace = true;
   const auto status = google::protobuf::util::MessageToJsonString(message, &text, options);
-  if (!status.ok()) return absl::InternalError(absl::StrCat("cannot print the answer: ", std::string(status.message())));
+  if (!status.ok())
+    return absl::InternalError(absl::StrCat("cannot print the answer: ", std::string(status.message())));
   if (format == OutputFormat::kYaml) {
     YAML::Emitter out;
     EmitYaml(nlohmann::ordered_json::parse(text), out);
@@ -90,7 +92,9 @@ std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
 
 std::string FormatTime(const google::protobuf::Timestamp& time) {
   if (time.seconds() == 0) return "-";
-  return absl::FormatTime("%Y-%m-%d %H:%M:%E3S", absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos()), absl::LocalTimeZone());
+  return absl::FormatTime("%Y-%m-%d %H:%M:%E3S",
+                          absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos()),
+                          absl::LocalTimeZone());
 }
 
 std::string FormatSeconds(double seconds) {
@@ -129,7 +133,8 @@ std::string Harmless(const std::string& text) {
 }
 
 std::string StateName(v1::JobState state) {
-  const char* names[] = {"?", "Queued", "Running", "BackingOff", "Suspending", "Suspended", "Cancelling", "Succeeded", "Failed", "Cancelled"};
+  const char* names[] = {"?",         "Queued",     "Running",   "BackingOff", "Suspending",
+                         "Suspended", "Cancelling", "Succeeded", "Failed",     "Cancelled"};
   return state >= 0 && state <= 9 ? names[state] : "?";
 }
 

@@ -9,7 +9,8 @@
 
 namespace athanor {
 
-// "[=====>    ]  51% 612/1200  loss 0.1432  45210 samples/s  eta 3.2s  gen 2 (1 restart)  training", at most `width` columns.
+// "[=====>    ]  51% 612/1200  loss 0.1432  45210 samples/s  eta 3.2s  gen 2 (1 restart)  training", at most `width`
+// columns.
 std::string ProgressLine(const v1::Job& job, int width);
 // "20:01:02.123  RankFailed        g1 r1  killed by signal 9"
 std::string EventLine(const v1::JobEvent& event, bool colours);

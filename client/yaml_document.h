@@ -1,4 +1,5 @@
-// YAML text as JSON, with the place of every value. Defensive: bounded size, depth and number of nodes, no duplicate keys, one document.
+// YAML text as JSON, with the place of every value. Defensive: bounded size, depth and number of nodes, no duplicate
+// keys, one document.
 #pragma once
 
 #include <map>

@@ -44,13 +44,18 @@ absl::Status Serve(const ServerConfig& config) {
   const size_t jobs = recovered.jobs.size();
   const uint64_t epoch = store->epoch();
   auto loop = std::make_unique<CoreLoop>(options, std::move(store), std::move(recovered), &metrics);
-  ASSIGN_OR_RETURN(std::unique_ptr<MetricsEndpoint> endpoint,
-                   MetricsEndpoint::Start(config.metrics_listen, metrics.registry(), [&loop] { return loop->StoreStatus(); }));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<MetricsEndpoint> endpoint,
+      MetricsEndpoint::Start(config.metrics_listen, metrics.registry(), [&loop] { return loop->StoreStatus(); }));
   loop->Start();
   ASSIGN_OR_RETURN(std::unique_ptr<GrpcServer> server, GrpcServer::Start(config.grpc, loop.get(), &metrics));
   RETURN_IF_ERROR(WritePortsFile(config.ports_file, {{"grpc", server->port()}, {"metrics", endpoint->port()}}));
   Log(spdlog::level::info, "Serving",
-      {{"version", Version()}, {"port", absl::StrCat(server->port())}, {"metrics_port", absl::StrCat(endpoint->port())}, {"epoch", absl::StrCat(epoch)}, {"jobs", absl::StrCat(jobs)}});
+      {{"version", Version()},
+       {"port", absl::StrCat(server->port())},
+       {"metrics_port", absl::StrCat(endpoint->port())},
+       {"epoch", absl::StrCat(epoch)},
+       {"jobs", absl::StrCat(jobs)}});
   const sigset_t signals = StopSignals();
   int number = 0;
   sigwait(&signals, &number);

@@ -13,10 +13,13 @@ ServerConfig ParseServerConfig(int argc, char** argv) {
   CLI::App app{"athanord: the coordinator. Keeps what runs where, decides, and remembers it in RocksDB."};
   app.set_version_flag("--version", absl::StrCat("athanord ", Version(), " (", Commit(), ")"));
   AddConfigFile(app, "ATHANOR");
-  app.add_option("--data-dir", config.data_dir, "Directory of the store; created with mode 0700")->capture_default_str();
-  app.add_option("--checkpoint-root", config.checkpoint_root, "Where jobs keep their checkpoints; every agent must reach it [<data-dir>/checkpoints]");
+  app.add_option("--data-dir", config.data_dir, "Directory of the store; created with mode 0700")
+      ->capture_default_str();
+  app.add_option("--checkpoint-root", config.checkpoint_root,
+                 "Where jobs keep their checkpoints; every agent must reach it [<data-dir>/checkpoints]");
   app.add_option("--listen", config.grpc.listen, "gRPC address; port 0 takes any free one")->capture_default_str();
-  app.add_option("--metrics-listen", config.metrics_listen, "HTTP address of /metrics, /healthz, /readyz")->capture_default_str();
+  app.add_option("--metrics-listen", config.metrics_listen, "HTTP address of /metrics, /healthz, /readyz")
+      ->capture_default_str();
   AddDuration(app, "--lease", config.lease, "An agent that is silent for so long is lost");
   app.add_option("--tls-ca", config.grpc.tls.ca, "PEM file: clients must show a certificate of this authority");
   app.add_option("--tls-certificate", config.grpc.tls.certificate, "PEM file");
@@ -27,8 +30,10 @@ ServerConfig ParseServerConfig(int argc, char** argv) {
   app.add_option("--log-level", config.logging.level, "trace, debug, info, warn, error or off")->capture_default_str();
   app.add_option("--log-format", config.logging.format, "text or json")->capture_default_str();
   app.add_option("--ports-file", config.ports_file, "Write the chosen ports there as JSON once serving");
-  app.footer("Example:\n  athanord --data-dir /var/lib/athanor --listen 127.0.0.1:7070\n\nEnvironment: ATHANOR_DATA_DIR and so on for each option.\nExit codes: 0 ok, 1 cannot "
-             "start, 2 usage, 75 the store failed (restart it).");
+  app.footer(
+      "Example:\n  athanord --data-dir /var/lib/athanor --listen 127.0.0.1:7070\n\nEnvironment: ATHANOR_DATA_DIR and "
+      "so on for each option.\nExit codes: 0 ok, 1 cannot "
+      "start, 2 usage, 75 the store failed (restart it).");
   BindEnvironment(app, "ATHANOR");
   ParseOrExit(app, argc, argv);
   if (config.checkpoint_root.empty()) config.checkpoint_root = config.data_dir + "/checkpoints";

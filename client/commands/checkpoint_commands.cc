@@ -14,15 +14,23 @@ struct CheckpointArguments {
   bool all = false, dry_run = false;
 };
 
-std::string State(const v1::Checkpoint& checkpoint) { return v1::CheckpointState_Name(checkpoint.state()); }
+std::string State(const v1::Checkpoint& checkpoint) {
+  return v1::CheckpointState_Name(checkpoint.state());
+}
 
 absl::Status Print(CommandContext& context, const v1::Checkpoint& checkpoint) {
   if (context.format() != OutputFormat::kTable) return PrintMessage(checkpoint, context.format());
-  std::vector<std::vector<std::string>> rows = {{"checkpoint", checkpoint.name()}, {"state", State(checkpoint)}, {"aliases", absl::StrJoin(checkpoint.aliases(), ", ")},
-                                               {"size", FormatBytes(checkpoint.bytes())}, {"generation", absl::StrCat(checkpoint.generation())},
-                                               {"committed", FormatTime(checkpoint.committed_at())}, {"path", checkpoint.path()}};
+  std::vector<std::vector<std::string>> rows = {{"checkpoint", checkpoint.name()},
+                                                {"state", State(checkpoint)},
+                                                {"aliases", absl::StrJoin(checkpoint.aliases(), ", ")},
+                                                {"size", FormatBytes(checkpoint.bytes())},
+                                                {"generation", absl::StrCat(checkpoint.generation())},
+                                                {"committed", FormatTime(checkpoint.committed_at())},
+                                                {"path", checkpoint.path()}};
   if (!checkpoint.note().empty()) rows.push_back({"note", Harmless(checkpoint.note())});
-  for (const auto& [name, value] : std::map<std::string, double>(checkpoint.metrics().begin(), checkpoint.metrics().end())) rows.push_back({name, absl::StrCat(value)});
+  for (const auto& [name, value] :
+       std::map<std::string, double>(checkpoint.metrics().begin(), checkpoint.metrics().end()))
+    rows.push_back({name, absl::StrCat(value)});
   std::cout << FormatTable(rows);
   return absl::OkStatus();
 }
@@ -43,8 +51,9 @@ absl::Status List(CommandContext& context, const CheckpointArguments& arguments)
   if (context.format() != OutputFormat::kTable) return PrintMessage(all, context.format());
   std::vector<std::vector<std::string>> rows = {{"CHECKPOINT", "STATE", "ALIASES", "GEN", "SIZE", "COMMITTED", "NOTE"}};
   for (const v1::Checkpoint& one : all.checkpoints()) {
-    rows.push_back({one.name(), State(one), one.aliases().empty() ? "-" : absl::StrJoin(one.aliases(), ","), absl::StrCat(one.generation()), FormatBytes(one.bytes()),
-                    FormatTime(one.committed_at()), Harmless(one.note()).substr(0, 60)});
+    rows.push_back({one.name(), State(one), one.aliases().empty() ? "-" : absl::StrJoin(one.aliases(), ","),
+                    absl::StrCat(one.generation()), FormatBytes(one.bytes()), FormatTime(one.committed_at()),
+                    Harmless(one.note()).substr(0, 60)});
   }
   std::cout << FormatTable(rows);
   return absl::OkStatus();
@@ -56,7 +65,8 @@ absl::Status Show(CommandContext& context, const CheckpointArguments& arguments)
   request.set_job(arguments.job);
   request.set_checkpoint(arguments.checkpoint);
   v1::Checkpoint checkpoint;
-  RETURN_IF_ERROR(client->Call(client->checkpoints(), &v1::CheckpointService::Stub::GetCheckpoint, request, &checkpoint));
+  RETURN_IF_ERROR(
+      client->Call(client->checkpoints(), &v1::CheckpointService::Stub::GetCheckpoint, request, &checkpoint));
   return Print(context, checkpoint);
 }
 
@@ -64,7 +74,8 @@ template <typename Request>
 absl::Status Expect(const std::string& text, Request& request) {
   if (text.empty()) return absl::OkStatus();
   int64_t step = -1;
-  if (text != "none" && (!absl::SimpleAtoi(text, &step) || step < 0)) return absl::InvalidArgumentError(absl::StrCat("--expect ", text, ": allowed: a step, or none"));
+  if (text != "none" && (!absl::SimpleAtoi(text, &step) || step < 0))
+    return absl::InvalidArgumentError(absl::StrCat("--expect ", text, ": allowed: a step, or none"));
   request.set_compare(true);
   request.set_expected_step(step);
   return absl::OkStatus();
@@ -79,7 +90,8 @@ absl::Status Tag(CommandContext& context, const CheckpointArguments& arguments) 
   request.set_request_key(CoordinatorClient::NewRequestKey());
   RETURN_IF_ERROR(Expect(arguments.expect, request));
   v1::Checkpoint checkpoint;
-  RETURN_IF_ERROR(client->Call(client->checkpoints(), &v1::CheckpointService::Stub::TagCheckpoint, request, &checkpoint));
+  RETURN_IF_ERROR(
+      client->Call(client->checkpoints(), &v1::CheckpointService::Stub::TagCheckpoint, request, &checkpoint));
   return Print(context, checkpoint);
 }
 
@@ -91,7 +103,8 @@ absl::Status Untag(CommandContext& context, const CheckpointArguments& arguments
   request.set_request_key(CoordinatorClient::NewRequestKey());
   RETURN_IF_ERROR(Expect(arguments.expect, request));
   v1::Checkpoint checkpoint;
-  RETURN_IF_ERROR(client->Call(client->checkpoints(), &v1::CheckpointService::Stub::UntagCheckpoint, request, &checkpoint));
+  RETURN_IF_ERROR(
+      client->Call(client->checkpoints(), &v1::CheckpointService::Stub::UntagCheckpoint, request, &checkpoint));
   return Print(context, checkpoint);
 }
 
@@ -103,7 +116,8 @@ absl::Status Delete(CommandContext& context, const CheckpointArguments& argument
   request.set_dry_run(arguments.dry_run);
   request.set_request_key(CoordinatorClient::NewRequestKey());
   v1::DeleteCheckpointResponse response;
-  RETURN_IF_ERROR(client->Call(client->checkpoints(), &v1::CheckpointService::Stub::DeleteCheckpoint, request, &response));
+  RETURN_IF_ERROR(
+      client->Call(client->checkpoints(), &v1::CheckpointService::Stub::DeleteCheckpoint, request, &response));
   if (context.format() != OutputFormat::kTable) return PrintMessage(response, context.format());
   std::cout << Harmless(response.message()) << "\n";
   return absl::OkStatus();
@@ -114,7 +128,8 @@ absl::Status Delete(CommandContext& context, const CheckpointArguments& argument
 void AddCheckpointCommands(CLI::App& app, CommandContext& context) {
   CLI::App* group = app.add_subcommand("checkpoint", "List, tag and delete checkpoints")->require_subcommand(1);
   auto arguments = std::make_shared<CheckpointArguments>();
-  auto add = [&](const char* name, const char* help, const char* example, absl::Status (*run)(CommandContext&, const CheckpointArguments&)) {
+  auto add = [&](const char* name, const char* help, const char* example,
+                 absl::Status (*run)(CommandContext&, const CheckpointArguments&)) {
     CLI::App* command = group->add_subcommand(name, help);
     command->footer(absl::StrCat("Example:\n  ", example, "\n\n", kExitCodesHelp));
     command->callback([&context, arguments, run] { context.Report(run(context, *arguments)); });
@@ -122,16 +137,21 @@ void AddCheckpointCommands(CLI::App& app, CommandContext& context) {
     return command;
   };
   constexpr char kWhich[] = "A step, an alias (latest, best) or a tag";
-  add("list", "List a job's checkpoints, newest first", "athanor checkpoint list digits", List)->add_flag("--all", arguments->all, "Also unfinished and given-up ones");
-  add("show", "Show one checkpoint", "athanor checkpoint show digits latest", Show)->add_option("checkpoint", arguments->checkpoint, kWhich)->required();
-  CLI::App* tag = add("tag", "Point a tag at a checkpoint; it is then kept", "athanor checkpoint tag digits best release-1 --expect none", Tag);
+  add("list", "List a job's checkpoints, newest first", "athanor checkpoint list digits", List)
+      ->add_flag("--all", arguments->all, "Also unfinished and given-up ones");
+  add("show", "Show one checkpoint", "athanor checkpoint show digits latest", Show)
+      ->add_option("checkpoint", arguments->checkpoint, kWhich)
+      ->required();
+  CLI::App* tag = add("tag", "Point a tag at a checkpoint; it is then kept",
+                      "athanor checkpoint tag digits best release-1 --expect none", Tag);
   tag->add_option("checkpoint", arguments->checkpoint, kWhich)->required();
   tag->add_option("tag", arguments->tag, "Name of the tag")->required();
   tag->add_option("--expect", arguments->expect, "Only if the tag now points at this step, or none");
   CLI::App* untag = add("untag", "Remove a tag", "athanor checkpoint untag digits release-1", Untag);
   untag->add_option("tag", arguments->tag, "Name of the tag")->required();
   untag->add_option("--expect", arguments->expect, "Only if the tag now points at this step");
-  CLI::App* remove = add("delete", "Delete a checkpoint that nothing needs", "athanor checkpoint delete digits 120 --dry-run", Delete);
+  CLI::App* remove =
+      add("delete", "Delete a checkpoint that nothing needs", "athanor checkpoint delete digits 120 --dry-run", Delete);
   remove->add_option("checkpoint", arguments->checkpoint, kWhich)->required();
   remove->add_flag("--dry-run", arguments->dry_run, "Say what would be deleted");
 }

@@ -13,18 +13,24 @@ namespace {
 absl::Status ListWorkers(CommandContext& context) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
   v1::ListWorkersResponse response;
-  RETURN_IF_ERROR(client->Call(client->workers(), &v1::WorkerService::Stub::ListWorkers, v1::ListWorkersRequest(), &response));
+  RETURN_IF_ERROR(
+      client->Call(client->workers(), &v1::WorkerService::Stub::ListWorkers, v1::ListWorkersRequest(), &response));
   if (context.format() != OutputFormat::kTable) return PrintMessage(response, context.format());
-  std::vector<std::vector<std::string>> rows = {{"WORKER", "STATE", "DEVICE", "SLOTS", "USED", "HEARTBEAT", "HOST", "REASON"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"WORKER", "STATE", "DEVICE", "SLOTS", "USED", "HEARTBEAT", "HOST", "REASON"}};
   for (const v1::Worker& worker : response.workers()) {
-    rows.push_back({worker.id(), v1::WorkerState_Name(worker.state()), worker.device(), absl::StrCat(worker.slots()), absl::StrCat(worker.used_size()),
-                    FormatSeconds(static_cast<double>(worker.heartbeat_age().seconds()) + worker.heartbeat_age().nanos() * 1e-9), worker.host(), Harmless(worker.reason())});
+    rows.push_back(
+        {worker.id(), v1::WorkerState_Name(worker.state()), worker.device(), absl::StrCat(worker.slots()),
+         absl::StrCat(worker.used_size()),
+         FormatSeconds(static_cast<double>(worker.heartbeat_age().seconds()) + worker.heartbeat_age().nanos() * 1e-9),
+         worker.host(), Harmless(worker.reason())});
   }
   std::cout << FormatTable(rows);
   return absl::OkStatus();
 }
 
-using WorkerMethod = grpc::Status (v1::WorkerService::Stub::*)(grpc::ClientContext*, const v1::WorkerVerbRequest&, v1::Worker*);
+using WorkerMethod = grpc::Status (v1::WorkerService::Stub::*)(grpc::ClientContext*, const v1::WorkerVerbRequest&,
+                                                               v1::Worker*);
 
 absl::Status WorkerVerb(CommandContext& context, const std::string& name, WorkerMethod method) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
@@ -41,14 +47,21 @@ absl::Status WorkerVerb(CommandContext& context, const std::string& name, Worker
 absl::Status Status(CommandContext& context) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
   v1::ClusterStatus status;
-  RETURN_IF_ERROR(client->Call(client->cluster(), &v1::ClusterService::Stub::GetStatus, v1::GetStatusRequest(), &status));
+  RETURN_IF_ERROR(
+      client->Call(client->cluster(), &v1::ClusterService::Stub::GetStatus, v1::GetStatusRequest(), &status));
   if (context.format() != OutputFormat::kTable) return PrintMessage(status, context.format());
-  std::vector<std::vector<std::string>> rows = {{"version", absl::StrCat(status.version(), " (", status.commit(), ")")}, {"started", FormatTime(status.started_at())},
-                                               {"starts", absl::StrCat(status.epoch())}, {"slots", absl::StrCat(status.slots_free(), " free of ", status.slots_total())},
-                                               {"checkpoints", absl::StrCat(status.checkpoints())},
-                                               {"store", status.store_writable() ? "writable" : Harmless(status.store_error())}};
-  for (const auto& [state, count] : std::map<std::string, int64_t>(status.jobs_by_state().begin(), status.jobs_by_state().end())) rows.push_back({"jobs " + state, absl::StrCat(count)});
-  for (const auto& [state, count] : std::map<std::string, int64_t>(status.workers_by_state().begin(), status.workers_by_state().end())) {
+  std::vector<std::vector<std::string>> rows = {
+      {"version", absl::StrCat(status.version(), " (", status.commit(), ")")},
+      {"started", FormatTime(status.started_at())},
+      {"starts", absl::StrCat(status.epoch())},
+      {"slots", absl::StrCat(status.slots_free(), " free of ", status.slots_total())},
+      {"checkpoints", absl::StrCat(status.checkpoints())},
+      {"store", status.store_writable() ? "writable" : Harmless(status.store_error())}};
+  for (const auto& [state, count] :
+       std::map<std::string, int64_t>(status.jobs_by_state().begin(), status.jobs_by_state().end()))
+    rows.push_back({"jobs " + state, absl::StrCat(count)});
+  for (const auto& [state, count] :
+       std::map<std::string, int64_t>(status.workers_by_state().begin(), status.workers_by_state().end())) {
     rows.push_back({"workers " + state, absl::StrCat(count)});
   }
   std::cout << FormatTable(rows);
@@ -69,8 +82,12 @@ void AddClusterCommands(CLI::App& app, CommandContext& context) {
   };
   verb("drain", "Move its jobs away (after a save) and place nothing more", &v1::WorkerService::Stub::DrainWorker);
   verb("undrain", "Let it take ranks again", &v1::WorkerService::Stub::UndrainWorker);
-  app.add_subcommand("status", "Show the coordinator and what it holds")->callback([&context] { context.Report(Status(context)); });
-  app.add_subcommand("version", "Print the version of this program")->callback([] { std::cout << "athanor " << Version() << " (" << Commit() << ")\n"; });
+  app.add_subcommand("status", "Show the coordinator and what it holds")->callback([&context] {
+    context.Report(Status(context));
+  });
+  app.add_subcommand("version", "Print the version of this program")->callback([] {
+    std::cout << "athanor " << Version() << " (" << Commit() << ")\n";
+  });
 }
 
 }  // namespace athanor

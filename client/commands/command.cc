@@ -13,7 +13,8 @@ namespace athanor {
 namespace {
 
 std::string DefaultConfigFile() {
-  if (const char* home = std::getenv("XDG_CONFIG_HOME"); home != nullptr && *home != '\0') return absl::StrCat(home, "/athanor/config.yaml");
+  if (const char* home = std::getenv("XDG_CONFIG_HOME"); home != nullptr && *home != '\0')
+    return absl::StrCat(home, "/athanor/config.yaml");
   const char* home = std::getenv("HOME");
   return home == nullptr ? "" : absl::StrCat(home, "/.config/athanor/config.yaml");
 }
@@ -23,12 +24,15 @@ absl::Status ApplyContext(CommandContext& context) {
   const std::string path = context.config_file.empty() ? DefaultConfigFile() : context.config_file;
   if (path.empty() || !std::filesystem::exists(path)) {
     if (!context.config_file.empty()) return absl::NotFoundError(absl::StrCat("no configuration file ", path));
-    if (!context.context.empty()) return absl::NotFoundError(absl::StrCat("no context '", context.context, "': ", path, " does not exist"));
+    if (!context.context.empty())
+      return absl::NotFoundError(absl::StrCat("no context '", context.context, "': ", path, " does not exist"));
     return absl::OkStatus();
   }
   try {
     const YAML::Node file = YAML::LoadFile(path);
-    const std::string name = !context.context.empty() ? context.context : file["current"] ? file["current"].as<std::string>() : "";
+    const std::string name = !context.context.empty() ? context.context
+                             : file["current"]        ? file["current"].as<std::string>()
+                                                      : "";
     if (name.empty()) return absl::OkStatus();
     const YAML::Node chosen = file["contexts"] ? file["contexts"][name] : YAML::Node();
     if (!chosen || !chosen.IsMap()) return absl::NotFoundError(absl::StrCat(path, " has no context '", name, "'"));
@@ -48,15 +52,21 @@ absl::Status ApplyContext(CommandContext& context) {
 
 int CodeOf(absl::StatusCode code) {
   switch (code) {
-    case absl::StatusCode::kOk: return kOk;
-    case absl::StatusCode::kInvalidArgument: return kUsage;
-    case absl::StatusCode::kNotFound: return kNotFound;
+    case absl::StatusCode::kOk:
+      return kOk;
+    case absl::StatusCode::kInvalidArgument:
+      return kUsage;
+    case absl::StatusCode::kNotFound:
+      return kNotFound;
     case absl::StatusCode::kAborted:
     case absl::StatusCode::kAlreadyExists:
-    case absl::StatusCode::kFailedPrecondition: return kConflict;
+    case absl::StatusCode::kFailedPrecondition:
+      return kConflict;
     case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kDeadlineExceeded: return kUnreachable;
-    default: return kFailure;
+    case absl::StatusCode::kDeadlineExceeded:
+      return kUnreachable;
+    default:
+      return kFailure;
   }
 }
 
@@ -77,7 +87,8 @@ absl::StatusOr<CoordinatorClient*> CommandContext::Client() {
 void CommandContext::Report(const absl::Status& status) {
   if (status.ok()) return;
   std::string text = Harmless(std::string(status.message()));
-  if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) text = absl::StrCat("coordinator ", server, ": ", text, "; is athanord running there? (--server)");
+  if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status))
+    text = absl::StrCat("coordinator ", server, ": ", text, "; is athanord running there? (--server)");
   std::cerr << "athanor: " << text << "\n";
   exit_code = CodeOf(status.code());
 }

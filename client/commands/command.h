@@ -14,10 +14,19 @@
 namespace athanor {
 
 enum ExitCode : int {
-  kOk = 0, kFailure = 1, kUsage = 2, kNotFound = 3, kConflict = 4, kUnreachable = 5, kJobFailed = 6, kJobCancelled = 7, kDetached = 130,
+  kOk = 0,
+  kFailure = 1,
+  kUsage = 2,
+  kNotFound = 3,
+  kConflict = 4,
+  kUnreachable = 5,
+  kJobFailed = 6,
+  kJobCancelled = 7,
+  kDetached = 130,
 };
 inline constexpr char kExitCodesHelp[] =
-    "Exit codes: 0 ok, 1 failure, 2 usage or invalid job file, 3 not found,\n4 conflict, 5 unreachable or too late, 6 job failed, 7 job cancelled,\n130 detached by Ctrl-C "
+    "Exit codes: 0 ok, 1 failure, 2 usage or invalid job file, 3 not found,\n4 conflict, 5 unreachable or too late, 6 "
+    "job failed, 7 job cancelled,\n130 detached by Ctrl-C "
     "(the job goes on).";
 
 struct CommandContext {
@@ -39,7 +48,7 @@ struct CommandContext {
 
 void AddJobCommands(CLI::App& app, CommandContext& context);
 void AddCheckpointCommands(CLI::App& app, CommandContext& context);
-void AddClusterCommands(CLI::App& app, CommandContext& context);     // worker, status, version, config
+void AddClusterCommands(CLI::App& app, CommandContext& context);  // worker, status, version, config
 void AddCompletionCommands(CLI::App& app, CommandContext& context);
 
 }  // namespace athanor

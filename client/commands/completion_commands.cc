@@ -9,7 +9,8 @@ namespace athanor {
 namespace {
 
 // What may follow the words typed so far: sub-commands, options, or names of jobs where one is expected.
-std::vector<std::string> Candidates(const CLI::App& root, CommandContext& context, const std::vector<std::string>& words) {
+std::vector<std::string> Candidates(const CLI::App& root, CommandContext& context,
+                                    const std::vector<std::string>& words) {
   const CLI::App* app = &root;
   for (size_t i = 0; i + 1 < words.size(); ++i) {
     for (const CLI::App* child : app->get_subcommands([](const CLI::App*) { return true; })) {
@@ -22,7 +23,8 @@ std::vector<std::string> Candidates(const CLI::App& root, CommandContext& contex
   const std::string last = words.empty() ? "" : words.back();
   std::vector<std::string> found;
   for (const CLI::App* child : app->get_subcommands([](const CLI::App*) { return true; })) {
-    if (!absl::StartsWith(child->get_name(), "__") && absl::StartsWith(child->get_name(), last)) found.push_back(child->get_name());
+    if (!absl::StartsWith(child->get_name(), "__") && absl::StartsWith(child->get_name(), last))
+      found.push_back(child->get_name());
   }
   if (absl::StartsWith(last, "-")) {
     for (const CLI::App* level : {app, &root}) {
@@ -36,7 +38,8 @@ std::vector<std::string> Candidates(const CLI::App& root, CommandContext& contex
     context.timeout = absl::Seconds(1);
     auto client = context.Client();
     v1::ListJobsResponse jobs;
-    if (client.ok() && (*client)->Call((*client)->jobs(), &v1::JobService::Stub::ListJobs, v1::ListJobsRequest(), &jobs).ok()) {
+    if (client.ok() &&
+        (*client)->Call((*client)->jobs(), &v1::JobService::Stub::ListJobs, v1::ListJobsRequest(), &jobs).ok()) {
       for (const v1::Job& job : jobs.jobs()) {
         if (absl::StartsWith(job.id(), last)) found.push_back(job.id());
       }
@@ -60,7 +63,8 @@ _athanor() {
 }
 compdef _athanor athanor
 )";
-constexpr char kFish[] = R"(complete -c athanor -f -a '(athanor __complete (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
+constexpr char kFish[] =
+    R"(complete -c athanor -f -a '(athanor __complete (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
 )";
 
 }  // namespace

@@ -25,18 +25,23 @@ struct JobArguments {
 
 std::atomic<bool> interrupted{false};
 
-void OnInterrupt(int) { interrupted = true; }
+void OnInterrupt(int) {
+  interrupted = true;
+}
 
 absl::Status AddLabels(const std::vector<std::string>& pairs, google::protobuf::Map<std::string, std::string>& labels) {
   for (const std::string& pair : pairs) {
     const size_t equals = pair.find('=');
-    if (equals == std::string::npos || equals == 0) return absl::InvalidArgumentError(absl::StrCat("--label ", pair, ": expected name=value"));
+    if (equals == std::string::npos || equals == 0)
+      return absl::InvalidArgumentError(absl::StrCat("--label ", pair, ": expected name=value"));
     labels[pair.substr(0, equals)] = pair.substr(equals + 1);
   }
   return absl::OkStatus();
 }
 
-int ResultOf(v1::JobState state) { return state == v1::SUCCEEDED ? kOk : state == v1::CANCELLED ? kJobCancelled : kJobFailed; }
+int ResultOf(v1::JobState state) {
+  return state == v1::SUCCEEDED ? kOk : state == v1::CANCELLED ? kJobCancelled : kJobFailed;
+}
 
 // Follows a job to its end; the exit code is the job's result. Ctrl-C detaches.
 absl::Status WatchJob(CommandContext& context, const std::string& job) {
@@ -60,7 +65,8 @@ absl::Status WatchJob(CommandContext& context, const std::string& job) {
   }
   if (context.format() != OutputFormat::kTable) RETURN_IF_ERROR(PrintMessage(last, context.format()));
   context.exit_code = ResultOf(last.state());
-  context.Say(absl::StrCat(last.id(), " ", absl::AsciiStrToLower(StateName(last.state())), ": ", Harmless(last.reason())));
+  context.Say(
+      absl::StrCat(last.id(), " ", absl::AsciiStrToLower(StateName(last.state())), ": ", Harmless(last.reason())));
   return absl::OkStatus();
 }
 
@@ -84,7 +90,9 @@ absl::Status Submit(CommandContext& context, const JobArguments& arguments) {
     return absl::OkStatus();
   }
   std::cout << "valid; " << response.placement() << "\n";
-  for (const v1::RankPlacement& rank : response.ranks()) std::cout << "  rank " << rank.rank() << " on " << rank.worker() << ", slots " << absl::StrJoin(rank.slots(), ",") << "\n";
+  for (const v1::RankPlacement& rank : response.ranks())
+    std::cout << "  rank " << rank.rank() << " on " << rank.worker() << ", slots " << absl::StrJoin(rank.slots(), ",")
+              << "\n";
   return absl::OkStatus();
 }
 
@@ -93,7 +101,9 @@ absl::Status List(CommandContext& context, const JobArguments& arguments) {
   for (const std::string& name : arguments.states) {
     v1::JobState state;
     if (!v1::JobState_Parse(absl::AsciiStrToUpper(name), &state)) {
-      return absl::InvalidArgumentError(absl::StrCat("--state ", name, ": allowed: queued, running, backing_off, suspending, suspended, cancelling, succeeded, failed, cancelled"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--state ", name,
+          ": allowed: queued, running, backing_off, suspending, suspended, cancelling, succeeded, failed, cancelled"));
     }
     request.add_states(state);
   }
@@ -111,12 +121,16 @@ absl::Status List(CommandContext& context, const JobArguments& arguments) {
     request.set_page_token(page.next_page_token());
   }
   if (context.format() != OutputFormat::kTable) return PrintMessage(all, context.format());
-  std::vector<std::vector<std::string>> rows = {{"ID", "STATE", "STEP", "LOSS", "GEN", "RESTARTS", "PRIORITY", "AGE", "REASON"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"ID", "STATE", "STEP", "LOSS", "GEN", "RESTARTS", "PRIORITY", "AGE", "REASON"}};
   for (const v1::Job& job : all.jobs()) {
     const v1::JobProgress& progress = job.progress();
-    rows.push_back({job.id(), StateName(job.state()), absl::StrCat(progress.step(), progress.total_steps() > 0 ? absl::StrCat("/", progress.total_steps()) : ""),
-                    absl::StrCat(progress.loss()), absl::StrCat(job.generation()), absl::StrCat(progress.restarts()), absl::StrCat(job.spec().priority()),
-                    FormatAge(job.created_at(), absl::Now()), Harmless(job.reason()).substr(0, 60)});
+    rows.push_back(
+        {job.id(), StateName(job.state()),
+         absl::StrCat(progress.step(), progress.total_steps() > 0 ? absl::StrCat("/", progress.total_steps()) : ""),
+         absl::StrCat(progress.loss()), absl::StrCat(job.generation()), absl::StrCat(progress.restarts()),
+         absl::StrCat(job.spec().priority()), FormatAge(job.created_at(), absl::Now()),
+         Harmless(job.reason()).substr(0, 60)});
   }
   std::cout << FormatTable(rows);
   return absl::OkStatus();
@@ -134,14 +148,25 @@ absl::StatusOr<v1::Job> FetchJob(CommandContext& context, const std::string& nam
 absl::Status Get(CommandContext& context, const JobArguments& arguments) {
   ASSIGN_OR_RETURN(const v1::Job job, FetchJob(context, arguments.job));
   if (context.format() != OutputFormat::kTable) return PrintMessage(job, context.format());
-  std::vector<std::vector<std::string>> rows = {{"id", job.id()}, {"state", StateName(job.state())}, {"reason", Harmless(job.reason())}, {"progress", ProgressLine(job, 200)},
-                                               {"created", FormatTime(job.created_at())}, {"started", FormatTime(job.started_at())}, {"ended", FormatTime(job.ended_at())},
-                                               {"resumed from", job.progress().resume_source()}, {"checkpoints", job.job_dir()}};
-  for (const auto& [name, value] : std::map<std::string, double>(job.progress().metrics().begin(), job.progress().metrics().end())) rows.push_back({name, absl::StrCat(value)});
+  std::vector<std::vector<std::string>> rows = {{"id", job.id()},
+                                                {"state", StateName(job.state())},
+                                                {"reason", Harmless(job.reason())},
+                                                {"progress", ProgressLine(job, 200)},
+                                                {"created", FormatTime(job.created_at())},
+                                                {"started", FormatTime(job.started_at())},
+                                                {"ended", FormatTime(job.ended_at())},
+                                                {"resumed from", job.progress().resume_source()},
+                                                {"checkpoints", job.job_dir()}};
+  for (const auto& [name, value] :
+       std::map<std::string, double>(job.progress().metrics().begin(), job.progress().metrics().end()))
+    rows.push_back({name, absl::StrCat(value)});
   const v1::Goodput& split = job.goodput();
-  rows.push_back({"goodput", absl::StrCat("productive ", FormatSeconds(split.productive_seconds()), ", recomputed ", FormatSeconds(split.recomputed_seconds()), ", checkpoint ",
-                                          FormatSeconds(split.checkpoint_seconds()), ", recovery ", FormatSeconds(split.recovery_seconds()), ", queue ",
-                                          FormatSeconds(split.queue_seconds()), ", suspended ", FormatSeconds(split.suspended_seconds()))});
+  rows.push_back({"goodput", absl::StrCat("productive ", FormatSeconds(split.productive_seconds()), ", recomputed ",
+                                          FormatSeconds(split.recomputed_seconds()), ", checkpoint ",
+                                          FormatSeconds(split.checkpoint_seconds()), ", recovery ",
+                                          FormatSeconds(split.recovery_seconds()), ", queue ",
+                                          FormatSeconds(split.queue_seconds()), ", suspended ",
+                                          FormatSeconds(split.suspended_seconds()))});
   std::cout << FormatTable(rows);
   return absl::OkStatus();
 }
@@ -157,13 +182,16 @@ absl::Status WaitForState(CommandContext& context, const std::string& job, std::
     return std::find(states.begin(), states.end(), last.state()) == states.end() && absl::Now() < deadline;
   }));
   if (std::find(states.begin(), states.end(), last.state()) != states.end()) return absl::OkStatus();
-  if (absl::Now() >= deadline) return absl::DeadlineExceededError(absl::StrCat(last.id(), " is still ", StateName(last.state())));
+  if (absl::Now() >= deadline)
+    return absl::DeadlineExceededError(absl::StrCat(last.id(), " is still ", StateName(last.state())));
   return absl::FailedPreconditionError(absl::StrCat(last.id(), " is ", StateName(last.state())));
 }
 
-using VerbMethod = grpc::Status (v1::JobService::Stub::*)(grpc::ClientContext*, const v1::JobVerbRequest&, v1::JobVerbResponse*);
+using VerbMethod = grpc::Status (v1::JobService::Stub::*)(grpc::ClientContext*, const v1::JobVerbRequest&,
+                                                          v1::JobVerbResponse*);
 
-absl::Status Verb(CommandContext& context, const JobArguments& arguments, VerbMethod method, std::initializer_list<v1::JobState> goal) {
+absl::Status Verb(CommandContext& context, const JobArguments& arguments, VerbMethod method,
+                  std::initializer_list<v1::JobState> goal) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
   v1::JobVerbRequest request;
   request.set_job(arguments.job);
@@ -278,7 +306,8 @@ void AddJobCommands(CLI::App& app, CommandContext& context) {
     command->callback([&context, run] { context.Report(run()); });
     return command;
   };
-  CLI::App* submit = add("submit", "Submit a job file", "athanor job submit examples/jobs/digits.yaml --watch --set runner.optim.lr=0.01",
+  CLI::App* submit = add("submit", "Submit a job file",
+                         "athanor job submit examples/jobs/digits.yaml --watch --set runner.optim.lr=0.01",
                          [&context, arguments] { return Submit(context, *arguments); });
   submit->add_option("file", arguments->file, "Job file, YAML or JSON")->required();
   submit->add_option("--set", arguments->sets, "field=value in place of the file's, several")->allow_extra_args(false);
@@ -288,7 +317,8 @@ void AddJobCommands(CLI::App& app, CommandContext& context) {
   submit->add_option("--name", arguments->name, "Name in place of the file's");
   submit->add_option("--label", arguments->labels, "name=value, several")->allow_extra_args(false);
 
-  CLI::App* list = add("list", "List jobs, newest first", "athanor job list --state running -l team=vision", [&context, arguments] { return List(context, *arguments); });
+  CLI::App* list = add("list", "List jobs, newest first", "athanor job list --state running -l team=vision",
+                       [&context, arguments] { return List(context, *arguments); });
   list->add_option("--state", arguments->states, "Only these states, several")->allow_extra_args(false);
   list->add_option("-l,--label", arguments->labels, "Only jobs with this name=value, several")->allow_extra_args(false);
   list->add_option("--name", arguments->name, "Only jobs of this name");
@@ -298,28 +328,35 @@ void AddJobCommands(CLI::App& app, CommandContext& context) {
     command->add_option("job", arguments->job, "Job id, or a name that stands for one job")->required();
     return command;
   };
-  named(add("get", "Show one job", "athanor job get digits -o json", [&context, arguments] { return Get(context, *arguments); }));
-  named(add("watch", "Follow a job to its end; the exit code is its result", "athanor job watch digits", [&context, arguments] { return WatchJob(context, arguments->job); }));
-  named(add("explain", "Why is the job where it is: decisions, first failure, its last lines", "athanor job explain digits",
-            [&context, arguments] { return Explain(context, *arguments); }));
+  named(add("get", "Show one job", "athanor job get digits -o json",
+            [&context, arguments] { return Get(context, *arguments); }));
+  named(add("watch", "Follow a job to its end; the exit code is its result", "athanor job watch digits",
+            [&context, arguments] { return WatchJob(context, arguments->job); }));
+  named(add("explain", "Why is the job where it is: decisions, first failure, its last lines",
+            "athanor job explain digits", [&context, arguments] { return Explain(context, *arguments); }));
   auto verb = [&](const char* name, const char* help, VerbMethod method, std::vector<v1::JobState> goal) {
-    CLI::App* command = named(add(name, help, absl::StrCat("athanor job ", name, " digits --wait").c_str(), [&context, arguments, method, goal] {
-      if (goal.size() == 1) return Verb(context, *arguments, method, {goal[0]});
-      return Verb(context, *arguments, method, {goal[0], goal[1], goal[2]});
-    }));
+    CLI::App* command = named(add(name, help, absl::StrCat("athanor job ", name, " digits --wait").c_str(),
+                                  [&context, arguments, method, goal] {
+                                    if (goal.size() == 1) return Verb(context, *arguments, method, {goal[0]});
+                                    return Verb(context, *arguments, method, {goal[0], goal[1], goal[2]});
+                                  }));
     command->add_flag("--wait", arguments->wait, "Until it is done (--timeout, default 2 minutes)");
     command->add_option("--reason", arguments->reason, "Kept in the job's events");
     command->add_option("--request-key", arguments->request_key, "The same key twice is one request");
   };
   verb("cancel", "Stop a job for good", &v1::JobService::Stub::CancelJob, {v1::CANCELLED});
-  verb("suspend", "Save at one step boundary and give the slots back", &v1::JobService::Stub::SuspendJob, {v1::SUSPENDED});
-  verb("resume", "Continue a suspended job", &v1::JobService::Stub::ResumeJob, {v1::RUNNING, v1::QUEUED, v1::SUCCEEDED});
-  CLI::App* logs = named(add("logs", "Print the output of ranks", "athanor job logs digits --rank 1 --follow", [&context, arguments] { return Logs(context, *arguments); }));
+  verb("suspend", "Save at one step boundary and give the slots back", &v1::JobService::Stub::SuspendJob,
+       {v1::SUSPENDED});
+  verb("resume", "Continue a suspended job", &v1::JobService::Stub::ResumeJob,
+       {v1::RUNNING, v1::QUEUED, v1::SUCCEEDED});
+  CLI::App* logs = named(add("logs", "Print the output of ranks", "athanor job logs digits --rank 1 --follow",
+                             [&context, arguments] { return Logs(context, *arguments); }));
   logs->add_option("--rank", arguments->rank, "Only this rank [all]");
   logs->add_option("--generation", arguments->generation, "Only this generation [all]");
   logs->add_flag("-f,--follow", arguments->follow, "Go on, over restarts, until the job is over");
   logs->add_option("--tail", arguments->tail, "Only the last BYTES of each log");
-  CLI::App* events = named(add("events", "Print a job's history with the reasons", "athanor job events digits", [&context, arguments] { return Events(context, *arguments); }));
+  CLI::App* events = named(add("events", "Print a job's history with the reasons", "athanor job events digits",
+                               [&context, arguments] { return Events(context, *arguments); }));
   events->add_flag("-f,--follow", arguments->follow, "Go on until the job is over");
 }
 

@@ -24,7 +24,8 @@ constexpr int kKeepAliveTimeoutMs = 10000;
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, bool secret) {
   struct stat info;
-  if (stat(path.c_str(), &info) != 0) return absl::NotFoundError(absl::StrCat("cannot read ", path, ": ", strerror(errno)));
+  if (stat(path.c_str(), &info) != 0)
+    return absl::NotFoundError(absl::StrCat("cannot read ", path, ": ", strerror(errno)));
   if (secret && (info.st_mode & S_IROTH) != 0) {
     return absl::FailedPreconditionError(absl::StrCat(path, " is readable by everyone; chmod 600 it"));
   }
@@ -39,7 +40,8 @@ absl::Status CheckAddress(const std::string& address) {
   if (absl::StartsWith(address, "unix:")) return absl::OkStatus();
   const size_t colon = address.rfind(':');
   int port = -1;
-  if (colon == std::string::npos || colon == 0 || !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 0 || port > 65535) {
+  if (colon == std::string::npos || colon == 0 || !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 0 ||
+      port > 65535) {
     return absl::InvalidArgumentError(absl::StrCat("address '", address, "': expected host:port"));
   }
   return absl::OkStatus();
@@ -68,7 +70,8 @@ bool IsLoopback(const std::string& address) {
   if (absl::StartsWith(address, "unix:")) return true;
   std::string host = address.substr(0, address.rfind(':'));
   if (host.size() > 1 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-  return host == "localhost" || host == "::1" || (absl::StartsWith(host, "127.") && host.find_first_not_of("0123456789.") == std::string::npos);
+  return host == "localhost" || host == "::1" ||
+         (absl::StartsWith(host, "127.") && host.find_first_not_of("0123456789.") == std::string::npos);
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address, const ChannelOptions& options) {
@@ -98,7 +101,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& ad
     credentials = grpc::SslCredentials(ssl);
   } else {
     if (!IsLoopback(address)) {
-      return absl::InvalidArgumentError(absl::StrCat("plain text to ", address, " is refused: give TLS files, or use a loopback address"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("plain text to ", address, " is refused: give TLS files, or use a loopback address"));
     }
     credentials = grpc::InsecureChannelCredentials();
   }
@@ -106,7 +110,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& ad
     RETURN_IF_ERROR(ReadFile(options.token_file, true).status());
     auto call = grpc::MetadataCredentialsFromPlugin(std::make_unique<BearerToken>(options.token_file));
     // gRPC attaches call credentials only to channels that it holds for safe; loopback is, through "local" credentials.
-    if (!options.tls.enabled()) credentials = grpc::experimental::LocalCredentials(absl::StartsWith(address, "unix:") ? UDS : LOCAL_TCP);
+    if (!options.tls.enabled())
+      credentials = grpc::experimental::LocalCredentials(absl::StartsWith(address, "unix:") ? UDS : LOCAL_TCP);
     credentials = grpc::CompositeChannelCredentials(credentials, call);
   }
   return grpc::CreateCustomChannel(address, credentials, arguments);
@@ -125,7 +130,8 @@ void ConfigureServer(grpc::ServerBuilder& builder) {
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const TlsFiles& tls) {
   if (!tls.enabled()) return grpc::InsecureServerCredentials();
-  if (tls.certificate.empty() || tls.key.empty()) return absl::InvalidArgumentError("TLS needs a certificate and a key");
+  if (tls.certificate.empty() || tls.key.empty())
+    return absl::InvalidArgumentError("TLS needs a certificate and a key");
   grpc::SslServerCredentialsOptions ssl(tls.ca.empty() ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
                                                        : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
   if (!tls.ca.empty()) {

@@ -1,4 +1,5 @@
-// Channels and servers of the control plane: keep-alive, message limits and credentials in one place, equal on both sides.
+// Channels and servers of the control plane: keep-alive, message limits and credentials in one place, equal on both
+// sides.
 #pragma once
 
 #include <grpcpp/channel.h>

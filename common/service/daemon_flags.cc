@@ -57,7 +57,8 @@ class YamlConfig : public CLI::Config {
     try {
       document = YAML::Load(input);
     } catch (const YAML::Exception& error) {
-      throw CLI::ParseError(absl::StrCat("configuration file, line ", error.mark.line + 1, ": ", error.msg), kExitUsage);
+      throw CLI::ParseError(absl::StrCat("configuration file, line ", error.mark.line + 1, ": ", error.msg),
+                            kExitUsage);
     }
     if (document.IsNull()) return items;
     if (!document.IsMap()) throw CLI::ParseError("configuration file: expected a map of option names", kExitUsage);
@@ -72,7 +73,9 @@ class YamlConfig : public CLI::Config {
     const std::string place = absl::StrCat("configuration file, line ", key.Mark().line + 1, ": ");
     if (app_->get_option_no_throw("--" + name) == nullptr || name == "config") {
       const std::string nearest = Nearest(*app_, name);
-      throw CLI::ParseError(absl::StrCat(place, "unknown key '", name, "'", nearest.empty() ? "" : absl::StrCat("; did you mean '", nearest, "'?")), kExitUsage);
+      throw CLI::ParseError(absl::StrCat(place, "unknown key '", name, "'",
+                                         nearest.empty() ? "" : absl::StrCat("; did you mean '", nearest, "'?")),
+                            kExitUsage);
     }
     CLI::ConfigItem item;
     item.name = name;
@@ -93,7 +96,8 @@ class YamlConfig : public CLI::Config {
 }  // namespace
 
 void AddConfigFile(CLI::App& app, const std::string& environment_prefix) {
-  app.set_config("--config", "", "YAML file with the names of these options as keys")->envname(environment_prefix + "_CONFIG");
+  app.set_config("--config", "", "YAML file with the names of these options as keys")
+      ->envname(environment_prefix + "_CONFIG");
   app.config_formatter(std::make_shared<YamlConfig>(&app));
   app.allow_config_extras(CLI::config_extras_mode::error);
 }
@@ -116,7 +120,8 @@ CLI::Option* AddDuration(CLI::App& app, const std::string& name, absl::Duration&
           [&value, name](const std::string& text) {
             absl::Duration parsed;
             if (!absl::ParseDuration(text, &parsed) || parsed <= absl::ZeroDuration()) {
-              throw CLI::ValidationError(name, absl::StrCat("'", text, "' is no duration; write it as 200ms, 10s or 5m"));
+              throw CLI::ValidationError(name,
+                                         absl::StrCat("'", text, "' is no duration; write it as 200ms, 10s or 5m"));
             }
             value = parsed;
           },
@@ -142,7 +147,8 @@ absl::Status WritePortsFile(const std::string& path, const std::map<std::string,
     file << nlohmann::json(ports).dump() << "\n";
     if (!file) return absl::FailedPreconditionError(absl::StrCat("cannot write ", temporary));
   }
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) return absl::FailedPreconditionError(absl::StrCat("cannot write ", path));
+  if (std::rename(temporary.c_str(), path.c_str()) != 0)
+    return absl::FailedPreconditionError(absl::StrCat("cannot write ", path));
   return absl::OkStatus();
 }
 

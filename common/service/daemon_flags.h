@@ -1,5 +1,5 @@
-// What the daemons' command lines have in common: --config FILE in YAML with the flags' names as keys (unknown keys are refused with
-// the nearest name), environment variables, durations, and the file in which chosen ports are announced.
+// What the daemons' command lines have in common: --config FILE in YAML with the flags' names as keys (unknown keys are
+// refused with the nearest name), environment variables, durations, and the file in which chosen ports are announced.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -28,7 +28,9 @@ std::string Quoted(std::string_view text) {
   return nlohmann::json(std::string(text)).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
-std::string Timestamp() { return absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()); }
+std::string Timestamp() {
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
+}
 
 std::string UpperLevel(spdlog::level::level_enum level) {
   std::string name(spdlog::level::to_string_view(level).data(), spdlog::level::to_string_view(level).size());
@@ -41,7 +43,8 @@ std::string UpperLevel(spdlog::level::level_enum level) {
 absl::Status SetUpLogging(const LoggingOptions& options) {
   const auto level = spdlog::level::from_str(options.level);
   if (level == spdlog::level::off && options.level != "off") {
-    return absl::InvalidArgumentError(absl::StrCat("log level '", options.level, "': one of trace, debug, info, warn, error, off"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("log level '", options.level, "': one of trace, debug, info, warn, error, off"));
   }
   if (options.format != "text" && options.format != "json") {
     return absl::InvalidArgumentError(absl::StrCat("log format '", options.format, "': text or json"));
@@ -56,12 +59,14 @@ absl::Status SetUpLogging(const LoggingOptions& options) {
   return absl::OkStatus();
 }
 
-void Log(spdlog::level::level_enum level, std::string_view event, std::initializer_list<LogField> fields, std::string_view message) {
+void Log(spdlog::level::level_enum level, std::string_view event, std::initializer_list<LogField> fields,
+         std::string_view message) {
   spdlog::logger* logger = spdlog::default_logger_raw();
   if (!logger->should_log(level)) return;
   std::string line;
   if (json_format) {
-    nlohmann::ordered_json object = {{"time", Timestamp()}, {"level", UpperLevel(level)}, {"program", program_name}, {"event", std::string(event)}};
+    nlohmann::ordered_json object = {
+        {"time", Timestamp()}, {"level", UpperLevel(level)}, {"program", program_name}, {"event", std::string(event)}};
     for (const auto& [name, value] : fields) {
       if (!value.empty()) object[std::string(name)] = value;
     }
@@ -70,7 +75,8 @@ void Log(spdlog::level::level_enum level, std::string_view event, std::initializ
   } else {
     line = absl::StrCat(Timestamp(), " ", UpperLevel(level), " ", program_name, " ", std::string(event));
     for (const auto& [name, value] : fields) {
-      if (!value.empty()) absl::StrAppend(&line, " ", std::string(name), "=", NeedsQuotes(value) ? Quoted(value) : value);
+      if (!value.empty())
+        absl::StrAppend(&line, " ", std::string(name), "=", NeedsQuotes(value) ? Quoted(value) : value);
     }
     if (!message.empty()) absl::StrAppend(&line, " msg=", Quoted(message));
   }

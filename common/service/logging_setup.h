@@ -27,6 +27,7 @@ struct LoggingOptions {
 absl::Status SetUpLogging(const LoggingOptions& options);
 
 using LogField = std::pair<std::string_view, std::string>;
-void Log(spdlog::level::level_enum level, std::string_view event, std::initializer_list<LogField> fields, std::string_view message = "");
+void Log(spdlog::level::level_enum level, std::string_view event, std::initializer_list<LogField> fields,
+         std::string_view message = "");
 
 }  // namespace athanor

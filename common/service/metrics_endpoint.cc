@@ -11,7 +11,8 @@ namespace athanor {
 namespace {
 
 void Answer(mg_connection* connection, int code, const char* reason, const char* type, const std::string& body) {
-  mg_printf(connection, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n", code, reason, type, body.size());
+  mg_printf(connection, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n", code,
+            reason, type, body.size());
   mg_write(connection, body.data(), body.size());
 }
 
@@ -19,7 +20,8 @@ class MetricsHandler : public CivetHandler {
  public:
   explicit MetricsHandler(std::shared_ptr<prometheus::Registry> registry) : registry_(std::move(registry)) {}
   bool handleGet(CivetServer*, mg_connection* connection) override {
-    Answer(connection, 200, "OK", "text/plain; version=0.0.4; charset=utf-8", prometheus::TextSerializer().Serialize(registry_->Collect()));
+    Answer(connection, 200, "OK", "text/plain; version=0.0.4; charset=utf-8",
+           prometheus::TextSerializer().Serialize(registry_->Collect()));
     return true;
   }
 
@@ -51,7 +53,8 @@ class CivetEndpoint : public MetricsEndpoint {
 
   absl::Status Listen(const std::string& address) {
     try {
-      server_ = std::make_unique<CivetServer>(std::vector<std::string>{"listening_ports", address, "num_threads", "2", "request_timeout_ms", "5000"});
+      server_ = std::make_unique<CivetServer>(
+          std::vector<std::string>{"listening_ports", address, "num_threads", "2", "request_timeout_ms", "5000"});
     } catch (const CivetException& error) {
       return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", address, ": ", error.what()));
     }
@@ -72,8 +75,9 @@ class CivetEndpoint : public MetricsEndpoint {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(const std::string& address, std::shared_ptr<prometheus::Registry> registry,
-                                                                       std::function<absl::Status()> ready) {
+absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(const std::string& address,
+                                                                        std::shared_ptr<prometheus::Registry> registry,
+                                                                        std::function<absl::Status()> ready) {
   auto endpoint = std::make_unique<CivetEndpoint>(std::move(registry), std::move(ready));
   if (absl::Status status = endpoint->Listen(address); !status.ok()) return status;
   return endpoint;

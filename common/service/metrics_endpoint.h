@@ -1,5 +1,5 @@
-// The HTTP endpoint of a daemon: /metrics (Prometheus text), /healthz (the process lives), /readyz (200 or 503 with the reason).
-// prometheus-cpp's registry and civetweb underneath. Thread-safe.
+// The HTTP endpoint of a daemon: /metrics (Prometheus text), /healthz (the process lives), /readyz (200 or 503 with the
+// reason). prometheus-cpp's registry and civetweb underneath. Thread-safe.
 #pragma once
 
 #include <prometheus/registry.h>
@@ -16,8 +16,9 @@ namespace athanor {
 class MetricsEndpoint {
  public:
   // `address`: "host:port", port 0 = any free one. `ready` is called for each /readyz.
-  static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& address, std::shared_ptr<prometheus::Registry> registry,
-                                                               std::function<absl::Status()> ready);
+  static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& address,
+                                                                std::shared_ptr<prometheus::Registry> registry,
+                                                                std::function<absl::Status()> ready);
   virtual ~MetricsEndpoint() = default;
   virtual int port() const = 0;
 };

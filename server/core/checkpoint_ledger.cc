@@ -15,15 +15,19 @@ CheckpointEntry* Machine::FindCheckpoint(const JobId& job, core::Step step) {
 
 void Machine::Handle(const ShardCommitted& event) {
   GenerationEntry* generation = nullptr;
-  if (CurrentRank(event.id, event.worker, &generation) == nullptr) return Fence(event.call, event.id, event.worker, "shard");
-  if (event.step < 0) return Emit(RankReply{.call = event.call, .status = absl::InvalidArgumentError("a step is not negative")});
+  if (CurrentRank(event.id, event.worker, &generation) == nullptr)
+    return Fence(event.call, event.id, event.worker, "shard");
+  if (event.step < 0)
+    return Emit(RankReply{.call = event.call, .status = absl::InvalidArgumentError("a step is not negative")});
   CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
   if (entry != nullptr && entry->state == CheckpointState::kCommitted && entry->generation != event.id.generation) {
-    return Emit(RankReply{.call = event.call, .status = absl::AlreadyExistsError(absl::StrCat(
-                                                  CheckpointName(event.step), " was committed by generation ", entry->generation))});
+    return Emit(RankReply{.call = event.call,
+                          .status = absl::AlreadyExistsError(absl::StrCat(
+                              CheckpointName(event.step), " was committed by generation ", entry->generation))});
   }
   if (entry != nullptr && entry->state == CheckpointState::kDeleting) {
-    return Emit(RankReply{.call = event.call, .status = absl::AbortedError("its older files are being deleted; skip this one")});
+    return Emit(RankReply{.call = event.call,
+                          .status = absl::AbortedError("its older files are being deleted; skip this one")});
   }
   const bool restart = entry == nullptr || entry->generation != event.id.generation;
   if (!restart && entry->state == CheckpointState::kAbandoned) {
@@ -45,7 +49,8 @@ void Machine::Handle(const ShardCommitted& event) {
     Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
   } else {
     if (auto held = entry->shard_calls.find(0); held != entry->shard_calls.end() && held->second != event.call) {
-      Emit(RankReply{.call = held->second, .status = absl::AbortedError("a newer vote of the same rank took its place")});
+      Emit(RankReply{.call = held->second,
+                     .status = absl::AbortedError("a newer vote of the same rank took its place")});
     }
     entry->shard_calls[0] = event.call;
   }
@@ -54,7 +59,8 @@ void Machine::Handle(const ShardCommitted& event) {
 
 void Machine::MaybeSeal(CheckpointEntry& checkpoint) {
   if (static_cast<int32_t>(checkpoint.shards.size()) < checkpoint.shards_expected) return;
-  if (checkpoint.state == CheckpointState::kCollecting) checkpoint.state = *Next(kCheckpointTable, checkpoint.state, CheckpointTrigger::kAllShards);
+  if (checkpoint.state == CheckpointState::kCollecting)
+    checkpoint.state = *Next(kCheckpointTable, checkpoint.state, CheckpointTrigger::kAllShards);
   auto held = checkpoint.shard_calls.find(0);
   if (held == checkpoint.shard_calls.end()) return;
   RankReply reply{.call = held->second, .status = absl::OkStatus()};
@@ -72,8 +78,10 @@ void Machine::Handle(const ManifestCommitted& event) {
     return Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
   }
   if (entry == nullptr || entry->state != CheckpointState::kSealed || entry->generation != event.id.generation) {
-    return Emit(RankReply{.call = event.call, .status = absl::AbortedError(absl::StrCat(
-                                                  CheckpointName(event.step), entry == nullptr ? " has no votes" : absl::StrCat(" is ", ToString(entry->state))))});
+    return Emit(RankReply{.call = event.call,
+                          .status = absl::AbortedError(absl::StrCat(
+                              CheckpointName(event.step),
+                              entry == nullptr ? " has no votes" : absl::StrCat(" is ", ToString(entry->state))))});
   }
   JobEntry& job = state.jobs.at(event.id.job);
   entry->state = *Next(kCheckpointTable, entry->state, CheckpointTrigger::kManifest);
@@ -86,9 +94,15 @@ void Machine::Handle(const ManifestCommitted& event) {
   if (event.is_best) job.aliases["best"] = event.step;
   PointAliases(job);
   job.last_progress = AggregateProgress(state, job);
-  AddEvent(job, "CheckpointCommitted", absl::StrCat(CheckpointName(event.step), event.is_best ? ", the best so far" : "", ", ", event.bytes, " bytes"),
-           event.id.generation);
-  Emit(Note{.kind = Note::Kind::kCheckpointCommitted, .job = job.id, .generation = event.id.generation, .seconds = event.save_seconds, .bytes = event.bytes});
+  AddEvent(
+      job, "CheckpointCommitted",
+      absl::StrCat(CheckpointName(event.step), event.is_best ? ", the best so far" : "", ", ", event.bytes, " bytes"),
+      event.id.generation);
+  Emit(Note{.kind = Note::Kind::kCheckpointCommitted,
+            .job = job.id,
+            .generation = event.id.generation,
+            .seconds = event.save_seconds,
+            .bytes = event.bytes});
   Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
   CleanAbandoned(job, event.step);
   ApplyRetention(job);
@@ -96,7 +110,8 @@ void Machine::Handle(const ManifestCommitted& event) {
 
 void Machine::Handle(const CheckpointAbandoned& event) {
   GenerationEntry* generation = nullptr;
-  if (CurrentRank(event.id, event.worker, &generation) == nullptr) return Fence(event.call, event.id, event.worker, "abandon");
+  if (CurrentRank(event.id, event.worker, &generation) == nullptr)
+    return Fence(event.call, event.id, event.worker, "abandon");
   CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
   const std::string why = absl::StrCat("rank ", event.id.rank, " gave up: ", event.reason);
   if (entry == nullptr) {
@@ -118,7 +133,8 @@ void Machine::Abandon(CheckpointEntry& checkpoint, CheckpointTrigger trigger, co
   if (!next.has_value()) return;  // committed meanwhile, or given up before
   checkpoint.state = *next;
   checkpoint.note = why;
-  for (const auto& [rank, call] : checkpoint.shard_calls) Emit(RankReply{.call = call, .status = absl::AbortedError(absl::StrCat("given up: ", why))});
+  for (const auto& [rank, call] : checkpoint.shard_calls)
+    Emit(RankReply{.call = call, .status = absl::AbortedError(absl::StrCat("given up: ", why))});
   checkpoint.shard_calls.clear();
   MarkCheckpoint(checkpoint);
 }
@@ -128,14 +144,16 @@ void Machine::AbandonOpen(const GenerationEntry& generation) {
   if (checkpoints == state.checkpoints.end()) return;
   for (auto& [step, checkpoint] : checkpoints->second) {
     if (checkpoint.generation == generation.number) {
-      Abandon(checkpoint, CheckpointTrigger::kGenerationOver, absl::StrCat("generation ", generation.number, " ended before its commit"));
+      Abandon(checkpoint, CheckpointTrigger::kGenerationOver,
+              absl::StrCat("generation ", generation.number, " ended before its commit"));
     }
   }
 }
 
 void Machine::Handle(const CheckpointDamaged& event) {
   GenerationEntry* generation = nullptr;
-  if (CurrentRank(event.id, event.worker, &generation) == nullptr) return Fence(event.call, event.id, event.worker, "damage");
+  if (CurrentRank(event.id, event.worker, &generation) == nullptr)
+    return Fence(event.call, event.id, event.worker, "damage");
   if (event.call != 0) Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
   CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
   if (entry == nullptr || entry->state != CheckpointState::kCommitted) return;
@@ -146,11 +164,17 @@ void Machine::Handle(const CheckpointDamaged& event) {
   PointAliases(job);
   generation->resume_step = ResumeStep(job);
   MarkGeneration(*generation);
-  AddEvent(job, "CheckpointDamaged", absl::StrCat(CheckpointName(event.step), ": ", event.reason), event.id.generation, event.id.rank);
-  Emit(Note{.kind = Note::Kind::kCheckpointDamaged, .job = job.id, .generation = event.id.generation, .rank = event.id.rank, .message = event.reason});
+  AddEvent(job, "CheckpointDamaged", absl::StrCat(CheckpointName(event.step), ": ", event.reason), event.id.generation,
+           event.id.rank);
+  Emit(Note{.kind = Note::Kind::kCheckpointDamaged,
+            .job = job.id,
+            .generation = event.id.generation,
+            .rank = event.id.rank,
+            .message = event.reason});
 }
 
-// `latest` is the newest committed one; whatever pointed at something else than a committed one lets go ("best": the best left).
+// `latest` is the newest committed one; whatever pointed at something else than a committed one lets go ("best": the
+// best left).
 void Machine::PointAliases(JobEntry& job) {
   auto committed = [&](core::Step step) {
     const CheckpointEntry* entry = FindCheckpoint(job.id, step);
@@ -167,7 +191,8 @@ void Machine::PointAliases(JobEntry& job) {
   MarkJob(job.id);
 }
 
-// Steps that nothing may delete: aliases and tags, the two newest, what a live generation started from, parents of children.
+// Steps that nothing may delete: aliases and tags, the two newest, what a live generation started from, parents of
+// children.
 std::set<Step> Machine::Roots(const JobEntry& job) const {
   std::set<core::Step> roots;
   for (const auto& [name, step] : job.aliases) roots.insert(step);
@@ -180,7 +205,8 @@ std::set<Step> Machine::Roots(const JobEntry& job) const {
       ++newest;
     }
   }
-  if (const GenerationEntry* generation = CurrentGeneration(state, job); generation != nullptr && IsLive(generation->state)) {
+  if (const GenerationEntry* generation = CurrentGeneration(state, job);
+      generation != nullptr && IsLive(generation->state)) {
     if (generation->resume_step >= 0) roots.insert(generation->resume_step);
   }
   if (auto it = children_.find(job.id); it != children_.end()) {
@@ -217,7 +243,8 @@ void Machine::ApplyRetention(const JobEntry& job) {
       retired.push_back(&c->second);
     }
   }
-  for (CheckpointEntry* checkpoint : retired) Retire(*checkpoint, absl::StrCat("older than the last ", job.spec.keep_latest_k));
+  for (CheckpointEntry* checkpoint : retired)
+    Retire(*checkpoint, absl::StrCat("older than the last ", job.spec.keep_latest_k));
 }
 
 // A given-up step may be written again by the next generation, so its files stay until a later step is committed.
@@ -276,17 +303,21 @@ void Machine::Handle(const TagCheckpoint& event) {
   absl::StatusOr<core::Step> step = ResolveCheckpoint(state, job->id, event.checkpoint);
   if (!step.ok()) return ReplyError(event.call, step.status());
   if (event.tag == "latest" || event.tag == "best") {
-    return ReplyError(event.call, absl::InvalidArgumentError(absl::StrCat("'", event.tag, "' is moved by the service only; choose another tag")));
+    return ReplyError(event.call, absl::InvalidArgumentError(absl::StrCat(
+                                      "'", event.tag, "' is moved by the service only; choose another tag")));
   }
   const CheckpointEntry& entry = *FindCheckpoint(job->id, *step);
   if (entry.state != CheckpointState::kCommitted) {
-    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(CheckpointName(*step), " is ", ToString(entry.state), ", not Committed")));
+    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(
+                                      CheckpointName(*step), " is ", ToString(entry.state), ", not Committed")));
   }
   const auto current = job->aliases.find(event.tag);
   const core::Step now_at = current == job->aliases.end() ? -1 : current->second;
   if (event.expected.has_value() && *event.expected != now_at) {
-    return ReplyError(event.call, absl::AbortedError(absl::StrCat("'", event.tag, "' points at ", now_at < 0 ? "nothing" : CheckpointName(now_at),
-                                                                  ", expected ", *event.expected < 0 ? "nothing" : CheckpointName(*event.expected))));
+    return ReplyError(
+        event.call, absl::AbortedError(absl::StrCat(
+                        "'", event.tag, "' points at ", now_at < 0 ? "nothing" : CheckpointName(now_at), ", expected ",
+                        *event.expected < 0 ? "nothing" : CheckpointName(*event.expected))));
   }
   constexpr size_t kMaxTags = 256;
   if (now_at < 0 && job->aliases.size() >= kMaxTags) {
@@ -302,13 +333,16 @@ void Machine::Handle(const UntagCheckpoint& event) {
   JobEntry* job = ResolveForVerb(event.call, event.request, event.job);
   if (job == nullptr) return;
   if (event.tag == "latest" || event.tag == "best") {
-    return ReplyError(event.call, absl::InvalidArgumentError(absl::StrCat("'", event.tag, "' is moved by the service only")));
+    return ReplyError(event.call,
+                      absl::InvalidArgumentError(absl::StrCat("'", event.tag, "' is moved by the service only")));
   }
   const auto current = job->aliases.find(event.tag);
-  if (current == job->aliases.end()) return ReplyError(event.call, absl::NotFoundError(absl::StrCat(job->id.str(), " has no tag '", event.tag, "'")));
+  if (current == job->aliases.end())
+    return ReplyError(event.call, absl::NotFoundError(absl::StrCat(job->id.str(), " has no tag '", event.tag, "'")));
   const core::Step step = current->second;
   if (event.expected.has_value() && *event.expected != step) {
-    return ReplyError(event.call, absl::AbortedError(absl::StrCat("'", event.tag, "' points at ", CheckpointName(step))));
+    return ReplyError(event.call,
+                      absl::AbortedError(absl::StrCat("'", event.tag, "' points at ", CheckpointName(step))));
   }
   job->aliases.erase(current);
   AddEvent(*job, "Untagged", absl::StrCat("'", event.tag, "' no longer points at ", CheckpointName(step)));
@@ -325,14 +359,21 @@ void Machine::Handle(const DeleteCheckpoint& event) {
   CheckpointEntry& entry = *FindCheckpoint(job->id, *step);
   const bool deletable = entry.state == CheckpointState::kCommitted || entry.state == CheckpointState::kDamaged;
   if (!deletable) {
-    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(CheckpointName(*step), " is ", ToString(entry.state))));
+    return ReplyError(
+        event.call, absl::FailedPreconditionError(absl::StrCat(CheckpointName(*step), " is ", ToString(entry.state))));
   }
   if (entry.state == CheckpointState::kCommitted && Roots(*job).contains(*step)) {
-    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(CheckpointName(*step), " is kept: ", WhyNeeded(*job, *step))));
+    return ReplyError(event.call, absl::FailedPreconditionError(
+                                      absl::StrCat(CheckpointName(*step), " is kept: ", WhyNeeded(*job, *step))));
   }
-  const std::string what = absl::StrCat(CheckpointName(*step), ", ", entry.bytes, " bytes in ", entry.shards.size(), " shards");
-  Reply reply{.call = event.call, .status = absl::OkStatus(), .job = job->id, .message = absl::StrCat(event.dry_run ? "would delete " : "deletes ", what),
-              .job_state = job->state, .step = *step};
+  const std::string what =
+      absl::StrCat(CheckpointName(*step), ", ", entry.bytes, " bytes in ", entry.shards.size(), " shards");
+  Reply reply{.call = event.call,
+              .status = absl::OkStatus(),
+              .job = job->id,
+              .message = absl::StrCat(event.dry_run ? "would delete " : "deletes ", what),
+              .job_state = job->state,
+              .step = *step};
   if (!event.dry_run) {
     AddEvent(*job, "DeleteRequested", what);
     Retire(entry, "deleted by request");

@@ -1,5 +1,6 @@
-// Everything the coordinator knows: plain ordered maps of plain entries. Ordered, because iteration order reaches effects and
-// the same events must always give the same effects. "soft" members are not stored: they come back from the agents.
+// Everything the coordinator knows: plain ordered maps of plain entries. Ordered, because iteration order reaches
+// effects and the same events must always give the same effects. "soft" members are not stored: they come back from the
+// agents.
 #pragma once
 
 #include <cstdint>
@@ -15,17 +16,40 @@
 namespace athanor::core {
 
 enum class JobState : uint8_t {  // numbers equal athanor.v1.JobState
-  kQueued = 1, kRunning = 2, kBackingOff = 3, kSuspending = 4, kSuspended = 5, kCancelling = 6, kSucceeded = 7, kFailed = 8,
+  kQueued = 1,
+  kRunning = 2,
+  kBackingOff = 3,
+  kSuspending = 4,
+  kSuspended = 5,
+  kCancelling = 6,
+  kSucceeded = 7,
+  kFailed = 8,
   kCancelled = 9,
 };
 enum class GenerationState : uint8_t {  // numbers equal athanor.v1.GenerationState
-  kLaunching = 1, kJoining = 2, kTraining = 3, kStopping = 4, kCompleted = 5, kFailed = 6, kCancelled = 7, kPreempted = 8,
+  kLaunching = 1,
+  kJoining = 2,
+  kTraining = 3,
+  kStopping = 4,
+  kCompleted = 5,
+  kFailed = 6,
+  kCancelled = 7,
+  kPreempted = 8,
 };
 enum class WorkerState : uint8_t {  // numbers equal athanor.v1.WorkerState
-  kReady = 1, kSuspect = 2, kLost = 3, kDraining = 4, kDrained = 5,
+  kReady = 1,
+  kSuspect = 2,
+  kLost = 3,
+  kDraining = 4,
+  kDrained = 5,
 };
 enum class CheckpointState : uint8_t {  // numbers equal athanor.v1.CheckpointState
-  kCollecting = 1, kSealed = 2, kCommitted = 3, kAbandoned = 4, kDeleting = 5, kDamaged = 6,
+  kCollecting = 1,
+  kSealed = 2,
+  kCommitted = 3,
+  kAbandoned = 4,
+  kDeleting = 5,
+  kDamaged = 6,
 };
 const char* ToString(JobState state);  // "Queued" …
 const char* ToString(GenerationState state);
@@ -51,7 +75,8 @@ struct RankProgress {  // the core's twin of athanor.v1.RankProgress
   int64_t nonfinite_losses = 0;
   int64_t checkpoint_skipped = 0;
   double evaluate_seconds = 0;
-  absl::Time updated_at = absl::InfinitePast();   // soft: when the rank itself was last heard, by the coordinator's clock
+  absl::Time updated_at =
+      absl::InfinitePast();  // soft: when the rank itself was last heard, by the coordinator's clock
   absl::Time advanced_at = absl::InfinitePast();  // soft: when (phase, step) last changed
 };
 
@@ -68,9 +93,9 @@ struct RankEntry {
   Placement placement;
   RankState state = RankState::kLaunching;
   bool said_finish = false;
-  uint64_t join_call = 0;          // soft: the held Join, 0 = none
-  std::string endpoint;            // rank 0's c10d store
-  RankProgress progress;           // soft
+  uint64_t join_call = 0;  // soft: the held Join, 0 = none
+  std::string endpoint;    // rank 0's c10d store
+  RankProgress progress;   // soft
 };
 
 struct GenerationEntry {
@@ -87,8 +112,8 @@ struct GenerationEntry {
 };
 
 struct GoodputEntry {
-  double productive_seconds = 0, recomputed_seconds = 0, checkpoint_seconds = 0, recovery_seconds = 0, queue_seconds = 0,
-         suspended_seconds = 0;
+  double productive_seconds = 0, recomputed_seconds = 0, checkpoint_seconds = 0, recovery_seconds = 0,
+         queue_seconds = 0, suspended_seconds = 0;
   absl::Time accounted_until = absl::InfinitePast();
 };
 
@@ -98,22 +123,22 @@ struct JobEntry {
   JobState state = JobState::kQueued;
   std::string reason;
   Generation generation = 0;
-  uint64_t submit_order = 0;       // the queue's tie-break
+  uint64_t submit_order = 0;  // the queue's tie-break
   absl::Time created_at, started_at = absl::InfinitePast(), ended_at = absl::InfinitePast(), queued_at,
-      retry_at = absl::InfiniteFuture();
+                         retry_at = absl::InfiniteFuture();
   std::map<CauseKind, int32_t> restarts_by_cause;
   int32_t generations_without_progress = 0;
-  Step best_progress_step = -1;    // highest committed step any generation started from
+  Step best_progress_step = -1;  // highest committed step any generation started from
   std::optional<FailureCause> last_cause;
   GoodputEntry goodput;
-  RankProgress last_progress;      // of the whole job; stored when it ends and with each commit
+  RankProgress last_progress;           // of the whole job; stored when it ends and with each commit
   std::map<std::string, Step> aliases;  // "latest", "best", user tags -> step of a committed checkpoint
-  JobId parent;                    // resolved
+  JobId parent;                         // resolved
   Step parent_step = -1;
-  Step max_step_seen = 0;          // steps below it are recomputed ones
+  Step max_step_seen = 0;  // steps below it are recomputed ones
   int64_t next_event = 1;
-  int64_t version = 0;             // grows with each stored change
-  uint64_t seed = 0;               // of the jitter
+  int64_t version = 0;  // grows with each stored change
+  uint64_t seed = 0;    // of the jitter
 };
 
 struct ShardEntry {
@@ -144,19 +169,19 @@ struct WorkerEntry {
   WorkerId id;
   WorkerState state = WorkerState::kReady;
   uint64_t incarnation = 0;
-  std::string instance;            // of the agent's process
+  std::string instance;  // of the agent's process
   std::string host;
   int32_t slots = 0;
   std::string device = "cpu";
   std::string version;
   std::map<std::string, std::string> labels;
   absl::Time registered_at;
-  bool drain = false;              // stored intent: survives re-registration
+  bool drain = false;  // stored intent: survives re-registration
   std::string reason;
-  uint64_t session = 0;            // soft: 0 = not connected
-  absl::Time lease_until = absl::InfinitePast();   // soft
+  uint64_t session = 0;                              // soft: 0 = not connected
+  absl::Time lease_until = absl::InfinitePast();     // soft
   absl::Time last_heartbeat = absl::InfinitePast();  // soft
-  std::map<int32_t, RankRef> used;  // slot -> rank; derived from the generations at recovery
+  std::map<int32_t, RankRef> used;                   // slot -> rank; derived from the generations at recovery
 };
 
 struct JobEventEntry {
@@ -172,7 +197,7 @@ struct JobEventEntry {
 // The answer that a mutating verb gave, kept so that its repetition gets the same one.
 struct RequestEntry {
   std::string key;
-  std::string digest;   // of verb and arguments: the same key with other arguments is refused
+  std::string digest;  // of verb and arguments: the same key with other arguments is refused
   JobId job;
   std::string message;
   absl::Time time;

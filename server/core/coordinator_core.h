@@ -1,5 +1,5 @@
-// The coordinator's mind: a value-in, value-out state machine. No clock, thread, socket, disk, log or random source inside.
-// Not thread-safe; owned by CoreLoop's thread.
+// The coordinator's mind: a value-in, value-out state machine. No clock, thread, socket, disk, log or random source
+// inside. Not thread-safe; owned by CoreLoop's thread.
 //
 //   CoordinatorCore core(options, recovered, now);
 //   for (Effect& effect : core.Step(SubmitJob{...}, now)) ...
@@ -18,15 +18,15 @@
 namespace athanor::core {
 
 struct CoreOptions {
-  absl::Duration lease = absl::Seconds(10);            // without a heartbeat: Suspect at half, Lost at the end
+  absl::Duration lease = absl::Seconds(10);  // without a heartbeat: Suspect at half, Lost at the end
   int32_t max_jobs_queued = 20000;
-  int32_t max_events_per_job = 1000;                   // older ones are deleted
-  int32_t max_generations_per_job = 64;                // older ended ones are deleted
-  int32_t max_requests = 100000;                       // remembered request keys, oldest forgotten first
+  int32_t max_events_per_job = 1000;     // older ones are deleted
+  int32_t max_generations_per_job = 64;  // older ended ones are deleted
+  int32_t max_requests = 100000;         // remembered request keys, oldest forgotten first
   absl::Duration request_memory = absl::Hours(24);
   int32_t max_finished_jobs = 100000;
-  double hang_factor = 10;                             // x the mean step time, at least timeouts.hang
-  double slow_phase_factor = 10;                       // evaluating, saving, restoring, finishing: x the hang limit
+  double hang_factor = 10;        // x the mean step time, at least timeouts.hang
+  double slow_phase_factor = 10;  // evaluating, saving, restoring, finishing: x the hang limit
 };
 
 class CoordinatorCore {

@@ -1,5 +1,5 @@
-// Everything that can go out of the core. The shell writes all PutRecord/DeleteRecord of a batch in one synced commit and only
-// then releases the others, in order.
+// Everything that can go out of the core. The shell writes all PutRecord/DeleteRecord of a batch in one synced commit
+// and only then releases the others, in order.
 #pragma once
 
 #include <string>
@@ -19,9 +19,9 @@ struct PutRecord {
 struct DeleteRecord {
   enum class Kind : uint8_t { kJob, kGeneration, kCheckpoint, kWorker, kEvent, kRequest };
   Kind kind;
-  JobId job;             // job, generation, checkpoint, event
-  int64_t number = 0;    // generation, step, sequence
-  std::string key;       // worker id, request key
+  JobId job;           // job, generation, checkpoint, event
+  int64_t number = 0;  // generation, step, sequence
+  std::string key;     // worker id, request key
 };
 
 // ---- act ----
@@ -31,30 +31,47 @@ struct Reply {
   absl::Status status;
   JobId job;
   bool created = false;
-  std::string message;               // for people
+  std::string message;  // for people
   JobState job_state = JobState::kQueued;
   int32_t queue_position = 0;        // dry run
   std::vector<Placement> placement;  // dry run
   Step step = -1;                    // checkpoint verbs
 };
 // Answers a rank's call, through its agent. FAILED_PRECONDITION: the generation is stale, exit at once.
-struct ResumePoint { JobId job; Step step = -1; bool weights_only = false; };
-struct RendezvousPlan { int32_t world_size = 0; std::string store_endpoint; std::vector<ResumePoint> resume; int32_t restarts = 0; };
+struct ResumePoint {
+  JobId job;
+  Step step = -1;
+  bool weights_only = false;
+};
+struct RendezvousPlan {
+  int32_t world_size = 0;
+  std::string store_endpoint;
+  std::vector<ResumePoint> resume;
+  int32_t restarts = 0;
+};
 struct RankReply {
   CallId call = 0;
   absl::Status status;
-  RendezvousPlan plan;             // answer to RankJoined
-  std::vector<ShardEntry> shards;  // answer to rank 0's ShardCommitted, held until all are in; other ranks are answered at once
+  RendezvousPlan plan;  // answer to RankJoined
+  std::vector<ShardEntry>
+      shards;  // answer to rank 0's ShardCommitted, held until all are in; other ranks are answered at once
 };
 // Answers WorkerRegistered. A refusal ends the session.
-struct AcceptWorker { SessionId session = 0; uint64_t incarnation = 0; std::vector<RankRef> keep; };
-struct RefuseWorker { SessionId session = 0; std::string reason; };
+struct AcceptWorker {
+  SessionId session = 0;
+  uint64_t incarnation = 0;
+  std::vector<RankRef> keep;
+};
+struct RefuseWorker {
+  SessionId session = 0;
+  std::string reason;
+};
 
 struct LaunchTrainer {
   WorkerId worker;
   RankRef id;
   int32_t world_size = 0;
-  int32_t local_rank = 0;       // index among this generation's ranks on this worker
+  int32_t local_rank = 0;  // index among this generation's ranks on this worker
   std::vector<int32_t> slots;
   int32_t restarts = 0;
 };
@@ -68,29 +85,48 @@ struct StopTrainer {
   bool dump_stacks = false;
 };
 // Asks any one worker to remove a checkpoint's files; answered by FilesDeleted.
-struct DeleteFiles { WorkerId worker; JobId job; Step step = -1; };
+struct DeleteFiles {
+  WorkerId worker;
+  JobId job;
+  Step step = -1;
+};
 
 // ---- observe ----
 // What readers see of these changed (the shell republishes them). Progress alone does this without a PutRecord.
-struct Touched { JobId job; WorkerId worker; };
+struct Touched {
+  JobId job;
+  WorkerId worker;
+};
 // For counters, histograms and the log; never drives a decision.
 struct Note {
   enum class Kind : uint8_t {
-    kJobSubmitted, kJobEnded, kGenerationStarted, kRestart, kRecovered, kFencedMessage, kLeaseExpired, kCheckpointCommitted,
-    kCheckpointFailed, kCheckpointDamaged, kCheckpointDeleted, kHang, kQueueWait, kPreemption,
+    kJobSubmitted,
+    kJobEnded,
+    kGenerationStarted,
+    kRestart,
+    kRecovered,
+    kFencedMessage,
+    kLeaseExpired,
+    kCheckpointCommitted,
+    kCheckpointFailed,
+    kCheckpointDamaged,
+    kCheckpointDeleted,
+    kHang,
+    kQueueWait,
+    kPreemption,
   };
   Kind kind;
   JobId job;
   Generation generation = 0;
   Rank rank = -1;
   WorkerId worker;
-  std::string label;       // cause kind, job state, message kind …: from a fixed list
+  std::string label;  // cause kind, job state, message kind …: from a fixed list
   double seconds = 0;
   int64_t bytes = 0;
   std::string message;
 };
 
-using Effect = std::variant<PutRecord, DeleteRecord, Reply, RankReply, AcceptWorker, RefuseWorker, LaunchTrainer, StopTrainer,
-                            DeleteFiles, Touched, Note>;
+using Effect = std::variant<PutRecord, DeleteRecord, Reply, RankReply, AcceptWorker, RefuseWorker, LaunchTrainer,
+                            StopTrainer, DeleteFiles, Touched, Note>;
 
 }  // namespace athanor::core

@@ -18,7 +18,7 @@ using CallId = uint64_t;
 using SessionId = uint64_t;
 
 struct RequestKey {
-  std::string key;     // empty: not idempotent (only dry runs)
+  std::string key;  // empty: not idempotent (only dry runs)
   std::string digest;
 };
 
@@ -26,27 +26,64 @@ struct RequestKey {
 struct SubmitJob {
   CallId call = 0;
   RequestKey request;
-  JobId id;            // fresh, used if a job is created
-  JobSpec spec;        // validated by the shell
+  JobId id;      // fresh, used if a job is created
+  JobSpec spec;  // validated by the shell
   bool dry_run = false;
-  uint64_t seed = 0;   // of the back-off jitter
+  uint64_t seed = 0;  // of the back-off jitter
 };
-struct CancelJob { CallId call = 0; RequestKey request; std::string job; std::string reason; };
-struct SuspendJob { CallId call = 0; RequestKey request; std::string job; std::string reason; };
-struct ResumeJob { CallId call = 0; RequestKey request; std::string job; std::string reason; };
+struct CancelJob {
+  CallId call = 0;
+  RequestKey request;
+  std::string job;
+  std::string reason;
+};
+struct SuspendJob {
+  CallId call = 0;
+  RequestKey request;
+  std::string job;
+  std::string reason;
+};
+struct ResumeJob {
+  CallId call = 0;
+  RequestKey request;
+  std::string job;
+  std::string reason;
+};
 struct TagCheckpoint {
   CallId call = 0;
   RequestKey request;
   std::string job, checkpoint, tag;
   std::optional<Step> expected;  // compare and set; -1 = "points nowhere"
 };
-struct UntagCheckpoint { CallId call = 0; RequestKey request; std::string job, tag; std::optional<Step> expected; };
-struct DeleteCheckpoint { CallId call = 0; RequestKey request; std::string job, checkpoint; bool dry_run = false; };
-struct DrainWorker { CallId call = 0; RequestKey request; WorkerId worker; };
-struct UndrainWorker { CallId call = 0; RequestKey request; WorkerId worker; };
+struct UntagCheckpoint {
+  CallId call = 0;
+  RequestKey request;
+  std::string job, tag;
+  std::optional<Step> expected;
+};
+struct DeleteCheckpoint {
+  CallId call = 0;
+  RequestKey request;
+  std::string job, checkpoint;
+  bool dry_run = false;
+};
+struct DrainWorker {
+  CallId call = 0;
+  RequestKey request;
+  WorkerId worker;
+};
+struct UndrainWorker {
+  CallId call = 0;
+  RequestKey request;
+  WorkerId worker;
+};
 
 // ---- from an agent's session ----
-struct RunningRank { RankRef id; std::vector<int32_t> slots; RankProgress progress; };
+struct RunningRank {
+  RankRef id;
+  std::vector<int32_t> slots;
+  RankProgress progress;
+};
 struct WorkerRegistered {
   SessionId session = 0;
   WorkerId worker;
@@ -56,11 +93,29 @@ struct WorkerRegistered {
   std::map<std::string, std::string> labels;
   std::vector<RunningRank> running;
 };
-struct RankReport { RankRef id; RankProgress progress; absl::Duration age; };
+struct RankReport {
+  RankRef id;
+  RankProgress progress;
+  absl::Duration age;
+};
 // `incarnation` 0: the session says it all.
-struct WorkerHeartbeat { SessionId session = 0; WorkerId worker; uint64_t incarnation = 0; std::vector<RankReport> reports; bool leaving = false; };
-struct SessionLost { SessionId session = 0; WorkerId worker; };
-struct RankLaunched { SessionId session = 0; WorkerId worker; RankRef id; int64_t pid = 0; };
+struct WorkerHeartbeat {
+  SessionId session = 0;
+  WorkerId worker;
+  uint64_t incarnation = 0;
+  std::vector<RankReport> reports;
+  bool leaving = false;
+};
+struct SessionLost {
+  SessionId session = 0;
+  WorkerId worker;
+};
+struct RankLaunched {
+  SessionId session = 0;
+  WorkerId worker;
+  RankRef id;
+  int64_t pid = 0;
+};
 struct RankExited {
   SessionId session = 0;
   WorkerId worker;
@@ -69,8 +124,19 @@ struct RankExited {
   bool finished = false;
 };
 // Calls of a rank, relayed. `call` is answered by a RankReply effect.
-struct RankJoined { CallId call = 0; WorkerId worker; RankRef id; std::string endpoint; };
-struct ShardCommitted { CallId call = 0; WorkerId worker; RankRef id; Step step = -1; ShardEntry shard; };
+struct RankJoined {
+  CallId call = 0;
+  WorkerId worker;
+  RankRef id;
+  std::string endpoint;
+};
+struct ShardCommitted {
+  CallId call = 0;
+  WorkerId worker;
+  RankRef id;
+  Step step = -1;
+  ShardEntry shard;
+};
 struct ManifestCommitted {
   CallId call = 0;
   WorkerId worker;
@@ -81,19 +147,44 @@ struct ManifestCommitted {
   bool is_best = false;
   double save_seconds = 0;
 };
-struct CheckpointAbandoned { CallId call = 0; WorkerId worker; RankRef id; Step step = -1; std::string reason; };
-struct RankFinished { CallId call = 0; WorkerId worker; RankRef id; RankProgress progress; };
-struct CheckpointDamaged { CallId call = 0; WorkerId worker; RankRef id; Step step = -1; std::string reason; };
-struct FilesDeleted { WorkerId worker; JobId job; Step step = -1; std::string error; };
+struct CheckpointAbandoned {
+  CallId call = 0;
+  WorkerId worker;
+  RankRef id;
+  Step step = -1;
+  std::string reason;
+};
+struct RankFinished {
+  CallId call = 0;
+  WorkerId worker;
+  RankRef id;
+  RankProgress progress;
+};
+struct CheckpointDamaged {
+  CallId call = 0;
+  WorkerId worker;
+  RankRef id;
+  Step step = -1;
+  std::string reason;
+};
+struct FilesDeleted {
+  WorkerId worker;
+  JobId job;
+  Step step = -1;
+  std::string error;
+};
 
 // `now` reached NextDeadline(). Harmless when early.
 struct DeadlineReached {};
-// The process was stopped or starved for `gap`: leases and deadlines are moved by it, nobody is blamed for our own pause.
-struct ClockGap { absl::Duration gap; };
+// The process was stopped or starved for `gap`: leases and deadlines are moved by it, nobody is blamed for our own
+// pause.
+struct ClockGap {
+  absl::Duration gap;
+};
 
-using Event = std::variant<SubmitJob, CancelJob, SuspendJob, ResumeJob, TagCheckpoint, UntagCheckpoint, DeleteCheckpoint,
-                           DrainWorker, UndrainWorker, WorkerRegistered, WorkerHeartbeat, SessionLost, RankLaunched,
-                           RankExited, RankJoined, ShardCommitted, ManifestCommitted, CheckpointAbandoned, RankFinished,
-                           CheckpointDamaged, FilesDeleted, DeadlineReached, ClockGap>;
+using Event = std::variant<SubmitJob, CancelJob, SuspendJob, ResumeJob, TagCheckpoint, UntagCheckpoint,
+                           DeleteCheckpoint, DrainWorker, UndrainWorker, WorkerRegistered, WorkerHeartbeat, SessionLost,
+                           RankLaunched, RankExited, RankJoined, ShardCommitted, ManifestCommitted, CheckpointAbandoned,
+                           RankFinished, CheckpointDamaged, FilesDeleted, DeadlineReached, ClockGap>;
 
 }  // namespace athanor::core

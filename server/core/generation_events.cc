@@ -1,4 +1,5 @@
-// One membership of a job, from launch to the decision that follows its end. The first cause wins; a lost peer is only a symptom.
+// One membership of a job, from launch to the decision that follows its end. The first cause wins; a lost peer is only
+// a symptom.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -8,7 +9,9 @@
 namespace athanor::core {
 namespace {
 
-bool IsSymptom(CauseKind kind) { return kind == CauseKind::kPeerLost; }
+bool IsSymptom(CauseKind kind) {
+  return kind == CauseKind::kPeerLost;
+}
 
 bool IsSlowPhase(const std::string& phase) {
   return phase == "evaluating" || phase == "saving" || phase == "restoring" || phase == "finishing";
@@ -25,7 +28,9 @@ std::string Describe(const FailureCause& cause) {
 
 }  // namespace
 
-bool IsLive(GenerationState state) { return state <= GenerationState::kStopping; }
+bool IsLive(GenerationState state) {
+  return state <= GenerationState::kStopping;
+}
 
 // The entry of a rank of the job's live generation that sits on `worker`; nullptr for everything stale.
 RankEntry* Machine::CurrentRank(const RankRef& id, const WorkerId& worker, GenerationEntry** generation) {
@@ -39,11 +44,17 @@ RankEntry* Machine::CurrentRank(const RankRef& id, const WorkerId& worker, Gener
 }
 
 void Machine::Fence(CallId call, const RankRef& id, const WorkerId& worker, const char* what) {
-  Emit(Note{.kind = Note::Kind::kFencedMessage, .job = id.job, .generation = id.generation, .rank = id.rank, .worker = worker, .label = what});
+  Emit(Note{.kind = Note::Kind::kFencedMessage,
+            .job = id.job,
+            .generation = id.generation,
+            .rank = id.rank,
+            .worker = worker,
+            .label = what});
   if (call == 0) return;
-  Emit(RankReply{.call = call,
-                 .status = absl::FailedPreconditionError(absl::StrCat("generation ", id.generation, " of ", id.job.str(),
-                                                                      " is over or has no rank ", id.rank, " here"))});
+  Emit(
+      RankReply{.call = call,
+                .status = absl::FailedPreconditionError(absl::StrCat("generation ", id.generation, " of ", id.job.str(),
+                                                                     " is over or has no rank ", id.rank, " here"))});
 }
 
 void Machine::Handle(const RankLaunched& event) {
@@ -55,7 +66,8 @@ void Machine::Handle(const RankLaunched& event) {
   MarkGeneration(*generation);
   const bool all = std::all_of(generation->ranks.begin(), generation->ranks.end(),
                                [](const RankEntry& r) { return r.state != RankState::kLaunching; });
-  if (all && generation->state == GenerationState::kLaunching) MoveGeneration(*generation, GenerationTrigger::kAllStarted);
+  if (all && generation->state == GenerationState::kLaunching)
+    MoveGeneration(*generation, GenerationTrigger::kAllStarted);
 }
 
 void Machine::AnswerJoin(GenerationEntry& generation, RankEntry& rank, CallId call) {
@@ -78,13 +90,16 @@ void Machine::AnswerJoin(GenerationEntry& generation, RankEntry& rank, CallId ca
 void Machine::Handle(const RankJoined& event) {
   GenerationEntry* generation = nullptr;
   RankEntry* rank = CurrentRank(event.id, event.worker, &generation);
-  if (rank == nullptr || generation->state == GenerationState::kStopping) return Fence(event.call, event.id, event.worker, "join");
+  if (rank == nullptr || generation->state == GenerationState::kStopping)
+    return Fence(event.call, event.id, event.worker, "join");
   if (rank->join_call != 0 && rank->join_call != event.call) {
-    Emit(RankReply{.call = rank->join_call, .status = absl::AbortedError("a newer Join of the same rank took its place")});
+    Emit(RankReply{.call = rank->join_call,
+                   .status = absl::AbortedError("a newer Join of the same rank took its place")});
   }
   rank->join_call = event.call;
   if (!event.endpoint.empty()) rank->endpoint = event.endpoint;
-  if (generation->state == GenerationState::kTraining) return AnswerJoin(*generation, *rank, event.call);  // its answer was lost
+  if (generation->state == GenerationState::kTraining)
+    return AnswerJoin(*generation, *rank, event.call);  // its answer was lost
   rank->state = RankState::kJoined;
   MarkGeneration(*generation);
   const bool all = std::all_of(generation->ranks.begin(), generation->ranks.end(),
@@ -103,15 +118,18 @@ void Machine::Handle(const RankJoined& event) {
     if (one.join_call != 0) AnswerJoin(*generation, one, one.join_call);
   }
   SetTimer(TimerKind::kHang, key, now_ + HangLimit(*generation, job));
-  AddEvent(job, "GenerationTraining", absl::StrCat("all ", generation->ranks.size(), " ranks joined in ",
-                                                   absl::FormatDuration(now_ - generation->created_at)), generation->number);
+  AddEvent(job, "GenerationTraining",
+           absl::StrCat("all ", generation->ranks.size(), " ranks joined in ",
+                        absl::FormatDuration(now_ - generation->created_at)),
+           generation->number);
 }
 
 void Machine::MoveGeneration(GenerationEntry& generation, GenerationTrigger trigger) {
   const std::optional<GenerationState> next = Next(kGenerationTable, generation.state, trigger);
   if (!next.has_value()) {
     AddEvent(state.jobs.at(generation.job), "InternalError",
-             absl::StrCat("no transition from ", ToString(generation.state), " by '", ToString(trigger), "'"), generation.number);
+             absl::StrCat("no transition from ", ToString(generation.state), " by '", ToString(trigger), "'"),
+             generation.number);
     return;
   }
   generation.state = *next;
@@ -126,7 +144,8 @@ void Machine::StopGeneration(GenerationEntry& generation, StopMode mode, const s
   const StopMode how = never_trained ? StopMode::kKill : mode;
   const absl::Duration grace = how == StopMode::kSaveAndLeave ? job.spec.timeouts.stop_grace : absl::ZeroDuration();
   generation.reason = reason;
-  // Past the grace the agent kills; the coordinator asks again in case that the first request was lost with its session.
+  // Past the grace the agent kills; the coordinator asks again in case that the first request was lost with its
+  // session.
   generation.deadline = now_ + grace + absl::Seconds(5);
   SetTimer(TimerKind::kGeneration, absl::StrCat(generation.job.str(), "/", generation.number), generation.deadline);
   for (RankEntry& rank : generation.ranks) {
@@ -135,7 +154,12 @@ void Machine::StopGeneration(GenerationEntry& generation, StopMode mode, const s
       Emit(RankReply{.call = rank.join_call, .status = absl::FailedPreconditionError("the generation is over")});
       rank.join_call = 0;
     }
-    Emit(StopTrainer{rank.placement.worker, {generation.job, generation.number, rank.placement.rank}, how, grace, reason, dump_stacks});
+    Emit(StopTrainer{rank.placement.worker,
+                     {generation.job, generation.number, rank.placement.rank},
+                     how,
+                     grace,
+                     reason,
+                     dump_stacks});
   }
   MarkGeneration(generation);
 }
@@ -170,7 +194,9 @@ void Machine::RankGone(GenerationEntry& generation, RankEntry& rank, std::option
   MarkGeneration(generation);
   const bool asked = generation.stop_for_suspend || generation.stop_for_cancel || generation.stop_for_preempt;
   if (!cause.has_value() && !rank.said_finish) {
-    cause = FailureCause{.kind = CauseKind::kUserCode, .rank = rank.placement.rank, .worker = rank.placement.worker,
+    cause = FailureCause{.kind = CauseKind::kUserCode,
+                         .rank = rank.placement.rank,
+                         .worker = rank.placement.worker,
                          .detail = "exited with code 0 before the job was finished"};
   }
   if (cause.has_value() && cause->kind == CauseKind::kPreempted) {
@@ -195,7 +221,8 @@ void Machine::MaybeEndGeneration(GenerationEntry& generation) {
 void Machine::EndGeneration(GenerationEntry& generation) {
   JobEntry& job = state.jobs.at(generation.job);
   Account(job);
-  const bool finished = std::all_of(generation.ranks.begin(), generation.ranks.end(), [](const RankEntry& r) { return r.said_finish; });
+  const bool finished =
+      std::all_of(generation.ranks.begin(), generation.ranks.end(), [](const RankEntry& r) { return r.said_finish; });
   job.last_progress = AggregateProgress(state, job);
   generation.ended_at = now_;
   generation.deadline = absl::InfiniteFuture();
@@ -217,7 +244,8 @@ void Machine::EndGeneration(GenerationEntry& generation) {
   } else if (generation.stop_for_suspend) {
     MoveGeneration(generation, GenerationTrigger::kGonePreempted);
     const core::Step step = ResumeStep(job);
-    MoveJob(job, JobTrigger::kStopped, step >= 0 ? absl::StrCat("suspended at ", CheckpointName(step)) : "suspended before its first checkpoint");
+    MoveJob(job, JobTrigger::kStopped,
+            step >= 0 ? absl::StrCat("suspended at ", CheckpointName(step)) : "suspended before its first checkpoint");
     AddEvent(job, "Suspended", job.reason, generation.number);
   } else if (generation.stop_for_preempt && !generation.cause.has_value()) {
     MoveGeneration(generation, GenerationTrigger::kGonePreempted);
@@ -233,7 +261,8 @@ void Machine::EndGeneration(GenerationEntry& generation) {
 }
 
 void Machine::DecideAfterFailure(JobEntry& job, GenerationEntry& generation) {
-  if (!generation.cause.has_value()) generation.cause = FailureCause{.kind = CauseKind::kOurBug, .detail = "ended without a cause"};
+  if (!generation.cause.has_value())
+    generation.cause = FailureCause{.kind = CauseKind::kOurBug, .detail = "ended without a cause"};
   const FailureCause& cause = *generation.cause;
   job.last_cause = cause;
   const core::Step newest = ResumeStep(job);
@@ -243,13 +272,15 @@ void Machine::DecideAfterFailure(JobEntry& job, GenerationEntry& generation) {
   const RestartHistory history{job.restarts_by_cause, job.generations_without_progress, job.seed};
   const RestartDecision decision = DecideRestart(cause, history, job.spec.restart, now_);
   AddEvent(job, "RestartDecided", decision.reason, generation.number, cause.rank);
-  const std::string reason = absl::StrCat(decision.reason, "; generation ", generation.number, " failed: ", Describe(cause));
+  const std::string reason =
+      absl::StrCat(decision.reason, "; generation ", generation.number, " failed: ", Describe(cause));
   if (!decision.retry) {
     MoveJob(job, JobTrigger::kFailedFinal, reason);
     return FinishJob(job);
   }
   ++job.restarts_by_cause[cause.kind];
-  Emit(Note{.kind = Note::Kind::kRestart, .job = job.id, .generation = generation.number, .label = ToString(cause.kind)});
+  Emit(Note{
+      .kind = Note::Kind::kRestart, .job = job.id, .generation = generation.number, .label = ToString(cause.kind)});
   MoveJob(job, JobTrigger::kFailedRetry, reason);
   if (decision.retry_at <= now_) {
     MoveJob(job, JobTrigger::kRetryTimeReached, reason);
@@ -261,7 +292,8 @@ void Machine::DecideAfterFailure(JobEntry& job, GenerationEntry& generation) {
 
 void Machine::PruneGenerations(const JobEntry& job) {
   std::map<Generation, GenerationEntry>& generations = state.generations[job.id];
-  while (static_cast<int32_t>(generations.size()) > options.max_generations_per_job && !IsLive(generations.begin()->second.state)) {
+  while (static_cast<int32_t>(generations.size()) > options.max_generations_per_job &&
+         !IsLive(generations.begin()->second.state)) {
     Emit(DeleteRecord{DeleteRecord::Kind::kGeneration, job.id, generations.begin()->first, {}});
     dirty_generations_.erase({job.id, generations.begin()->first});
     generations.erase(generations.begin());
@@ -273,7 +305,8 @@ void Machine::Handle(const RankFinished& event) {
   RankEntry* rank = CurrentRank(event.id, event.worker, &generation);
   if (rank == nullptr) return Fence(event.call, event.id, event.worker, "finish");
   rank->said_finish = true;
-  if (event.progress.step >= rank->progress.step) ApplyProgress(*generation, *rank, {event.id, event.progress, absl::ZeroDuration()});
+  if (event.progress.step >= rank->progress.step)
+    ApplyProgress(*generation, *rank, {event.id, event.progress, absl::ZeroDuration()});
   rank->progress.phase = "finishing";
   rank->state = RankState::kFinished;
   MarkGeneration(*generation);
@@ -283,7 +316,8 @@ void Machine::Handle(const RankFinished& event) {
 void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const RankReport& report) {
   JobEntry& job = state.jobs.at(generation.job);
   const bool advanced = report.progress.step != rank.progress.step || report.progress.phase != rank.progress.phase;
-  const bool first_step = rank.placement.rank == 0 && advanced && rank.progress.step <= std::max<core::Step>(0, report.progress.resumed_from_step) &&
+  const bool first_step = rank.placement.rank == 0 && advanced &&
+                          rank.progress.step <= std::max<core::Step>(0, report.progress.resumed_from_step) &&
                           report.progress.step > std::max<core::Step>(0, report.progress.resumed_from_step);
   if (rank.placement.rank == 0) Account(job);
   const absl::Time heard = now_ - report.age;
@@ -296,7 +330,10 @@ void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const 
   rank.progress.advanced_at = advanced_at;
   if (rank.progress.checkpoint_failures > old_failures) {
     AddEvent(job, "CheckpointFailed", rank.progress.checkpoint_error, generation.number, rank.placement.rank);
-    Emit(Note{.kind = Note::Kind::kCheckpointFailed, .job = job.id, .generation = generation.number, .rank = rank.placement.rank,
+    Emit(Note{.kind = Note::Kind::kCheckpointFailed,
+              .job = job.id,
+              .generation = generation.number,
+              .rank = rank.placement.rank,
               .message = rank.progress.checkpoint_error});
   }
   if (first_step && generation.number > 1) {
@@ -312,7 +349,8 @@ void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const 
     // The limit shrinks after the first step and after a slow phase: look again no later than it asks for.
     const TimerKey key{TimerKind::kHang, absl::StrCat(job.id.str(), "/", generation.number)};
     const absl::Time due = now_ + HangLimit(generation, job);
-    if (auto timer = timers_.find(key); timer == timers_.end() || timer->second > due) SetTimer(key.first, key.second, due);
+    if (auto timer = timers_.find(key); timer == timers_.end() || timer->second > due)
+      SetTimer(key.first, key.second, due);
   }
   Emit(Touched{job.id, {}});
 }
@@ -342,9 +380,11 @@ void Machine::CheckHang(GenerationEntry& generation) {
     newest = std::max(newest, rank.progress.advanced_at);
     // A rank that fell silent is blamed first; among those that still speak, the one that is furthest behind.
     auto worse = [&](const RankEntry& a, const RankEntry& b) {
-      const bool a_silent = now_ - a.progress.updated_at > limit / 2, b_silent = now_ - b.progress.updated_at > limit / 2;
+      const bool a_silent = now_ - a.progress.updated_at > limit / 2,
+                 b_silent = now_ - b.progress.updated_at > limit / 2;
       if (a_silent != b_silent) return a_silent;
-      if (a_silent && a.progress.updated_at != b.progress.updated_at) return a.progress.updated_at < b.progress.updated_at;
+      if (a_silent && a.progress.updated_at != b.progress.updated_at)
+        return a.progress.updated_at < b.progress.updated_at;
       return a.progress.step < b.progress.step;
     };
     if (blamed == nullptr || worse(rank, *blamed)) blamed = &rank;
@@ -352,10 +392,13 @@ void Machine::CheckHang(GenerationEntry& generation) {
   const std::string key = absl::StrCat(generation.job.str(), "/", generation.number);
   if (blamed == nullptr) return SetTimer(TimerKind::kHang, key, now_ + limit);
   if (newest + limit > now_) return SetTimer(TimerKind::kHang, key, newest + limit);
-  FailGeneration(generation, FailureCause{.kind = CauseKind::kHang, .rank = blamed->placement.rank, .worker = blamed->placement.worker,
-                                          .detail = absl::StrCat("no rank advanced for ", absl::FormatDuration(now_ - newest), " (limit ",
-                                                                 absl::FormatDuration(limit), "); furthest behind at step ",
-                                                                 blamed->progress.step, " while ", blamed->progress.phase)});
+  FailGeneration(generation, FailureCause{.kind = CauseKind::kHang,
+                                          .rank = blamed->placement.rank,
+                                          .worker = blamed->placement.worker,
+                                          .detail = absl::StrCat(
+                                              "no rank advanced for ", absl::FormatDuration(now_ - newest), " (limit ",
+                                              absl::FormatDuration(limit), "); furthest behind at step ",
+                                              blamed->progress.step, " while ", blamed->progress.phase)});
   MaybeEndGeneration(generation);
 }
 
@@ -372,8 +415,11 @@ void Machine::GenerationDeadline(GenerationEntry& generation) {
     if (missing.size() < 8) missing.push_back(absl::StrCat(rank.placement.rank, " on ", rank.placement.worker.str()));
   }
   if (first == nullptr) return;
-  FailGeneration(generation, FailureCause{.kind = CauseKind::kLaunchFailed, .rank = first->placement.rank, .worker = first->placement.worker,
-                                          .detail = absl::StrCat("did not join in time: rank ", absl::StrJoin(missing, ", rank "))});
+  FailGeneration(generation, FailureCause{.kind = CauseKind::kLaunchFailed,
+                                          .rank = first->placement.rank,
+                                          .worker = first->placement.worker,
+                                          .detail = absl::StrCat("did not join in time: rank ",
+                                                                 absl::StrJoin(missing, ", rank "))});
   MaybeEndGeneration(generation);
 }
 

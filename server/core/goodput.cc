@@ -1,5 +1,5 @@
 // Where the seconds of a job went. They add up to its age:
-//   queue       from submit, requeue or preemption until the first step of the generation that follows (generation 1 included)
+//   queue       from submit, requeue or preemption until the first step of the generation that follows (the first included)
 //   recovery    from a failure until the first step after it, back-off and waiting for slots included
 //   checkpoint  training waited for a save
 //   recomputed  steps below one that was reached before
@@ -41,7 +41,8 @@ void Machine::Account(JobEntry& job) {
 
 void Machine::AccountTraining(JobEntry& job, const GenerationEntry& generation, double seconds) {
   const RankProgress& lead = generation.ranks[0].progress;
-  const bool stepped = generation.training_at != absl::InfinitePast() && lead.step > std::max<core::Step>(0, lead.resumed_from_step);
+  const bool stepped =
+      generation.training_at != absl::InfinitePast() && lead.step > std::max<core::Step>(0, lead.resumed_from_step);
   if (!stepped) {
     const GenerationEntry* before = FindGeneration(job.id, generation.number - 1);
     const bool after_failure = before != nullptr && before->state == GenerationState::kFailed;

@@ -21,11 +21,13 @@ absl::Status CheckGenerations(const ClusterState& state, const JobEntry& job) {
   if (auto it = state.generations.find(job.id); it != state.generations.end()) {
     for (const auto& [number, generation] : it->second) {
       if (!IsLive(generation.state)) continue;
-      if (number != job.generation) return Breach(job.id.str(), " has the live generation ", number, " besides its newest ", job.generation);
+      if (number != job.generation)
+        return Breach(job.id.str(), " has the live generation ", number, " besides its newest ", job.generation);
       live = true;
     }
   }
-  if (live != NeedsGeneration(job.state)) return Breach(job.id.str(), " is ", ToString(job.state), live ? " with" : " without", " a live generation");
+  if (live != NeedsGeneration(job.state))
+    return Breach(job.id.str(), " is ", ToString(job.state), live ? " with" : " without", " a live generation");
   return absl::OkStatus();
 }
 
@@ -38,14 +40,17 @@ absl::Status CheckSlots(const ClusterState& state) {
         if (rank.state == RankState::kExited) continue;
         for (int32_t slot : rank.placement.slots) {
           const RankRef ref{job, number, rank.placement.rank};
-          if (!expected[rank.placement.worker].emplace(slot, ref).second) return Breach("slot ", slot, " of ", rank.placement.worker.str(), " holds two ranks");
+          if (!expected[rank.placement.worker].emplace(slot, ref).second)
+            return Breach("slot ", slot, " of ", rank.placement.worker.str(), " holds two ranks");
         }
       }
     }
   }
   for (const auto& [id, worker] : state.workers) {
-    if (worker.used != expected[id]) return Breach("the slots in use of ", id.str(), " are not those of the live generations");
-    if (worker.state == WorkerState::kLost && !worker.used.empty()) return Breach("the lost worker ", id.str(), " holds ranks");
+    if (worker.used != expected[id])
+      return Breach("the slots in use of ", id.str(), " are not those of the live generations");
+    if (worker.state == WorkerState::kLost && !worker.used.empty())
+      return Breach("the lost worker ", id.str(), " holds ranks");
   }
   return absl::OkStatus();
 }
@@ -57,17 +62,21 @@ absl::Status CheckCheckpoints(const ClusterState& state, const JobEntry& job) {
     for (const auto& [step, checkpoint] : it->second) {
       if (checkpoint.state == CheckpointState::kCommitted) newest = step;
       const bool complete = static_cast<int32_t>(checkpoint.shards.size()) == checkpoint.shards_expected;
-      if ((checkpoint.state == CheckpointState::kCommitted || checkpoint.state == CheckpointState::kSealed) && !complete) {
-        return Breach(CheckpointName(step), " of ", job.id.str(), " is ", ToString(checkpoint.state), " without all shards");
+      if ((checkpoint.state == CheckpointState::kCommitted || checkpoint.state == CheckpointState::kSealed) &&
+          !complete) {
+        return Breach(CheckpointName(step), " of ", job.id.str(), " is ", ToString(checkpoint.state),
+                      " without all shards");
       }
     }
   }
   for (const auto& [name, step] : job.aliases) {
-    const bool there = it != state.checkpoints.end() && it->second.contains(step) && it->second.at(step).state == CheckpointState::kCommitted;
+    const bool there = it != state.checkpoints.end() && it->second.contains(step) &&
+                       it->second.at(step).state == CheckpointState::kCommitted;
     if (!there) return Breach("'", name, "' of ", job.id.str(), " points at step ", step, ", which is not committed");
   }
   auto latest = job.aliases.find("latest");
-  if (newest >= 0 && (latest == job.aliases.end() || latest->second != newest)) return Breach("'latest' of ", job.id.str(), " is not ", newest);
+  if (newest >= 0 && (latest == job.aliases.end() || latest->second != newest))
+    return Breach("'latest' of ", job.id.str(), " is not ", newest);
   return absl::OkStatus();
 }
 
@@ -77,7 +86,8 @@ absl::Status CheckInvariants(const ClusterState& state) {
   for (const auto& [id, job] : state.jobs) {
     RETURN_IF_ERROR(CheckGenerations(state, job));
     RETURN_IF_ERROR(CheckCheckpoints(state, job));
-    if (IsFinal(job.state) && job.ended_at == absl::InfinitePast()) return Breach(id.str(), " is over without an end time");
+    if (IsFinal(job.state) && job.ended_at == absl::InfinitePast())
+      return Breach(id.str(), " is over without an end time");
   }
   return CheckSlots(state);
 }

@@ -1,4 +1,5 @@
-// The core's own plain view of a JobSpec and its parts. The core compiles without protobuf; rpc/proto_convert translates.
+// The core's own plain view of a JobSpec and its parts. The core compiles without protobuf; rpc/proto_convert
+// translates.
 #pragma once
 
 #include <cstdint>
@@ -30,11 +31,22 @@ struct RankRef {
 
 // Numbers equal those of athanor.v1.CauseKind.
 enum class CauseKind : uint8_t {
-  kUnspecified = 0, kUserCode = 1, kOutOfMemory = 2, kSignal = 3, kNodeLost = 4, kHang = 5, kPreempted = 6, kData = 7,
-  kNanLoss = 8, kPeerLost = 9, kOurBug = 10, kLaunchFailed = 11, kInvalid = 12,
+  kUnspecified = 0,
+  kUserCode = 1,
+  kOutOfMemory = 2,
+  kSignal = 3,
+  kNodeLost = 4,
+  kHang = 5,
+  kPreempted = 6,
+  kData = 7,
+  kNanLoss = 8,
+  kPeerLost = 9,
+  kOurBug = 10,
+  kLaunchFailed = 11,
+  kInvalid = 12,
 };
 inline constexpr int kCauseKinds = 13;
-const char* ToString(CauseKind kind);                            // "user_code", "signal" …: also the key of a budget
+const char* ToString(CauseKind kind);  // "user_code", "signal" …: also the key of a budget
 std::optional<CauseKind> CauseKindFromString(const std::string& name);
 
 struct FailureCause {
@@ -73,10 +85,10 @@ struct JobSpec {
   bool preemptible = false;
   RestartPolicySpec restart;
   TimeoutsSpec timeouts;
-  std::string parent_job;          // as submitted; resolved to an id by the core
+  std::string parent_job;  // as submitted; resolved to an id by the core
   std::string parent_checkpoint;
-  int32_t keep_latest_k = 3;       // from runner.checkpoint: retention; 0 = keep all
-  std::string payload;             // the serialized athanor.v1.JobSpec: opaque here, stored and sent to agents
+  int32_t keep_latest_k = 3;  // from runner.checkpoint: retention; 0 = keep all
+  std::string payload;        // the serialized athanor.v1.JobSpec: opaque here, stored and sent to agents
 };
 
 }  // namespace athanor::core

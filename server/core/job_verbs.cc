@@ -12,8 +12,8 @@ bool Machine::AnsweredBefore(CallId call, const RequestKey& request) {
   if (it == state.requests.end()) return false;
   const RequestEntry& before = it->second;
   if (before.digest != request.digest) {
-    ReplyError(call, absl::AlreadyExistsError(absl::StrCat("request key '", request.key,
-                                                           "' was used before with other arguments; choose a new key")));
+    ReplyError(call, absl::AlreadyExistsError(absl::StrCat(
+                         "request key '", request.key, "' was used before with other arguments; choose a new key")));
     return true;
   }
   Reply reply{.call = call, .status = absl::OkStatus(), .job = before.job, .created = false, .message = before.message};
@@ -43,7 +43,9 @@ void Machine::ForgetOldRequests() {
   if (!request_ages_.empty()) SetTimer(TimerKind::kRequests, "", request_ages_.begin()->first + options.request_memory);
 }
 
-void Machine::ReplyError(CallId call, absl::Status status) { Emit(Reply{.call = call, .status = std::move(status)}); }
+void Machine::ReplyError(CallId call, absl::Status status) {
+  Emit(Reply{.call = call, .status = std::move(status)});
+}
 
 void Machine::ReplyDone(CallId call, const RequestKey& request, const JobEntry& job, const std::string& message) {
   Remember(request, job.id, message);
@@ -66,11 +68,12 @@ absl::Status Machine::ResolveParent(const JobSpec& spec, JobId& parent, Step& st
   if (!id.ok()) return absl::Status(id.status().code(), absl::StrCat("parent.job: ", id.status().message()));
   const std::string reference = spec.parent_checkpoint.empty() ? "latest" : spec.parent_checkpoint;
   absl::StatusOr<core::Step> found = ResolveCheckpoint(state, *id, reference);
-  if (!found.ok()) return absl::Status(found.status().code(), absl::StrCat("parent.checkpoint: ", found.status().message()));
+  if (!found.ok())
+    return absl::Status(found.status().code(), absl::StrCat("parent.checkpoint: ", found.status().message()));
   const CheckpointEntry& checkpoint = state.checkpoints.at(*id).at(*found);
   if (checkpoint.state != CheckpointState::kCommitted) {
-    return absl::FailedPreconditionError(absl::StrCat("parent.checkpoint: ", CheckpointName(*found), " of ", id->str(), " is ",
-                                                      ToString(checkpoint.state), ", not Committed"));
+    return absl::FailedPreconditionError(absl::StrCat("parent.checkpoint: ", CheckpointName(*found), " of ", id->str(),
+                                                      " is ", ToString(checkpoint.state), ", not Committed"));
   }
   parent = *id;
   step = *found;
@@ -80,7 +83,8 @@ absl::Status Machine::ResolveParent(const JobSpec& spec, JobId& parent, Step& st
 void Machine::ReplyDryRun(const SubmitJob& event) {
   JobId parent;
   core::Step step = -1;
-  if (absl::Status status = ResolveParent(event.spec, parent, step); !status.ok()) return ReplyError(event.call, status);
+  if (absl::Status status = ResolveParent(event.spec, parent, step); !status.ok())
+    return ReplyError(event.call, status);
   const PlacementRequest request{event.spec.ranks, event.spec.slots_per_rank, event.spec.device};
   Reply reply{.call = event.call, .status = absl::OkStatus()};
   int32_t before = 0;
@@ -96,7 +100,8 @@ void Machine::ReplyDryRun(const SubmitJob& event) {
     reply.message = absl::StrCat("would wait for more workers: ", ever.reason, " even with every slot free");
   } else {
     reply.queue_position = before + 1;
-    reply.message = before > 0 ? absl::StrCat("would wait behind ", before, " queued jobs") : absl::StrCat("would wait: ", now.reason);
+    reply.message = before > 0 ? absl::StrCat("would wait behind ", before, " queued jobs")
+                               : absl::StrCat("would wait: ", now.reason);
   }
   Emit(std::move(reply));
 }
@@ -105,19 +110,23 @@ void Machine::Handle(const SubmitJob& event) {
   if (event.dry_run) return ReplyDryRun(event);
   if (AnsweredBefore(event.call, event.request)) return;
   if (static_cast<int32_t>(queue_.size()) >= options.max_jobs_queued) {
-    return ReplyError(event.call, absl::ResourceExhaustedError(absl::StrCat("the queue is full (", queue_.size(), " jobs); try later")));
+    return ReplyError(event.call, absl::ResourceExhaustedError(
+                                      absl::StrCat("the queue is full (", queue_.size(), " jobs); try later")));
   }
-  if (state.jobs.contains(event.id)) return ReplyError(event.call, absl::InternalError("job id is taken; submit again"));
+  if (state.jobs.contains(event.id))
+    return ReplyError(event.call, absl::InternalError("job id is taken; submit again"));
   JobEntry job;
   job.id = event.id;
   job.spec = event.spec;
   job.created_at = job.queued_at = job.goodput.accounted_until = now_;
   job.submit_order = state.next_submit_order++;
   job.seed = event.seed;
-  if (absl::Status status = ResolveParent(event.spec, job.parent, job.parent_step); !status.ok()) return ReplyError(event.call, status);
+  if (absl::Status status = ResolveParent(event.spec, job.parent, job.parent_step); !status.ok())
+    return ReplyError(event.call, status);
   if (!job.parent.empty()) children_[job.parent].insert(job.id);
   JobEntry& stored = state.jobs[event.id] = std::move(job);
-  AddEvent(stored, "Submitted", absl::StrCat(stored.spec.ranks, " ranks on ", stored.spec.device, ", priority ", stored.spec.priority));
+  AddEvent(stored, "Submitted",
+           absl::StrCat(stored.spec.ranks, " ranks on ", stored.spec.device, ", priority ", stored.spec.priority));
   Enqueue(stored);
   Emit(Note{.kind = Note::Kind::kJobSubmitted, .job = stored.id});
   Remember(event.request, stored.id, "");
@@ -132,7 +141,8 @@ void Machine::Handle(const CancelJob& event) {
     return ReplyDone(event.call, event.request, *job, absl::StrCat("is ", ToString(job->state), " already"));
   }
   if (IsFinal(job->state)) {
-    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(job->id.str(), " is over: ", ToString(job->state))));
+    return ReplyError(event.call,
+                      absl::FailedPreconditionError(absl::StrCat(job->id.str(), " is over: ", ToString(job->state))));
   }
   AddEvent(*job, "CancelRequested", why);
   Dequeue(*job);
@@ -156,8 +166,8 @@ void Machine::Handle(const SuspendJob& event) {
     return ReplyDone(event.call, event.request, *job, absl::StrCat("is ", ToString(job->state), " already"));
   }
   if (IsFinal(job->state) || job->state == JobState::kCancelling) {
-    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(job->id.str(), " cannot be suspended: it is ",
-                                                                            ToString(job->state))));
+    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(
+                                      job->id.str(), " cannot be suspended: it is ", ToString(job->state))));
   }
   AddEvent(*job, "SuspendRequested", why);
   Dequeue(*job);
@@ -178,8 +188,9 @@ void Machine::Handle(const ResumeJob& event) {
     return ReplyDone(event.call, event.request, *job, absl::StrCat("is ", ToString(job->state), " already"));
   }
   if (job->state != JobState::kSuspended) {
-    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(job->id.str(), " is ", ToString(job->state),
-                                                                            "; only a Suspended job can be resumed")));
+    return ReplyError(event.call,
+                      absl::FailedPreconditionError(absl::StrCat(job->id.str(), " is ", ToString(job->state),
+                                                                 "; only a Suspended job can be resumed")));
   }
   AddEvent(*job, "ResumeRequested", event.reason.empty() ? "by request" : event.reason);
   Account(*job);
@@ -192,7 +203,8 @@ void Machine::MoveJob(JobEntry& job, JobTrigger trigger, const std::string& reas
   const std::optional<JobState> next = Next(kJobTable, job.state, trigger);
   if (!next.has_value()) {
     // An unlisted pair is an error of ours; the invariants of tests see the unchanged state, production keeps serving.
-    AddEvent(job, "InternalError", absl::StrCat("no transition from ", ToString(job.state), " by '", ToString(trigger), "'"));
+    AddEvent(job, "InternalError",
+             absl::StrCat("no transition from ", ToString(job.state), " by '", ToString(trigger), "'"));
     return;
   }
   job.state = *next;
@@ -208,7 +220,10 @@ void Machine::MoveJob(JobEntry& job, JobTrigger trigger, const std::string& reas
 void Machine::FinishJob(JobEntry& job) {
   job.ended_at = now_;
   AddEvent(job, ToString(job.state), job.reason);
-  Emit(Note{.kind = Note::Kind::kJobEnded, .job = job.id, .label = ToString(job.state), .seconds = absl::ToDoubleSeconds(now_ - job.created_at)});
+  Emit(Note{.kind = Note::Kind::kJobEnded,
+            .job = job.id,
+            .label = ToString(job.state),
+            .seconds = absl::ToDoubleSeconds(now_ - job.created_at)});
   if (!job.parent.empty()) {
     auto it = children_.find(job.parent);
     if (it != children_.end() && it->second.erase(job.id) > 0 && it->second.empty()) children_.erase(it);
@@ -229,7 +244,8 @@ void Machine::ForgetOldJobs() {
 
 void Machine::DropJob(const JobId& id) {
   const JobEntry& job = state.jobs.at(id);
-  for (const auto& [number, generation] : state.generations[id]) Emit(DeleteRecord{DeleteRecord::Kind::kGeneration, id, number, {}});
+  for (const auto& [number, generation] : state.generations[id])
+    Emit(DeleteRecord{DeleteRecord::Kind::kGeneration, id, number, {}});
   for (auto& [step, checkpoint] : state.checkpoints[id]) {
     // The record of a job that is forgotten goes; its files stay where the user finds them.
     deleting_.erase({id, step});

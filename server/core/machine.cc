@@ -56,7 +56,8 @@ std::vector<Effect> Machine::Recover(absl::Time now) {
   now_ = now;
   for (auto& [id, worker] : state.workers) {
     // A worker that was Suspect when we died gets the same full lease as the others.
-    if (worker.state == WorkerState::kSuspect) MoveWorker(worker, WorkerTrigger::kHeartbeat, "the coordinator came back");
+    if (worker.state == WorkerState::kSuspect)
+      MoveWorker(worker, WorkerTrigger::kHeartbeat, "the coordinator came back");
   }
   for (auto& [id, job] : state.jobs) {
     if (GenerationEntry* generation = LiveGeneration(job)) MaybeEndGeneration(*generation);
@@ -177,7 +178,8 @@ void Machine::Handle(const ClockGap& event) {
   }
 }
 
-void Machine::AddEvent(JobEntry& job, const std::string& type, const std::string& message, Generation generation, Rank rank) {
+void Machine::AddEvent(JobEntry& job, const std::string& type, const std::string& message, Generation generation,
+                       Rank rank) {
   const int64_t sequence = job.next_event++;
   Emit(PutRecord{JobEventEntry{job.id, sequence, now_, type, generation, rank, message}});
   const int64_t oldest = sequence - options.max_events_per_job;
@@ -207,11 +209,23 @@ CoordinatorCore::CoordinatorCore(CoreOptions options, ClusterState recovered, ab
 CoordinatorCore::~CoordinatorCore() = default;
 CoordinatorCore::CoordinatorCore(CoordinatorCore&&) noexcept = default;
 CoordinatorCore& CoordinatorCore::operator=(CoordinatorCore&&) noexcept = default;
-std::vector<Effect> CoordinatorCore::Step(const Event& event, absl::Time now) { return machine_->Apply(event, now); }
-std::vector<Effect> CoordinatorCore::Recover(absl::Time now) { return machine_->Recover(now); }
-absl::Time CoordinatorCore::NextDeadline() const { return machine_->NextDeadline(); }
-const ClusterState& CoordinatorCore::state() const { return machine_->state; }
-const CoreOptions& CoordinatorCore::options() const { return machine_->options; }
-int32_t CoordinatorCore::QueuePosition(const JobId& job) const { return machine_->QueuePosition(job); }
+std::vector<Effect> CoordinatorCore::Step(const Event& event, absl::Time now) {
+  return machine_->Apply(event, now);
+}
+std::vector<Effect> CoordinatorCore::Recover(absl::Time now) {
+  return machine_->Recover(now);
+}
+absl::Time CoordinatorCore::NextDeadline() const {
+  return machine_->NextDeadline();
+}
+const ClusterState& CoordinatorCore::state() const {
+  return machine_->state;
+}
+const CoreOptions& CoordinatorCore::options() const {
+  return machine_->options;
+}
+int32_t CoordinatorCore::QueuePosition(const JobId& job) const {
+  return machine_->QueuePosition(job);
+}
 
 }  // namespace athanor::core

@@ -62,10 +62,15 @@ class Machine {
   void SetTimer(TimerKind kind, const std::string& id, absl::Time at);
   void FireTimer(const TimerKey& key);
   void Emit(Effect effect) { effects_.push_back(std::move(effect)); }
-  void AddEvent(JobEntry& job, const std::string& type, const std::string& message, Generation generation = 0, Rank rank = -1);
+  void AddEvent(JobEntry& job, const std::string& type, const std::string& message, Generation generation = 0,
+                Rank rank = -1);
   void MarkJob(const JobId& job) { dirty_jobs_.insert(job); }
-  void MarkGeneration(const GenerationEntry& generation) { dirty_generations_.insert({generation.job, generation.number}); }
-  void MarkCheckpoint(const CheckpointEntry& checkpoint) { dirty_checkpoints_.insert({checkpoint.job, checkpoint.step}); }
+  void MarkGeneration(const GenerationEntry& generation) {
+    dirty_generations_.insert({generation.job, generation.number});
+  }
+  void MarkCheckpoint(const CheckpointEntry& checkpoint) {
+    dirty_checkpoints_.insert({checkpoint.job, checkpoint.step});
+  }
   void MarkWorker(const WorkerId& worker) { dirty_workers_.insert(worker); }
   JobEntry* FindJob(const JobId& id);
   GenerationEntry* FindGeneration(const JobId& id, Generation number);
@@ -152,11 +157,11 @@ class Machine {
   std::set<WorkerId> dirty_workers_;
   std::set<QueueKey> queue_;
   std::set<std::pair<JobId, Step>> deleting_;
-  std::set<JobId> live_jobs_;                                   // with a live generation
-  std::set<std::pair<absl::Time, JobId>> finished_;             // oldest first
-  std::set<std::pair<absl::Time, std::string>> request_ages_;   // oldest first
-  std::map<JobId, std::set<JobId>> children_;                   // parent -> unfinished children
-  std::map<JobId, double> stall_seen_;                          // checkpoint stall already accounted, of the live generation
+  std::set<JobId> live_jobs_;                                  // with a live generation
+  std::set<std::pair<absl::Time, JobId>> finished_;            // oldest first
+  std::set<std::pair<absl::Time, std::string>> request_ages_;  // oldest first
+  std::map<JobId, std::set<JobId>> children_;                  // parent -> unfinished children
+  std::map<JobId, double> stall_seen_;  // checkpoint stall already accounted, of the live generation
   bool schedule_ = false;
 };
 

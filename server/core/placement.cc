@@ -7,7 +7,9 @@
 namespace athanor::core {
 namespace {
 
-PlacementRequest RequestOf(const JobEntry& job) { return {job.spec.ranks, job.spec.slots_per_rank, job.spec.device}; }
+PlacementRequest RequestOf(const JobEntry& job) {
+  return {job.spec.ranks, job.spec.slots_per_rank, job.spec.device};
+}
 
 }  // namespace
 
@@ -18,7 +20,9 @@ void Machine::Enqueue(JobEntry& job) {
   MarkJob(job.id);
 }
 
-void Machine::Dequeue(const JobEntry& job) { queue_.erase({-job.spec.priority, job.submit_order, job.id}); }
+void Machine::Dequeue(const JobEntry& job) {
+  queue_.erase({-job.spec.priority, job.submit_order, job.id});
+}
 
 int32_t Machine::QueuePosition(const JobId& id) const {
   auto job = state.jobs.find(id);
@@ -70,15 +74,17 @@ bool Machine::TryPlace(JobEntry& job, std::vector<FreeSlots>& free) {
   return true;
 }
 
-// Stops just enough preemptible jobs of lower priority for `head` to fit, the lowest and youngest first. True while such stops
-// are under way.
+// Stops just enough preemptible jobs of lower priority for `head` to fit, the lowest and youngest first. True while
+// such stops are under way.
 bool Machine::PreemptFor(const JobEntry& head, const std::vector<FreeSlots>& free) {
   std::map<WorkerId, FreeSlots> coming;
   for (const FreeSlots& worker : free) coming[worker.worker] = worker;
   auto add_slots_of = [&](const GenerationEntry& generation) {
     for (const RankEntry& rank : generation.ranks) {
       auto worker = state.workers.find(rank.placement.worker);
-      if (rank.state == RankState::kExited || worker == state.workers.end() || worker->second.state != WorkerState::kReady) continue;
+      if (rank.state == RankState::kExited || worker == state.workers.end() ||
+          worker->second.state != WorkerState::kReady)
+        continue;
       FreeSlots& slots = coming[rank.placement.worker];
       slots.worker = rank.placement.worker;
       slots.device = worker->second.device;
@@ -173,8 +179,12 @@ void Machine::SendLaunch(const GenerationEntry& generation, const RankEntry& ran
   for (const RankEntry& other : generation.ranks) {
     if (other.placement.worker == rank.placement.worker && other.placement.rank < rank.placement.rank) ++local;
   }
-  Emit(LaunchTrainer{rank.placement.worker, {generation.job, generation.number, rank.placement.rank},
-                     static_cast<int32_t>(generation.ranks.size()), local, rank.placement.slots, job.generation - 1});
+  Emit(LaunchTrainer{rank.placement.worker,
+                     {generation.job, generation.number, rank.placement.rank},
+                     static_cast<int32_t>(generation.ranks.size()),
+                     local,
+                     rank.placement.slots,
+                     job.generation - 1});
 }
 
 }  // namespace athanor::core

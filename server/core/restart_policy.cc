@@ -10,8 +10,8 @@ namespace athanor::core {
 namespace {
 
 constexpr std::array<const char*, kCauseKinds> kCauseNames = {
-    "unspecified", "user_code", "out_of_memory", "signal", "node_lost", "hang", "preempted",
-    "data", "nan_loss", "peer_lost", "our_bug", "launch_failed", "invalid"};
+    "unspecified", "user_code", "out_of_memory", "signal",  "node_lost",     "hang",   "preempted",
+    "data",        "nan_loss",  "peer_lost",     "our_bug", "launch_failed", "invalid"};
 constexpr std::array<int32_t, kCauseKinds> kDefaultBudgets = {0, 1, 1, 10, -1, 3, -1, 1, 0, 10, 3, 3, 0};
 
 // splitmix64: the core has no random source of its own.
@@ -33,7 +33,9 @@ absl::Duration Delay(const RestartHistory& history, const RestartPolicySpec& pol
 
 }  // namespace
 
-const char* ToString(CauseKind kind) { return kCauseNames[static_cast<size_t>(kind)]; }
+const char* ToString(CauseKind kind) {
+  return kCauseNames[static_cast<size_t>(kind)];
+}
 
 std::optional<CauseKind> CauseKindFromString(const std::string& name) {
   for (size_t i = 1; i < kCauseNames.size(); ++i) {
@@ -42,13 +44,17 @@ std::optional<CauseKind> CauseKindFromString(const std::string& name) {
   return std::nullopt;
 }
 
-int32_t DefaultBudget(CauseKind kind) { return kDefaultBudgets[static_cast<size_t>(kind)]; }
+int32_t DefaultBudget(CauseKind kind) {
+  return kDefaultBudgets[static_cast<size_t>(kind)];
+}
 
-RestartDecision DecideRestart(const FailureCause& cause, const RestartHistory& history, const RestartPolicySpec& policy, absl::Time now) {
+RestartDecision DecideRestart(const FailureCause& cause, const RestartHistory& history, const RestartPolicySpec& policy,
+                              absl::Time now) {
   RestartDecision decision;
   const std::string name = ToString(cause.kind);
   if (!cause.retryable) {
-    decision.reason = absl::StrCat("gives up: ", name, " says that a restart would end alike (exit code ", cause.exit_code, ")");
+    decision.reason =
+        absl::StrCat("gives up: ", name, " says that a restart would end alike (exit code ", cause.exit_code, ")");
     return decision;
   }
   const auto budget_it = policy.budgets.find(cause.kind);
@@ -59,16 +65,19 @@ RestartDecision DecideRestart(const FailureCause& cause, const RestartHistory& h
     decision.reason = absl::StrCat("gives up: budget of ", name, " is used up (", used, " of ", budget, ")");
     return decision;
   }
-  if (policy.max_generations_without_progress > 0 && history.generations_without_progress >= policy.max_generations_without_progress) {
-    decision.reason = absl::StrCat("gives up: ", history.generations_without_progress,
-                                   " generations in a row made no progress (limit ", policy.max_generations_without_progress, ")");
+  if (policy.max_generations_without_progress > 0 &&
+      history.generations_without_progress >= policy.max_generations_without_progress) {
+    decision.reason =
+        absl::StrCat("gives up: ", history.generations_without_progress,
+                     " generations in a row made no progress (limit ", policy.max_generations_without_progress, ")");
     return decision;
   }
   const absl::Duration delay = Delay(history, policy);
   decision.retry = true;
   decision.retry_at = now + delay;
-  decision.reason = absl::StrCat("restarts ", delay == absl::ZeroDuration() ? "at once" : absl::StrCat("in ", absl::FormatDuration(delay)),
-                                 ": ", name, " ", used + 1, " of ", budget < 0 ? "unlimited" : absl::StrCat(budget));
+  decision.reason = absl::StrCat(
+      "restarts ", delay == absl::ZeroDuration() ? "at once" : absl::StrCat("in ", absl::FormatDuration(delay)), ": ",
+      name, " ", used + 1, " of ", budget < 0 ? "unlimited" : absl::StrCat(budget));
   return decision;
 }
 

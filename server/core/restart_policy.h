@@ -1,9 +1,9 @@
 // Whether and when a failed job starts again. A pure function of its arguments; every decision carries its reason.
 //
 // Budgets count restarts per cause over the whole life of the job. Defaults: user_code 1, out_of_memory 1, signal 10,
-// node_lost unlimited, hang 3, preempted unlimited, data 1, nan_loss 0, peer_lost 10, our_bug 3, launch_failed 3, invalid 0.
-// The first restart after progress is immediate; the n-th in a row without progress waits backoff_initial * 2^(n-2), at most
-// backoff_max, stretched by up to backoff_jitter.
+// node_lost unlimited, hang 3, preempted unlimited, data 1, nan_loss 0, peer_lost 10, our_bug 3, launch_failed 3,
+// invalid 0. The first restart after progress is immediate; the n-th in a row without progress waits backoff_initial *
+// 2^(n-2), at most backoff_max, stretched by up to backoff_jitter.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +29,7 @@ struct RestartDecision {
   std::string reason;
 };
 
-RestartDecision DecideRestart(const FailureCause& cause, const RestartHistory& history, const RestartPolicySpec& policy, absl::Time now);
+RestartDecision DecideRestart(const FailureCause& cause, const RestartHistory& history, const RestartPolicySpec& policy,
+                              absl::Time now);
 
 }  // namespace athanor::core

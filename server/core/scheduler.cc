@@ -31,7 +31,8 @@ PlacementResult Place(const PlacementRequest& request, const std::vector<FreeSlo
     if (here == 0) continue;
     usable.push_back(&worker);
     seats += here;
-    if (here >= request.ranks && (tightest == nullptr || worker.slots.size() < tightest->slots.size())) tightest = &worker;
+    if (here >= request.ranks && (tightest == nullptr || worker.slots.size() < tightest->slots.size()))
+      tightest = &worker;
   }
   if (seats < request.ranks) {
     result.reason = absl::StrCat("needs ", request.ranks, " x ", request.slots_per_rank, " ", request.device,

@@ -1,8 +1,8 @@
 // Where a gang of ranks goes. Pure: all ranks or none, every answer with its reason.
 //
-// Order: priority, then age. The first job that cannot be placed blocks younger and lower ones of the same device kind (so none
-// starves), unless it could not be placed even on an empty cluster: then it waits aside and says so.
-// Placement packs: the one worker that fits most tightly, else the emptiest workers first, so that few machines are used.
+// Order: priority, then age. The first job that cannot be placed blocks younger and lower ones of the same device kind
+// (so none starves), unless it could not be placed even on an empty cluster: then it waits aside and says so. Placement
+// packs: the one worker that fits most tightly, else the emptiest workers first, so that few machines are used.
 #pragma once
 
 #include <string>

@@ -17,13 +17,14 @@ std::string Section(const char* title, const char* what, const Table& table) {
 }  // namespace
 
 const char* ToString(JobState state) {
-  constexpr const char* kNames[] = {"?", "Queued", "Running", "BackingOff", "Suspending", "Suspended", "Cancelling", "Succeeded", "Failed",
-                                    "Cancelled"};
+  constexpr const char* kNames[] = {"?",         "Queued",     "Running",   "BackingOff", "Suspending",
+                                    "Suspended", "Cancelling", "Succeeded", "Failed",     "Cancelled"};
   return kNames[static_cast<int>(state)];
 }
 
 const char* ToString(GenerationState state) {
-  constexpr const char* kNames[] = {"?", "Launching", "Joining", "Training", "Stopping", "Completed", "Failed", "Cancelled", "Preempted"};
+  constexpr const char* kNames[] = {"?",         "Launching", "Joining",   "Training", "Stopping",
+                                    "Completed", "Failed",    "Cancelled", "Preempted"};
   return kNames[static_cast<int>(state)];
 }
 
@@ -38,41 +39,56 @@ const char* ToString(CheckpointState state) {
 }
 
 const char* ToString(JobTrigger trigger) {
-  constexpr const char* kNames[] = {"placed", "generation completed", "generation failed, policy = retry",
-                                    "generation failed, policy = give up", "generation preempted", "retry time reached", "cancel",
-                                    "suspend", "resume", "generation ended"};
+  constexpr const char* kNames[] = {"placed",
+                                    "generation completed",
+                                    "generation failed, policy = retry",
+                                    "generation failed, policy = give up",
+                                    "generation preempted",
+                                    "retry time reached",
+                                    "cancel",
+                                    "suspend",
+                                    "resume",
+                                    "generation ended"};
   return kNames[static_cast<int>(trigger)];
 }
 
 const char* ToString(GenerationTrigger trigger) {
-  constexpr const char* kNames[] = {"all ranks started", "all ranks joined", "first failure, cancel, suspend, preempt or deadline",
-                                    "all ranks finished", "all slots released after a failure", "all slots released after a cancel",
+  constexpr const char* kNames[] = {"all ranks started",
+                                    "all ranks joined",
+                                    "first failure, cancel, suspend, preempt or deadline",
+                                    "all ranks finished",
+                                    "all slots released after a failure",
+                                    "all slots released after a cancel",
                                     "all slots released after suspend, drain or preemption"};
   return kNames[static_cast<int>(trigger)];
 }
 
 const char* ToString(WorkerTrigger trigger) {
-  constexpr const char* kNames[] = {"registered", "half a lease without a heartbeat", "heartbeat", "lease over", "drain", "undrain",
-                                    "no rank left"};
+  constexpr const char* kNames[] = {
+      "registered", "half a lease without a heartbeat", "heartbeat", "lease over", "drain", "undrain", "no rank left"};
   return kNames[static_cast<int>(trigger)];
 }
 
 const char* ToString(CheckpointTrigger trigger) {
-  constexpr const char* kNames[] = {"all shards durable", "manifest durable", "generation ended", "a rank gave up",
-                                    "retention or delete", "a restore found damage"};
+  constexpr const char* kNames[] = {"all shards durable", "manifest durable",    "generation ended",
+                                    "a rank gave up",     "retention or delete", "a restore found damage"};
   return kNames[static_cast<int>(trigger)];
 }
 
 std::string StateMachinesMarkdown() {
   return absl::StrCat(
-      "# State machines\n\nPrinted from the tables in `server/core/state_machines.h`; a test compares. A pair that is not listed is an "
+      "# State machines\n\nPrinted from the tables in `server/core/state_machines.h`; a test compares. A pair that is "
+      "not listed is an "
       "error of ours,\nnever a silent no-op; duplicates and late messages are dropped before they reach a table.\n",
       Section("Job", "`Succeeded`, `Failed` and `Cancelled` are final.", kJobTable),
-      Section("Generation", "One membership of a job. The first cause wins; slots are released when every agent reported the exits.",
+      Section("Generation",
+              "One membership of a job. The first cause wins; slots are released when every agent reported the exits.",
               kGenerationTable),
       Section("Worker", "An agent. A drained or draining worker gets no new ranks.", kWorkerTable),
-      Section("Checkpoint", "Aliases and tags point at `Committed` ones only. After `Deleting` the record goes when the files are gone.",
-              kCheckpointTable));
+      Section(
+          "Checkpoint",
+          "Aliases and tags point at `Committed` ones only. After `Deleting` the record goes when the files are gone.",
+          kCheckpointTable));
 }
 
 }  // namespace athanor::core

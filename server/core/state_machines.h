@@ -10,7 +10,16 @@
 namespace athanor::core {
 
 enum class JobTrigger : uint8_t {
-  kPlaced, kFinished, kFailedRetry, kFailedFinal, kPreempted, kRetryTimeReached, kCancel, kSuspend, kResume, kStopped,
+  kPlaced,
+  kFinished,
+  kFailedRetry,
+  kFailedFinal,
+  kPreempted,
+  kRetryTimeReached,
+  kCancel,
+  kSuspend,
+  kResume,
+  kStopped,
 };
 using JobRow = TransitionRow<JobState, JobTrigger>;
 inline constexpr std::array kJobTable = {
@@ -41,7 +50,15 @@ static_assert(Terminal(kJobTable, JobState::kCancelled));
 static_assert(!Terminal(kJobTable, JobState::kCancelling));
 static_assert(!Terminal(kJobTable, JobState::kSuspending));
 
-enum class GenerationTrigger : uint8_t { kAllStarted, kAllJoined, kStop, kAllFinished, kGoneFailed, kGoneCancelled, kGonePreempted };
+enum class GenerationTrigger : uint8_t {
+  kAllStarted,
+  kAllJoined,
+  kStop,
+  kAllFinished,
+  kGoneFailed,
+  kGoneCancelled,
+  kGonePreempted
+};
 using GenerationRow = TransitionRow<GenerationState, GenerationTrigger>;
 inline constexpr std::array kGenerationTable = {
     GenerationRow{GenerationState::kLaunching, GenerationTrigger::kAllStarted, GenerationState::kJoining},

@@ -1,4 +1,5 @@
-// Life cycles as constexpr tables of (from, trigger) -> to, checked at compile time. Each machine's file is its table first.
+// Life cycles as constexpr tables of (from, trigger) -> to, checked at compile time. Each machine's file is its table
+// first.
 #pragma once
 
 #include <array>
@@ -17,7 +18,8 @@ struct TransitionRow {
 
 // The state that `trigger` leads to, or nothing when the pair is not in the table.
 template <typename State, typename Trigger, size_t N>
-constexpr std::optional<State> Next(const std::array<TransitionRow<State, Trigger>, N>& table, State from, Trigger trigger) {
+constexpr std::optional<State> Next(const std::array<TransitionRow<State, Trigger>, N>& table, State from,
+                                    Trigger trigger) {
   for (const auto& row : table) {
     if (row.from == from && row.trigger == trigger) return row.to;
   }

@@ -27,7 +27,8 @@ void Machine::WorkerDeadline(WorkerEntry& worker) {
     MoveWorker(worker, WorkerTrigger::kHalfLease, "half a lease without a heartbeat");
     return SetTimer(TimerKind::kWorker, worker.id.str(), worker.lease_until);
   }
-  MoveWorker(worker, WorkerTrigger::kLeaseOver, absl::StrCat("no heartbeat for ", absl::FormatDuration(now_ - worker.last_heartbeat)));
+  MoveWorker(worker, WorkerTrigger::kLeaseOver,
+             absl::StrCat("no heartbeat for ", absl::FormatDuration(now_ - worker.last_heartbeat)));
   // Its stream may still stand (the agent slept): end it, so that the agent registers anew when it wakes.
   if (worker.session != 0) Emit(RefuseWorker{worker.session, "the lease is over; register again"});
   worker.session = 0;
@@ -65,7 +66,8 @@ void Machine::ReleaseSlots(const GenerationEntry& generation, const RankEntry& r
 }
 
 void Machine::MaybeDrained(WorkerEntry& worker) {
-  if (worker.state == WorkerState::kDraining && worker.used.empty()) MoveWorker(worker, WorkerTrigger::kEmpty, "drained");
+  if (worker.state == WorkerState::kDraining && worker.used.empty())
+    MoveWorker(worker, WorkerTrigger::kEmpty, "drained");
 }
 
 void Machine::Handle(const WorkerRegistered& event) {
@@ -73,10 +75,12 @@ void Machine::Handle(const WorkerRegistered& event) {
   if (it != state.workers.end()) {
     const WorkerEntry& known = it->second;
     if (known.session != 0 && known.instance != event.instance && known.state != WorkerState::kLost) {
-      return Emit(RefuseWorker{event.session, absl::StrCat("duplicate: another agent called ", event.worker.str(), " is connected")});
+      return Emit(RefuseWorker{event.session,
+                               absl::StrCat("duplicate: another agent called ", event.worker.str(), " is connected")});
     }
     if (known.instance == event.instance && event.incarnation != 0 && event.incarnation < known.incarnation) {
-      return Emit(RefuseWorker{event.session, absl::StrCat("stale: incarnation ", event.incarnation, ", now ", known.incarnation)});
+      return Emit(RefuseWorker{event.session,
+                               absl::StrCat("stale: incarnation ", event.incarnation, ", now ", known.incarnation)});
     }
   }
   const bool fresh = it == state.workers.end();
@@ -122,14 +126,20 @@ void Machine::ReconcileRunning(WorkerEntry& worker, const WorkerRegistered& even
     GenerationEntry* generation = nullptr;
     RankEntry* rank = CurrentRank(one.id, worker.id, &generation);
     if (rank == nullptr) {
-      Emit(Note{.kind = Note::Kind::kFencedMessage, .job = one.id.job, .generation = one.id.generation, .rank = one.id.rank,
-                .worker = worker.id, .label = "running"});
+      Emit(Note{.kind = Note::Kind::kFencedMessage,
+                .job = one.id.job,
+                .generation = one.id.generation,
+                .rank = one.id.rank,
+                .worker = worker.id,
+                .label = "running"});
       continue;
     }
     running.insert(one.id);
     accept.keep.push_back(one.id);
-    Handle(RankLaunched{event.session, worker.id, one.id, 0});  // its own report may be under way: the registration says it too
-    if (one.progress.step >= rank->progress.step) ApplyProgress(*generation, *rank, {one.id, one.progress, absl::ZeroDuration()});
+    Handle(RankLaunched{event.session, worker.id, one.id,
+                        0});  // its own report may be under way: the registration says it too
+    if (one.progress.step >= rank->progress.step)
+      ApplyProgress(*generation, *rank, {one.id, one.progress, absl::ZeroDuration()});
   }
   Emit(accept);
   const std::map<int32_t, RankRef> used = worker.used;
@@ -144,12 +154,15 @@ void Machine::ReconcileRunning(WorkerEntry& worker, const WorkerRegistered& even
       if (stopping) {
         const bool save = generation->stop_for_suspend || generation->stop_for_preempt;
         const absl::Duration grace = save ? state.jobs.at(ref.job).spec.timeouts.stop_grace : absl::ZeroDuration();
-        Emit(StopTrainer{worker.id, ref, save ? StopMode::kSaveAndLeave : StopMode::kKill, grace, generation->reason, false});
+        Emit(StopTrainer{worker.id, ref, save ? StopMode::kSaveAndLeave : StopMode::kKill, grace, generation->reason,
+                         false});
       }
     } else if (rank->state == RankState::kLaunching && !stopping) {
       SendLaunch(*generation, *rank);  // the command was lost with the session; agents take a repetition for what it is
     } else if (rank->state == RankState::kLaunching) {
-      RankGone(*generation, *rank, FailureCause{.kind = CauseKind::kPreempted, .rank = ref.rank, .worker = worker.id, .detail = "never launched"});
+      RankGone(*generation, *rank,
+               FailureCause{
+                   .kind = CauseKind::kPreempted, .rank = ref.rank, .worker = worker.id, .detail = "never launched"});
     }
     // Else it has exited: the agent keeps the report until we have acknowledged it, and sends it right after this.
   }
@@ -160,7 +173,8 @@ void Machine::Handle(const WorkerHeartbeat& event) {
   auto it = state.workers.find(event.worker);
   if (it == state.workers.end()) return;
   WorkerEntry& worker = it->second;
-  if (worker.session != event.session || (event.incarnation != 0 && worker.incarnation != event.incarnation) || worker.state == WorkerState::kLost) {
+  if (worker.session != event.session || (event.incarnation != 0 && worker.incarnation != event.incarnation) ||
+      worker.state == WorkerState::kLost) {
     return Emit(Note{.kind = Note::Kind::kFencedMessage, .worker = event.worker, .label = "heartbeat"});
   }
   worker.last_heartbeat = now_;
@@ -205,7 +219,8 @@ void Machine::DrainJobsOf(const WorkerEntry& worker) {
 void Machine::Handle(const DrainWorker& event) {
   if (AnsweredBefore(event.call, event.request)) return;
   auto it = state.workers.find(event.worker);
-  if (it == state.workers.end()) return ReplyError(event.call, absl::NotFoundError(absl::StrCat("no worker '", event.worker.str(), "'")));
+  if (it == state.workers.end())
+    return ReplyError(event.call, absl::NotFoundError(absl::StrCat("no worker '", event.worker.str(), "'")));
   WorkerEntry& worker = it->second;
   worker.drain = true;
   MarkWorker(worker.id);
@@ -220,7 +235,8 @@ void Machine::Handle(const DrainWorker& event) {
 void Machine::Handle(const UndrainWorker& event) {
   if (AnsweredBefore(event.call, event.request)) return;
   auto it = state.workers.find(event.worker);
-  if (it == state.workers.end()) return ReplyError(event.call, absl::NotFoundError(absl::StrCat("no worker '", event.worker.str(), "'")));
+  if (it == state.workers.end())
+    return ReplyError(event.call, absl::NotFoundError(absl::StrCat("no worker '", event.worker.str(), "'")));
   WorkerEntry& worker = it->second;
   worker.drain = false;
   MarkWorker(worker.id);

@@ -18,10 +18,16 @@ using prometheus::BuildGauge;
 using prometheus::BuildHistogram;
 using Buckets = prometheus::Histogram::BucketBoundaries;
 
-Buckets ShortSeconds() { return {0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}; }
-Buckets LongSeconds() { return {0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200}; }
+Buckets ShortSeconds() {
+  return {0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10};
+}
+Buckets LongSeconds() {
+  return {0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200};
+}
 
-std::string Lower(const char* name) { return absl::AsciiStrToLower(name); }
+std::string Lower(const char* name) {
+  return absl::AsciiStrToLower(name);
+}
 
 double ResidentBytes() {
   std::ifstream file("/proc/self/statm");
@@ -37,8 +43,9 @@ double CpuSeconds() {
 }
 
 std::map<std::string, double> Split(const core::GoodputEntry& goodput) {
-  return {{"productive", goodput.productive_seconds}, {"recomputed", goodput.recomputed_seconds}, {"checkpoint", goodput.checkpoint_seconds},
-          {"recovery", goodput.recovery_seconds},     {"queue", goodput.queue_seconds},           {"suspended", goodput.suspended_seconds}};
+  return {{"productive", goodput.productive_seconds}, {"recomputed", goodput.recomputed_seconds},
+          {"checkpoint", goodput.checkpoint_seconds}, {"recovery", goodput.recovery_seconds},
+          {"queue", goodput.queue_seconds},           {"suspended", goodput.suspended_seconds}};
 }
 
 }  // namespace
@@ -48,58 +55,150 @@ CoordinatorMetrics::CoordinatorMetrics()
       jobs_(BuildGauge().Name("athanor_jobs").Help("Jobs by state").Register(*registry_)),
       workers_(BuildGauge().Name("athanor_agents").Help("Agents by state").Register(*registry_)),
       slots_(BuildGauge().Name("athanor_slots").Help("Slots of agents that take ranks, by use").Register(*registry_)),
-      job_step_(BuildGauge().Name("athanor_job_step").Help("Completed optimizer steps of a job that is not over").Register(*registry_)),
-      job_loss_(BuildGauge().Name("athanor_job_loss").Help("Training loss of a job that is not over").Register(*registry_)),
-      job_throughput_(BuildGauge().Name("athanor_job_samples_per_second").Help("Samples per second over all ranks of a job").Register(*registry_)),
-      goodput_(BuildCounter().Name("athanor_goodput_seconds_total").Help("Seconds of all jobs by what they went into").Register(*registry_)),
-      restarts_(BuildCounter().Name("athanor_job_restarts_total").Help("Restarts decided, by cause").Register(*registry_)),
-      fenced_(BuildCounter().Name("athanor_fenced_messages_total").Help("Messages of stale generations or sessions, by kind").Register(*registry_)),
-      jobs_ended_(BuildCounter().Name("athanor_jobs_ended_total").Help("Jobs that ended, by final state").Register(*registry_)),
-      rpc_(BuildHistogram().Name("athanor_rpc_duration_seconds").Help("Duration of unary calls by method and code").Register(*registry_)),
-      queue_depth_(BuildGauge().Name("athanor_queue_depth").Help("Jobs that wait for slots").Register(*registry_).Add({})),
-      heartbeat_age_(BuildGauge().Name("athanor_heartbeat_age_seconds").Help("Oldest heartbeat among agents that are not lost").Register(*registry_).Add({})),
-      resident_bytes_(BuildGauge().Name("process_resident_memory_bytes").Help("Resident memory").Register(*registry_).Add({})),
+      job_step_(BuildGauge()
+                    .Name("athanor_job_step")
+                    .Help("Completed optimizer steps of a job that is not over")
+                    .Register(*registry_)),
+      job_loss_(
+          BuildGauge().Name("athanor_job_loss").Help("Training loss of a job that is not over").Register(*registry_)),
+      job_throughput_(BuildGauge()
+                          .Name("athanor_job_samples_per_second")
+                          .Help("Samples per second over all ranks of a job")
+                          .Register(*registry_)),
+      goodput_(BuildCounter()
+                   .Name("athanor_goodput_seconds_total")
+                   .Help("Seconds of all jobs by what they went into")
+                   .Register(*registry_)),
+      restarts_(
+          BuildCounter().Name("athanor_job_restarts_total").Help("Restarts decided, by cause").Register(*registry_)),
+      fenced_(BuildCounter()
+                  .Name("athanor_fenced_messages_total")
+                  .Help("Messages of stale generations or sessions, by kind")
+                  .Register(*registry_)),
+      jobs_ended_(
+          BuildCounter().Name("athanor_jobs_ended_total").Help("Jobs that ended, by final state").Register(*registry_)),
+      rpc_(BuildHistogram()
+               .Name("athanor_rpc_duration_seconds")
+               .Help("Duration of unary calls by method and code")
+               .Register(*registry_)),
+      queue_depth_(
+          BuildGauge().Name("athanor_queue_depth").Help("Jobs that wait for slots").Register(*registry_).Add({})),
+      heartbeat_age_(BuildGauge()
+                         .Name("athanor_heartbeat_age_seconds")
+                         .Help("Oldest heartbeat among agents that are not lost")
+                         .Register(*registry_)
+                         .Add({})),
+      resident_bytes_(
+          BuildGauge().Name("process_resident_memory_bytes").Help("Resident memory").Register(*registry_).Add({})),
       cpu_seconds_(BuildCounter().Name("process_cpu_seconds_total").Help("CPU time").Register(*registry_).Add({})),
       submitted_(BuildCounter().Name("athanor_jobs_submitted_total").Help("Jobs created").Register(*registry_).Add({})),
-      generations_(BuildCounter().Name("athanor_generations_total").Help("Generations started").Register(*registry_).Add({})),
-      lease_expiries_(BuildCounter().Name("athanor_lease_expiries_total").Help("Agents declared lost").Register(*registry_).Add({})),
-      checkpoint_bytes_(BuildCounter().Name("athanor_checkpoint_bytes_total").Help("Bytes of committed checkpoints").Register(*registry_).Add({})),
-      checkpoints_(BuildCounter().Name("athanor_checkpoints_total").Help("Committed checkpoints").Register(*registry_).Add({})),
-      checkpoint_failures_(BuildCounter().Name("athanor_checkpoint_failures_total").Help("Saves that a rank had to give up").Register(*registry_).Add({})),
-      checkpoint_damages_(BuildCounter().Name("athanor_checkpoint_damages_total").Help("Committed checkpoints found unreadable").Register(*registry_).Add({})),
+      generations_(
+          BuildCounter().Name("athanor_generations_total").Help("Generations started").Register(*registry_).Add({})),
+      lease_expiries_(BuildCounter()
+                          .Name("athanor_lease_expiries_total")
+                          .Help("Agents declared lost")
+                          .Register(*registry_)
+                          .Add({})),
+      checkpoint_bytes_(BuildCounter()
+                            .Name("athanor_checkpoint_bytes_total")
+                            .Help("Bytes of committed checkpoints")
+                            .Register(*registry_)
+                            .Add({})),
+      checkpoints_(
+          BuildCounter().Name("athanor_checkpoints_total").Help("Committed checkpoints").Register(*registry_).Add({})),
+      checkpoint_failures_(BuildCounter()
+                               .Name("athanor_checkpoint_failures_total")
+                               .Help("Saves that a rank had to give up")
+                               .Register(*registry_)
+                               .Add({})),
+      checkpoint_damages_(BuildCounter()
+                              .Name("athanor_checkpoint_damages_total")
+                              .Help("Committed checkpoints found unreadable")
+                              .Register(*registry_)
+                              .Add({})),
       hangs_(BuildCounter().Name("athanor_hangs_total").Help("Hangs found").Register(*registry_).Add({})),
-      store_errors_(BuildCounter().Name("athanor_store_errors_total").Help("Failed commits to the store").Register(*registry_).Add({})),
-      recovery_(BuildHistogram().Name("athanor_recovery_seconds").Help("End of a failed generation to the first step of the next").Register(*registry_).Add({}, LongSeconds())),
-      queue_wait_(BuildHistogram().Name("athanor_queue_wait_seconds").Help("Time from queued to placed").Register(*registry_).Add({}, LongSeconds())),
-      checkpoint_seconds_(BuildHistogram().Name("athanor_checkpoint_seconds").Help("Snapshot to commit").Register(*registry_).Add({}, LongSeconds())),
-      store_write_(BuildHistogram().Name("athanor_store_write_seconds").Help("Synced commits to RocksDB").Register(*registry_).Add({}, ShortSeconds())) {
-  BuildGauge().Name("athanor_build_info").Help("Version of this build").Register(*registry_).Add({{"version", Version()}, {"commit", Commit()}}).Set(1);
-  for (int state = 1; state <= 9; ++state) jobs_.Add({{"state", Lower(core::ToString(static_cast<core::JobState>(state)))}});
-  for (int kind = 1; kind < core::kCauseKinds; ++kind) restarts_.Add({{"cause", core::ToString(static_cast<core::CauseKind>(kind))}});
+      store_errors_(BuildCounter()
+                        .Name("athanor_store_errors_total")
+                        .Help("Failed commits to the store")
+                        .Register(*registry_)
+                        .Add({})),
+      recovery_(BuildHistogram()
+                    .Name("athanor_recovery_seconds")
+                    .Help("End of a failed generation to the first step of the next")
+                    .Register(*registry_)
+                    .Add({}, LongSeconds())),
+      queue_wait_(BuildHistogram()
+                      .Name("athanor_queue_wait_seconds")
+                      .Help("Time from queued to placed")
+                      .Register(*registry_)
+                      .Add({}, LongSeconds())),
+      checkpoint_seconds_(BuildHistogram()
+                              .Name("athanor_checkpoint_seconds")
+                              .Help("Snapshot to commit")
+                              .Register(*registry_)
+                              .Add({}, LongSeconds())),
+      store_write_(BuildHistogram()
+                       .Name("athanor_store_write_seconds")
+                       .Help("Synced commits to RocksDB")
+                       .Register(*registry_)
+                       .Add({}, ShortSeconds())) {
+  BuildGauge()
+      .Name("athanor_build_info")
+      .Help("Version of this build")
+      .Register(*registry_)
+      .Add({{"version", Version()}, {"commit", Commit()}})
+      .Set(1);
+  for (int state = 1; state <= 9; ++state)
+    jobs_.Add({{"state", Lower(core::ToString(static_cast<core::JobState>(state)))}});
+  for (int kind = 1; kind < core::kCauseKinds; ++kind)
+    restarts_.Add({{"cause", core::ToString(static_cast<core::CauseKind>(kind))}});
   for (const auto& [name, seconds] : Split({})) goodput_.Add({{"kind", name}});
 }
 
 void CoordinatorMetrics::OnNote(const core::Note& note) {
   using Kind = core::Note::Kind;
   switch (note.kind) {
-    case Kind::kJobSubmitted: submitted_.Increment(); break;
-    case Kind::kJobEnded: jobs_ended_.Add({{"state", Lower(note.label.c_str())}}).Increment(); break;
-    case Kind::kGenerationStarted: generations_.Increment(); break;
-    case Kind::kRestart: restarts_.Add({{"cause", note.label}}).Increment(); break;
-    case Kind::kRecovered: recovery_.Observe(note.seconds); break;
-    case Kind::kFencedMessage: fenced_.Add({{"kind", note.label}}).Increment(); break;
-    case Kind::kLeaseExpired: lease_expiries_.Increment(); break;
+    case Kind::kJobSubmitted:
+      submitted_.Increment();
+      break;
+    case Kind::kJobEnded:
+      jobs_ended_.Add({{"state", Lower(note.label.c_str())}}).Increment();
+      break;
+    case Kind::kGenerationStarted:
+      generations_.Increment();
+      break;
+    case Kind::kRestart:
+      restarts_.Add({{"cause", note.label}}).Increment();
+      break;
+    case Kind::kRecovered:
+      recovery_.Observe(note.seconds);
+      break;
+    case Kind::kFencedMessage:
+      fenced_.Add({{"kind", note.label}}).Increment();
+      break;
+    case Kind::kLeaseExpired:
+      lease_expiries_.Increment();
+      break;
     case Kind::kCheckpointCommitted:
       checkpoints_.Increment();
       checkpoint_bytes_.Increment(static_cast<double>(std::max<int64_t>(0, note.bytes)));
       checkpoint_seconds_.Observe(note.seconds);
       break;
-    case Kind::kCheckpointFailed: checkpoint_failures_.Increment(); break;
-    case Kind::kCheckpointDamaged: checkpoint_damages_.Increment(); break;
-    case Kind::kHang: hangs_.Increment(); break;
-    case Kind::kQueueWait: queue_wait_.Observe(note.seconds); break;
+    case Kind::kCheckpointFailed:
+      checkpoint_failures_.Increment();
+      break;
+    case Kind::kCheckpointDamaged:
+      checkpoint_damages_.Increment();
+      break;
+    case Kind::kHang:
+      hangs_.Increment();
+      break;
+    case Kind::kQueueWait:
+      queue_wait_.Observe(note.seconds);
+      break;
     case Kind::kCheckpointDeleted:
-    case Kind::kPreemption: break;
+    case Kind::kPreemption:
+      break;
   }
 }
 
@@ -120,7 +219,8 @@ void CoordinatorMetrics::OnJobTouched(const core::ClusterState& state, const cor
   }
   std::map<std::string, double>& seen = goodput_seen_[id];
   for (const auto& [name, seconds] : Split(job->second.goodput)) {
-    // Counters of the cluster: what was accounted before this start of the coordinator is in the store, not in the counter.
+    // Counters of the cluster: what was accounted before this start of the coordinator is in the store, not in the
+    // counter.
     auto [it, first] = seen.emplace(name, job->second.created_at == job->second.goodput.accounted_until ? 0 : seconds);
     if (!first && seconds > it->second) goodput_.Add({{"kind", name}}).Increment(seconds - it->second);
     it->second = seconds;

@@ -6,25 +6,38 @@
 namespace athanor {
 namespace {
 
-std::string NumberOrNothing(int32_t value, int32_t nothing) { return value == nothing ? "" : absl::StrCat(value); }
+std::string NumberOrNothing(int32_t value, int32_t nothing) {
+  return value == nothing ? "" : absl::StrCat(value);
+}
 
 }  // namespace
 
 void LogJobEvent(const core::JobEventEntry& event) {
-  const bool bad = event.type == "RankFailed" || event.type == "Failed" || event.type == "CheckpointDamaged" || event.type == "CheckpointFailed";
+  const bool bad = event.type == "RankFailed" || event.type == "Failed" || event.type == "CheckpointDamaged" ||
+                   event.type == "CheckpointFailed";
   const bool wrong = event.type == "InternalError";
-  Log(wrong ? spdlog::level::err : bad ? spdlog::level::warn : spdlog::level::info, event.type,
-      {{"job", event.job.str()}, {"generation", NumberOrNothing(event.generation, 0)}, {"rank", NumberOrNothing(event.rank, -1)}}, event.message);
+  Log(wrong ? spdlog::level::err
+      : bad ? spdlog::level::warn
+            : spdlog::level::info,
+      event.type,
+      {{"job", event.job.str()},
+       {"generation", NumberOrNothing(event.generation, 0)},
+       {"rank", NumberOrNothing(event.rank, -1)}},
+      event.message);
 }
 
 void LogNote(const core::Note& note) {
   using Kind = core::Note::Kind;
   if (note.kind == Kind::kLeaseExpired) {
-    Log(spdlog::level::warn, "LeaseExpired", {{"worker", note.worker.str()}}, "no heartbeat: the agent is declared lost");
+    Log(spdlog::level::warn, "LeaseExpired", {{"worker", note.worker.str()}},
+        "no heartbeat: the agent is declared lost");
   } else if (note.kind == Kind::kFencedMessage) {
     Log(spdlog::level::info, "Fenced",
-        {{"job", note.job.str()}, {"generation", NumberOrNothing(note.generation, 0)}, {"rank", NumberOrNothing(note.rank, -1)},
-         {"worker", note.worker.str()}, {"kind", note.label}});
+        {{"job", note.job.str()},
+         {"generation", NumberOrNothing(note.generation, 0)},
+         {"rank", NumberOrNothing(note.rank, -1)},
+         {"worker", note.worker.str()},
+         {"kind", note.label}});
   }
 }
 

@@ -46,7 +46,8 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
   void Send(v1::CoordinatorMessage message) {
     std::lock_guard lock(mutex_);
     if (finished_) return;
-    if (outbox_.size() >= kOutboxLimit) return FinishLocked(absl::ResourceExhaustedError("the agent does not read its commands"));
+    if (outbox_.size() >= kOutboxLimit)
+      return FinishLocked(absl::ResourceExhaustedError("the agent does not read its commands"));
     outbox_.push_back(std::move(message));
     if (outbox_.size() == 1) StartWrite(&outbox_.front());
   }
@@ -105,7 +106,9 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
         TakeHeartbeat(incoming_.heartbeat());
         return absl::OkStatus();
       case v1::AgentMessage::kLaunched:
-        loop_->Post(core::RankLaunched{session_, worker_, FromProto(incoming_.launched().id()), incoming_.launched().pid()}, ack);
+        loop_->Post(
+            core::RankLaunched{session_, worker_, FromProto(incoming_.launched().id()), incoming_.launched().pid()},
+            ack);
         return absl::OkStatus();
       case v1::AgentMessage::kExited: {
         const v1::RankExited& exited = incoming_.exited();
@@ -127,7 +130,9 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
       case v1::AgentMessage::kStacks: {
         const v1::StackDump& dump = incoming_.stacks();
         Log(spdlog::level::warn, "StackDump",
-            {{"job", dump.id().job()}, {"generation", absl::StrCat(dump.id().generation())}, {"rank", absl::StrCat(dump.id().rank())}},
+            {{"job", dump.id().job()},
+             {"generation", absl::StrCat(dump.id().generation())},
+             {"rank", absl::StrCat(dump.id().rank())}},
             dump.text().substr(0, 16384));
         if (ack) ack();
         return absl::OkStatus();
@@ -140,8 +145,8 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
   absl::Status TakeRegister(const v1::Register& message) {
     if (message.protocol() != kProtocolVersion) {
       v1::CoordinatorMessage refused;
-      const std::string reason = absl::StrCat("protocol: the agent (version ", message.version(), ") speaks ", message.protocol(),
-                                              ", this coordinator ", kProtocolVersion);
+      const std::string reason = absl::StrCat("protocol: the agent (version ", message.version(), ") speaks ",
+                                              message.protocol(), ", this coordinator ", kProtocolVersion);
       refused.mutable_refused()->set_reason(reason);
       Send(std::move(refused));
       return absl::FailedPreconditionError(reason);
@@ -161,7 +166,8 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
     event.slots = message.slots();
     event.labels = {message.labels().begin(), message.labels().end()};
     for (const v1::RunningRank& rank : message.running()) {
-      event.running.push_back({FromProto(rank.id()), {rank.slots().begin(), rank.slots().end()}, FromProto(rank.progress())});
+      event.running.push_back(
+          {FromProto(rank.id()), {rank.slots().begin(), rank.slots().end()}, FromProto(rank.progress())});
     }
     loop_->Post(std::move(event));
     return absl::OkStatus();
@@ -170,7 +176,8 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
   void TakeHeartbeat(const v1::Heartbeat& message) {
     core::WorkerHeartbeat event{session_, worker_, 0, {}, message.leaving()};
     for (const v1::RankReport& report : message.reports()) {
-      event.reports.push_back({FromProto(report.id()), FromProto(report.progress()), std::max(FromProto(report.age()), absl::ZeroDuration())});
+      event.reports.push_back({FromProto(report.id()), FromProto(report.progress()),
+                               std::max(FromProto(report.age()), absl::ZeroDuration())});
     }
     loop_->Post(std::move(event), [handle = handle_, number = message.number()] {
       v1::CoordinatorMessage ack;
@@ -189,23 +196,39 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
         return absl::OkStatus();
       case v1::RankCall::kCommitShard: {
         const v1::ShardInfo& shard = call.commit_shard().shard();
-        loop_->Post(core::ShardCommitted{held, worker_, id, call.commit_shard().step(), {shard.rank(), shard.file(), shard.bytes(), shard.crc32c()}}, ack);
+        loop_->Post(core::ShardCommitted{held,
+                                         worker_,
+                                         id,
+                                         call.commit_shard().step(),
+                                         {shard.rank(), shard.file(), shard.bytes(), shard.crc32c()}},
+                    ack);
         return absl::OkStatus();
       }
       case v1::RankCall::kCommitManifest: {
         const v1::CommitManifest& manifest = call.commit_manifest();
-        loop_->Post(core::ManifestCommitted{held, worker_, id, manifest.step(), manifest.bytes(),
-                                            {manifest.metrics().begin(), manifest.metrics().end()}, manifest.is_best(), manifest.save_seconds()}, ack);
+        loop_->Post(core::ManifestCommitted{held,
+                                            worker_,
+                                            id,
+                                            manifest.step(),
+                                            manifest.bytes(),
+                                            {manifest.metrics().begin(), manifest.metrics().end()},
+                                            manifest.is_best(),
+                                            manifest.save_seconds()},
+                    ack);
         return absl::OkStatus();
       }
       case v1::RankCall::kFinish:
         loop_->Post(core::RankFinished{held, worker_, id, FromProto(call.finish().progress())}, ack);
         return absl::OkStatus();
       case v1::RankCall::kReportDamage:
-        loop_->Post(core::CheckpointDamaged{held, worker_, id, call.report_damage().step(), call.report_damage().reason().substr(0, 1024)}, ack);
+        loop_->Post(core::CheckpointDamaged{held, worker_, id, call.report_damage().step(),
+                                            call.report_damage().reason().substr(0, 1024)},
+                    ack);
         return absl::OkStatus();
       case v1::RankCall::kAbandonCheckpoint:
-        loop_->Post(core::CheckpointAbandoned{held, worker_, id, call.abandon_checkpoint().step(), call.abandon_checkpoint().reason().substr(0, 1024)}, ack);
+        loop_->Post(core::CheckpointAbandoned{held, worker_, id, call.abandon_checkpoint().step(),
+                                              call.abandon_checkpoint().reason().substr(0, 1024)},
+                    ack);
         return absl::OkStatus();
       default:
         return absl::InvalidArgumentError("a rank's call without a request");
@@ -235,7 +258,8 @@ void StreamHandle::Close(const absl::Status& status) {
 
 }  // namespace
 
-grpc::ServerBidiReactor<v1::AgentMessage, v1::CoordinatorMessage>* AgentServiceImpl::Session(grpc::CallbackServerContext* context) {
+grpc::ServerBidiReactor<v1::AgentMessage, v1::CoordinatorMessage>* AgentServiceImpl::Session(
+    grpc::CallbackServerContext* context) {
   auto* reactor = new SessionReactor(rpc_.loop);
   reactor->Begin(Authorize(rpc_, *context));
   return reactor;

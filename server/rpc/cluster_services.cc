@@ -15,8 +15,8 @@ namespace {
 
 // Answers a verb whose response is the entry as it is after the verb: runs the verb, then reads.
 template <typename CheckFn, typename MakeFn, typename ReadFn>
-grpc::ServerUnaryReactor* VerbThenRead(const RpcContext& rpc, grpc::CallbackServerContext* context, const char* method, CheckFn check, MakeFn make,
-                                       ReadFn read) {
+grpc::ServerUnaryReactor* VerbThenRead(const RpcContext& rpc, grpc::CallbackServerContext* context, const char* method,
+                                       CheckFn check, MakeFn make, ReadFn read) {
   const UnaryCall call(rpc, context, method);
   absl::Status status = call.authorized();
   if (status.ok()) status = check();
@@ -35,7 +35,8 @@ grpc::ServerUnaryReactor* VerbThenRead(const RpcContext& rpc, grpc::CallbackServ
   return call.reactor();
 }
 
-void FillCheckpoint(const core::CoordinatorCore& core, const CoreLoop& loop, const core::JobId& id, core::Step step, v1::Checkpoint* response) {
+void FillCheckpoint(const core::CoordinatorCore& core, const CoreLoop& loop, const core::JobId& id, core::Step step,
+                    v1::Checkpoint* response) {
   auto job = core.state().jobs.find(id);
   auto checkpoints = core.state().checkpoints.find(id);
   if (job == core.state().jobs.end() || checkpoints == core.state().checkpoints.end()) return;
@@ -43,8 +44,8 @@ void FillCheckpoint(const core::CoordinatorCore& core, const CoreLoop& loop, con
   if (it != checkpoints->second.end()) *response = ToProto(it->second, job->second, loop.JobDir(id));
 }
 
-absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, const v1::ListCheckpointsRequest& request,
-                      v1::ListCheckpointsResponse& response) {
+absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop,
+                      const v1::ListCheckpointsRequest& request, v1::ListCheckpointsResponse& response) {
   RETURN_IF_ERROR(CheckReference("job", request.job()));
   core::Step before = std::numeric_limits<core::Step>::max();
   if (!request.page_token().empty() && !absl::SimpleAtoi(request.page_token(), &before)) {
@@ -55,9 +56,11 @@ absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, c
   auto checkpoints = core.state().checkpoints.find(id);
   if (checkpoints == core.state().checkpoints.end()) return absl::OkStatus();
   const core::JobEntry& job = core.state().jobs.at(id);
-  for (auto it = std::make_reverse_iterator(checkpoints->second.lower_bound(before)); it != checkpoints->second.rend(); ++it) {
+  for (auto it = std::make_reverse_iterator(checkpoints->second.lower_bound(before)); it != checkpoints->second.rend();
+       ++it) {
     const core::CheckpointState state = it->second.state;
-    if (!request.all_states() && state != core::CheckpointState::kCommitted && state != core::CheckpointState::kDamaged) continue;
+    if (!request.all_states() && state != core::CheckpointState::kCommitted && state != core::CheckpointState::kDamaged)
+      continue;
     if (response.checkpoints_size() == size) {
       response.set_next_page_token(absl::StrCat(response.checkpoints(size - 1).step()));
       break;
@@ -92,24 +95,32 @@ grpc::ServerUnaryReactor* WorkerVerb(const RpcContext& rpc, grpc::CallbackServer
 
 }  // namespace
 
-grpc::ServerUnaryReactor* CheckpointServiceImpl::ListCheckpoints(Context* context, const v1::ListCheckpointsRequest* request,
+grpc::ServerUnaryReactor* CheckpointServiceImpl::ListCheckpoints(Context* context,
+                                                                 const v1::ListCheckpointsRequest* request,
                                                                  v1::ListCheckpointsResponse* response) {
-  return RunRead(rpc_, context, "ListCheckpoints", [this, request, response](const core::CoordinatorCore& core, absl::Time) {
-    return FillList(core, *rpc_.loop, *request, *response);
-  });
+  return RunRead(rpc_, context, "ListCheckpoints",
+                 [this, request, response](const core::CoordinatorCore& core, absl::Time) {
+                   return FillList(core, *rpc_.loop, *request, *response);
+                 });
 }
 
-grpc::ServerUnaryReactor* CheckpointServiceImpl::GetCheckpoint(Context* context, const v1::GetCheckpointRequest* request, v1::Checkpoint* response) {
-  return RunRead(rpc_, context, "GetCheckpoint", [this, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
-    RETURN_IF_ERROR(CheckReference("job", request->job()));
-    ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
-    ASSIGN_OR_RETURN(const core::Step step, core::ResolveCheckpoint(core.state(), id, request->checkpoint()));
-    FillCheckpoint(core, *rpc_.loop, id, step, response);
-    return absl::OkStatus();
-  });
+grpc::ServerUnaryReactor* CheckpointServiceImpl::GetCheckpoint(Context* context,
+                                                               const v1::GetCheckpointRequest* request,
+                                                               v1::Checkpoint* response) {
+  return RunRead(rpc_, context, "GetCheckpoint",
+                 [this, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
+                   RETURN_IF_ERROR(CheckReference("job", request->job()));
+                   ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
+                   ASSIGN_OR_RETURN(const core::Step step,
+                                    core::ResolveCheckpoint(core.state(), id, request->checkpoint()));
+                   FillCheckpoint(core, *rpc_.loop, id, step, response);
+                   return absl::OkStatus();
+                 });
 }
 
-grpc::ServerUnaryReactor* CheckpointServiceImpl::TagCheckpoint(Context* context, const v1::TagCheckpointRequest* request, v1::Checkpoint* response) {
+grpc::ServerUnaryReactor* CheckpointServiceImpl::TagCheckpoint(Context* context,
+                                                               const v1::TagCheckpointRequest* request,
+                                                               v1::Checkpoint* response) {
   core::TagCheckpoint event;
   event.request = {request->request_key(), RequestDigest("TagCheckpoint", *request)};
   event.job = request->job();
@@ -126,14 +137,17 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::TagCheckpoint(Context* context,
     event.call = call;
     return core::Event(event);
   };
-  return VerbThenRead(rpc_, context, "TagCheckpoint", check, make,
-                      [this, request, response](const core::CoordinatorCore& core, const core::Reply& reply, absl::Time) {
-                        auto step = core::ResolveCheckpoint(core.state(), reply.job, request->tag());
-                        if (step.ok()) FillCheckpoint(core, *rpc_.loop, reply.job, *step, response);
-                      });
+  return VerbThenRead(
+      rpc_, context, "TagCheckpoint", check, make,
+      [this, request, response](const core::CoordinatorCore& core, const core::Reply& reply, absl::Time) {
+        auto step = core::ResolveCheckpoint(core.state(), reply.job, request->tag());
+        if (step.ok()) FillCheckpoint(core, *rpc_.loop, reply.job, *step, response);
+      });
 }
 
-grpc::ServerUnaryReactor* CheckpointServiceImpl::UntagCheckpoint(Context* context, const v1::UntagCheckpointRequest* request, v1::Checkpoint* response) {
+grpc::ServerUnaryReactor* CheckpointServiceImpl::UntagCheckpoint(Context* context,
+                                                                 const v1::UntagCheckpointRequest* request,
+                                                                 v1::Checkpoint* response) {
   core::UntagCheckpoint event;
   event.request = {request->request_key(), RequestDigest("UntagCheckpoint", *request)};
   event.job = request->job();
@@ -154,7 +168,8 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::UntagCheckpoint(Context* contex
                       });
 }
 
-grpc::ServerUnaryReactor* CheckpointServiceImpl::DeleteCheckpoint(Context* context, const v1::DeleteCheckpointRequest* request,
+grpc::ServerUnaryReactor* CheckpointServiceImpl::DeleteCheckpoint(Context* context,
+                                                                  const v1::DeleteCheckpointRequest* request,
                                                                   v1::DeleteCheckpointResponse* response) {
   core::DeleteCheckpoint event;
   event.request = {request->request_key(), RequestDigest("DeleteCheckpoint", *request)};
@@ -177,28 +192,33 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::DeleteCheckpoint(Context* conte
                       });
 }
 
-grpc::ServerUnaryReactor* WorkerServiceImpl::ListWorkers(Context* context, const v1::ListWorkersRequest*, v1::ListWorkersResponse* response) {
+grpc::ServerUnaryReactor* WorkerServiceImpl::ListWorkers(Context* context, const v1::ListWorkersRequest*,
+                                                         v1::ListWorkersResponse* response) {
   return RunRead(rpc_, context, "ListWorkers", [response](const core::CoordinatorCore& core, absl::Time now) {
     for (const auto& [id, worker] : core.state().workers) *response->add_workers() = ToProto(worker, now);
     return absl::OkStatus();
   });
 }
 
-grpc::ServerUnaryReactor* WorkerServiceImpl::DrainWorker(Context* context, const v1::WorkerVerbRequest* request, v1::Worker* response) {
+grpc::ServerUnaryReactor* WorkerServiceImpl::DrainWorker(Context* context, const v1::WorkerVerbRequest* request,
+                                                         v1::Worker* response) {
   return WorkerVerb<core::DrainWorker>(rpc_, context, "DrainWorker", *request, response);
 }
 
-grpc::ServerUnaryReactor* WorkerServiceImpl::UndrainWorker(Context* context, const v1::WorkerVerbRequest* request, v1::Worker* response) {
+grpc::ServerUnaryReactor* WorkerServiceImpl::UndrainWorker(Context* context, const v1::WorkerVerbRequest* request,
+                                                           v1::Worker* response) {
   return WorkerVerb<core::UndrainWorker>(rpc_, context, "UndrainWorker", *request, response);
 }
 
-grpc::ServerUnaryReactor* ClusterServiceImpl::GetStatus(grpc::CallbackServerContext* context, const v1::GetStatusRequest*, v1::ClusterStatus* response) {
+grpc::ServerUnaryReactor* ClusterServiceImpl::GetStatus(grpc::CallbackServerContext* context,
+                                                        const v1::GetStatusRequest*, v1::ClusterStatus* response) {
   return RunRead(rpc_, context, "GetStatus", [this, response](const core::CoordinatorCore& core, absl::Time) {
     const core::ClusterState& state = core.state();
     response->set_version(Version());
     response->set_commit(Commit());
     *response->mutable_started_at() = ToProto(rpc_.started_at);
-    for (const auto& [id, job] : state.jobs) ++(*response->mutable_jobs_by_state())[absl::AsciiStrToUpper(core::ToString(job.state))];
+    for (const auto& [id, job] : state.jobs)
+      ++(*response->mutable_jobs_by_state())[absl::AsciiStrToUpper(core::ToString(job.state))];
     for (const auto& [id, worker] : state.workers) {
       ++(*response->mutable_workers_by_state())[absl::AsciiStrToUpper(core::ToString(worker.state))];
       if (worker.state == core::WorkerState::kLost) continue;

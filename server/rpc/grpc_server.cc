@@ -22,18 +22,22 @@ absl::StatusOr<std::string> ReadToken(const std::string& path) {
   if (path.empty()) return std::string();
   struct stat info;
   if (stat(path.c_str(), &info) != 0) return absl::NotFoundError(absl::StrCat("cannot read the token file ", path));
-  if ((info.st_mode & (S_IROTH | S_IWOTH)) != 0) return absl::FailedPreconditionError(absl::StrCat(path, " is open to everyone; chmod 600 it"));
+  if ((info.st_mode & (S_IROTH | S_IWOTH)) != 0)
+    return absl::FailedPreconditionError(absl::StrCat(path, " is open to everyone; chmod 600 it"));
   std::ifstream file(path);
   std::string token;
   std::getline(file, token);
   token = std::string(absl::StripAsciiWhitespace(token));
-  if (token.size() < 16) return absl::InvalidArgumentError(absl::StrCat(path, " holds ", token.size(), " characters; a token has at least 16"));
+  if (token.size() < 16)
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " holds ", token.size(), " characters; a token has at least 16"));
   return token;
 }
 
 class GrpcServerImpl : public GrpcServer {
  public:
-  explicit GrpcServerImpl(RpcContext rpc) : rpc_(std::move(rpc)), jobs_(rpc_), checkpoints_(rpc_), workers_(rpc_), cluster_(rpc_), agents_(rpc_) {}
+  explicit GrpcServerImpl(RpcContext rpc)
+      : rpc_(std::move(rpc)), jobs_(rpc_), checkpoints_(rpc_), workers_(rpc_), cluster_(rpc_), agents_(rpc_) {}
 
   absl::Status Listen(const GrpcServerOptions& options) {
     ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials, MakeServerCredentials(options.tls));
@@ -48,7 +52,8 @@ class GrpcServerImpl : public GrpcServer {
     builder.RegisterService(&cluster_);
     builder.RegisterService(&agents_);
     server_ = builder.BuildAndStart();
-    if (server_ == nullptr || rpc_.listen_port == 0) return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen, ": is the port in use?"));
+    if (server_ == nullptr || rpc_.listen_port == 0)
+      return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen, ": is the port in use?"));
     return absl::OkStatus();
   }
 
@@ -70,10 +75,12 @@ class GrpcServerImpl : public GrpcServer {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options, CoreLoop* loop, CoordinatorMetrics* metrics) {
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options, CoreLoop* loop,
+                                                              CoordinatorMetrics* metrics) {
   if (!IsLoopback(options.listen) && !options.insecure && (!options.tls.enabled() || options.token_file.empty())) {
-    return absl::InvalidArgumentError(absl::StrCat("listening on ", options.listen,
-                                                   " reaches beyond this machine: give TLS files and a token file, or accept the risk with --insecure"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "listening on ", options.listen,
+        " reaches beyond this machine: give TLS files and a token file, or accept the risk with --insecure"));
   }
   RpcContext rpc;
   rpc.loop = loop;

@@ -20,7 +20,8 @@ struct GrpcServerOptions {
 class GrpcServer {
  public:
   // INVALID_ARGUMENT: an address beyond loopback without TLS and a token. UNAVAILABLE: the port is taken.
-  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options, CoreLoop* loop, CoordinatorMetrics* metrics);
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options, CoreLoop* loop,
+                                                           CoordinatorMetrics* metrics);
   virtual ~GrpcServer() = default;
   virtual int port() const = 0;
   // Ends open streams and returns within `grace`.

@@ -34,8 +34,8 @@ absl::Status CheckVerb(const v1::JobVerbRequest& request) {
 }
 
 template <typename EventType>
-grpc::ServerUnaryReactor* JobVerb(const RpcContext& rpc, grpc::CallbackServerContext* context, const char* method, const v1::JobVerbRequest& request,
-                                  v1::JobVerbResponse* response) {
+grpc::ServerUnaryReactor* JobVerb(const RpcContext& rpc, grpc::CallbackServerContext* context, const char* method,
+                                  const v1::JobVerbRequest& request, v1::JobVerbResponse* response) {
   EventType event;
   event.request = {request.request_key(), RequestDigest(method, request)};
   event.job = request.job();
@@ -55,8 +55,8 @@ grpc::ServerUnaryReactor* JobVerb(const RpcContext& rpc, grpc::CallbackServerCon
 
 bool Matches(const core::JobEntry& job, const v1::ListJobsRequest& request) {
   if (!request.name().empty() && job.spec.name != request.name()) return false;
-  if (request.states_size() > 0 &&
-      std::find(request.states().begin(), request.states().end(), static_cast<int>(job.state)) == request.states().end()) {
+  if (request.states_size() > 0 && std::find(request.states().begin(), request.states().end(),
+                                             static_cast<int>(job.state)) == request.states().end()) {
     return false;
   }
   for (const auto& [key, value] : request.labels()) {
@@ -67,10 +67,12 @@ bool Matches(const core::JobEntry& job, const v1::ListJobsRequest& request) {
 }
 
 // Newest first; the token is the submit order of the last one shown.
-absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, const v1::ListJobsRequest& request, v1::ListJobsResponse& response) {
+absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, const v1::ListJobsRequest& request,
+                      v1::ListJobsResponse& response) {
   uint64_t before = std::numeric_limits<uint64_t>::max();
   if (!request.page_token().empty() && !absl::SimpleAtoi(request.page_token(), &before)) {
-    return absl::InvalidArgumentError(absl::StrCat("page_token: ", Show(request.page_token()), "; give back next_page_token as it was"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("page_token: ", Show(request.page_token()), "; give back next_page_token as it was"));
   }
   const size_t size = request.page_size() <= 0 ? 100 : std::min(request.page_size(), 1000);
   std::vector<const core::JobEntry*> found;
@@ -81,7 +83,8 @@ absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, c
   const size_t shown = std::min(size, found.size());
   std::partial_sort(found.begin(), found.begin() + static_cast<ptrdiff_t>(shown), found.end(), newer);
   for (size_t i = 0; i < shown; ++i) {
-    *response.add_jobs() = ToProto(core.state(), *found[i], loop.JobDir(found[i]->id), core.QueuePosition(found[i]->id), /*detailed=*/false);
+    *response.add_jobs() = ToProto(core.state(), *found[i], loop.JobDir(found[i]->id), core.QueuePosition(found[i]->id),
+                                   /*detailed=*/false);
   }
   if (found.size() > shown && shown > 0) response.set_next_page_token(absl::StrCat(found[shown - 1]->submit_order));
   return absl::OkStatus();
@@ -89,7 +92,8 @@ absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, c
 
 }  // namespace
 
-grpc::ServerUnaryReactor* JobServiceImpl::SubmitJob(Context* context, const v1::SubmitJobRequest* request, v1::SubmitJobResponse* response) {
+grpc::ServerUnaryReactor* JobServiceImpl::SubmitJob(Context* context, const v1::SubmitJobRequest* request,
+                                                    v1::SubmitJobResponse* response) {
   core::SubmitJob event;
   auto check = [&]() -> absl::Status {
     RETURN_IF_ERROR(CheckRequestKey(request->request_key(), !request->dry_run()));
@@ -119,62 +123,76 @@ grpc::ServerUnaryReactor* JobServiceImpl::SubmitJob(Context* context, const v1::
   });
 }
 
-grpc::ServerUnaryReactor* JobServiceImpl::GetJob(Context* context, const v1::GetJobRequest* request, v1::Job* response) {
-  return RunRead(rpc_, context, "GetJob", [this, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
-    RETURN_IF_ERROR(CheckReference("job", request->job()));
-    ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
-    *response = ToProto(core.state(), core.state().jobs.at(id), rpc_.loop->JobDir(id), core.QueuePosition(id), /*detailed=*/true);
-    return absl::OkStatus();
-  });
+grpc::ServerUnaryReactor* JobServiceImpl::GetJob(Context* context, const v1::GetJobRequest* request,
+                                                 v1::Job* response) {
+  return RunRead(rpc_, context, "GetJob",
+                 [this, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
+                   RETURN_IF_ERROR(CheckReference("job", request->job()));
+                   ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
+                   *response = ToProto(core.state(), core.state().jobs.at(id), rpc_.loop->JobDir(id),
+                                       core.QueuePosition(id), /*detailed=*/true);
+                   return absl::OkStatus();
+                 });
 }
 
-grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(Context* context, const v1::ListJobsRequest* request, v1::ListJobsResponse* response) {
+grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(Context* context, const v1::ListJobsRequest* request,
+                                                   v1::ListJobsResponse* response) {
   return RunRead(rpc_, context, "ListJobs", [this, request, response](const core::CoordinatorCore& core, absl::Time) {
     return FillList(core, *rpc_.loop, *request, *response);
   });
 }
 
-grpc::ServerUnaryReactor* JobServiceImpl::CancelJob(Context* context, const v1::JobVerbRequest* request, v1::JobVerbResponse* response) {
+grpc::ServerUnaryReactor* JobServiceImpl::CancelJob(Context* context, const v1::JobVerbRequest* request,
+                                                    v1::JobVerbResponse* response) {
   return JobVerb<core::CancelJob>(rpc_, context, "CancelJob", *request, response);
 }
 
-grpc::ServerUnaryReactor* JobServiceImpl::SuspendJob(Context* context, const v1::JobVerbRequest* request, v1::JobVerbResponse* response) {
+grpc::ServerUnaryReactor* JobServiceImpl::SuspendJob(Context* context, const v1::JobVerbRequest* request,
+                                                     v1::JobVerbResponse* response) {
   return JobVerb<core::SuspendJob>(rpc_, context, "SuspendJob", *request, response);
 }
 
-grpc::ServerUnaryReactor* JobServiceImpl::ResumeJob(Context* context, const v1::JobVerbRequest* request, v1::JobVerbResponse* response) {
+grpc::ServerUnaryReactor* JobServiceImpl::ResumeJob(Context* context, const v1::JobVerbRequest* request,
+                                                    v1::JobVerbResponse* response) {
   return JobVerb<core::ResumeJob>(rpc_, context, "ResumeJob", *request, response);
 }
 
-grpc::ServerUnaryReactor* JobServiceImpl::ListEvents(Context* context, const v1::ListEventsRequest* request, v1::ListEventsResponse* response) {
-  return RunRead(rpc_, context, "ListEvents", [this, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
-    RETURN_IF_ERROR(CheckReference("job", request->job()));
-    ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
-    const int32_t limit = request->limit() <= 0 ? 200 : std::min(request->limit(), 1000);
-    ASSIGN_OR_RETURN(const std::vector<core::JobEventEntry> events, rpc_.loop->store().ReadEvents(id, request->after(), limit));
-    for (const core::JobEventEntry& event : events) *response->add_events() = ToProto(event);
-    return absl::OkStatus();
-  });
+grpc::ServerUnaryReactor* JobServiceImpl::ListEvents(Context* context, const v1::ListEventsRequest* request,
+                                                     v1::ListEventsResponse* response) {
+  return RunRead(rpc_, context, "ListEvents",
+                 [this, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
+                   RETURN_IF_ERROR(CheckReference("job", request->job()));
+                   ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
+                   const int32_t limit = request->limit() <= 0 ? 200 : std::min(request->limit(), 1000);
+                   ASSIGN_OR_RETURN(const std::vector<core::JobEventEntry> events,
+                                    rpc_.loop->store().ReadEvents(id, request->after(), limit));
+                   for (const core::JobEventEntry& event : events) *response->add_events() = ToProto(event);
+                   return absl::OkStatus();
+                 });
 }
 
-grpc::ServerUnaryReactor* JobServiceImpl::ExplainJob(Context* context, const v1::GetJobRequest* request, v1::ExplainJobResponse* response) {
-  return RunRead(rpc_, context, "ExplainJob", [this, request, response](const core::CoordinatorCore& core, absl::Time now) -> absl::Status {
-    RETURN_IF_ERROR(CheckReference("job", request->job()));
-    ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
-    const core::JobEntry& job = core.state().jobs.at(id);
-    response->set_job(id.str());
-    response->set_state(static_cast<v1::JobState>(job.state));
-    for (const std::string& line : core.Explain(id, now)) response->add_chain(line);
-    if (job.last_cause.has_value()) *response->mutable_first_failure() = ToProto(*job.last_cause);
-    constexpr int32_t kRecent = 50;
-    ASSIGN_OR_RETURN(const std::vector<core::JobEventEntry> events,
-                     rpc_.loop->store().ReadEvents(id, std::max<int64_t>(0, job.next_event - 1 - kRecent), kRecent));
-    for (const core::JobEventEntry& event : events) *response->add_decisions() = ToProto(event);
-    return absl::OkStatus();
-  });
+grpc::ServerUnaryReactor* JobServiceImpl::ExplainJob(Context* context, const v1::GetJobRequest* request,
+                                                     v1::ExplainJobResponse* response) {
+  return RunRead(rpc_, context, "ExplainJob",
+                 [this, request, response](const core::CoordinatorCore& core, absl::Time now) -> absl::Status {
+                   RETURN_IF_ERROR(CheckReference("job", request->job()));
+                   ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
+                   const core::JobEntry& job = core.state().jobs.at(id);
+                   response->set_job(id.str());
+                   response->set_state(static_cast<v1::JobState>(job.state));
+                   for (const std::string& line : core.Explain(id, now)) response->add_chain(line);
+                   if (job.last_cause.has_value()) *response->mutable_first_failure() = ToProto(*job.last_cause);
+                   constexpr int32_t kRecent = 50;
+                   ASSIGN_OR_RETURN(
+                       const std::vector<core::JobEventEntry> events,
+                       rpc_.loop->store().ReadEvents(id, std::max<int64_t>(0, job.next_event - 1 - kRecent), kRecent));
+                   for (const core::JobEventEntry& event : events) *response->add_decisions() = ToProto(event);
+                   return absl::OkStatus();
+                 });
 }
 
-grpc::ServerWriteReactor<v1::WatchJobResponse>* JobServiceImpl::WatchJob(Context* context, const v1::WatchJobRequest* request) {
+grpc::ServerWriteReactor<v1::WatchJobResponse>* JobServiceImpl::WatchJob(Context* context,
+                                                                         const v1::WatchJobRequest* request) {
   return StartWatch(rpc_, Authorize(rpc_, *context), *request);
 }
 

@@ -16,7 +16,8 @@ namespace athanor {
 namespace {
 
 constexpr int kMaxStreams = 128;
-constexpr auto kAnswerWithin = std::chrono::seconds(15);  // an agent answers a read that follows within 10 s, be it with nothing
+constexpr auto kAnswerWithin =
+    std::chrono::seconds(15);  // an agent answers a read that follows within 10 s, be it with nothing
 std::atomic<int> open_streams{0};
 
 // Blocking writes over the callback API: the stream's own thread waits for each.
@@ -90,7 +91,8 @@ struct JobView {
 
 class LogStream {
  public:
-  LogStream(CoreLoop* loop, LogReactor* reactor, v1::ReadLogsRequest request) : loop_(loop), reactor_(reactor), request_(std::move(request)) {}
+  LogStream(CoreLoop* loop, LogReactor* reactor, v1::ReadLogsRequest request)
+      : loop_(loop), reactor_(reactor), request_(std::move(request)) {}
 
   absl::Status Run() {
     core::Generation after = 0;
@@ -101,11 +103,13 @@ class LogStream {
         const core::Generation generation = view.logs[begin].id.generation;
         size_t end = begin;
         while (end < view.logs.size() && view.logs[end].id.generation == generation) ++end;
-        RETURN_IF_ERROR(ReadGeneration({view.logs.begin() + static_cast<ptrdiff_t>(begin), view.logs.begin() + static_cast<ptrdiff_t>(end)}));
+        RETURN_IF_ERROR(ReadGeneration(
+            {view.logs.begin() + static_cast<ptrdiff_t>(begin), view.logs.begin() + static_cast<ptrdiff_t>(end)}));
         after = generation;
         begin = end;
       }
-      if (!request_.follow() || (view.final && view.logs.empty()) || (request_.generation() > 0 && !view.logs.empty())) return absl::OkStatus();
+      if (!request_.follow() || (view.final && view.logs.empty()) || (request_.generation() > 0 && !view.logs.empty()))
+        return absl::OkStatus();
       // The job waits or starts again: its next generation is picked up when it is there.
       if (view.logs.empty() && reactor_->WaitGone(std::chrono::milliseconds(100))) return absl::CancelledError();
       if (reactor_->gone()) return absl::CancelledError();
@@ -135,7 +139,8 @@ class LogStream {
       }
       promise->set_value(std::move(view));
     });
-    if (future.wait_for(kAnswerWithin) != std::future_status::ready) return {absl::UnavailableError("the coordinator is busy"), false, {}};
+    if (future.wait_for(kAnswerWithin) != std::future_status::ready)
+      return {absl::UnavailableError("the coordinator is busy"), false, {}};
     return future.get();
   }
 
@@ -165,7 +170,8 @@ class LogStream {
     auto promise = std::make_shared<std::promise<v1::LogData>>();
     std::future<v1::LogData> future = promise->get_future();
     v1::LogData data;
-    if (!loop_->sessions().ReadLog(log.worker, ask, [promise](const v1::LogData& answer) { promise->set_value(answer); })) {
+    if (!loop_->sessions().ReadLog(log.worker, ask,
+                                   [promise](const v1::LogData& answer) { promise->set_value(answer); })) {
       data.set_error(absl::StrCat("its agent ", log.worker.str(), " is not connected"));
     } else if (future.wait_for(kAnswerWithin) != std::future_status::ready) {
       data.set_error(absl::StrCat("its agent ", log.worker.str(), " does not answer"));
@@ -178,7 +184,8 @@ class LogStream {
     more = false;
     if (!data.error().empty()) {
       log.ended = true;
-      chunk.set_notice(absl::StrCat("log of rank ", log.id.rank, ", generation ", log.id.generation, " cannot be read: ", data.error()));
+      chunk.set_notice(absl::StrCat("log of rank ", log.id.rank, ", generation ", log.id.generation,
+                                    " cannot be read: ", data.error()));
       return reactor_->Write(chunk) ? absl::OkStatus() : absl::CancelledError();
     }
     log.offset = data.next_offset();
@@ -196,16 +203,20 @@ class LogStream {
 
 absl::Status CheckLogRequest(const v1::ReadLogsRequest& request) {
   RETURN_IF_ERROR(CheckReference("job", request.job()));
-  if (request.rank() < -1 || request.rank() >= kMaxRanks) return absl::InvalidArgumentError(absl::StrCat("rank: ", request.rank(), "; allowed: -1 (all) or a rank"));
-  if (request.generation() < 0) return absl::InvalidArgumentError("generation: negative; allowed: 0 (all) or a generation");
+  if (request.rank() < -1 || request.rank() >= kMaxRanks)
+    return absl::InvalidArgumentError(absl::StrCat("rank: ", request.rank(), "; allowed: -1 (all) or a rank"));
+  if (request.generation() < 0)
+    return absl::InvalidArgumentError("generation: negative; allowed: 0 (all) or a generation");
   if (request.tail_bytes() < 0) return absl::InvalidArgumentError("tail_bytes: negative");
-  if (open_streams.load() >= kMaxStreams) return absl::ResourceExhaustedError(absl::StrCat("more than ", kMaxStreams, " log streams are open"));
+  if (open_streams.load() >= kMaxStreams)
+    return absl::ResourceExhaustedError(absl::StrCat("more than ", kMaxStreams, " log streams are open"));
   return absl::OkStatus();
 }
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::LogChunk>* StartLogStream(const RpcContext& rpc, const absl::Status& authorized, const v1::ReadLogsRequest& request) {
+grpc::ServerWriteReactor<v1::LogChunk>* StartLogStream(const RpcContext& rpc, const absl::Status& authorized,
+                                                       const v1::ReadLogsRequest& request) {
   auto* reactor = new LogReactor;
   absl::Status status = authorized;
   if (status.ok()) status = CheckLogRequest(request);

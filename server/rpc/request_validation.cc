@@ -43,11 +43,14 @@ bool Printable(const std::string& text) {
   return true;
 }
 
-absl::Status CheckMap(const std::string& field, const google::protobuf::Map<std::string, std::string>& map, size_t value_limit) {
+absl::Status CheckMap(const std::string& field, const google::protobuf::Map<std::string, std::string>& map,
+                      size_t value_limit) {
   if (map.size() > kMaxMapEntries) return Bad(field, map.size(), " entries; allowed: ", kMaxMapEntries);
   for (const auto& [key, value] : map) {
-    if (key.empty() || key.size() > 128 || !Printable(key)) return Bad(field, "key ", Show(key), "; allowed: 1 to 128 printable bytes");
-    if (value.size() > value_limit) return Bad(absl::StrCat(field, ".", key), value.size(), " bytes; allowed: ", value_limit);
+    if (key.empty() || key.size() > 128 || !Printable(key))
+      return Bad(field, "key ", Show(key), "; allowed: 1 to 128 printable bytes");
+    if (value.size() > value_limit)
+      return Bad(absl::StrCat(field, ".", key), value.size(), " bytes; allowed: ", value_limit);
   }
   return absl::OkStatus();
 }
@@ -70,7 +73,8 @@ absl::Status CheckRestart(const v1::RestartPolicy& restart) {
   for (const auto& [name, budget] : restart.budgets()) {
     if (!core::CauseKindFromString(name).has_value()) {
       std::vector<std::string> known;
-      for (int kind = 1; kind < core::kCauseKinds; ++kind) known.push_back(core::ToString(static_cast<core::CauseKind>(kind)));
+      for (int kind = 1; kind < core::kCauseKinds; ++kind)
+        known.push_back(core::ToString(static_cast<core::CauseKind>(kind)));
       return Bad("restart.budgets", "unknown cause ", Show(name), "; allowed: ", absl::StrJoin(known, ", "));
     }
     RETURN_IF_ERROR(CheckRange(absl::StrCat("restart.budgets.", name), budget, -1, 1000000));
@@ -85,11 +89,14 @@ absl::Status CheckRestart(const v1::RestartPolicy& restart) {
 
 absl::Status CheckTask(const v1::TaskSpec& task) {
   if (task.name().empty()) return Bad("task.name", "missing; name a built-in task, or one that task.library registers");
-  if (task.name().size() > 128 || !Printable(task.name())) return Bad("task.name", Show(task.name()), "; allowed: 1 to 128 printable bytes");
-  if (!task.library().empty() && (task.library()[0] != '/' || task.library().size() > 4096 || !Printable(task.library()))) {
+  if (task.name().size() > 128 || !Printable(task.name()))
+    return Bad("task.name", Show(task.name()), "; allowed: 1 to 128 printable bytes");
+  if (!task.library().empty() &&
+      (task.library()[0] != '/' || task.library().size() > 4096 || !Printable(task.library()))) {
     return Bad("task.library", Show(task.library()), "; allowed: an absolute path");
   }
-  if (task.options_json().size() > kMaxJsonBytes) return Bad("task.options", task.options_json().size(), " bytes; allowed: ", kMaxJsonBytes);
+  if (task.options_json().size() > kMaxJsonBytes)
+    return Bad("task.options", task.options_json().size(), " bytes; allowed: ", kMaxJsonBytes);
   if (!task.options_json().empty()) {
     const nlohmann::json options = nlohmann::json::parse(task.options_json(), nullptr, false);
     if (!options.is_object()) return Bad("task.options", "not a JSON object");
@@ -105,7 +112,8 @@ absl::Status CheckRunner(const std::string& text) {
   const std::vector<FieldProblem> problems = CheckRunnerConfig(runner, &config);
   if (problems.empty()) return absl::OkStatus();
   std::vector<std::string> lines;
-  for (const FieldProblem& problem : problems) lines.push_back(absl::StrCat("runner.", problem.path, ": ", problem.message));
+  for (const FieldProblem& problem : problems)
+    lines.push_back(absl::StrCat("runner.", problem.path, ": ", problem.message));
   return absl::InvalidArgumentError(absl::StrJoin(lines, "\n"));
 }
 
@@ -113,7 +121,8 @@ absl::Status CheckRunner(const std::string& text) {
 
 std::string Show(const std::string& value) {
   constexpr size_t kShown = 64;
-  return absl::StrCat("'", absl::CHexEscape(value.substr(0, kShown)), value.size() > kShown ? absl::StrCat("…' (", value.size(), " bytes)") : "'");
+  return absl::StrCat("'", absl::CHexEscape(value.substr(0, kShown)),
+                      value.size() > kShown ? absl::StrCat("…' (", value.size(), " bytes)") : "'");
 }
 
 absl::Status CheckName(const std::string& field, const std::string& value, size_t limit) {
@@ -153,6 +162,8 @@ absl::Status CheckRequestKey(const std::string& key, bool required) {
   return Bad("request_key", Show(key), "; allowed: 1 to 128 printable bytes, a fresh one for each new request");
 }
 
-absl::Status CheckReference(const std::string& field, const std::string& value) { return CheckName(field, value, 128); }
+absl::Status CheckReference(const std::string& field, const std::string& value) {
+  return CheckName(field, value, 128);
+}
 
 }  // namespace athanor

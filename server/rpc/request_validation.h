@@ -1,4 +1,5 @@
-// Every request is checked here before it becomes an event. INVALID_ARGUMENT names the field, what was found and what is allowed.
+// Every request is checked here before it becomes an event. INVALID_ARGUMENT names the field, what was found and what
+// is allowed.
 #pragma once
 
 #include <string>

@@ -15,7 +15,8 @@ absl::Status Authorize(const RpcContext& rpc, const grpc::CallbackServerContext&
   const auto& metadata = context.client_metadata();
   const auto it = metadata.find("authorization");
   const std::string wanted = absl::StrCat("Bearer ", rpc.token);
-  if (it != metadata.end() && it->second.size() == wanted.size() && CRYPTO_memcmp(it->second.data(), wanted.data(), wanted.size()) == 0) {
+  if (it != metadata.end() && it->second.size() == wanted.size() &&
+      CRYPTO_memcmp(it->second.data(), wanted.data(), wanted.size()) == 0) {
     return absl::OkStatus();
   }
   return absl::UnauthenticatedError("this coordinator asks for a token: give --token-file");

@@ -19,7 +19,7 @@ namespace athanor {
 struct RpcContext {
   CoreLoop* loop = nullptr;
   CoordinatorMetrics* metrics = nullptr;
-  std::string token;     // empty: no token is asked for
+  std::string token;  // empty: no token is asked for
   absl::Time started_at;
   int listen_port = 0;
 };
@@ -49,20 +49,22 @@ class UnaryCall {
 
 // Runs a read on the core loop: `read(core, now)` fills the response and returns the status.
 template <typename ReadFn>
-grpc::ServerUnaryReactor* RunRead(const RpcContext& rpc, grpc::CallbackServerContext* context, const char* method, ReadFn read) {
+grpc::ServerUnaryReactor* RunRead(const RpcContext& rpc, grpc::CallbackServerContext* context, const char* method,
+                                  ReadFn read) {
   const UnaryCall call(rpc, context, method);
   if (!call.authorized().ok()) {
     call.Finish(call.authorized());
   } else {
-    rpc.loop->PostRead([call, read](const core::CoordinatorCore& core, absl::Time now) { call.Finish(read(core, now)); });
+    rpc.loop->PostRead(
+        [call, read](const core::CoordinatorCore& core, absl::Time now) { call.Finish(read(core, now)); });
   }
   return call.reactor();
 }
 
 // Runs a verb: `check()` validates, `make(call id)` is the event, `fill(reply)` writes the response of a success.
 template <typename CheckFn, typename MakeFn, typename FillFn>
-grpc::ServerUnaryReactor* RunVerb(const RpcContext& rpc, grpc::CallbackServerContext* context, const char* method, CheckFn check, MakeFn make,
-                                  FillFn fill) {
+grpc::ServerUnaryReactor* RunVerb(const RpcContext& rpc, grpc::CallbackServerContext* context, const char* method,
+                                  CheckFn check, MakeFn make, FillFn fill) {
   const UnaryCall call(rpc, context, method);
   absl::Status status = call.authorized();
   if (status.ok()) status = check();

@@ -78,7 +78,8 @@ void HubSide::Send(v1::WatchJobResponse response) {
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::WatchJobResponse>* StartWatch(const RpcContext& rpc, const absl::Status& authorized, const v1::WatchJobRequest& request) {
+grpc::ServerWriteReactor<v1::WatchJobResponse>* StartWatch(const RpcContext& rpc, const absl::Status& authorized,
+                                                           const v1::WatchJobRequest& request) {
   auto* reactor = new WatchReactor(rpc.loop);
   const std::shared_ptr<HubSide> side = reactor->hub_side();
   absl::Status status = authorized;
@@ -88,7 +89,8 @@ grpc::ServerWriteReactor<v1::WatchJobResponse>* StartWatch(const RpcContext& rpc
     return reactor;
   }
   CoreLoop* loop = rpc.loop;
-  loop->PostRead([loop, side, job = request.job(), after = request.after_event()](const core::CoordinatorCore& core, absl::Time now) {
+  loop->PostRead([loop, side, job = request.job(), after = request.after_event()](const core::CoordinatorCore& core,
+                                                                                  absl::Time now) {
     const absl::StatusOr<core::JobId> id = core::ResolveJob(core.state(), job);
     if (id.ok()) {
       loop->watches().Add(side, *id, after, now);

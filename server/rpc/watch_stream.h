@@ -6,6 +6,7 @@
 
 namespace athanor {
 
-grpc::ServerWriteReactor<v1::WatchJobResponse>* StartWatch(const RpcContext& rpc, const absl::Status& authorized, const v1::WatchJobRequest& request);
+grpc::ServerWriteReactor<v1::WatchJobResponse>* StartWatch(const RpcContext& rpc, const absl::Status& authorized,
+                                                           const v1::WatchJobRequest& request);
 
 }  // namespace athanor

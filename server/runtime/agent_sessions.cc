@@ -26,7 +26,8 @@ void AgentSessions::Remove(core::SessionId session) {
     std::lock_guard lock(mutex_);
     auto it = sessions_.find(session);
     if (it == sessions_.end()) return;
-    if (auto bound = by_worker_.find(it->second.worker); bound != by_worker_.end() && bound->second == session) by_worker_.erase(bound);
+    if (auto bound = by_worker_.find(it->second.worker); bound != by_worker_.end() && bound->second == session)
+      by_worker_.erase(bound);
     sessions_.erase(it);
     std::erase_if(calls_, [&](const auto& call) { return call.second.session == session; });
     for (auto read = reads_.begin(); read != reads_.end();) {

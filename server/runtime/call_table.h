@@ -1,4 +1,5 @@
-// Calls of clients that wait for the core's Reply. Thread-safe. Every call is answered exactly once: by the core, or at shutdown.
+// Calls of clients that wait for the core's Reply. Thread-safe. Every call is answered exactly once: by the core, or at
+// shutdown.
 #pragma once
 
 #include <atomic>

@@ -31,10 +31,16 @@ void Persist(const core::Effect& effect, WriteBatch& batch) {
 
 }  // namespace
 
-CoreLoop::CoreLoop(CoreLoopOptions options, std::unique_ptr<MetadataStore> store, core::ClusterState recovered, CoordinatorMetrics* metrics)
-    : options_(std::move(options)), store_(std::move(store)), metrics_(metrics), core_(options_.core, std::move(recovered), clock_.Now()) {}
+CoreLoop::CoreLoop(CoreLoopOptions options, std::unique_ptr<MetadataStore> store, core::ClusterState recovered,
+                   CoordinatorMetrics* metrics)
+    : options_(std::move(options)),
+      store_(std::move(store)),
+      metrics_(metrics),
+      core_(options_.core, std::move(recovered), clock_.Now()) {}
 
-CoreLoop::~CoreLoop() { Stop(); }
+CoreLoop::~CoreLoop() {
+  Stop();
+}
 
 void CoreLoop::Start() {
   thread_ = std::thread([this] {
@@ -61,9 +67,11 @@ void CoreLoop::PostVerb(std::function<core::Event(core::CallId)> make, CallTable
   {
     std::lock_guard lock(mutex_);
     if (!store_status_.ok()) {
-      refused = absl::ResourceExhaustedError(absl::StrCat("nothing can be stored now: ", std::string(store_status_.message())));
+      refused = absl::ResourceExhaustedError(
+          absl::StrCat("nothing can be stored now: ", std::string(store_status_.message())));
     } else if (stopping_ || queue_.size() >= options_.queue_limit) {
-      refused = stopping_ ? absl::UnavailableError("the coordinator is stopping") : absl::ResourceExhaustedError("too many requests; try later");
+      refused = stopping_ ? absl::UnavailableError("the coordinator is stopping")
+                          : absl::ResourceExhaustedError("too many requests; try later");
     }
   }
   if (!refused.ok()) return callback(core::Reply{.status = refused});
@@ -88,9 +96,11 @@ void CoreLoop::SetStoreStatus(absl::Status status) {
 }
 
 void CoreLoop::WaitForWork(absl::Time now) {
-  const absl::Time until = std::min({core_.NextDeadline(), now + options_.core.lease / 8, now + absl::Milliseconds(250), watches_.NextFlush()});
+  const absl::Time until = std::min(
+      {core_.NextDeadline(), now + options_.core.lease / 8, now + absl::Milliseconds(250), watches_.NextFlush()});
   std::unique_lock lock(mutex_);
-  wake_.wait_for(lock, absl::ToChronoMicroseconds(std::max(until - now, absl::ZeroDuration())), [this] { return stopping_ || !queue_.empty(); });
+  wake_.wait_for(lock, absl::ToChronoMicroseconds(std::max(until - now, absl::ZeroDuration())),
+                 [this] { return stopping_ || !queue_.empty(); });
 }
 
 void CoreLoop::Run() {
@@ -103,7 +113,8 @@ void CoreLoop::Run() {
     const absl::Time now = clock_.Now();
     // We wake at least every lease / 8: a longer gap is our own pause, and nobody is blamed for it.
     if (now - last > options_.core.lease / 4) {
-      Log(spdlog::level::warn, "OwnPause", {}, absl::StrCat("stood still for ", absl::FormatDuration(now - last), "; leases are moved by it"));
+      Log(spdlog::level::warn, "OwnPause", {},
+          absl::StrCat("stood still for ", absl::FormatDuration(now - last), "; leases are moved by it"));
       effects = core_.Step(core::ClockGap{now - last}, now);
       CommitAndRelease(effects, done);
     }
@@ -158,7 +169,8 @@ void CoreLoop::CommitOrWait(const WriteBatch& batch) {
   while (true) {
     const auto began = std::chrono::steady_clock::now();
     const absl::Status status = store_->Commit(batch);
-    metrics_->OnStoreWrite(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count(), status.ok());
+    metrics_->OnStoreWrite(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count(),
+                           status.ok());
     if (status.ok()) {
       if (!StoreStatus().ok()) Log(spdlog::level::info, "StoreRecovered", {}, "the store can be written again");
       return SetStoreStatus(absl::OkStatus());

@@ -1,9 +1,10 @@
-// The one thread that owns CoordinatorCore and writes the store: takes a batch of events, steps each, commits all records in one
-// synced write, then releases the effects in order. Reads run here too, between batches, on the state itself.
+// The one thread that owns CoordinatorCore and writes the store: takes a batch of events, steps each, commits all
+// records in one synced write, then releases the effects in order. Reads run here too, between batches, on the state
+// itself.
 //
-// When the store has no space the loop keeps the batch and tries again until there is: nothing is answered that is not durable,
-// new verbs are refused with RESOURCE_EXHAUSTED, training goes on. Any other failure of the store ends the process (exit code 75):
-// restart from disk is the only roll-back.
+// When the store has no space the loop keeps the batch and tries again until there is: nothing is answered that is not
+// durable, new verbs are refused with RESOURCE_EXHAUSTED, training goes on. Any other failure of the store ends the
+// process (exit code 75): restart from disk is the only roll-back.
 #pragma once
 
 #include <atomic>
@@ -34,7 +35,8 @@ struct CoreLoopOptions {
 
 class CoreLoop {
  public:
-  CoreLoop(CoreLoopOptions options, std::unique_ptr<MetadataStore> store, core::ClusterState recovered, CoordinatorMetrics* metrics);
+  CoreLoop(CoreLoopOptions options, std::unique_ptr<MetadataStore> store, core::ClusterState recovered,
+           CoordinatorMetrics* metrics);
   ~CoreLoop();
   void Start();
   // Answers what waits with UNAVAILABLE and joins the thread.

@@ -1,5 +1,5 @@
-// Watchers of jobs. Each gets the whole job when it changed (at most every 50 ms) and every event, in order; a slow reader gets the
-// newest job next and misses no event. Thread: core loop, except Ready() and Remove().
+// Watchers of jobs. Each gets the whole job when it changed (at most every 50 ms) and every event, in order; a slow
+// reader gets the newest job next and misses no event. Thread: core loop, except Ready() and Remove().
 #pragma once
 
 #include <functional>

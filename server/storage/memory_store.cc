@@ -28,11 +28,13 @@ class MemoryStore : public MetadataStore {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<std::vector<core::JobEventEntry>> ReadEvents(const core::JobId& job, int64_t after, int32_t limit) override {
+  absl::StatusOr<std::vector<core::JobEventEntry>> ReadEvents(const core::JobId& job, int64_t after,
+                                                              int32_t limit) override {
     std::lock_guard lock(mutex_);
     std::vector<core::JobEventEntry> events;
     const std::string prefix = EventKey(job, 0).substr(0, job.str().size() + 3);
-    for (auto it = records_.lower_bound(EventKey(job, after + 1)); it != records_.end() && static_cast<int32_t>(events.size()) < limit; ++it) {
+    for (auto it = records_.lower_bound(EventKey(job, after + 1));
+         it != records_.end() && static_cast<int32_t>(events.size()) < limit; ++it) {
       if (it->first.compare(0, prefix.size(), prefix) != 0) break;
       ASSIGN_OR_RETURN(core::JobEventEntry event, DecodeEvent(it->second));
       events.push_back(std::move(event));
@@ -50,6 +52,8 @@ class MemoryStore : public MetadataStore {
 
 }  // namespace
 
-std::unique_ptr<MetadataStore> MakeMemoryStore() { return std::make_unique<MemoryStore>(); }
+std::unique_ptr<MetadataStore> MakeMemoryStore() {
+  return std::make_unique<MemoryStore>();
+}
 
 }  // namespace athanor

@@ -29,10 +29,12 @@ class MetadataStore {
  public:
   virtual ~MetadataStore() = default;
   virtual absl::StatusOr<core::ClusterState> Load() = 0;
-  // RESOURCE_EXHAUSTED: no space; nothing was written, a later Commit may succeed. Everything else: the store is broken.
+  // RESOURCE_EXHAUSTED: no space; nothing was written, a later Commit may succeed. Everything else: the store is
+  // broken.
   virtual absl::Status Commit(const WriteBatch& batch) = 0;
-  virtual absl::StatusOr<std::vector<core::JobEventEntry>> ReadEvents(const core::JobId& job, int64_t after, int32_t limit) = 0;
-  virtual uint64_t epoch() const = 0;      // how often this store was opened
+  virtual absl::StatusOr<std::vector<core::JobEventEntry>> ReadEvents(const core::JobId& job, int64_t after,
+                                                                      int32_t limit) = 0;
+  virtual uint64_t epoch() const = 0;  // how often this store was opened
   virtual std::string cluster() const = 0;
 };
 

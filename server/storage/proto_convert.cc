@@ -20,7 +20,9 @@ int32_t KeepLatestK(const std::string& runner_json) {
   if (!runner.is_object() || !runner.contains("checkpoint") || !runner["checkpoint"].is_object()) return kDefault;
   const nlohmann::json& checkpoint = runner["checkpoint"];
   const auto it = checkpoint.find("keep_latest_k");
-  return it != checkpoint.end() && it->is_number_integer() ? static_cast<int32_t>(std::clamp<int64_t>(it->get<int64_t>(), 0, 1 << 30)) : kDefault;
+  return it != checkpoint.end() && it->is_number_integer()
+             ? static_cast<int32_t>(std::clamp<int64_t>(it->get<int64_t>(), 0, 1 << 30))
+             : kDefault;
 }
 
 // At most `limit` bytes, cut at a character's border: a proto3 string with half a character cannot be read back.
@@ -161,7 +163,9 @@ core::RankProgress FromProto(const v1::RankProgress& proto) {
   return progress;
 }
 
-core::RankRef FromProto(const v1::RankId& id) { return {core::JobId(id.job()), id.generation(), id.rank()}; }
+core::RankRef FromProto(const v1::RankId& id) {
+  return {core::JobId(id.job()), id.generation(), id.rank()};
+}
 
 v1::RankId ToProto(const core::RankRef& id) {
   v1::RankId proto;
@@ -185,7 +189,8 @@ core::JobSpec CoreSpec(const v1::JobSpec& spec) {
   }
   view.restart.backoff_initial = OrDefault(spec.restart().backoff_initial(), view.restart.backoff_initial);
   view.restart.backoff_max = OrDefault(spec.restart().backoff_max(), view.restart.backoff_max);
-  if (spec.restart().has_backoff_initial() || spec.restart().backoff_jitter() > 0) view.restart.backoff_jitter = spec.restart().backoff_jitter();
+  if (spec.restart().has_backoff_initial() || spec.restart().backoff_jitter() > 0)
+    view.restart.backoff_jitter = spec.restart().backoff_jitter();
   if (spec.restart().max_generations_without_progress() > 0) {
     view.restart.max_generations_without_progress = spec.restart().max_generations_without_progress();
   }
@@ -269,7 +274,8 @@ v1::Worker ToProto(const core::WorkerEntry& worker, absl::Time now) {
     use.set_rank(rank.rank);
   }
   *proto.mutable_registered_at() = ToProto(worker.registered_at);
-  if (IsSet(worker.last_heartbeat)) *proto.mutable_heartbeat_age() = ToProto(std::max(now - worker.last_heartbeat, absl::ZeroDuration()));
+  if (IsSet(worker.last_heartbeat))
+    *proto.mutable_heartbeat_age() = ToProto(std::max(now - worker.last_heartbeat, absl::ZeroDuration()));
   proto.set_version(worker.version);
   proto.set_reason(worker.reason);
   proto.mutable_labels()->insert(worker.labels.begin(), worker.labels.end());
@@ -287,7 +293,8 @@ v1::JobEvent ToProto(const core::JobEventEntry& event) {
   return proto;
 }
 
-v1::Job ToProto(const core::ClusterState& state, const core::JobEntry& job, const std::string& job_dir, int32_t queue_position, bool detailed) {
+v1::Job ToProto(const core::ClusterState& state, const core::JobEntry& job, const std::string& job_dir,
+                int32_t queue_position, bool detailed) {
   v1::Job proto;
   proto.set_id(job.id.str());
   v1::JobSpec spec;
@@ -300,7 +307,8 @@ v1::Job ToProto(const core::ClusterState& state, const core::JobEntry& job, cons
   if (IsSet(job.ended_at)) *proto.mutable_ended_at() = ToProto(job.ended_at);
   if (IsSet(job.retry_at)) *proto.mutable_retry_at() = ToProto(job.retry_at);
   FillProgress(state, job, detailed, *proto.mutable_progress());
-  for (const auto& [cause, count] : job.restarts_by_cause) (*proto.mutable_restarts_by_cause())[core::ToString(cause)] = count;
+  for (const auto& [cause, count] : job.restarts_by_cause)
+    (*proto.mutable_restarts_by_cause())[core::ToString(cause)] = count;
   if (job.last_cause.has_value()) *proto.mutable_last_cause() = ToProto(*job.last_cause);
   *proto.mutable_goodput() = ToProto(job.goodput);
   proto.set_version(job.version);

@@ -19,7 +19,9 @@ google::protobuf::Duration ToProto(absl::Duration duration);
 absl::Duration FromProto(const google::protobuf::Duration& duration);
 // Infinite times become the unset message: call only when `IsSet(time)`.
 google::protobuf::Timestamp ToProto(absl::Time time);
-inline bool IsSet(absl::Time time) { return time != absl::InfinitePast() && time != absl::InfiniteFuture(); }
+inline bool IsSet(absl::Time time) {
+  return time != absl::InfinitePast() && time != absl::InfiniteFuture();
+}
 
 v1::FailureCause ToProto(const core::FailureCause& cause);
 core::FailureCause FromProto(const v1::FailureCause& cause);
@@ -38,6 +40,7 @@ v1::Checkpoint ToProto(const core::CheckpointEntry& checkpoint, const core::JobE
 v1::Worker ToProto(const core::WorkerEntry& worker, absl::Time now);
 v1::JobEvent ToProto(const core::JobEventEntry& event);
 // `detailed`: with per-rank progress and generations.
-v1::Job ToProto(const core::ClusterState& state, const core::JobEntry& job, const std::string& job_dir, int32_t queue_position, bool detailed);
+v1::Job ToProto(const core::ClusterState& state, const core::JobEntry& job, const std::string& job_dir,
+                int32_t queue_position, bool detailed);
 
 }  // namespace athanor

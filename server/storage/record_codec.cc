@@ -10,7 +10,9 @@ namespace {
 
 namespace records = storage::v1;
 
-int64_t Nanos(absl::Time time) { return absl::ToUnixNanos(time); }  // saturates at the two infinities
+int64_t Nanos(absl::Time time) {
+  return absl::ToUnixNanos(time);
+}  // saturates at the two infinities
 
 absl::Time FromNanos(int64_t nanos) {
   if (nanos == std::numeric_limits<int64_t>::min()) return absl::InfinitePast();
@@ -18,14 +20,30 @@ absl::Time FromNanos(int64_t nanos) {
   return absl::FromUnixNanos(nanos);
 }
 
-std::string Key(const core::JobEntry& job) { return absl::StrCat("j/", job.id.str()); }
-std::string GenerationKey(const core::JobId& job, int64_t number) { return absl::StrFormat("g/%s/%08d", job.str(), number); }
-std::string CheckpointKey(const core::JobId& job, int64_t step) { return absl::StrFormat("c/%s/%012d", job.str(), step); }
-std::string Key(const core::GenerationEntry& generation) { return GenerationKey(generation.job, generation.number); }
-std::string Key(const core::CheckpointEntry& checkpoint) { return CheckpointKey(checkpoint.job, checkpoint.step); }
-std::string Key(const core::WorkerEntry& worker) { return absl::StrCat("w/", worker.id.str()); }
-std::string Key(const core::JobEventEntry& event) { return EventKey(event.job, event.sequence); }
-std::string Key(const core::RequestEntry& request) { return absl::StrCat("r/", request.key); }
+std::string Key(const core::JobEntry& job) {
+  return absl::StrCat("j/", job.id.str());
+}
+std::string GenerationKey(const core::JobId& job, int64_t number) {
+  return absl::StrFormat("g/%s/%08d", job.str(), number);
+}
+std::string CheckpointKey(const core::JobId& job, int64_t step) {
+  return absl::StrFormat("c/%s/%012d", job.str(), step);
+}
+std::string Key(const core::GenerationEntry& generation) {
+  return GenerationKey(generation.job, generation.number);
+}
+std::string Key(const core::CheckpointEntry& checkpoint) {
+  return CheckpointKey(checkpoint.job, checkpoint.step);
+}
+std::string Key(const core::WorkerEntry& worker) {
+  return absl::StrCat("w/", worker.id.str());
+}
+std::string Key(const core::JobEventEntry& event) {
+  return EventKey(event.job, event.sequence);
+}
+std::string Key(const core::RequestEntry& request) {
+  return absl::StrCat("r/", request.key);
+}
 
 records::JobRecord ToRecord(const core::JobEntry& job) {
   records::JobRecord record;
@@ -40,7 +58,8 @@ records::JobRecord ToRecord(const core::JobEntry& job) {
   record.set_ended_at(Nanos(job.ended_at));
   record.set_queued_at(Nanos(job.queued_at));
   record.set_retry_at(Nanos(job.retry_at));
-  for (const auto& [cause, count] : job.restarts_by_cause) (*record.mutable_restarts_by_cause())[static_cast<int32_t>(cause)] = count;
+  for (const auto& [cause, count] : job.restarts_by_cause)
+    (*record.mutable_restarts_by_cause())[static_cast<int32_t>(cause)] = count;
   record.set_generations_without_progress(job.generations_without_progress);
   record.set_best_progress_step(job.best_progress_step);
   if (job.last_cause.has_value()) *record.mutable_last_cause() = ToProto(*job.last_cause);
@@ -76,13 +95,15 @@ core::JobEntry FromRecord(const records::JobRecord& record) {
   job.ended_at = FromNanos(record.ended_at());
   job.queued_at = FromNanos(record.queued_at());
   job.retry_at = FromNanos(record.retry_at());
-  for (const auto& [cause, count] : record.restarts_by_cause()) job.restarts_by_cause[static_cast<core::CauseKind>(cause)] = count;
+  for (const auto& [cause, count] : record.restarts_by_cause())
+    job.restarts_by_cause[static_cast<core::CauseKind>(cause)] = count;
   job.generations_without_progress = record.generations_without_progress();
   job.best_progress_step = record.best_progress_step();
   if (record.has_last_cause()) job.last_cause = FromProto(record.last_cause());
   const records::GoodputRecord& goodput = record.goodput();
-  job.goodput = {goodput.productive_seconds(), goodput.recomputed_seconds(), goodput.checkpoint_seconds(), goodput.recovery_seconds(),
-                 goodput.queue_seconds(),      goodput.suspended_seconds(),  FromNanos(goodput.accounted_until())};
+  job.goodput = {goodput.productive_seconds(),        goodput.recomputed_seconds(), goodput.checkpoint_seconds(),
+                 goodput.recovery_seconds(),          goodput.queue_seconds(),      goodput.suspended_seconds(),
+                 FromNanos(goodput.accounted_until())};
   job.last_progress = FromProto(record.last_progress());
   job.aliases = {record.aliases().begin(), record.aliases().end()};
   job.parent = core::JobId(record.parent());
@@ -128,7 +149,9 @@ core::GenerationEntry FromRecord(const records::GenerationRecord& record) {
   generation.state = static_cast<core::GenerationState>(record.state());
   for (const records::RankRecord& one : record.ranks()) {
     core::RankEntry rank;
-    rank.placement = {static_cast<core::Rank>(generation.ranks.size()), core::WorkerId(one.worker()), {one.slots().begin(), one.slots().end()}};
+    rank.placement = {static_cast<core::Rank>(generation.ranks.size()),
+                      core::WorkerId(one.worker()),
+                      {one.slots().begin(), one.slots().end()}};
     rank.state = static_cast<core::RankState>(one.state());
     rank.said_finish = one.said_finish();
     rank.endpoint = one.endpoint();
@@ -178,7 +201,8 @@ core::CheckpointEntry FromRecord(const records::CheckpointRecord& record) {
   checkpoint.step = record.step();
   checkpoint.generation = record.generation();
   checkpoint.state = static_cast<core::CheckpointState>(record.state());
-  for (const records::ShardRecord& one : record.shards()) checkpoint.shards[one.rank()] = {one.rank(), one.file(), one.bytes(), one.crc32c()};
+  for (const records::ShardRecord& one : record.shards())
+    checkpoint.shards[one.rank()] = {one.rank(), one.file(), one.bytes(), one.crc32c()};
   checkpoint.shards_expected = record.shards_expected();
   checkpoint.bytes = record.bytes();
   checkpoint.metrics = {record.metrics().begin(), record.metrics().end()};
@@ -257,27 +281,37 @@ bool Parse(std::string_view value, Record& record) {
 
 }  // namespace
 
-std::string EventKey(const core::JobId& job, int64_t sequence) { return absl::StrFormat("e/%s/%012d", job.str(), sequence); }
+std::string EventKey(const core::JobId& job, int64_t sequence) {
+  return absl::StrFormat("e/%s/%012d", job.str(), sequence);
+}
 
 std::pair<std::string, std::string> EncodeRecord(const core::PutRecord& put) {
-  return std::visit([](const auto& entry) { return std::make_pair(Key(entry), ToRecord(entry).SerializeAsString()); }, put.record);
+  return std::visit([](const auto& entry) { return std::make_pair(Key(entry), ToRecord(entry).SerializeAsString()); },
+                    put.record);
 }
 
 std::string EncodeKey(const core::DeleteRecord& deletion) {
   using Kind = core::DeleteRecord::Kind;
   switch (deletion.kind) {
-    case Kind::kJob: return absl::StrCat("j/", deletion.job.str());
-    case Kind::kGeneration: return GenerationKey(deletion.job, deletion.number);
-    case Kind::kCheckpoint: return CheckpointKey(deletion.job, deletion.number);
-    case Kind::kWorker: return absl::StrCat("w/", deletion.key);
-    case Kind::kEvent: return EventKey(deletion.job, deletion.number);
-    case Kind::kRequest: return absl::StrCat("r/", deletion.key);
+    case Kind::kJob:
+      return absl::StrCat("j/", deletion.job.str());
+    case Kind::kGeneration:
+      return GenerationKey(deletion.job, deletion.number);
+    case Kind::kCheckpoint:
+      return CheckpointKey(deletion.job, deletion.number);
+    case Kind::kWorker:
+      return absl::StrCat("w/", deletion.key);
+    case Kind::kEvent:
+      return EventKey(deletion.job, deletion.number);
+    case Kind::kRequest:
+      return absl::StrCat("r/", deletion.key);
   }
   return {};
 }
 
 absl::Status DecodeInto(std::string_view key, std::string_view value, core::ClusterState& state) {
-  const absl::Status unreadable = absl::DataLossError(absl::StrCat("the record '", std::string(key), "' cannot be read (", value.size(), " bytes)"));
+  const absl::Status unreadable = absl::DataLossError(
+      absl::StrCat("the record '", std::string(key), "' cannot be read (", value.size(), " bytes)"));
   if (key.size() < 2 || key[1] != '/') return unreadable;
   switch (key[0]) {
     case 'j': {
@@ -324,8 +358,8 @@ absl::Status DecodeInto(std::string_view key, std::string_view value, core::Clus
 absl::StatusOr<core::JobEventEntry> DecodeEvent(std::string_view value) {
   records::EventRecord record;
   if (!Parse(value, record)) return absl::DataLossError("an event record cannot be read");
-  return core::JobEventEntry{core::JobId(record.job()), record.sequence(), FromNanos(record.time()), record.type(), record.generation(),
-                             record.rank(),             record.message()};
+  return core::JobEventEntry{core::JobId(record.job()), record.sequence(), FromNanos(record.time()), record.type(),
+                             record.generation(),       record.rank(),     record.message()};
 }
 
 }  // namespace athanor

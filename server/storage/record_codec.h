@@ -1,5 +1,5 @@
-// Core entries <-> keys and values of the store (docs/metadata-format.md). Keys sort so that one job's generations, checkpoints and
-// events lie together and in order.
+// Core entries <-> keys and values of the store (docs/metadata-format.md). Keys sort so that one job's generations,
+// checkpoints and events lie together and in order.
 #pragma once
 
 #include <string>
@@ -16,7 +16,8 @@ std::pair<std::string, std::string> EncodeRecord(const core::PutRecord& put);
 std::string EncodeKey(const core::DeleteRecord& deletion);
 std::string EventKey(const core::JobId& job, int64_t sequence);
 
-// Puts one record into `state`; events are skipped (they are read by range). DATA_LOSS names the key of a record that is unreadable.
+// Puts one record into `state`; events are skipped (they are read by range). DATA_LOSS names the key of a record that
+// is unreadable.
 absl::Status DecodeInto(std::string_view key, std::string_view value, core::ClusterState& state);
 absl::StatusOr<core::JobEventEntry> DecodeEvent(std::string_view value);
 

@@ -33,7 +33,8 @@ constexpr uint64_t kCounterEvery = 256;
 rocksdb::Options StoreOptions() {
   rocksdb::Options options;
   options.paranoid_checks = true;
-  // The default mode silently drops everything behind a damaged record; this one opens after a torn tail and refuses damage.
+  // The default mode silently drops everything behind a damaged record; this one opens after a torn tail and refuses
+  // damage.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   options.write_buffer_size = 16 << 20;
   options.max_write_buffer_number = 2;
@@ -51,10 +52,12 @@ absl::Status FromRocks(const rocksdb::Status& status, const std::string& what) {
   if (status.ok()) return absl::OkStatus();
   const std::string text = absl::StrCat(what, ": ", status.ToString());
   const bool no_space = status.IsNoSpace() || text.find("No space left") != std::string::npos ||
-                        text.find("Disk quota exceeded") != std::string::npos || text.find("File too large") != std::string::npos;
+                        text.find("Disk quota exceeded") != std::string::npos ||
+                        text.find("File too large") != std::string::npos;
   if (no_space) return absl::ResourceExhaustedError(text);
   if (status.IsCorruption()) {
-    return absl::DataLossError(absl::StrCat(text, ". Restore a backup of the data directory, or salvage with `ldb repair` and review"));
+    return absl::DataLossError(
+        absl::StrCat(text, ". Restore a backup of the data directory, or salvage with `ldb repair` and review"));
   }
   if (status.IsIOError() && text.find("/LOCK") != std::string::npos) {
     return absl::FailedPreconditionError(absl::StrCat(text, ": another coordinator uses this directory"));
@@ -69,17 +72,19 @@ std::string NewClusterId() {
 
 class RocksDbStore : public MetadataStore {
  public:
-  RocksDbStore(std::string directory, std::unique_ptr<rocksdb::DB> db) : directory_(std::move(directory)), db_(std::move(db)) {}
+  RocksDbStore(std::string directory, std::unique_ptr<rocksdb::DB> db)
+      : directory_(std::move(directory)), db_(std::move(db)) {}
 
   absl::Status Begin() {
     std::string value;
     const rocksdb::Status found = db_->Get(rocksdb::ReadOptions(), kMetaKey, &value);
     if (found.ok()) {
-      if (!meta_.ParseFromString(value)) return absl::DataLossError(absl::StrCat("the meta record of ", directory_, " cannot be read"));
+      if (!meta_.ParseFromString(value))
+        return absl::DataLossError(absl::StrCat("the meta record of ", directory_, " cannot be read"));
       if (meta_.format() > kStoreFormat) {
-        return absl::FailedPreconditionError(absl::StrCat(directory_, " has format ", meta_.format(), ", written by version ", meta_.written_by(),
-                                                          "; this is version ", Version(), " and knows formats up to ", kStoreFormat,
-                                                          ". Start the newer version"));
+        return absl::FailedPreconditionError(absl::StrCat(
+            directory_, " has format ", meta_.format(), ", written by version ", meta_.written_by(),
+            "; this is version ", Version(), " and knows formats up to ", kStoreFormat, ". Start the newer version"));
       }
     } else if (found.IsNotFound()) {
       meta_.set_cluster(NewClusterId());
@@ -134,11 +139,13 @@ class RocksDbStore : public MetadataStore {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<std::vector<core::JobEventEntry>> ReadEvents(const core::JobId& job, int64_t after, int32_t limit) override {
+  absl::StatusOr<std::vector<core::JobEventEntry>> ReadEvents(const core::JobId& job, int64_t after,
+                                                              int32_t limit) override {
     std::vector<core::JobEventEntry> events;
     const std::string prefix = absl::StrCat("e/", job.str(), "/");
     std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
-    for (it->Seek(EventKey(job, after + 1)); it->Valid() && it->key().starts_with(prefix) && static_cast<int32_t>(events.size()) < limit; it->Next()) {
+    for (it->Seek(EventKey(job, after + 1));
+         it->Valid() && it->key().starts_with(prefix) && static_cast<int32_t>(events.size()) < limit; it->Next()) {
       ASSIGN_OR_RETURN(core::JobEventEntry event, DecodeEvent(it->value().ToStringView()));
       events.push_back(std::move(event));
     }
@@ -157,8 +164,8 @@ class RocksDbStore : public MetadataStore {
     if (!std::getline(file, text) || !absl::SimpleAtoi(text, &acknowledged)) return absl::OkStatus();  // first start
     if (meta_.commit() >= acknowledged) return absl::OkStatus();
     return absl::DataLossError(absl::StrCat(directory_, " holds ", meta_.commit(), " commits, but ", acknowledged,
-                                            " were acknowledged: its log lost its end. Restore a backup, or remove ", directory_, kCounterFile,
-                                            " to accept the loss"));
+                                            " were acknowledged: its log lost its end. Restore a backup, or remove ",
+                                            directory_, kCounterFile, " to accept the loss"));
   }
 
   absl::Status WriteCounter() const {
@@ -166,8 +173,8 @@ class RocksDbStore : public MetadataStore {
     const std::string temporary = path + ".tmp";
     std::FILE* file = std::fopen(temporary.c_str(), "w");
     if (file == nullptr) return absl::OkStatus();  // only an extra proof: a full disk must not stop the store
-    const bool written = std::fprintf(file, "%llu\n", static_cast<unsigned long long>(meta_.commit())) > 0 && std::fflush(file) == 0 &&
-                         fsync(fileno(file)) == 0;
+    const bool written = std::fprintf(file, "%llu\n", static_cast<unsigned long long>(meta_.commit())) > 0 &&
+                         std::fflush(file) == 0 && fsync(fileno(file)) == 0;
     std::fclose(file);
     if (written) {
       std::rename(temporary.c_str(), path.c_str());
@@ -185,27 +192,33 @@ class RocksDbStore : public MetadataStore {
 absl::Status PrepareDirectory(const std::string& directory) {
   struct stat info;
   if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
-    return absl::FailedPreconditionError(absl::StrCat("cannot create the data directory ", directory, ": ", strerror(errno)));
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot create the data directory ", directory, ": ", strerror(errno)));
   }
   if (stat(directory.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
     return absl::FailedPreconditionError(absl::StrCat(directory, " is not a directory"));
   }
   if ((info.st_mode & S_IWOTH) != 0) {
-    return absl::FailedPreconditionError(absl::StrCat(directory, " is writable by everyone; make it private: chmod 700 ", directory));
+    return absl::FailedPreconditionError(
+        absl::StrCat(directory, " is writable by everyone; make it private: chmod 700 ", directory));
   }
   return absl::OkStatus();
 }
 
-// A store that lost its CURRENT file must not be taken for a new one: RocksDB would start empty over what is left of it.
+// A store that lost its CURRENT file must not be taken for a new one: RocksDB would start empty over what is left of
+// it.
 absl::StatusOr<bool> IsFresh(const std::string& directory) {
   if (access((directory + "/CURRENT").c_str(), F_OK) == 0) return false;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
     const std::string name = entry.path().filename().string();
     const std::string extension = entry.path().extension().string();
-    if (name == "COMMITS" || name == "IDENTITY" || name.rfind("MANIFEST-", 0) == 0 || extension == ".sst" || extension == ".log") {
-      return absl::DataLossError(absl::StrCat(directory, " holds ", name, " but no CURRENT file: the store is damaged. Restore a backup, or salvage with `ldb --db=",
-                                              directory, " repair` and review"));
+    if (name == "COMMITS" || name == "IDENTITY" || name.rfind("MANIFEST-", 0) == 0 || extension == ".sst" ||
+        extension == ".log") {
+      return absl::DataLossError(absl::StrCat(
+          directory, " holds ", name,
+          " but no CURRENT file: the store is damaged. Restore a backup, or salvage with `ldb --db=", directory,
+          " repair` and review"));
     }
   }
   return true;

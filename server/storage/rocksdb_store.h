@@ -1,5 +1,5 @@
-// The store on disk. Every commit is one synced write batch that also carries the commit counter; the counter is copied to a side
-// file now and then, so that a log that lost its end on a record border is noticed at the next open.
+// The store on disk. Every commit is one synced write batch that also carries the commit counter; the counter is copied
+// to a side file now and then, so that a log that lost its end on a record border is noticed at the next open.
 #pragma once
 
 #include <memory>

@@ -70,8 +70,6 @@ class KillCoordinatorTest(E2ECase):
         for name in acknowledged:
             self.cluster.wait_job(name)
 
-    # A known defect, not understood yet: the job is restarted once while the coordinator is stopped (docs/CHANGELOG.md).
-    @unittest.expectedFailure
     def test_unreachable_for_a_while(self):
         job = self.submit(name="away", steps=4000, interval=200)
         self.cluster.wait_step(job, 100)

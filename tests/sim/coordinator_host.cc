@@ -13,7 +13,11 @@ namespace {
 uint64_t* CallOf(core::Event& event) {
   return std::visit(
       [](auto& one) -> uint64_t* {
-        if constexpr (requires { one.call; one.id.rank; }) return &one.call;
+        if constexpr (requires {
+                        one.call;
+                        one.id.rank;
+                      })
+          return &one.call;
         return nullptr;
       },
       event);
@@ -23,7 +27,11 @@ uint64_t* CallOf(core::Event& event) {
 core::CallId VerbOf(const core::Event& event) {
   return std::visit(
       [](const auto& one) -> core::CallId {
-        if constexpr (requires { one.call; one.request; }) return one.call;
+        if constexpr (requires {
+                        one.call;
+                        one.request;
+                      })
+          return one.call;
         return 0;
       },
       event);
@@ -144,8 +152,8 @@ void CoordinatorHost::Post(core::Event event, std::function<void()> done) {
 void CoordinatorHost::SchedulePump() {
   if (pump_scheduled_) return;
   pump_scheduled_ = true;
-  const absl::Duration delay = std::max(world_.random.Duration(absl::ZeroDuration(), absl::Milliseconds(2)),
-                                        paused_until_ - world_.now);
+  const absl::Duration delay =
+      std::max(world_.random.Duration(absl::ZeroDuration(), absl::Milliseconds(2)), paused_until_ - world_.now);
   world_.After(delay, [this, life = life_] {
     if (life != life_) return;
     pump_scheduled_ = false;

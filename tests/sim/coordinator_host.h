@@ -1,5 +1,5 @@
-// The coordinator's shell in the simulated world: sessions with their delays and cuts, the batch, the commit, the release of
-// effects, the crash before or after the commit, and the checks after every step.
+// The coordinator's shell in the simulated world: sessions with their delays and cuts, the batch, the commit, the
+// release of effects, the crash before or after the commit, and the checks after every step.
 #pragma once
 
 #include <deque>
@@ -19,11 +19,16 @@ namespace athanor::sim {
 class SimAgent;
 
 // Down: what an agent hears.
-struct HeartbeatAck { absl::Time sent; };
-struct Ack { uint64_t sequence = 0; };
+struct HeartbeatAck {
+  absl::Time sent;
+};
+struct Ack {
+  uint64_t sequence = 0;
+};
 using DownMessage = std::variant<core::AcceptWorker, core::RefuseWorker, HeartbeatAck, Ack, core::LaunchTrainer,
                                  core::StopTrainer, core::RankReply, core::DeleteFiles>;
-// Up: an event; `call` inside it is the agent's own number, replaced here. `sequence` != 0 is acknowledged once durable.
+// Up: an event; `call` inside it is the agent's own number, replaced here. `sequence` != 0 is acknowledged once
+// durable.
 struct UpMessage {
   core::Event event;
   uint64_t sequence = 0;
@@ -67,8 +72,14 @@ class CoordinatorHost {
     bool open = true, black_hole = false;
     absl::Time last_up = absl::InfinitePast(), last_down = absl::InfinitePast();
   };
-  struct HeldCall { core::SessionId session = 0; uint64_t agent_call = 0; };
-  struct Item { core::Event event; std::function<void()> done; };
+  struct HeldCall {
+    core::SessionId session = 0;
+    uint64_t agent_call = 0;
+  };
+  struct Item {
+    core::Event event;
+    std::function<void()> done;
+  };
 
   void Post(core::Event event, std::function<void()> done = nullptr);
   void Arrive(core::SessionId session, UpMessage message);

@@ -51,7 +51,10 @@ void SimAgent::Crash() {
   calls_.clear();
   const core::SessionId old = std::exchange(session_, 0);
   // A machine that loses power leaves its stream open at the other end.
-  if (world_.random.Chance(0.3)) host_.BlackHole(old); else host_.Cut(old);
+  if (world_.random.Chance(0.3))
+    host_.BlackHole(old);
+  else
+    host_.Cut(old);
   world_.After(world_.random.Duration(absl::Milliseconds(200), absl::Seconds(25)), [this] { Start(); });
 }
 
@@ -164,7 +167,9 @@ void SimAgent::Handle(const HeartbeatAck& ack) {
   last_ack_ = world_.now;
 }
 
-void SimAgent::Handle(const Ack& ack) { outbox_.erase(outbox_.begin(), outbox_.upper_bound(ack.sequence)); }
+void SimAgent::Handle(const Ack& ack) {
+  outbox_.erase(outbox_.begin(), outbox_.upper_bound(ack.sequence));
+}
 
 void SimAgent::Handle(const core::LaunchTrainer& launch) {
   if (!known_.insert(launch.id).second) return;  // a repetition: it runs, or its exit is in the outbox

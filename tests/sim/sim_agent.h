@@ -1,5 +1,5 @@
-// One machine's agent: obeys the protocol of agent_service.proto (register, keep, heartbeat, repeat until acknowledged, lease
-// guard) and runs simulated ranks.
+// One machine's agent: obeys the protocol of agent_service.proto (register, keep, heartbeat, repeat until acknowledged,
+// lease guard) and runs simulated ranks.
 #pragma once
 
 #include <functional>
@@ -16,7 +16,8 @@ namespace athanor::sim {
 
 class SimAgent {
  public:
-  SimAgent(World& world, CoordinatorHost& host, Training& training, core::WorkerId id, int32_t slots, absl::Duration lease);
+  SimAgent(World& world, CoordinatorHost& host, Training& training, core::WorkerId id, int32_t slots,
+           absl::Duration lease);
 
   void Start();
   // The process dies and takes its ranks and everything unreported along; it comes back after a while.
@@ -35,7 +36,11 @@ class SimAgent {
   std::map<core::RankRef, std::unique_ptr<SimRank>>& ranks() { return ranks_; }
 
  private:
-  struct PendingCall { core::RankRef id; core::Event event; std::function<void(const core::RankReply&)> answer; };
+  struct PendingCall {
+    core::RankRef id;
+    core::Event event;
+    std::function<void(const core::RankReply&)> answer;
+  };
 
   void Connect();
   void ConnectLater();

@@ -83,12 +83,15 @@ void SimClients::SubmitRandomJob() {
   if (dry_run) {
     return host_.Verb([&](CallId call) { return core::SubmitJob{call, {}, id, spec, true, seed}; }, [](const auto&) {});
   }
-  Send(absl::StrCat("submit ", id.str(), " of ", spec.ranks, "x", spec.slots_per_rank),
-       [id, spec, seed](CallId call, const RequestKey& key) { return core::SubmitJob{call, key, id, spec, false, seed}; },
-       [this](const core::Reply& reply) {
-         acknowledged_.push_back(reply.job);
-         if (!host_.store().durable().jobs.contains(reply.job)) world_.Fail("an acknowledged job is not stored");
-       });
+  Send(
+      absl::StrCat("submit ", id.str(), " of ", spec.ranks, "x", spec.slots_per_rank),
+      [id, spec, seed](CallId call, const RequestKey& key) {
+        return core::SubmitJob{call, key, id, spec, false, seed};
+      },
+      [this](const core::Reply& reply) {
+        acknowledged_.push_back(reply.job);
+        if (!host_.store().durable().jobs.contains(reply.job)) world_.Fail("an acknowledged job is not stored");
+      });
 }
 
 JobId SimClients::RandomJob() {
@@ -99,13 +102,11 @@ void SimClients::SendRandomVerb() {
   if (world_.random.Chance(0.25)) {
     const core::WorkerId worker = workers_[static_cast<size_t>(world_.random.Below(static_cast<int>(workers_.size())))];
     if (world_.random.Chance(0.4)) {
-      return Send("drain " + worker.str(), [worker](CallId call, const RequestKey& key) {
-        return core::DrainWorker{call, key, worker};
-      });
+      return Send("drain " + worker.str(),
+                  [worker](CallId call, const RequestKey& key) { return core::DrainWorker{call, key, worker}; });
     }
-    return Send("undrain " + worker.str(), [worker](CallId call, const RequestKey& key) {
-      return core::UndrainWorker{call, key, worker};
-    });
+    return Send("undrain " + worker.str(),
+                [worker](CallId call, const RequestKey& key) { return core::UndrainWorker{call, key, worker}; });
   }
   if (acknowledged_.empty()) return;
   const JobId job = RandomJob();
@@ -116,9 +117,10 @@ void SimClients::SendRandomVerb() {
 void SimClients::SendJobVerb(const JobId& job) {
   switch (world_.random.Below(6)) {
     case 0:
-      return Send("cancel " + job.str(),
-                  [job](CallId call, const RequestKey& key) { return core::CancelJob{call, key, job.str(), "by chance"}; },
-                  [this, job](const core::Reply&) { cancelled_[job] = true; });
+      return Send(
+          "cancel " + job.str(),
+          [job](CallId call, const RequestKey& key) { return core::CancelJob{call, key, job.str(), "by chance"}; },
+          [this, job](const core::Reply&) { cancelled_[job] = true; });
     case 1:
     case 2:
       return Send("suspend " + job.str(),
@@ -150,9 +152,8 @@ void SimClients::SendCheckpointVerb(const JobId& job) {
 
 void SimClients::LetEverythingEnd() {
   for (const core::WorkerId& worker : workers_) {
-    Send("undrain " + worker.str(), [worker](CallId call, const RequestKey& key) {
-      return core::UndrainWorker{call, key, worker};
-    });
+    Send("undrain " + worker.str(),
+         [worker](CallId call, const RequestKey& key) { return core::UndrainWorker{call, key, worker}; });
   }
   const core::ClusterState& durable = host_.store().durable();
   const int all = slots_ * static_cast<int>(workers_.size());
@@ -160,13 +161,11 @@ void SimClients::LetEverythingEnd() {
     if (core::IsFinal(job.state)) continue;
     const JobId one = id;
     if (job.spec.ranks * job.spec.slots_per_rank > all) {
-      Send("cancel " + id.str(), [one](CallId call, const RequestKey& key) {
-        return core::CancelJob{call, key, one.str(), "never fits"};
-      });
+      Send("cancel " + id.str(),
+           [one](CallId call, const RequestKey& key) { return core::CancelJob{call, key, one.str(), "never fits"}; });
     } else if (job.state == core::JobState::kSuspended || job.state == core::JobState::kSuspending) {
-      Send("resume " + id.str(), [one](CallId call, const RequestKey& key) {
-        return core::ResumeJob{call, key, one.str(), ""};
-      });
+      Send("resume " + id.str(),
+           [one](CallId call, const RequestKey& key) { return core::ResumeJob{call, key, one.str(), ""}; });
     }
   }
 }

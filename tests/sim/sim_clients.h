@@ -1,5 +1,5 @@
-// Clients: submit jobs and send verbs at random, each repeated under its request key until it is answered, sometimes several
-// times at once. Remembers what was acknowledged.
+// Clients: submit jobs and send verbs at random, each repeated under its request key until it is answered, sometimes
+// several times at once. Remembers what was acknowledged.
 #pragma once
 
 #include <functional>
@@ -16,7 +16,8 @@ namespace athanor::sim {
 
 class SimClients {
  public:
-  SimClients(World& world, CoordinatorHost& host, Training& training, std::vector<core::WorkerId> workers, int32_t slots)
+  SimClients(World& world, CoordinatorHost& host, Training& training, std::vector<core::WorkerId> workers,
+             int32_t slots)
       : world_(world), host_(host), training_(training), workers_(std::move(workers)), slots_(slots) {}
 
   void SubmitRandomJob();

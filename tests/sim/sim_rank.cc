@@ -11,8 +11,9 @@ using core::CauseKind;
 using core::FailureCause;
 
 FailureCause RandomCause(Random& random) {
-  constexpr CauseKind kKinds[] = {CauseKind::kSignal, CauseKind::kSignal,      CauseKind::kSignal,  CauseKind::kUserCode,
-                                  CauseKind::kData,   CauseKind::kOutOfMemory, CauseKind::kNanLoss, CauseKind::kOurBug};
+  constexpr CauseKind kKinds[] = {CauseKind::kSignal,   CauseKind::kSignal, CauseKind::kSignal,
+                                  CauseKind::kUserCode, CauseKind::kData,   CauseKind::kOutOfMemory,
+                                  CauseKind::kNanLoss,  CauseKind::kOurBug};
   FailureCause cause{.kind = kKinds[random.Below(8)], .detail = "simulated"};
   cause.retryable = !random.Chance(0.05);
   return cause;
@@ -127,8 +128,9 @@ void Training::Restore(const core::RankRef& id, uint64_t process) {
   }
   rank->training = true;
   if (gang.broken) return Break({id.job, id.generation});
-  const bool all = static_cast<int32_t>(gang.ranks.size()) == gang.world_size &&
-                   std::all_of(gang.ranks.begin(), gang.ranks.end(), [](const auto& one) { return one.second->training; });
+  const bool all =
+      static_cast<int32_t>(gang.ranks.size()) == gang.world_size &&
+      std::all_of(gang.ranks.begin(), gang.ranks.end(), [](const auto& one) { return one.second->training; });
   if (!all || gang.ticking) return;
   gang.ticking = true;
   for (auto& [number, one] : gang.ranks) one->progress.resumed_from_step = one->progress.step = gang.step;
@@ -152,8 +154,10 @@ void Training::Tick(const GangId& id) {
       rank->progress.samples += 32;
     }
   }
-  const bool leave = std::any_of(gang.ranks.begin(), gang.ranks.end(), [](const auto& one) { return one.second->leave; });
-  const bool saving = std::any_of(gang.ranks.begin(), gang.ranks.end(), [](const auto& one) { return one.second->saving; });
+  const bool leave =
+      std::any_of(gang.ranks.begin(), gang.ranks.end(), [](const auto& one) { return one.second->leave; });
+  const bool saving =
+      std::any_of(gang.ranks.begin(), gang.ranks.end(), [](const auto& one) { return one.second->saving; });
   if (leave && !gang.leaving && !saving) {
     gang.leaving = true;
     if (gang.last_save != gang.step) Save(gang);
@@ -222,8 +226,9 @@ void Training::Shard(SimRank& rank, core::Step step) {
     if (one == nullptr) return;
     world_.disk[{id.job, step}].shards[id.rank] = id.generation;
     core::ShardEntry shard{id.rank, absl::StrCat("shard-", id.rank), 100, static_cast<uint32_t>(step)};
-    one->agent->Call(id, core::ShardCommitted{0, one->agent->id(), id, step, shard},
-                     [this, id, process, step](const core::RankReply& reply) { ShardAnswered(id, process, step, reply); });
+    one->agent->Call(
+        id, core::ShardCommitted{0, one->agent->id(), id, step, shard},
+        [this, id, process, step](const core::RankReply& reply) { ShardAnswered(id, process, step, reply); });
   });
 }
 
@@ -243,7 +248,8 @@ void Training::Manifest(SimRank& rank, core::Step step) {
   const core::RankRef id = rank.id;
   const uint64_t process = rank.process;
   world_.disk[{id.job, step}].manifest = id.generation;
-  core::ManifestCommitted event{0, rank.agent->id(), id, step, 100 * rank.world_size, {}, world_.random.Chance(0.3), 0.1};
+  core::ManifestCommitted event{0,  rank.agent->id(),          id, step, 100 * rank.world_size,
+                                {}, world_.random.Chance(0.3), 0.1};
   rank.agent->Call(id, event, [this, id, process](const core::RankReply& reply) {
     SimRank* one = Find(id, process);
     if (one != nullptr && !Refused(*one, reply)) SaveOver(*one);
@@ -264,7 +270,8 @@ void Training::MaybeLeave(Gang& gang) {
   }
   if (done.size() != gang.ranks.size()) return;
   for (SimRank* rank : done) rank->finishing = true;
-  for (SimRank* rank : done) Exit(rank->id, rank->process, FailureCause{.kind = CauseKind::kPreempted, .detail = "left"});
+  for (SimRank* rank : done)
+    Exit(rank->id, rank->process, FailureCause{.kind = CauseKind::kPreempted, .detail = "left"});
 }
 
 void Training::Stop(SimRank& rank, const core::StopTrainer& stop) {

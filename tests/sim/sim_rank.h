@@ -1,5 +1,5 @@
-// Ranks as the service sees them, and the lock-step training of a generation: joins, restores, steps, saves, leaves, finishes and
-// fails. Ranks of one generation are coupled directly, as collectives couple real ones.
+// Ranks as the service sees them, and the lock-step training of a generation: joins, restores, steps, saves, leaves,
+// finishes and fails. Ranks of one generation are coupled directly, as collectives couple real ones.
 #pragma once
 
 #include <functional>
@@ -19,20 +19,20 @@ class SimAgent;
 struct JobShape {
   core::Step total_steps = 20, save_every = 5;
   absl::Duration step_time = absl::Milliseconds(300);
-  double fail_per_step = 0;     // some rank fails, while the world has faults
-  bool always_fails = false;    // user code that throws at its first step
+  double fail_per_step = 0;   // some rank fails, while the world has faults
+  bool always_fails = false;  // user code that throws at its first step
 };
 
 struct SimRank {
   core::RankRef id;
   SimAgent* agent = nullptr;
   int32_t world_size = 1;
-  uint64_t process = 0;       // unique: callbacks of a dead process find nobody
+  uint64_t process = 0;  // unique: callbacks of a dead process find nobody
   bool training = false, finishing = false;
-  bool leave = false;         // asked to save and leave
+  bool leave = false;  // asked to save and leave
   bool asked_to_stop = false;
   bool hung = false;
-  bool saving = false;        // a vote or manifest is on its way
+  bool saving = false;  // a vote or manifest is on its way
   std::vector<core::ResumePoint> resume;
   core::RankProgress progress;
 };

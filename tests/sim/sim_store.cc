@@ -16,8 +16,10 @@ std::string CompareJobs(const ClusterState& a, const ClusterState& b) {
     const bool same = job.state == stored.state && job.reason == stored.reason && job.generation == stored.generation &&
                       job.aliases == stored.aliases && job.restarts_by_cause == stored.restarts_by_cause &&
                       job.retry_at == stored.retry_at && job.next_event == stored.next_event &&
-                      job.version == stored.version && job.ended_at == stored.ended_at && job.queued_at == stored.queued_at;
-    if (!same) return absl::StrCat("job ", id.str(), " (", ToString(job.state), ", stored ", ToString(stored.state), ")");
+                      job.version == stored.version && job.ended_at == stored.ended_at &&
+                      job.queued_at == stored.queued_at;
+    if (!same)
+      return absl::StrCat("job ", id.str(), " (", ToString(job.state), ", stored ", ToString(stored.state), ")");
   }
   return "";
 }
@@ -27,7 +29,8 @@ bool SameRank(const core::RankEntry& a, const core::RankEntry& b) {
 }
 
 bool SameGeneration(const core::GenerationEntry& a, const core::GenerationEntry& b) {
-  if (a.state != b.state || a.ranks.size() != b.ranks.size() || a.cause.has_value() != b.cause.has_value()) return false;
+  if (a.state != b.state || a.ranks.size() != b.ranks.size() || a.cause.has_value() != b.cause.has_value())
+    return false;
   for (size_t i = 0; i < a.ranks.size(); ++i) {
     if (!SameRank(a.ranks[i], b.ranks[i])) return false;
   }

@@ -19,8 +19,8 @@ class SimStore {
   const core::ClusterState& durable() const { return durable_; }
   // Sequences of the stored events of a job.
   const std::set<int64_t>& Events(const core::JobId& job) const;
-  // The first difference between the stored members of `state` and the records; empty when equal. Catches a change that was
-  // made but never written.
+  // The first difference between the stored members of `state` and the records; empty when equal. Catches a change that
+  // was made but never written.
   std::string Difference(const core::ClusterState& state) const;
 
  private:

@@ -1,5 +1,5 @@
-// The seeded simulator over many seeds. ATHANOR_SIM_SEEDS (1000) and ATHANOR_SIM_FIRST_SEED (1) choose them; ATHANOR_SIM_TRACE=1
-// prints what happens. A failing seed prints the command that replays it.
+// The seeded simulator over many seeds. ATHANOR_SIM_SEEDS (1000) and ATHANOR_SIM_FIRST_SEED (1) choose them;
+// ATHANOR_SIM_TRACE=1 prints what happens. A failing seed prints the command that replays it.
 #include <gtest/gtest.h>
 
 #include <cstdlib>

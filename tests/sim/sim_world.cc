@@ -35,6 +35,8 @@ void World::AddTrace(std::string line) {
   if (trace_.size() > kKept) trace_.pop_front();
 }
 
-std::string Name(const core::RankRef& id) { return absl::StrCat(id.job.str(), "/", id.generation, "#", id.rank); }
+std::string Name(const core::RankRef& id) {
+  return absl::StrCat(id.job.str(), "/", id.generation, "#", id.rank);
+}
 
 }  // namespace athanor::sim

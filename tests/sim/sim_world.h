@@ -43,13 +43,15 @@ class World {
 
   absl::Time now = absl::FromUnixSeconds(1'000'000);
   Random random;
-  bool faults = true;    // off in the last part of a run, in which everything must come to its end
+  bool faults = true;  // off in the last part of a run, in which everything must come to its end
   const bool tracing;
   std::map<std::pair<core::JobId, core::Step>, CheckpointFiles> disk;
   // Live processes: the proof that a job's old ranks are gone before new ones start.
   std::map<core::RankRef, core::WorkerId> processes;
 
-  void After(absl::Duration delay, std::function<void()> what) { agenda_[{now + delay, ++sequence_}] = std::move(what); }
+  void After(absl::Duration delay, std::function<void()> what) {
+    agenda_[{now + delay, ++sequence_}] = std::move(what);
+  }
   // Runs the next entry of the agenda. False when there is none before `until`.
   bool RunNext(absl::Time until);
 

@@ -17,7 +17,10 @@ constexpr absl::Duration kQuiet = absl::Seconds(3600);  // without, until everyt
 class Simulation {
  public:
   explicit Simulation(const SimOptions& options)
-      : options_(options), world_(options.seed, options.trace), host_(world_, HostOptionsOf(options)), training_(world_) {}
+      : options_(options),
+        world_(options.seed, options.trace),
+        host_(world_, HostOptionsOf(options)),
+        training_(world_) {}
 
   SimResult Run() {
     Build();
@@ -51,14 +54,14 @@ class Simulation {
     host_.Start();
     for (const core::WorkerId& id : ids) {
       agents_.push_back(std::make_unique<SimAgent>(world_, host_, training_, id, slots, core::CoreOptions().lease));
-      world_.After(world_.random.Duration(absl::ZeroDuration(), absl::Seconds(3)), [agent = agents_.back().get()] {
-        agent->Start();
-      });
+      world_.After(world_.random.Duration(absl::ZeroDuration(), absl::Seconds(3)),
+                   [agent = agents_.back().get()] { agent->Start(); });
     }
     clients_ = std::make_unique<SimClients>(world_, host_, training_, ids, slots);
     const int jobs = world_.random.Between(2, 7);
     for (int i = 0; i < jobs; ++i) {
-      world_.After(world_.random.Duration(absl::ZeroDuration(), absl::Seconds(60)), [this] { clients_->SubmitRandomJob(); });
+      world_.After(world_.random.Duration(absl::ZeroDuration(), absl::Seconds(60)),
+                   [this] { clients_->SubmitRandomJob(); });
     }
     NextVerb();
     if (options_.fault_rate > 0) NextFault();
@@ -147,7 +150,8 @@ class Simulation {
       }
     }
     if (!world_.processes.empty()) world_.Fail(absl::StrCat(Name(world_.processes.begin()->first), " runs at the end"));
-    if (std::string what = host_.store().Difference(state); !what.empty()) world_.Fail("not stored at the end: " + what);
+    if (std::string what = host_.store().Difference(state); !what.empty())
+      world_.Fail("not stored at the end: " + what);
     for (const auto& [id, job] : state.jobs) {
       const auto& events = host_.store().Events(id);
       if (static_cast<int32_t>(events.size()) > host_.core().options().max_events_per_job) {
@@ -173,7 +177,8 @@ class Simulation {
       result.succeeded += job.state == core::JobState::kSucceeded ? 1 : 0;
       result.generations += job.generation;
     }
-    for (const auto& [job, all] : host_.store().durable().checkpoints) result.checkpoints += static_cast<int64_t>(all.size());
+    for (const auto& [job, all] : host_.store().durable().checkpoints)
+      result.checkpoints += static_cast<int64_t>(all.size());
     result.coordinator_lives = static_cast<int64_t>(host_.lives());
     return result;
   }
@@ -188,6 +193,8 @@ class Simulation {
 
 }  // namespace
 
-SimResult Simulate(const SimOptions& options) { return Simulation(options).Run(); }
+SimResult Simulate(const SimOptions& options) {
+  return Simulation(options).Run();
+}
 
 }  // namespace athanor::sim

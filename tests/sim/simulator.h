@@ -3,10 +3,10 @@
 //   SimResult result = Simulate({.seed = 42});
 //   if (!result.failure.empty()) ...   // the same seed fails alike, always
 //
-// Checked after every step: the core's invariants; each verb is answered once; goodput adds up to a job's age; no listed
-// "InternalError". After every commit: nothing unwritten, final states are final, committed checkpoints have their files.
-// Always: no rank starts while one of an older generation of its job runs anywhere. At the end: every job is final, no slot,
-// process, call or deletion is left, every acknowledged verb holds.
+// Checked after every step: the core's invariants; each verb is answered once; goodput adds up to a job's age; no
+// listed "InternalError". After every commit: nothing unwritten, final states are final, committed checkpoints have
+// their files. Always: no rank starts while one of an older generation of its job runs anywhere. At the end: every job
+// is final, no slot, process, call or deletion is left, every acknowledged verb holds.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +22,9 @@ struct SimOptions {
 };
 
 struct SimResult {
-  std::string failure;              // empty: the run was right
-  std::vector<std::string> trace;   // its last lines, with trace = true
-  int64_t steps = 0;                // events that the core took
+  std::string failure;             // empty: the run was right
+  std::vector<std::string> trace;  // its last lines, with trace = true
+  int64_t steps = 0;               // events that the core took
   int64_t jobs = 0, succeeded = 0, generations = 0, checkpoints = 0, coordinator_lives = 0;
 };
 

@@ -33,7 +33,8 @@ std::string MachineName() {
 void SetLabels(const std::vector<std::string>& pairs, AgentConfig& config) {
   for (const std::string& pair : pairs) {
     const size_t equals = pair.find('=');
-    if (equals == std::string::npos || equals == 0) throw CLI::ValidationError("--labels", absl::StrCat("'", pair, "': expected name=value"));
+    if (equals == std::string::npos || equals == 0)
+      throw CLI::ValidationError("--labels", absl::StrCat("'", pair, "': expected name=value"));
     config.labels[pair.substr(0, equals)] = pair.substr(equals + 1);
   }
 }
@@ -44,7 +45,8 @@ int CountDevices(const std::string& device) {
   if (device == "cuda") {
     std::error_code error;
     int count = 0;
-    for (const auto& entry : std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", error)) count += entry.is_directory() ? 1 : 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", error))
+      count += entry.is_directory() ? 1 : 0;
     return count;
   }
   cpu_set_t cpus;
@@ -61,21 +63,27 @@ AgentConfig ParseAgentConfig(int argc, char** argv) {
   app.add_option("--coordinator", config.coordinator, "Address of athanord")->capture_default_str();
   app.add_option("--name", config.name, "Id of this worker, unique in the cluster [the machine's name]");
   app.add_option("--host", config.host, "Address at which other machines reach the ranks here")->capture_default_str();
-  app.add_option("--device", config.device, "cpu or cuda")->capture_default_str()->check(CLI::IsMember({"cpu", "cuda"}));
+  app.add_option("--device", config.device, "cpu or cuda")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_option("--slots", config.slots, "Ranks at once [CPUs, or GPUs]")->check(CLI::Range(1, 1024));
   app.add_option("--work-dir", config.work_dir, "Logs and the ranks' socket")->capture_default_str();
   app.add_option("--trainer", config.trainer, "Program of one rank [athanor-trainer beside this one]");
-  app.add_option("--metrics-listen", config.metrics_listen, "HTTP address of /metrics, /healthz, /readyz")->capture_default_str();
+  app.add_option("--metrics-listen", config.metrics_listen, "HTTP address of /metrics, /healthz, /readyz")
+      ->capture_default_str();
   app.add_option("--ports-file", config.ports_file, "Write the chosen ports there as JSON");
   app.add_option("--labels", labels, "name=value, several")->expected(0, 64);
-  AddDuration(app, "--stop-grace", config.stop_grace, "At SIGTERM ranks get so long to save and leave; a second SIGTERM kills them");
+  AddDuration(app, "--stop-grace", config.stop_grace,
+              "At SIGTERM ranks get so long to save and leave; a second SIGTERM kills them");
   app.add_option("--tls-ca", config.channel.tls.ca, "PEM file");
   app.add_option("--tls-certificate", config.channel.tls.certificate, "PEM file");
   app.add_option("--tls-key", config.channel.tls.key, "PEM file, readable by the owner only");
   app.add_option("--token-file", config.channel.token_file, "Token that the coordinator asks for");
   app.add_option("--log-level", config.logging.level, "trace, debug, info, warn, error or off")->capture_default_str();
   app.add_option("--log-format", config.logging.format, "text or json")->capture_default_str();
-  app.footer("Example:\n  athanor-agent --coordinator 127.0.0.1:7070 --slots 2\n\nEnvironment: ATHANOR_AGENT_COORDINATOR and so on for each option.");
+  app.footer(
+      "Example:\n  athanor-agent --coordinator 127.0.0.1:7070 --slots 2\n\nEnvironment: ATHANOR_AGENT_COORDINATOR and "
+      "so on for each option.");
   BindEnvironment(app, "ATHANOR_AGENT");
   ParseOrExit(app, argc, argv);
   try {
@@ -85,7 +93,8 @@ AgentConfig ParseAgentConfig(int argc, char** argv) {
   }
   if (config.name.empty()) config.name = MachineName();
   if (config.slots == 0) config.slots = CountDevices(config.device);
-  if (config.trainer.empty()) config.trainer = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "athanor-trainer";
+  if (config.trainer.empty())
+    config.trainer = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "athanor-trainer";
   config.trainer = std::filesystem::absolute(config.trainer);
   config.work_dir = std::filesystem::absolute(config.work_dir).lexically_normal();
   return config;

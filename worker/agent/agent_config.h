@@ -1,4 +1,5 @@
-// Flags of athanor-agent. Order of precedence: command line, environment (ATHANOR_AGENT_…), --config FILE (YAML), default.
+// Flags of athanor-agent. Order of precedence: command line, environment (ATHANOR_AGENT_…), --config FILE (YAML),
+// default.
 #pragma once
 
 #include <map>
@@ -12,12 +13,12 @@ namespace athanor::agent {
 
 struct AgentConfig {
   std::string coordinator = "127.0.0.1:7070";
-  std::string name;      // default: the machine's name
+  std::string name;  // default: the machine's name
   std::string host = "127.0.0.1";
   std::string device = "cpu";
-  int slots = 0;         // default: CPUs, or GPUs
+  int slots = 0;  // default: CPUs, or GPUs
   std::string work_dir = "athanor-agent";
-  std::string trainer;   // default: athanor-trainer beside this program
+  std::string trainer;  // default: athanor-trainer beside this program
   std::string metrics_listen = "127.0.0.1:9465";
   std::string ports_file;
   std::map<std::string, std::string> labels;

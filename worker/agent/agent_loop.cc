@@ -34,11 +34,24 @@ constexpr absl::Duration kReadPace = absl::Milliseconds(50), kReadHeld = absl::S
 constexpr absl::Duration kStackLimit = absl::Milliseconds(800), kLastWords = absl::Seconds(2);
 constexpr size_t kReadsWaiting = 1024;
 // What a rank may see of the agent's own environment.
-constexpr const char* kPassedOn[] = {"PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ", "USER", "NCCL_DEBUG", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"};
+constexpr const char* kPassedOn[] = {"PATH",
+                                     "HOME",
+                                     "LANG",
+                                     "LC_ALL",
+                                     "LD_LIBRARY_PATH",
+                                     "TMPDIR",
+                                     "TZ",
+                                     "USER",
+                                     "NCCL_DEBUG",
+                                     "NCCL_SOCKET_IFNAME",
+                                     "GLOO_SOCKET_IFNAME"};
 
 AgentIdentity IdentityOf(const AgentConfig& config) {
   std::random_device device;
-  return {config.name, absl::StrFormat("%08x%08x-%d", device(), device(), getpid()), config.host, config.device, Version(), config.slots, config.labels};
+  return {config.name,  absl::StrFormat("%08x%08x-%d", device(), device(), getpid()),
+          config.host,  config.device,
+          Version(),    config.slots,
+          config.labels};
 }
 
 absl::Status WriteSpec(const std::string& path, v1::JobSpec spec) {
@@ -52,7 +65,9 @@ absl::Status WriteSpec(const std::string& path, v1::JobSpec spec) {
 
 }  // namespace
 
-absl::Time AgentLoop::Now() { return absl::UnixEpoch() + absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch()); }
+absl::Time AgentLoop::Now() {
+  return absl::UnixEpoch() + absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
+}
 
 AgentLoop::AgentLoop(AgentConfig config, AgentMetrics* metrics)
     : config_(std::move(config)), metrics_(metrics), core_(IdentityOf(config_)), logs_(config_.work_dir) {
@@ -65,15 +80,19 @@ AgentLoop::~AgentLoop() {
   }
 }
 
-absl::Status AgentLoop::Ready() const { return ready_ ? absl::OkStatus() : absl::UnavailableError(absl::StrCat("not connected to ", config_.coordinator)); }
+absl::Status AgentLoop::Ready() const {
+  return ready_ ? absl::OkStatus() : absl::UnavailableError(absl::StrCat("not connected to ", config_.coordinator));
+}
 
 absl::Status AgentLoop::Prepare() {
   std::error_code error;
   std::filesystem::create_directories(config_.work_dir + "/jobs", error);
-  if (error) return absl::FailedPreconditionError(absl::StrCat("cannot create ", config_.work_dir, ": ", error.message()));
+  if (error)
+    return absl::FailedPreconditionError(absl::StrCat("cannot create ", config_.work_dir, ": ", error.message()));
   std::filesystem::permissions(config_.work_dir, std::filesystem::perms::owner_all, error);
   lock_ = open((config_.work_dir + "/LOCK").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (lock_ < 0 || flock(lock_, LOCK_EX | LOCK_NB) != 0) return absl::FailedPreconditionError(absl::StrCat(config_.work_dir, " is in use by another agent"));
+  if (lock_ < 0 || flock(lock_, LOCK_EX | LOCK_NB) != 0)
+    return absl::FailedPreconditionError(absl::StrCat(config_.work_dir, " is in use by another agent"));
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   sigset_t signals;
@@ -85,10 +104,13 @@ absl::Status AgentLoop::Prepare() {
     epoll_event interest = {};
     interest.events = EPOLLIN;
     interest.data.fd = fd;
-    if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &interest) != 0) return absl::InternalError(absl::StrCat("epoll: ", strerror(errno)));
+    if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &interest) != 0)
+      return absl::InternalError(absl::StrCat("epoll: ", strerror(errno)));
   }
   TrainerDoor::Handlers door;
-  door.on_call = [this](uint64_t token, const v1::RankCall& call) { Post([this, token, call] { Perform(core_.OnRankCall(token, call, Now())); }); };
+  door.on_call = [this](uint64_t token, const v1::RankCall& call) {
+    Post([this, token, call] { Perform(core_.OnRankCall(token, call, Now())); });
+  };
   door.on_call_gone = [this](uint64_t token) { Post([this, token] { core_.OnRankCallGone(token); }); };
   door.on_report = [this](const v1::TrainerReport& report) {
     Post([this, report] { core_.OnRankReport(KeyOf(report.id()), report.progress(), Now()); });
@@ -100,7 +122,9 @@ absl::Status AgentLoop::Prepare() {
       if (number == session_number_) Perform(core_.OnMessage(message, Now()));
     });
   };
-  session.on_closed = [this](uint64_t number, const absl::Status& status) { Post([this, number, status] { SessionClosed(number, status); }); };
+  session.on_closed = [this](uint64_t number, const absl::Status& status) {
+    Post([this, number, status] { SessionClosed(number, status); });
+  };
   ASSIGN_OR_RETURN(session_, CoordinatorSession::Create(config_.coordinator, config_.channel, std::move(session)));
   return absl::OkStatus();
 }
@@ -183,7 +207,8 @@ void AgentLoop::DrainTasks() {
 void AgentLoop::OnSignal() {
   signalfd_siginfo info;
   if (read(signal_, &info, sizeof info) != sizeof info) return;
-  Log(spdlog::level::info, "Stopping", {{"signal", absl::StrCat(info.ssi_signo)}, {"ranks", absl::StrCat(running_.size())}});
+  Log(spdlog::level::info, "Stopping",
+      {{"signal", absl::StrCat(info.ssi_signo)}, {"ranks", absl::StrCat(running_.size())}});
   leave_by_ = Now() + config_.stop_grace + kLastWords;
   Perform(core_.OnShutdown(config_.stop_grace, Now()));
 }
@@ -193,15 +218,19 @@ void AgentLoop::OnProcessEnd(const RankKey& key) {
   if (it == running_.end()) return;
   const absl::StatusOr<ExitStatus> status = Reap(it->second.process);
   if (!status.ok()) return;
-  std::optional<v1::FailureCause> cause = ExplainExit(*status, logs_.FailurePath(key), logs_.LogPath(key), it->second.out_of_memory_kills);
+  std::optional<v1::FailureCause> cause =
+      ExplainExit(*status, logs_.FailurePath(key), logs_.LogPath(key), it->second.out_of_memory_kills);
   epoll_ctl(epoll_, EPOLL_CTL_DEL, it->second.process.pidfd, nullptr);
   close(it->second.process.pidfd);
   running_.erase(it);
   // What the rank said last may still be in the queue.
   DrainTasks();
-  Log(spdlog::level::info, "RankEnded", {{"job", key.job}, {"generation", absl::StrCat(key.generation)}, {"rank", absl::StrCat(key.rank)}},
+  Log(spdlog::level::info, "RankEnded",
+      {{"job", key.job}, {"generation", absl::StrCat(key.generation)}, {"rank", absl::StrCat(key.rank)}},
       cause.has_value() ? cause->detail() : "exit code 0");
-  metrics_->exits.Add({{"cause", cause.has_value() ? absl::AsciiStrToLower(v1::CauseKind_Name(cause->kind())) : "none"}}).Increment();
+  metrics_->exits
+      .Add({{"cause", cause.has_value() ? absl::AsciiStrToLower(v1::CauseKind_Name(cause->kind())) : "none"}})
+      .Increment();
   door_->Forget(key);
   std::error_code error;
   std::filesystem::remove(logs_.SpecPath(key), error);
@@ -212,7 +241,9 @@ void AgentLoop::Perform(std::vector<Effect> effects) {
   for (Effect& effect : effects) std::visit([this](auto& one) { Do(one); }, effect);
 }
 
-void AgentLoop::Do(SendMessage& effect) { session_->Send(session_number_, std::move(effect.message)); }
+void AgentLoop::Do(SendMessage& effect) {
+  session_->Send(session_number_, std::move(effect.message));
+}
 
 void AgentLoop::Do(LaunchProcess& effect) {
   const RankKey key = KeyOf(effect.launch.id());
@@ -232,7 +263,10 @@ void AgentLoop::Do(LaunchProcess& effect) {
   epoll_ctl(epoll_, EPOLL_CTL_ADD, process->pidfd, &interest);
   metrics_->launches.Increment();
   Log(spdlog::level::info, "RankStarted",
-      {{"job", key.job}, {"generation", absl::StrCat(key.generation)}, {"rank", absl::StrCat(key.rank)}, {"pid", absl::StrCat(process->pid)}});
+      {{"job", key.job},
+       {"generation", absl::StrCat(key.generation)},
+       {"rank", absl::StrCat(key.rank)},
+       {"pid", absl::StrCat(process->pid)}});
   Perform(core_.OnProcessStarted(key, process->pid, Now()));
 }
 
@@ -282,9 +316,13 @@ void AgentLoop::Do(KillProcess& effect) {
   KillProcessGroup(it->second.process);
 }
 
-void AgentLoop::Do(DirectRank& effect) { door_->Direct(effect.key, effect.directive); }
+void AgentLoop::Do(DirectRank& effect) {
+  door_->Direct(effect.key, effect.directive);
+}
 
-void AgentLoop::Do(AnswerRank& effect) { door_->Answer(effect.token, effect.reply); }
+void AgentLoop::Do(AnswerRank& effect) {
+  door_->Answer(effect.token, effect.reply);
+}
 
 void AgentLoop::Do(ReadLogFile& effect) {
   if (reads_.size() >= kReadsWaiting) {
@@ -315,7 +353,8 @@ void AgentLoop::Do(RemoveCheckpoint& effect) {
   v1::FilesDeleted deleted;
   deleted.set_job(effect.request.job());
   deleted.set_step(effect.request.step());
-  if (absl::Status status = RemoveCheckpointFiles(effect.request.job(), effect.request.path()); !status.ok()) deleted.set_error(std::string(status.message()));
+  if (absl::Status status = RemoveCheckpointFiles(effect.request.job(), effect.request.path()); !status.ok())
+    deleted.set_error(std::string(status.message()));
   Perform(core_.OnFilesDeleted(deleted));
 }
 
@@ -338,7 +377,8 @@ void AgentLoop::SessionClosed(uint64_t session, const absl::Status& status) {
   reads_.clear();
   session_open_ = false;
   metrics_->reconnects.Increment();
-  if (was_registered) Log(spdlog::level::warn, "SessionEnded", {{"coordinator", config_.coordinator}}, std::string(status.message()));
+  if (was_registered)
+    Log(spdlog::level::warn, "SessionEnded", {{"coordinator", config_.coordinator}}, std::string(status.message()));
   connect_delay_ = was_registered ? kConnectFirst : std::clamp(connect_delay_ * 2, kConnectFirst, kConnectMost);
   std::uniform_real_distribution<double> jitter(0.5, 1.0);
   connect_at_ = Now() + connect_delay_ * jitter(random_);

@@ -27,7 +27,8 @@ class AgentLoop {
  public:
   AgentLoop(AgentConfig config, AgentMetrics* metrics);
   ~AgentLoop();
-  // Runs until a signal asked for the end and every rank is gone. Call on the main thread, signals blocked in all threads.
+  // Runs until a signal asked for the end and every rank is gone. Call on the main thread, signals blocked in all
+  // threads.
   absl::Status Run();
   // OK when connected. Thread-safe.
   absl::Status Ready() const;

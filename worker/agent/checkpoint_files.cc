@@ -27,14 +27,16 @@ struct Closer {
 // The manifest goes first: without it the rest is no checkpoint any more.
 absl::Status Empty(DIR* dir, const std::string& path) {
   const int fd = dirfd(dir);
-  if (unlinkat(fd, "manifest.json", 0) != 0 && errno != ENOENT) return absl::InternalError(absl::StrCat("cannot remove ", path, "/manifest.json: ", strerror(errno)));
+  if (unlinkat(fd, "manifest.json", 0) != 0 && errno != ENOENT)
+    return absl::InternalError(absl::StrCat("cannot remove ", path, "/manifest.json: ", strerror(errno)));
   std::vector<std::string> names;
   while (const dirent* entry = readdir(dir)) {
     const std::string name = entry->d_name;
     if (name != "." && name != "..") names.push_back(name);
   }
   for (const std::string& name : names) {
-    if (unlinkat(fd, name.c_str(), 0) != 0 && errno != ENOENT) return absl::InternalError(absl::StrCat("cannot remove ", path, "/", name, ": ", strerror(errno)));
+    if (unlinkat(fd, name.c_str(), 0) != 0 && errno != ENOENT)
+      return absl::InternalError(absl::StrCat("cannot remove ", path, "/", name, ": ", strerror(errno)));
   }
   return absl::OkStatus();
 }
@@ -50,7 +52,9 @@ absl::Status RemoveCheckpointFiles(const std::string& job, const std::string& pa
     return absl::InvalidArgumentError(absl::StrCat("refused: ", path, " is not a checkpoint of ", job));
   }
   const int parent_fd = open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (parent_fd < 0) return errno == ENOENT ? absl::OkStatus() : absl::InternalError(absl::StrCat("cannot open ", parent, ": ", strerror(errno)));
+  if (parent_fd < 0)
+    return errno == ENOENT ? absl::OkStatus()
+                           : absl::InternalError(absl::StrCat("cannot open ", parent, ": ", strerror(errno)));
   const int fd = openat(parent_fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   absl::Status status;
   if (fd < 0) {

@@ -116,12 +116,15 @@ void StreamReactor::OnReadDone(bool ok) {
   StartRead(&incoming_);
 }
 
-void StreamReactor::OnDone(const grpc::Status& status) { owner_->Ended(this, number_, FromGrpc(status)); }
+void StreamReactor::OnDone(const grpc::Status& status) {
+  owner_->Ended(this, number_, FromGrpc(status));
+}
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CoordinatorSession>> CoordinatorSession::Create(const std::string& address, const ChannelOptions& options,
-                                                                              Handlers handlers) {
+absl::StatusOr<std::unique_ptr<CoordinatorSession>> CoordinatorSession::Create(const std::string& address,
+                                                                               const ChannelOptions& options,
+                                                                               Handlers handlers) {
   ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, MakeChannel(address, options));
   return std::make_unique<SessionImpl>(std::move(channel), std::move(handlers));
 }

@@ -18,7 +18,8 @@ class CoordinatorSession {
     std::function<void(uint64_t session, const v1::CoordinatorMessage& message)> on_message;
     std::function<void(uint64_t session, const absl::Status& status)> on_closed;
   };
-  static absl::StatusOr<std::unique_ptr<CoordinatorSession>> Create(const std::string& address, const ChannelOptions& options, Handlers handlers);
+  static absl::StatusOr<std::unique_ptr<CoordinatorSession>> Create(const std::string& address,
+                                                                    const ChannelOptions& options, Handlers handlers);
   virtual ~CoordinatorSession() = default;
   // Starts an attempt; messages may be sent at once. Its end is told by on_closed.
   virtual uint64_t Open() = 0;

@@ -18,20 +18,32 @@ constexpr size_t kFailureFileLimit = 16 * 1024;
 
 v1::CauseKind KindOfCode(int code) {
   switch (code) {
-    case kExitUserCode: return v1::USER_CODE;
-    case kExitOutOfMemory: return v1::OUT_OF_MEMORY;
-    case kExitData: return v1::DATA;
-    case kExitNanLoss: return v1::NAN_LOSS;
-    case kExitPeerLost: return v1::PEER_LOST;
-    case kExitHang: return v1::HANG;
-    case kExitInvalid: return v1::INVALID;
-    case kExitPreempted: return v1::PREEMPTED;
-    case kExitOurBug: return v1::OUR_BUG;
-    case kExitStale: return v1::PREEMPTED;
+    case kExitUserCode:
+      return v1::USER_CODE;
+    case kExitOutOfMemory:
+      return v1::OUT_OF_MEMORY;
+    case kExitData:
+      return v1::DATA;
+    case kExitNanLoss:
+      return v1::NAN_LOSS;
+    case kExitPeerLost:
+      return v1::PEER_LOST;
+    case kExitHang:
+      return v1::HANG;
+    case kExitInvalid:
+      return v1::INVALID;
+    case kExitPreempted:
+      return v1::PREEMPTED;
+    case kExitOurBug:
+      return v1::OUR_BUG;
+    case kExitStale:
+      return v1::PREEMPTED;
     case kExitLaunchFailed:
     case 126:
-    case 127: return v1::LAUNCH_FAILED;
-    default: return v1::USER_CODE;
+    case 127:
+      return v1::LAUNCH_FAILED;
+    default:
+      return v1::USER_CODE;
   }
 }
 
@@ -74,7 +86,8 @@ int64_t OutOfMemoryKills() {
     const std::string controllers = line.substr(first + 1, second - first - 1), group = line.substr(second + 1);
     int64_t count = -1;
     if (controllers.empty()) count = CountIn(absl::StrCat("/sys/fs/cgroup", group, "/memory.events"));
-    if (controllers.find("memory") != std::string::npos) count = CountIn(absl::StrCat("/sys/fs/cgroup/memory", group, "/memory.oom_control"));
+    if (controllers.find("memory") != std::string::npos)
+      count = CountIn(absl::StrCat("/sys/fs/cgroup/memory", group, "/memory.oom_control"));
     if (count >= 0) return count;
   }
   return 0;
@@ -95,8 +108,8 @@ std::string LogTail(const std::string& log_path, size_t limit) {
   return Clean(std::move(text));
 }
 
-std::optional<v1::FailureCause> ExplainExit(const ExitStatus& status, const std::string& failure_file, const std::string& log_path,
-                                            int64_t out_of_memory_kills_before) {
+std::optional<v1::FailureCause> ExplainExit(const ExitStatus& status, const std::string& failure_file,
+                                            const std::string& log_path, int64_t out_of_memory_kills_before) {
   if (status.signal == 0 && status.code == kExitFinished) return std::nullopt;
   v1::FailureCause cause;
   cause.set_retryable(true);

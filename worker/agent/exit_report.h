@@ -1,4 +1,5 @@
-// Why a rank's process ended: from its exit code or signal, the file it left and the kernel's count of out-of-memory kills.
+// Why a rank's process ended: from its exit code or signal, the file it left and the kernel's count of out-of-memory
+// kills.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,8 @@ namespace athanor::agent {
 int64_t OutOfMemoryKills();
 
 // Absent: exit code 0. `failure_file` is $ATHANOR_FAILURE_FILE; `log_path` gives the last lines.
-std::optional<v1::FailureCause> ExplainExit(const ExitStatus& status, const std::string& failure_file, const std::string& log_path,
-                                            int64_t out_of_memory_kills_before);
+std::optional<v1::FailureCause> ExplainExit(const ExitStatus& status, const std::string& failure_file,
+                                            const std::string& log_path, int64_t out_of_memory_kills_before);
 
 // The last `limit` bytes without control characters, from a line's start where there is one.
 std::string LogTail(const std::string& log_path, size_t limit = 4096);

@@ -19,10 +19,18 @@ constexpr int64_t kCap = 64 << 20, kHead = 1 << 20, kTail = 32 << 20;
 
 }  // namespace
 
-std::string LogFiles::GenerationDir(const RankKey& key) const { return absl::StrFormat("%s/jobs/%s/gen-%04d", work_dir_, key.job, key.generation); }
-std::string LogFiles::LogPath(const RankKey& key) const { return absl::StrFormat("%s/rank-%05d.log", GenerationDir(key), key.rank); }
-std::string LogFiles::SpecPath(const RankKey& key) const { return absl::StrFormat("%s/rank-%05d.spec", GenerationDir(key), key.rank); }
-std::string LogFiles::FailurePath(const RankKey& key) const { return absl::StrFormat("%s/rank-%05d.failure.json", GenerationDir(key), key.rank); }
+std::string LogFiles::GenerationDir(const RankKey& key) const {
+  return absl::StrFormat("%s/jobs/%s/gen-%04d", work_dir_, key.job, key.generation);
+}
+std::string LogFiles::LogPath(const RankKey& key) const {
+  return absl::StrFormat("%s/rank-%05d.log", GenerationDir(key), key.rank);
+}
+std::string LogFiles::SpecPath(const RankKey& key) const {
+  return absl::StrFormat("%s/rank-%05d.spec", GenerationDir(key), key.rank);
+}
+std::string LogFiles::FailurePath(const RankKey& key) const {
+  return absl::StrFormat("%s/rank-%05d.failure.json", GenerationDir(key), key.rank);
+}
 
 v1::LogData LogFiles::Read(const v1::ReadLog& request, bool ended) const {
   v1::LogData data;
@@ -41,7 +49,8 @@ v1::LogData LogFiles::Read(const v1::ReadLog& request, bool ended) const {
   std::string notice;
   if (auto dropped = dropped_until_.find(key); dropped != dropped_until_.end()) {
     if (offset >= kHead && offset < dropped->second) {
-      notice = absl::StrCat("\n[", dropped->second - offset, " bytes were dropped: the log is longer than ", kCap, " bytes]\n");
+      notice = absl::StrCat("\n[", dropped->second - offset, " bytes were dropped: the log is longer than ", kCap,
+                            " bytes]\n");
       offset = dropped->second;
     } else if (offset < kHead) {
       end = std::min(end, kHead);

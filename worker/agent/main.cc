@@ -20,10 +20,15 @@ absl::Status Serve(const AgentConfig& config) {
   RETURN_IF_ERROR(SetUpLogging(config.logging));
   AgentMetrics metrics;
   AgentLoop loop(config, &metrics);
-  ASSIGN_OR_RETURN(std::unique_ptr<MetricsEndpoint> endpoint, MetricsEndpoint::Start(config.metrics_listen, metrics.registry, [&loop] { return loop.Ready(); }));
+  ASSIGN_OR_RETURN(std::unique_ptr<MetricsEndpoint> endpoint,
+                   MetricsEndpoint::Start(config.metrics_listen, metrics.registry, [&loop] { return loop.Ready(); }));
   RETURN_IF_ERROR(WritePortsFile(config.ports_file, {{"metrics", endpoint->port()}}));
   Log(spdlog::level::info, "Serving",
-      {{"version", Version()}, {"name", config.name}, {"slots", absl::StrCat(config.slots)}, {"coordinator", config.coordinator}, {"metrics_port", absl::StrCat(endpoint->port())}});
+      {{"version", Version()},
+       {"name", config.name},
+       {"slots", absl::StrCat(config.slots)},
+       {"coordinator", config.coordinator},
+       {"metrics_port", absl::StrCat(endpoint->port())}});
   RETURN_IF_ERROR(loop.Run());
   // The endpoint's own stop takes seconds and has nothing to save.
   std::fflush(nullptr);

@@ -19,7 +19,8 @@ namespace {
 constexpr int kExitCannotExec = 127;
 
 // Between clone and exec only raw calls: other threads may hold any lock.
-[[noreturn]] void RunChild(const char* program, char* const* argv, char* const* environment, const char* directory, int log, int null, pid_t parent) {
+[[noreturn]] void RunChild(const char* program, char* const* argv, char* const* environment, const char* directory,
+                           int log, int null, pid_t parent) {
   setsid();
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(kExitCannotExec);
@@ -44,7 +45,8 @@ absl::StatusOr<Process> StartProcess(const ProcessRequest& request) {
     return absl::NotFoundError(absl::StrCat("cannot run ", request.program, ": ", strerror(errno)));
   }
   const int log = open(request.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-  if (log < 0) return absl::ResourceExhaustedError(absl::StrCat("cannot write ", request.log_path, ": ", strerror(errno)));
+  if (log < 0)
+    return absl::ResourceExhaustedError(absl::StrCat("cannot write ", request.log_path, ": ", strerror(errno)));
   const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
   std::vector<char*> environment;
   for (const std::string& one : request.environment) environment.push_back(const_cast<char*>(one.c_str()));
@@ -73,7 +75,8 @@ void KillProcessGroup(const Process& process) {
 
 absl::StatusOr<ExitStatus> Reap(const Process& process) {
   siginfo_t info = {};
-  if (waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(process.pidfd), &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0) {
+  if (waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(process.pidfd), &info, WEXITED | WNOHANG) != 0 ||
+      info.si_pid == 0) {
     return absl::InternalError(absl::StrCat("process ", process.pid, " cannot be reaped: ", strerror(errno)));
   }
   // Whatever it started goes with it.

@@ -1,4 +1,5 @@
-// Starts, watches and kills the ranks' processes. Thread: the agent's loop only (a rank dies with the thread that started it).
+// Starts, watches and kills the ranks' processes. Thread: the agent's loop only (a rank dies with the thread that
+// started it).
 #pragma once
 
 #include <cstdint>
@@ -13,9 +14,9 @@
 namespace athanor::agent {
 
 struct ProcessRequest {
-  std::string program;                       // absolute path
-  std::vector<std::string> environment;      // NAME=value, complete
-  std::string log_path;                      // stdout and stderr are appended there
+  std::string program;                   // absolute path
+  std::vector<std::string> environment;  // NAME=value, complete
+  std::string log_path;                  // stdout and stderr are appended there
   std::string working_directory;
 };
 
@@ -24,7 +25,8 @@ struct Process {
   int pidfd = -1;
 };
 
-// In its own session and process group, stdin from /dev/null, no descriptor but 0, 1 and 2 inherited, SIGKILL when we die.
+// In its own session and process group, stdin from /dev/null, no descriptor but 0, 1 and 2 inherited, SIGKILL when we
+// die.
 absl::StatusOr<Process> StartProcess(const ProcessRequest& request);
 // The whole process group; harmless after the end.
 void KillProcessGroup(const Process& process);

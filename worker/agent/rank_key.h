@@ -16,7 +16,9 @@ struct RankKey {
   friend auto operator<=>(const RankKey&, const RankKey&) = default;
 };
 
-inline RankKey KeyOf(const v1::RankId& id) { return {id.job(), id.generation(), id.rank()}; }
+inline RankKey KeyOf(const v1::RankId& id) {
+  return {id.job(), id.generation(), id.rank()};
+}
 inline v1::RankId IdOf(const RankKey& key) {
   v1::RankId id;
   id.set_job(key.job);
@@ -24,6 +26,8 @@ inline v1::RankId IdOf(const RankKey& key) {
   id.set_rank(key.rank);
   return id;
 }
-inline std::string Show(const RankKey& key) { return absl::StrCat(key.job, "/", key.generation, "/", key.rank); }
+inline std::string Show(const RankKey& key) {
+  return absl::StrCat(key.job, "/", key.generation, "/", key.rank);
+}
 
 }  // namespace athanor::agent

@@ -1,10 +1,10 @@
 #include "worker/agent/stack_dump.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -33,8 +33,8 @@ std::string FromProc(int64_t pid) {
     const std::string status = ReadAll(thread.path() / "status");
     const size_t state = status.find("State:");
     absl::StrAppend(&text, "thread ", thread.path().filename().string(), " ", ReadAll(thread.path() / "comm"), "  ",
-                    state == std::string::npos ? "" : status.substr(state, status.find('\n', state) - state), "  waits in ", ReadAll(thread.path() / "wchan"), "\n",
-                    ReadAll(thread.path() / "stack"));
+                    state == std::string::npos ? "" : status.substr(state, status.find('\n', state) - state),
+                    "  waits in ", ReadAll(thread.path() / "wchan"), "\n", ReadAll(thread.path() / "stack"));
     if (text.size() > kLimit) break;
   }
   return text;
@@ -57,7 +57,8 @@ std::string FromTool(int64_t pid, absl::Duration limit) {
   std::string text;
   const auto until = std::chrono::steady_clock::now() + absl::ToChronoMilliseconds(limit);
   while (error == 0 && text.size() < kLimit) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now()).count();
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now()).count();
     pollfd wait = {pipe_fds[0], POLLIN, 0};
     if (left <= 0 || poll(&wait, 1, static_cast<int>(left)) <= 0) break;
     char buffer[4096];

@@ -1,4 +1,5 @@
-// What a process that hangs is doing: the stacks of its threads by eu-stack where it is installed, else what /proc tells.
+// What a process that hangs is doing: the stacks of its threads by eu-stack where it is installed, else what /proc
+// tells.
 #pragma once
 
 #include <cstdint>

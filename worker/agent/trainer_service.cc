@@ -29,7 +29,8 @@ class DoorImpl : public TrainerDoor, public v1::TrainerService::CallbackService 
     if (socket_path_.size() > kSocketPathLimit) {
       const char* runtime = std::getenv("XDG_RUNTIME_DIR");
       std::string pattern = std::string(runtime != nullptr && *runtime != '\0' ? runtime : "/tmp") + "/athanor-XXXXXX";
-      if (mkdtemp(pattern.data()) == nullptr) return absl::ResourceExhaustedError("cannot create a folder for the socket: " + pattern);
+      if (mkdtemp(pattern.data()) == nullptr)
+        return absl::ResourceExhaustedError("cannot create a folder for the socket: " + pattern);
       own_directory_ = pattern;
       socket_path_ = own_directory_ + "/agent.sock";
     }
@@ -49,9 +50,12 @@ class DoorImpl : public TrainerDoor, public v1::TrainerService::CallbackService 
   void Forget(const RankKey& key) override;
   void Close() override;
 
-  grpc::ServerUnaryReactor* Call(grpc::CallbackServerContext* context, const v1::TrainerCall* request, v1::RankCallReply* response) override;
-  grpc::ServerUnaryReactor* Report(grpc::CallbackServerContext* context, const v1::TrainerReport* request, v1::TrainerReportReply* response) override;
-  grpc::ServerWriteReactor<v1::ControlDirective>* Control(grpc::CallbackServerContext* context, const v1::ControlRequest* request) override;
+  grpc::ServerUnaryReactor* Call(grpc::CallbackServerContext* context, const v1::TrainerCall* request,
+                                 v1::RankCallReply* response) override;
+  grpc::ServerUnaryReactor* Report(grpc::CallbackServerContext* context, const v1::TrainerReport* request,
+                                   v1::TrainerReportReply* response) override;
+  grpc::ServerWriteReactor<v1::ControlDirective>* Control(grpc::CallbackServerContext* context,
+                                                          const v1::ControlRequest* request) override;
 
  private:
   friend class ControlReactor;
@@ -141,7 +145,8 @@ class ControlReactor : public grpc::ServerWriteReactor<v1::ControlDirective> {
   bool writing_ = false, pending_ = false, finished_ = false;
 };
 
-grpc::ServerUnaryReactor* DoorImpl::Call(grpc::CallbackServerContext*, const v1::TrainerCall* request, v1::RankCallReply* response) {
+grpc::ServerUnaryReactor* DoorImpl::Call(grpc::CallbackServerContext*, const v1::TrainerCall* request,
+                                         v1::RankCallReply* response) {
   CallReactor* reactor = nullptr;
   uint64_t token = 0;
   {
@@ -154,14 +159,16 @@ grpc::ServerUnaryReactor* DoorImpl::Call(grpc::CallbackServerContext*, const v1:
   return reactor;
 }
 
-grpc::ServerUnaryReactor* DoorImpl::Report(grpc::CallbackServerContext* context, const v1::TrainerReport* request, v1::TrainerReportReply*) {
+grpc::ServerUnaryReactor* DoorImpl::Report(grpc::CallbackServerContext* context, const v1::TrainerReport* request,
+                                           v1::TrainerReportReply*) {
   handlers_.on_report(*request);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;
 }
 
-grpc::ServerWriteReactor<v1::ControlDirective>* DoorImpl::Control(grpc::CallbackServerContext*, const v1::ControlRequest* request) {
+grpc::ServerWriteReactor<v1::ControlDirective>* DoorImpl::Control(grpc::CallbackServerContext*,
+                                                                  const v1::ControlRequest* request) {
   const RankKey key = KeyOf(request->id());
   auto* reactor = new ControlReactor(this, key);
   std::lock_guard lock(mutex_);
@@ -200,7 +207,8 @@ void DoorImpl::Close() {
   {
     std::lock_guard lock(mutex_);
     for (auto& [key, control] : controls_) control->EndLocked();
-    for (auto& [token, call] : waiting_) call->Finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the agent is stopping"));
+    for (auto& [token, call] : waiting_)
+      call->Finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the agent is stopping"));
     waiting_.clear();
   }
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(200));

@@ -1,5 +1,5 @@
-// The ranks' door: TrainerService on a Unix socket that only this user can open. gRPC threads only post to the loop; the loop answers
-// through Answer() and Direct(), which are thread-safe.
+// The ranks' door: TrainerService on a Unix socket that only this user can open. gRPC threads only post to the loop;
+// the loop answers through Answer() and Direct(), which are thread-safe.
 #pragma once
 
 #include <functional>

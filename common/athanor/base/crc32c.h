@@ -1,4 +1,5 @@
-// CRC-32C (Castagnoli, reflected polynomial 0x82f63b78), as in RFC 3720. Uses the processor's instruction where it has one.
+// CRC-32C (Castagnoli, reflected polynomial 0x82f63b78), as in RFC 3720. Uses the processor's instruction where it has
+// one.
 //
 //   uint32_t crc = Crc32c(0, "123456789", 9);   // 0xe3069283
 //   crc = Crc32c(crc, more, size);              // continues

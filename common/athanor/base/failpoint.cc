@@ -33,7 +33,9 @@ class Failpoints {
  public:
   Failpoints() {
     const char* text = std::getenv("ATHANOR_FAILPOINT");
-    if (text == nullptr || !Equals("ATHANOR_FAILPOINT_RANK", "RANK") || !Equals("ATHANOR_FAILPOINT_GENERATION", "ATHANOR_GENERATION")) return;
+    if (text == nullptr || !Equals("ATHANOR_FAILPOINT_RANK", "RANK") ||
+        !Equals("ATHANOR_FAILPOINT_GENERATION", "ATHANOR_GENERATION"))
+      return;
     for (const std::string& one : std::vector<std::string>(absl::StrSplit(text, ','))) {
       const size_t equals = one.find('=');
       if (equals == std::string::npos) continue;
@@ -72,6 +74,8 @@ bool internal::FailpointsArmed() {
   return armed;
 }
 
-absl::Status HitFailpoint(const char* name) { return internal::FailpointsArmed() ? All().Hit(name) : absl::OkStatus(); }
+absl::Status HitFailpoint(const char* name) {
+  return internal::FailpointsArmed() ? All().Hit(name) : absl::OkStatus();
+}
 
 }  // namespace athanor

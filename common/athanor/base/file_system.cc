@@ -23,13 +23,17 @@ absl::Status FileError(int errno_value, const std::string& attempted, const std:
     case EFBIG:
     case EMFILE:
     case ENFILE:
-    case ENOMEM: return absl::ResourceExhaustedError(text);
+    case ENOMEM:
+      return absl::ResourceExhaustedError(text);
     case ENOENT:
-    case ENOTDIR: return absl::NotFoundError(text);
+    case ENOTDIR:
+      return absl::NotFoundError(text);
     case EACCES:
     case EPERM:
-    case EROFS: return absl::PermissionDeniedError(text);
-    default: return absl::InternalError(text);
+    case EROFS:
+      return absl::PermissionDeniedError(text);
+    default:
+      return absl::InternalError(text);
   }
 }
 
@@ -53,7 +57,8 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t limit) {
   std::string text;
   char buffer[65536];
   ssize_t got = 0;
-  while ((got = read(fd, buffer, sizeof buffer)) > 0 && text.size() <= limit) text.append(buffer, static_cast<size_t>(got));
+  while ((got = read(fd, buffer, sizeof buffer)) > 0 && text.size() <= limit)
+    text.append(buffer, static_cast<size_t>(got));
   const int failed = got < 0 ? errno : 0;
   close(fd);
   if (failed != 0) return FileError(failed, "cannot read", path);
@@ -70,7 +75,10 @@ absl::StatusOr<AtomicFile> AtomicFile::Create(const std::string& path) {
 }
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
-    : path_(std::move(other.path_)), temporary_(std::move(other.temporary_)), fd_(std::exchange(other.fd_, -1)), synced_(other.synced_) {}
+    : path_(std::move(other.path_)),
+      temporary_(std::move(other.temporary_)),
+      fd_(std::exchange(other.fd_, -1)),
+      synced_(other.synced_) {}
 
 AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
@@ -109,6 +117,8 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view conte
   return file.Commit();
 }
 
-void RemoveFile(const std::string& path) { unlink(path.c_str()); }
+void RemoveFile(const std::string& path) {
+  unlink(path.c_str());
+}
 
 }  // namespace athanor

@@ -1,5 +1,5 @@
-// Durable files. Every error names the path and what the system said: RESOURCE_EXHAUSTED for no space or no descriptors, NOT_FOUND,
-// PERMISSION_DENIED, else INTERNAL. Thread-safe.
+// Durable files. Every error names the path and what the system said: RESOURCE_EXHAUSTED for no space or no
+// descriptors, NOT_FOUND, PERMISSION_DENIED, else INTERNAL. Thread-safe.
 #pragma once
 
 #include <string>
@@ -19,8 +19,8 @@ absl::Status EnsureDir(const std::string& path);
 absl::Status SyncDir(const std::string& path);
 absl::StatusOr<std::string> ReadFile(const std::string& path, size_t limit);
 
-// A file that appears whole or not at all: bytes go to a temporary name beside it; Commit() syncs, renames and syncs the folder.
-// Destruction without Commit() removes what was written. A failed sync is never tried again.
+// A file that appears whole or not at all: bytes go to a temporary name beside it; Commit() syncs, renames and syncs
+// the folder. Destruction without Commit() removes what was written. A failed sync is never tried again.
 class AtomicFile {
  public:
   static absl::StatusOr<AtomicFile> Create(const std::string& path);
@@ -33,7 +33,8 @@ class AtomicFile {
   const std::string& path() const { return path_; }
 
  private:
-  AtomicFile(std::string path, std::string temporary, int fd) : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd) {}
+  AtomicFile(std::string path, std::string temporary, int fd)
+      : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd) {}
   std::string path_, temporary_;
   int fd_ = -1;
   bool synced_ = false;

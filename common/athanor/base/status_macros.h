@@ -24,9 +24,7 @@ namespace athanor {
 inline absl::Status Annotate(const absl::Status& status, std::string_view context) {
   if (status.ok()) return status;
   absl::Status annotated(status.code(), std::string(context) + ": " + std::string(status.message()));
-  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
-    annotated.SetPayload(url, payload);
-  });
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) { annotated.SetPayload(url, payload); });
   return annotated;
 }
 
@@ -35,14 +33,15 @@ inline absl::Status Annotate(const absl::Status& status, std::string_view contex
 #define ATHANOR_STATUS_CONCAT_INNER(a, b) a##b
 #define ATHANOR_STATUS_CONCAT(a, b) ATHANOR_STATUS_CONCAT_INNER(a, b)
 
-#define RETURN_IF_ERROR(expr)                                        \
-  do {                                                               \
+#define RETURN_IF_ERROR(expr)                                         \
+  do {                                                                \
     if (absl::Status athanor_status = (expr); !athanor_status.ok()) { \
-      return athanor_status;                                         \
-    }                                                                \
+      return athanor_status;                                          \
+    }                                                                 \
   } while (false)
 
-#define ASSIGN_OR_RETURN(lhs, expr) ATHANOR_ASSIGN_OR_RETURN_INNER(ATHANOR_STATUS_CONCAT(athanor_or_, __LINE__), lhs, expr)
+#define ASSIGN_OR_RETURN(lhs, expr) \
+  ATHANOR_ASSIGN_OR_RETURN_INNER(ATHANOR_STATUS_CONCAT(athanor_or_, __LINE__), lhs, expr)
 #define ATHANOR_ASSIGN_OR_RETURN_INNER(temporary, lhs, expr) \
   auto temporary = (expr);                                   \
   if (!temporary.ok()) return temporary.status();            \

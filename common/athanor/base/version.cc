@@ -6,7 +6,11 @@
 
 namespace athanor {
 
-const char* Version() { return "0.1.0"; }
-const char* Commit() { return ATHANOR_COMMIT; }
+const char* Version() {
+  return "0.1.0";
+}
+const char* Commit() {
+  return ATHANOR_COMMIT;
+}
 
 }  // namespace athanor

@@ -32,11 +32,13 @@ absl::StatusOr<TensorFile> ReadShard(const std::string& directory, const ShardIn
   absl::StatusOr<MappedFile> file = MappedFile::Open(path);
   if (!file.ok()) return absl::DataLossError(std::string(file.status().message()));
   if (file->size() != shard.bytes) {
-    return absl::DataLossError(absl::StrCat(path, ": ends at offset ", file->size(), ", the manifest says ", shard.bytes, " bytes"));
+    return absl::DataLossError(
+        absl::StrCat(path, ": ends at offset ", file->size(), ", the manifest says ", shard.bytes, " bytes"));
   }
   const uint32_t crc = Crc32c(0, file->data(), static_cast<size_t>(file->size()));
   if (crc != shard.crc32c) {
-    return absl::DataLossError(absl::StrFormat("%s: bytes 0 to %d have CRC32C %08x, the manifest says %08x", path, file->size(), crc, shard.crc32c));
+    return absl::DataLossError(absl::StrFormat("%s: bytes 0 to %d have CRC32C %08x, the manifest says %08x", path,
+                                               file->size(), crc, shard.crc32c));
   }
   return ParseTensorFile(path, file->data(), file->size());
 }
@@ -61,14 +63,16 @@ absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpoints(const std::string& 
     if (ReadManifest(entry.path().string()).ok()) found.push_back({*step, entry.path().string(), false});
   }
   if (error) return FileError(error.value(), "cannot list", root);
-  std::sort(found.begin(), found.end(), [](const ResumeCandidate& a, const ResumeCandidate& b) { return a.step > b.step; });
+  std::sort(found.begin(), found.end(),
+            [](const ResumeCandidate& a, const ResumeCandidate& b) { return a.step > b.step; });
   return found;
 }
 
 absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size) {
   ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(candidate.path));
   if (manifest.step != candidate.step) {
-    return absl::DataLossError(absl::StrCat(candidate.path, "/", kManifestFile, ": is of step ", manifest.step, ", not ", candidate.step));
+    return absl::DataLossError(
+        absl::StrCat(candidate.path, "/", kManifestFile, ": is of step ", manifest.step, ", not ", candidate.step));
   }
   RestoredState restored;
   restored.step = manifest.step;
@@ -80,7 +84,9 @@ absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, i
     for (const auto& [name, owner] : manifest.tensors) {
       if (owner != shard.rank) continue;
       auto it = file.tensors.find(name);
-      if (it == file.tensors.end()) return absl::DataLossError(absl::StrCat(candidate.path, "/", shard.file, ": the tensor '", name, "' is missing"));
+      if (it == file.tensors.end())
+        return absl::DataLossError(
+            absl::StrCat(candidate.path, "/", shard.file, ": the tensor '", name, "' is missing"));
       restored.state.replicated[name] = it->second;
     }
     if (restored.same_world && shard.rank == rank) TakePerRank(file, restored);

@@ -1,8 +1,9 @@
 // The two-phase commit of one checkpoint over the ranks of a job, as the library sees it.
 //
-// Phase 1: every rank makes its shard durable and votes with CommitShard(). Phase 2: rank 0, once it has every vote, writes the
-// manifest and calls CommitManifest(). A checkpoint exists on disk when its manifest does; under the service it is *chosen* only
-// when the coordinator's ledger says committed. `LocalCommitter` serves programs without the service.
+// Phase 1: every rank makes its shard durable and votes with CommitShard(). Phase 2: rank 0, once it has every vote,
+// writes the manifest and calls CommitManifest(). A checkpoint exists on disk when its manifest does; under the service
+// it is *chosen* only when the coordinator's ledger says committed. `LocalCommitter` serves programs without the
+// service.
 //
 // Threads: called on the writer thread, one checkpoint at a time.
 #pragma once
@@ -19,7 +20,7 @@ namespace athanor {
 
 struct ShardInfo {
   int rank = 0;
-  std::string file;     // name inside the checkpoint's directory
+  std::string file;  // name inside the checkpoint's directory
   int64_t bytes = 0;
   uint32_t crc32c = 0;  // of the whole file
 };

@@ -34,7 +34,9 @@ using Clock = std::chrono::steady_clock;
 constexpr absl::Duration kLastWait = absl::Seconds(10);
 constexpr int64_t kWriteChunk = 1 << 20;
 
-double SecondsSince(Clock::time_point began) { return std::chrono::duration<double>(Clock::now() - began).count(); }
+double SecondsSince(Clock::time_point began) {
+  return std::chrono::duration<double>(Clock::now() - began).count();
+}
 
 std::string NewAttempt() {
   std::random_device device;
@@ -47,7 +49,8 @@ absl::StatusOr<std::optional<torch::ScalarType>> ExportDtype(const std::string& 
   if (name == "fp16") return torch::kHalf;
   if (name == "bf16") return torch::kBFloat16;
   if (name == "fp64") return torch::kDouble;
-  return absl::InvalidArgumentError(absl::StrCat("checkpoint.export_dtype: '", name, "'; allowed: fp32, fp16, bf16, fp64"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("checkpoint.export_dtype: '", name, "'; allowed: fp32, fp16, bf16, fp64"));
 }
 
 }  // namespace
@@ -98,7 +101,8 @@ class FileCheckpointManager::Impl {
     std::unique_lock lock(mutex_);
     // An infinite wait is a bounded one that is long: chrono cannot carry infinity.
     const auto limit = absl::ToChronoMilliseconds(std::min(timeout, absl::Hours(24)));
-    if (!changed_.wait_for(lock, limit, [this] { return !job_.has_value(); })) return absl::DeadlineExceededError("a checkpoint is still being written");
+    if (!changed_.wait_for(lock, limit, [this] { return !job_.has_value(); }))
+      return absl::DeadlineExceededError("a checkpoint is still being written");
     return last_;
   }
 
@@ -219,7 +223,8 @@ class FileCheckpointManager::Impl {
     std::error_code error;
     for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
       const std::string name = entry.path().filename().string();
-      const bool ours = name.compare(0, 6, "shard-") == 0 || (name.size() > 4 && name.compare(name.size() - 4, 4, ".tmp") == 0);
+      const bool ours =
+          name.compare(0, 6, "shard-") == 0 || (name.size() > 4 && name.compare(name.size() - 4, 4, ".tmp") == 0);
       if (ours && !kept.contains(name)) RemoveFile(entry.path().string());
     }
   }
@@ -255,25 +260,37 @@ class FileCheckpointManager::Impl {
   std::thread writer_;
 };
 
-absl::StatusOr<std::unique_ptr<FileCheckpointManager>> FileCheckpointManager::Create(CheckpointManagerOptions options, CheckpointCommitter* committer) {
+absl::StatusOr<std::unique_ptr<FileCheckpointManager>> FileCheckpointManager::Create(CheckpointManagerOptions options,
+                                                                                     CheckpointCommitter* committer) {
   if (options.world_size < 1 || options.rank < 0 || options.rank >= options.world_size) {
     return absl::InvalidArgumentError(absl::StrCat("rank ", options.rank, " of ", options.world_size));
   }
-  if (committer == nullptr && !options.load_only) return absl::InvalidArgumentError("a checkpoint manager that saves needs a committer");
+  if (committer == nullptr && !options.load_only)
+    return absl::InvalidArgumentError("a checkpoint manager that saves needs a committer");
   ASSIGN_OR_RETURN(const std::optional<torch::ScalarType> dtype, ExportDtype(options.export_dtype));
-  // A folder that cannot be made now may be there at the first save: only then it matters, and training goes on without.
+  // A folder that cannot be made now may be there at the first save: only then it matters, and training goes on
+  // without.
   EnsureDir(options.root).IgnoreError();
-  return std::unique_ptr<FileCheckpointManager>(new FileCheckpointManager(std::make_unique<Impl>(std::move(options), committer, dtype)));
+  return std::unique_ptr<FileCheckpointManager>(
+      new FileCheckpointManager(std::make_unique<Impl>(std::move(options), committer, dtype)));
 }
 
 FileCheckpointManager::FileCheckpointManager(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 FileCheckpointManager::~FileCheckpointManager() = default;
-absl::Status FileCheckpointManager::Save(const TrainingState& state, const SaveRequest& request) { return impl_->Save(state, request); }
-absl::Status FileCheckpointManager::Wait(absl::Duration timeout) { return impl_->Wait(timeout); }
-absl::StatusOr<std::vector<ResumeCandidate>> FileCheckpointManager::ListLocal() const { return ListCheckpoints(impl_->options().root); }
+absl::Status FileCheckpointManager::Save(const TrainingState& state, const SaveRequest& request) {
+  return impl_->Save(state, request);
+}
+absl::Status FileCheckpointManager::Wait(absl::Duration timeout) {
+  return impl_->Wait(timeout);
+}
+absl::StatusOr<std::vector<ResumeCandidate>> FileCheckpointManager::ListLocal() const {
+  return ListCheckpoints(impl_->options().root);
+}
 absl::StatusOr<RestoredState> FileCheckpointManager::Read(const ResumeCandidate& candidate) const {
   return ReadCheckpoint(candidate, impl_->options().rank, impl_->options().world_size);
 }
-CheckpointStats FileCheckpointManager::stats() const { return impl_->stats(); }
+CheckpointStats FileCheckpointManager::stats() const {
+  return impl_->stats();
+}
 
 }  // namespace athanor

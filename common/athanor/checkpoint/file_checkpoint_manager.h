@@ -1,11 +1,12 @@
-// Saves and restores a job's TrainingState as directories of safetensors shards with a JSON manifest (docs/checkpoint-format.md).
+// Saves and restores a job's TrainingState as directories of safetensors shards with a JSON manifest
+// (docs/checkpoint-format.md).
 //
 //   <root>/step-000000000120/shard-00000-of-00002.safetensors
 //                            shard-00001-of-00002.safetensors
 //                            manifest.json                       <- its presence makes the checkpoint complete
 //
-// Save() copies the state into host memory kept between saves (the only part training waits for), and hands it to the writer thread:
-// tmp file, fsync, rename, fsync of the folder, vote, manifest. One save is in flight at a time.
+// Save() copies the state into host memory kept between saves (the only part training waits for), and hands it to the
+// writer thread: tmp file, fsync, rename, fsync of the folder, vote, manifest. One save is in flight at a time.
 //
 // Threads: all methods on the training thread; the writer thread is internal.
 #pragma once
@@ -26,7 +27,7 @@
 namespace athanor {
 
 struct CheckpointManagerOptions {
-  std::string root;          // created when missing
+  std::string root;  // created when missing
   int rank = 0;
   int world_size = 1;
   bool async = true;         // false: Save() returns when the checkpoint is committed (or has failed)
@@ -42,7 +43,7 @@ struct SaveRequest {
   bool must_wait = false;  // wait for a save in flight instead of skipping this one (final and stop checkpoints)
 };
 
-struct CheckpointStats {  // of this process
+struct CheckpointStats {                       // of this process
   int64_t saved = 0, failed = 0, skipped = 0;  // skipped: one was still in flight
   int64_t bytes = 0;
   double stall_seconds = 0;  // training waited
@@ -61,11 +62,12 @@ class FileCheckpointManager {
  public:
   // `committer` outlives the manager.
   static absl::StatusOr<std::unique_ptr<FileCheckpointManager>> Create(CheckpointManagerOptions options,
-                                                                      CheckpointCommitter* committer);
+                                                                       CheckpointCommitter* committer);
   ~FileCheckpointManager();  // waits for the save in flight, at most 10 s
 
-  // Snapshots `state` and starts writing. Never fails because of the disk: a failed write is counted, logged to `stats().last_error`
-  // and abandoned; training goes on. INVALID_ARGUMENT for a state that cannot be written (undefined tensor, sparse).
+  // Snapshots `state` and starts writing. Never fails because of the disk: a failed write is counted, logged to
+  // `stats().last_error` and abandoned; training goes on. INVALID_ARGUMENT for a state that cannot be written
+  // (undefined tensor, sparse).
   absl::Status Save(const TrainingState& state, const SaveRequest& request);
   // Returns when nothing is in flight, or DEADLINE_EXCEEDED. The status is that of the last save.
   absl::Status Wait(absl::Duration timeout);
@@ -73,8 +75,8 @@ class FileCheckpointManager {
   // Complete checkpoints in `root`, newest first (manifest present and well formed).
   absl::StatusOr<std::vector<ResumeCandidate>> ListLocal() const;
 
-  // Reads one checkpoint: manifest, every shard's size and CRC32C, every tensor. DATA_LOSS names file and offset of the damage.
-  // The choice among candidates over ranks is the runner's: all ranks must agree.
+  // Reads one checkpoint: manifest, every shard's size and CRC32C, every tensor. DATA_LOSS names file and offset of the
+  // damage. The choice among candidates over ranks is the runner's: all ranks must agree.
   absl::StatusOr<RestoredState> Read(const ResumeCandidate& candidate) const;
 
   CheckpointStats stats() const;  // thread-safe

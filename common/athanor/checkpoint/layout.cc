@@ -5,11 +5,15 @@
 
 namespace athanor {
 
-std::string CheckpointDirName(int64_t step) { return absl::StrFormat("step-%012d", step); }
+std::string CheckpointDirName(int64_t step) {
+  return absl::StrFormat("step-%012d", step);
+}
 
 std::optional<int64_t> StepOfDirName(const std::string& name) {
   int64_t step = -1;
-  if (name.size() != 17 || name.compare(0, 5, "step-") != 0 || name.find_first_not_of("0123456789", 5) != std::string::npos) return std::nullopt;
+  if (name.size() != 17 || name.compare(0, 5, "step-") != 0 ||
+      name.find_first_not_of("0123456789", 5) != std::string::npos)
+    return std::nullopt;
   if (!absl::SimpleAtoi(name.substr(5), &step)) return std::nullopt;
   return step;
 }

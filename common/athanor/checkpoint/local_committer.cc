@@ -56,14 +56,16 @@ absl::StatusOr<ShardInfo> LocalCommitter::WaitForVote(int64_t step, int rank, ab
     const absl::StatusOr<std::string> text = ReadFile(VotePath(step, rank), kVoteLimit);
     const nlohmann::json vote = text.ok() ? nlohmann::json::parse(*text, nullptr, false) : nlohmann::json();
     if (vote.is_object() && vote.contains("file") && vote["file"].is_string()) {
-      ShardInfo shard{rank, vote["file"].get<std::string>(), vote.value("bytes", int64_t{0}), vote.value("crc32c", uint32_t{0})};
+      ShardInfo shard{rank, vote["file"].get<std::string>(), vote.value("bytes", int64_t{0}),
+                      vote.value("crc32c", uint32_t{0})};
       struct stat info = {};
       const std::string path = absl::StrCat(root_, "/", CheckpointDirName(step), "/", shard.file);
       // A vote that an earlier run left counts only for a shard that is there in full.
       if (IsPlainFileName(shard.file) && stat(path.c_str(), &info) == 0 && info.st_size == shard.bytes) return shard;
     }
     if (absl::Now() >= deadline) {
-      return absl::DeadlineExceededError(absl::StrCat("rank ", rank, " did not finish its shard of step ", step, " within ", absl::FormatDuration(patience_)));
+      return absl::DeadlineExceededError(absl::StrCat("rank ", rank, " did not finish its shard of step ", step,
+                                                      " within ", absl::FormatDuration(patience_)));
     }
     Pause(absl::Milliseconds(5));
   }
@@ -74,7 +76,9 @@ absl::Status LocalCommitter::CommitManifest(const ManifestSummary& summary) {
   return absl::OkStatus();
 }
 
-void LocalCommitter::Abandon(int64_t step, const std::string&) { RemoveFile(VotePath(step, rank_)); }
+void LocalCommitter::Abandon(int64_t step, const std::string&) {
+  RemoveFile(VotePath(step, rank_));
+}
 
 void LocalCommitter::ReportDamage(int64_t step, const std::string& reason) {
   std::fprintf(stderr, "athanor: checkpoint %s is damaged: %s\n", CheckpointDirName(step).c_str(), reason.c_str());

@@ -1,5 +1,5 @@
-// The committer of programs without the service: ranks of one run that share a file system vote through small files beside the shards.
-// A single process needs no vote.
+// The committer of programs without the service: ranks of one run that share a file system vote through small files
+// beside the shards. A single process needs no vote.
 #pragma once
 
 #include <memory>

@@ -16,11 +16,11 @@ inline constexpr int kManifestFormat = 1;
 struct Manifest {
   int64_t step = 0;
   int world_size = 1;
-  std::vector<ShardInfo> shards;          // by rank, one each
-  std::map<std::string, int> tensors;     // replicated ones: name -> rank of its shard
-  nlohmann::json meta;                    // TrainingState::meta
+  std::vector<ShardInfo> shards;       // by rank, one each
+  std::map<std::string, int> tensors;  // replicated ones: name -> rank of its shard
+  nlohmann::json meta;                 // TrainingState::meta
   std::map<std::string, double> metrics;
-  std::string created_at;                 // RFC 3339
+  std::string created_at;  // RFC 3339
 };
 
 std::string EncodeManifest(const Manifest& manifest);

@@ -19,8 +19,10 @@ struct Source {
   torch::Tensor tensor;
 };
 
-absl::Status AddSource(const std::string& name, const torch::Tensor& tensor, std::optional<torch::ScalarType> dtype, int64_t& offset, std::vector<Source>& sources) {
-  if (!tensor.defined() || tensor.layout() != torch::kStrided) return absl::InvalidArgumentError(absl::StrCat("checkpoint: tensor '", name, "' is undefined or not dense"));
+absl::Status AddSource(const std::string& name, const torch::Tensor& tensor, std::optional<torch::ScalarType> dtype,
+                       int64_t& offset, std::vector<Source>& sources) {
+  if (!tensor.defined() || tensor.layout() != torch::kStrided)
+    return absl::InvalidArgumentError(absl::StrCat("checkpoint: tensor '", name, "' is undefined or not dense"));
   const torch::ScalarType stored = dtype.has_value() && tensor.is_floating_point() ? *dtype : tensor.scalar_type();
   RETURN_IF_ERROR(SafetensorsDtype(stored).status());
   const int64_t bytes = tensor.numel() * static_cast<int64_t>(torch::elementSize(stored));
@@ -44,7 +46,8 @@ void Copy(const Source& source, char* to) {
 
 std::map<std::string, int> AssignTensors(const TensorMap& replicated, int world_size) {
   std::vector<std::pair<int64_t, std::string>> by_size;
-  for (const auto& [name, tensor] : replicated) by_size.emplace_back(-static_cast<int64_t>(tensor.defined() ? tensor.nbytes() : 0), name);
+  for (const auto& [name, tensor] : replicated)
+    by_size.emplace_back(-static_cast<int64_t>(tensor.defined() ? tensor.nbytes() : 0), name);
   std::sort(by_size.begin(), by_size.end());
   std::vector<int64_t> load(static_cast<size_t>(world_size), 0);
   std::map<std::string, int> assignment;
@@ -70,15 +73,19 @@ absl::Status StagedShard::Reserve(int64_t bytes) {
   return absl::OkStatus();
 }
 
-absl::Status StagedShard::Fill(const TrainingState& state, int rank, int world_size, std::optional<torch::ScalarType> export_dtype) {
+absl::Status StagedShard::Fill(const TrainingState& state, int rank, int world_size,
+                               std::optional<torch::ScalarType> export_dtype) {
   assignment_ = AssignTensors(state.replicated, world_size);
   std::vector<Source> sources;
   int64_t offset = 0;
   for (const auto& [name, owner] : assignment_) {
     const bool weights = name.compare(0, 6, "model.") == 0 || name.compare(0, 4, "ema.") == 0;
-    if (owner == rank) RETURN_IF_ERROR(AddSource(name, state.replicated.at(name), weights ? export_dtype : std::nullopt, offset, sources));
+    if (owner == rank)
+      RETURN_IF_ERROR(
+          AddSource(name, state.replicated.at(name), weights ? export_dtype : std::nullopt, offset, sources));
   }
-  for (const auto& [name, tensor] : state.per_rank) RETURN_IF_ERROR(AddSource(kPerRankPrefix + name, tensor, std::nullopt, offset, sources));
+  for (const auto& [name, tensor] : state.per_rank)
+    RETURN_IF_ERROR(AddSource(kPerRankPrefix + name, tensor, std::nullopt, offset, sources));
   std::vector<TensorSlot> slots;
   for (const Source& source : sources) slots.push_back(source.slot);
   ASSIGN_OR_RETURN(header_, EncodeHeader(slots, {{"format", "pt"}, {kRankMetaKey, state.rank_meta.dump()}}));

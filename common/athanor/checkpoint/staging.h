@@ -1,5 +1,6 @@
-// One rank's part of a checkpoint in host memory, laid out as the file will be. The memory is kept between saves, so that a save costs
-// training one copy and no allocation. Not thread-safe: filled by the training thread, read by the writer while it is lent.
+// One rank's part of a checkpoint in host memory, laid out as the file will be. The memory is kept between saves, so
+// that a save costs training one copy and no allocation. Not thread-safe: filled by the training thread, read by the
+// writer while it is lent.
 #pragma once
 
 #include <map>
@@ -13,13 +14,15 @@
 
 namespace athanor {
 
-// Rank that writes each replicated tensor: the largest first, always to the rank with the least bytes; equal on every rank.
+// Rank that writes each replicated tensor: the largest first, always to the rank with the least bytes; equal on every
+// rank.
 std::map<std::string, int> AssignTensors(const TensorMap& replicated, int world_size);
 
 class StagedShard {
  public:
   // Copies the rank's tensors. INVALID_ARGUMENT for an undefined, sparse or unstorable tensor.
-  absl::Status Fill(const TrainingState& state, int rank, int world_size, std::optional<torch::ScalarType> export_dtype);
+  absl::Status Fill(const TrainingState& state, int rank, int world_size,
+                    std::optional<torch::ScalarType> export_dtype);
   const std::string& header() const { return header_; }
   const char* data() const { return arena_.get(); }
   int64_t data_bytes() const { return data_bytes_; }

@@ -10,24 +10,26 @@
 
 namespace athanor {
 
-// Ordered by name, so that every rank enumerates alike. Tensors of any dtype, shape and device; names as in PyTorch's state_dict.
+// Ordered by name, so that every rank enumerates alike. Tensors of any dtype, shape and device; names as in PyTorch's
+// state_dict.
 using TensorMap = std::map<std::string, torch::Tensor>;
 
-// `replicated` and `meta` are equal on every rank: their bytes are divided among the ranks' shards (each tensor whole, balanced by
-// size) and a restore on any number of ranks gets all of them. `per_rank` and `rank_meta` belong to one rank (random states, loader
-// position); a restore on another number of ranks gets none of them (`RestoredState::same_world` is false).
+// `replicated` and `meta` are equal on every rank: their bytes are divided among the ranks' shards (each tensor whole,
+// balanced by size) and a restore on any number of ranks gets all of them. `per_rank` and `rank_meta` belong to one
+// rank (random states, loader position); a restore on another number of ranks gets none of them
+// (`RestoredState::same_world` is false).
 struct TrainingState {
-  TensorMap replicated;       // "model.<name>", "optim.<param name>.<slot>", "ema.<name>"
-  TensorMap per_rank;         // "rng.cpu", …
-  nlohmann::json meta;        // config, train state, schedule, data position of the epoch …
+  TensorMap replicated;  // "model.<name>", "optim.<param name>.<slot>", "ema.<name>"
+  TensorMap per_rank;    // "rng.cpu", …
+  nlohmann::json meta;   // config, train state, schedule, data position of the epoch …
   nlohmann::json rank_meta;
 };
 
 struct RestoredState {
-  TrainingState state;        // tensors on the CPU
+  TrainingState state;  // tensors on the CPU
   int64_t step = -1;
-  int world_size = 0;         // that wrote it
-  bool same_world = false;    // as now: per_rank and rank_meta are filled
+  int world_size = 0;       // that wrote it
+  bool same_world = false;  // as now: per_rank and rank_meta are filled
 };
 
 }  // namespace athanor

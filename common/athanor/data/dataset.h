@@ -10,7 +10,8 @@
 
 namespace athanor {
 
-// One collated batch. `input` is N x …, `target` is N or N x …; both on the CPU as they leave the loader (pinned when asked).
+// One collated batch. `input` is N x …, `target` is N or N x …; both on the CPU as they leave the loader (pinned when
+// asked).
 struct Batch {
   torch::Tensor input;
   torch::Tensor target;

@@ -1,11 +1,11 @@
-// Tensors in the safetensors format: a little-endian u64 header length, a JSON header, the bytes of all tensors without holes.
-// Python's `safetensors` opens what is written here, and the other way round.
+// Tensors in the safetensors format: a little-endian u64 header length, a JSON header, the bytes of all tensors without
+// holes. Python's `safetensors` opens what is written here, and the other way round.
 //
 //   RETURN_IF_ERROR(WriteTensorFile("weights.safetensors", tensors, {{"format", "pt"}}));
 //   ASSIGN_OR_RETURN(TensorFile file, ReadTensorFile("weights.safetensors"));
 //
-// Dtypes: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL F8_E4M3 F8_E5M2 C64. Tensors come back on the CPU, contiguous, owning their memory.
-// Reading trusts nothing: DATA_LOSS or INVALID_ARGUMENT name file and offset. Nothing is ever executed.
+// Dtypes: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL F8_E4M3 F8_E5M2 C64. Tensors come back on the CPU, contiguous, owning
+// their memory. Reading trusts nothing: DATA_LOSS or INVALID_ARGUMENT name file and offset. Nothing is ever executed.
 #pragma once
 
 #include <torch/torch.h>
@@ -39,7 +39,8 @@ inline constexpr size_t kMaxTensors = 1'000'000;
 absl::StatusOr<std::string> SafetensorsDtype(torch::ScalarType dtype);
 
 // The eight bytes of length and the JSON, padded with spaces to a multiple of 8.
-absl::StatusOr<std::string> EncodeHeader(const std::vector<TensorSlot>& slots, const std::map<std::string, std::string>& metadata);
+absl::StatusOr<std::string> EncodeHeader(const std::vector<TensorSlot>& slots,
+                                         const std::map<std::string, std::string>& metadata);
 
 // `bytes` is the whole file; `name` is for messages.
 absl::StatusOr<TensorFile> ParseTensorFile(const std::string& name, const char* bytes, int64_t size);

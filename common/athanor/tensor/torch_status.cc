@@ -13,7 +13,8 @@ namespace athanor {
 namespace {
 
 constexpr char kPayload[] = "type.athanor/failure_kind";
-constexpr std::array<const char*, 10> kNames = {"unknown", "user_code", "out_of_memory", "data", "nan_loss", "peer_lost", "hang", "preempted", "our_bug", "invalid"};
+constexpr std::array<const char*, 10> kNames = {"unknown",   "user_code", "out_of_memory", "data",    "nan_loss",
+                                                "peer_lost", "hang",      "preempted",     "our_bug", "invalid"};
 
 bool Mentions(const std::string& text, std::initializer_list<const char*> words) {
   for (const char* word : words) {
@@ -28,7 +29,8 @@ absl::Status FromText(absl::string_view name, const std::string& what) {
   if (Mentions(what, {"out of memory", "not enough memory", "can't allocate memory", "DefaultCPUAllocator"})) {
     return WithFailureKind(absl::ResourceExhaustedError(text), FailureKind::kOutOfMemory);
   }
-  if (Mentions(what, {"gloo/", "Connection closed by peer", "Connection reset by peer", "NCCL", "ProcessGroup", "TCPStore", "Timed out waiting"})) {
+  if (Mentions(what, {"gloo/", "Connection closed by peer", "Connection reset by peer", "NCCL", "ProcessGroup",
+                      "TCPStore", "Timed out waiting"})) {
     return WithFailureKind(absl::UnavailableError(text), FailureKind::kPeerLost);
   }
   return WithFailureKind(absl::UnknownError(text), FailureKind::kUserCode);
@@ -36,7 +38,9 @@ absl::Status FromText(absl::string_view name, const std::string& what) {
 
 }  // namespace
 
-const char* ToString(FailureKind kind) { return kNames[static_cast<size_t>(kind)]; }
+const char* ToString(FailureKind kind) {
+  return kNames[static_cast<size_t>(kind)];
+}
 
 absl::Status WithFailureKind(absl::Status status, FailureKind kind) {
   if (!status.ok()) status.SetPayload(kPayload, absl::Cord(ToString(kind)));
@@ -58,13 +62,16 @@ absl::Status internal::CatchTorch(absl::string_view name, const std::function<vo
     body();
     return absl::OkStatus();
   } catch (const c10::OutOfMemoryError& error) {
-    return WithFailureKind(absl::ResourceExhaustedError(absl::StrCat(name, ": ", error.what_without_backtrace())), FailureKind::kOutOfMemory);
+    return WithFailureKind(absl::ResourceExhaustedError(absl::StrCat(name, ": ", error.what_without_backtrace())),
+                           FailureKind::kOutOfMemory);
   } catch (const c10::DistError& error) {
-    return WithFailureKind(absl::UnavailableError(absl::StrCat(name, ": ", error.what_without_backtrace())), FailureKind::kPeerLost);
+    return WithFailureKind(absl::UnavailableError(absl::StrCat(name, ": ", error.what_without_backtrace())),
+                           FailureKind::kPeerLost);
   } catch (const c10::Error& error) {
     return FromText(name, error.what_without_backtrace());
   } catch (const std::bad_alloc&) {
-    return WithFailureKind(absl::ResourceExhaustedError(absl::StrCat(name, ": out of host memory")), FailureKind::kOutOfMemory);
+    return WithFailureKind(absl::ResourceExhaustedError(absl::StrCat(name, ": out of host memory")),
+                           FailureKind::kOutOfMemory);
   } catch (const std::exception& error) {
     return FromText(name, error.what());
   }

@@ -1,4 +1,5 @@
-// THE boundary between LibTorch's exceptions and absl::Status. Used around one training step, process group calls and tensor file I/O.
+// THE boundary between LibTorch's exceptions and absl::Status. Used around one training step, process group calls and
+// tensor file I/O.
 //
 //   RETURN_IF_ERROR(RunTorch("optimizer step", [&] { optimizer.Step(); }));
 //   ASSIGN_OR_RETURN(torch::Tensor loss, RunTorch("forward", [&] { return model->forward(x); }));
@@ -16,7 +17,18 @@
 
 namespace athanor {
 
-enum class FailureKind { kUnknown, kUserCode, kOutOfMemory, kData, kNanLoss, kPeerLost, kHang, kPreempted, kOurBug, kInvalid };
+enum class FailureKind {
+  kUnknown,
+  kUserCode,
+  kOutOfMemory,
+  kData,
+  kNanLoss,
+  kPeerLost,
+  kHang,
+  kPreempted,
+  kOurBug,
+  kInvalid
+};
 const char* ToString(FailureKind kind);  // "user_code", "out_of_memory" …
 
 // OK stays OK; a kind that is there already is replaced.
@@ -24,7 +36,8 @@ absl::Status WithFailureKind(absl::Status status, FailureKind kind);
 std::optional<FailureKind> FailureKindOf(const absl::Status& status);
 
 namespace internal {
-// Runs `body`; an exception becomes RESOURCE_EXHAUSTED (out of memory), UNAVAILABLE (a collective) or UNKNOWN (user code), named.
+// Runs `body`; an exception becomes RESOURCE_EXHAUSTED (out of memory), UNAVAILABLE (a collective) or UNKNOWN (user
+// code), named.
 absl::Status CatchTorch(absl::string_view name, const std::function<void()>& body);
 }  // namespace internal
 
