@@ -1,5 +1,5 @@
 // Where the seconds of a job went. They add up to its age:
-//   queue       from submit, requeue or preemption until the first step of the generation that follows (the first included)
+//   queue       from submit, requeue or preemption until the first step of the generation that follows
 //   recovery    from a failure until the first step after it, back-off and waiting for slots included
 //   checkpoint  training waited for a save
 //   recomputed  steps below one that was reached before

@@ -39,6 +39,12 @@ def job_spec(name="digits", steps=400, interval=20, ranks=2, env=None, runner=No
     return spec
 
 
+def faulty_task(**options):
+    """digits_mlp with a fault of choice: tests/support/faulty_task/faulty_task.cc."""
+    library = BUILD / "tests/support/faulty_task/libfaulty_task.so"
+    return {"name": "faulty", "library": str(library), "options": {"data": str(DIGITS), **options}}
+
+
 class E2ECase(unittest.TestCase):
     """`self.cluster` is up in each test; class attributes shape it."""
 
@@ -103,6 +109,21 @@ class E2ECase(unittest.TestCase):
 
     def submit(self, *args, **kwargs):
         return self.cluster.submit(self.write_job(job_spec(**kwargs)), *args)
+
+    def hold(self, step):
+        """A task whose rank 0 waits at `step` until release(); only the first generation does."""
+        self._fifo = self.folder / "hold"
+        os.mkfifo(self._fifo)
+        return faulty_task(hold_at_step=step, hold_fifo=str(self._fifo), rank=0, once_file=str(self.folder / "held"))
+
+    def release(self):
+        def opened():
+            try:
+                os.close(os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK))
+                return True
+            except OSError:  # nobody waits at it yet
+                return False
+        poll(opened, 60, "the held rank waits at its pipe", interval=0.01)
 
     def final_weights(self, job):
         """{name: bytes} of the model in the newest committed checkpoint, read with Python's safetensors."""

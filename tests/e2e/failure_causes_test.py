@@ -4,13 +4,7 @@ import os
 import pathlib
 import signal
 
-from e2e_case import BUILD, DIGITS, E2ECase, main, poll
-
-FAULTY = BUILD / "tests/support/faulty_task/libfaulty_task.so"
-
-
-def faulty(**options):
-    return {"name": "faulty", "library": str(FAULTY), "options": {"data": str(DIGITS), **options}}
+from e2e_case import E2ECase, faulty_task as faulty, job_spec, main, poll
 
 
 class FailureCausesTest(E2ECase):
@@ -56,7 +50,7 @@ class FailureCausesTest(E2ECase):
         self.assertLessEqual(int(final["generation"]), 4)
 
     def test_the_same_failure_text_is_in_logs_and_submit_watch_returns_it(self):
-        path = self.write_job({**__import__("e2e_case").job_spec(name="watched", steps=50, task=faulty(throw_at_step=5, rank=0),
+        path = self.write_job({**job_spec(name="watched", steps=50, task=faulty(throw_at_step=5, rank=0),
                                                                  restart={"budgets": {"user_code": 0}})})
         done = self.cluster.cli("job", "submit", path, "--watch", check=False, timeout=90)
         self.assertEqual(done.returncode, 6, done.stderr)

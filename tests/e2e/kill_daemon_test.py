@@ -3,7 +3,6 @@
 import pathlib
 import signal
 import time
-import unittest
 
 from e2e_case import E2ECase, main, poll
 

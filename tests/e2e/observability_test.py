@@ -48,12 +48,12 @@ class ObservabilityTest(E2ECase):
         return found[0][1] if found else None
 
     def test_scraped_by_the_real_server(self):
-        job = self.submit(name="scraped", steps=3000, interval=100)
+        job = self.submit(name="scraped", steps=600, interval=100, task=self.hold(step=305), timeouts={"hang": "120s"})
         self.cluster.wait_step(job, 300)
         poll(lambda: self.value("sum(up)") == 3, 30, "three targets are up")
         poll(lambda: (self.value('athanor_job_step{job_name="scraped"}') or self.value("max(athanor_job_step)") or 0) > 0, 30,
              "the step is scraped")
-        self.cluster.kill_rank(job, 1)
+        self.assertIsNotNone(self.cluster.kill_rank(job, 0))
         self.cluster.wait_job(job)
         poll(lambda: (self.value('sum(athanor_job_restarts_total{cause="signal"})') or 0) >= 1, 30, "the restart is counted")
         poll(lambda: (self.value('athanor_jobs{state="succeeded"}') or 0) == 1, 30, "the job is counted as succeeded")

@@ -32,10 +32,11 @@ class VerbsTest(E2ECase):
 
     def test_suspend_gives_the_slots_back_and_resume_ends_with_the_same_weights(self):
         expected = self.undisturbed_weights(steps=1500, interval=100)
-        job = self.submit(name="paused", steps=1500, interval=100)
+        job = self.submit(name="paused", steps=1500, interval=100, task=self.hold(step=155), timeouts={"hang": "60s"})
         self.cluster.wait_step(job, 150)
-        self.cluster.cli("job", "suspend", job, "--wait")
-        self.assertEqual(self.cluster.job(job)["state"], "SUSPENDED")
+        self.cluster.cli("job", "suspend", job)
+        self.release()
+        self.cluster.wait_job(job, states={"SUSPENDED"})
         self.assertEqual(self.cluster.ranks(job), {})
         self.assertEqual(sum(len(w.get("used", [])) for w in self.cluster.cli("worker", "list", parse=True)["workers"]), 0)
         stopped_at = max(int(c["step"]) for c in self.cluster.checkpoints(job))
@@ -73,12 +74,13 @@ class VerbsTest(E2ECase):
         self.cluster.wait_workers(2)
 
     def test_checkpoint_verbs(self):
-        job = self.submit(name="tags", steps=300, interval=20)
+        job = self.submit(name="tags", steps=300, interval=20, task=self.hold(step=70), timeouts={"hang": "60s"})
         self.cluster.wait_event(job, "CheckpointCommitted", count=2)
-        first = min(int(c["step"]) for c in self.cluster.checkpoints(job))
+        first = max(int(c["step"]) for c in self.cluster.checkpoints(job))  # held, so nothing newer retires it
         self.cluster.cli("checkpoint", "tag", job, first, "keep-me", "--expect", "none")
         lost = self.cluster.cli("checkpoint", "tag", job, first, "keep-me", "--expect", "none", check=False)
         self.assertEqual(lost.returncode, 4)
+        self.release()
         self.cluster.wait_job(job)
         steps = {int(c["step"]): c for c in self.cluster.checkpoints(job)}
         self.assertIn(first, steps, "a tagged checkpoint outlives retention")
@@ -96,9 +98,9 @@ class VerbsTest(E2ECase):
         self.assertEqual(self.cluster.cli("checkpoint", "show", job, "latest", parse=True)["step"], str(max(steps)))
 
     def test_logs_over_generations_and_events_have_reasons(self):
-        job = self.submit(name="logged", steps=1500, interval=50)
+        job = self.submit(name="logged", steps=400, interval=50, task=self.hold(step=205), timeouts={"hang": "60s"})
         self.cluster.wait_step(job, 200)
-        self.cluster.kill_rank(job, 1)
+        self.assertIsNotNone(self.cluster.kill_rank(job, 0))
         self.cluster.wait_job(job)
         text = self.cluster.cli("job", "logs", job).stdout
         self.assertIn("[g1 r0]", text)

@@ -5,7 +5,8 @@
 // it is *chosen* only when the coordinator's ledger says committed. `LocalCommitter` serves programs without the
 // service.
 //
-// Threads: called on the writer thread, one checkpoint at a time.
+// Threads: votes and manifests on the commit thread, one checkpoint at a time; Abandon also on the writer thread;
+// ReportDamage on the training thread. Implementations are thread-safe.
 #pragma once
 
 #include <cstdint>

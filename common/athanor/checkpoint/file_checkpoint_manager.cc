@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <deque>
 #include <filesystem>
 #include <mutex>
 #include <random>
@@ -34,6 +35,11 @@ using Clock = std::chrono::steady_clock;
 constexpr absl::Duration kLastWait = absl::Seconds(10);
 constexpr int64_t kWriteChunk = 1 << 20;
 
+// An infinite wait is a bounded one that is long: chrono cannot carry infinity.
+std::chrono::milliseconds ChronoLimit(absl::Duration timeout) {
+  return absl::ToChronoMilliseconds(std::min(timeout, absl::Hours(24)));
+}
+
 double SecondsSince(Clock::time_point began) {
   return std::chrono::duration<double>(Clock::now() - began).count();
 }
@@ -59,7 +65,9 @@ class FileCheckpointManager::Impl {
  public:
   Impl(CheckpointManagerOptions options, CheckpointCommitter* committer, std::optional<torch::ScalarType> export_dtype)
       : options_(std::move(options)), committer_(committer), export_dtype_(export_dtype), attempt_(NewAttempt()) {
-    if (!options_.load_only) writer_ = std::thread([this] { WriterLoop(); });
+    if (options_.load_only) return;
+    writer_ = std::thread([this] { WriterLoop(); });
+    committing_ = std::thread([this] { CommitLoop(); });
   }
 
   ~Impl() {
@@ -70,18 +78,19 @@ class FileCheckpointManager::Impl {
     }
     changed_.notify_all();
     if (writer_.joinable()) writer_.join();
+    if (committing_.joinable()) committing_.join();
   }
 
   absl::Status Save(const TrainingState& state, const SaveRequest& request) {
     if (options_.load_only) return absl::OkStatus();
     const Clock::time_point began = Clock::now();
     std::unique_lock lock(mutex_);
-    if (job_.has_value() && !request.must_wait) {
+    if (!HasRoom() && !request.must_wait) {
       ++stats_.skipped;
       return absl::OkStatus();
     }
-    changed_.wait(lock, [this] { return !job_.has_value(); });
-    lock.unlock();  // nothing in flight: the staging memory is ours
+    changed_.wait(lock, [this] { return HasRoom(); });
+    lock.unlock();  // nothing is being written: the staging memory is ours
     const absl::Status filled = staged_.Fill(state, options_.rank, options_.world_size, export_dtype_);
     ATHANOR_FAILPOINT("checkpoint.after_stage");
     lock.lock();
@@ -92,16 +101,24 @@ class FileCheckpointManager::Impl {
     }
     job_ = Job{request, state.meta, began};
     changed_.notify_all();
-    if (!options_.async) changed_.wait(lock, [this] { return !job_.has_value(); });
+    if (!options_.async) changed_.wait(lock, [this] { return Idle(); });
     stats_.stall_seconds += SecondsSince(began);
     return absl::OkStatus();
   }
 
+  absl::Status WaitForRoom(absl::Duration timeout) {
+    const Clock::time_point began = Clock::now();
+    std::unique_lock lock(mutex_);
+    const bool written = changed_.wait_for(lock, ChronoLimit(timeout), [this] { return !job_.has_value(); });
+    stats_.stall_seconds += SecondsSince(began);
+    if (!written) return absl::DeadlineExceededError("a checkpoint is still being written");
+    if (HasRoom()) return absl::OkStatus();
+    return absl::UnavailableError(absl::StrCat(commits_.size(), " checkpoints wait for their commit"));
+  }
+
   absl::Status Wait(absl::Duration timeout) {
     std::unique_lock lock(mutex_);
-    // An infinite wait is a bounded one that is long: chrono cannot carry infinity.
-    const auto limit = absl::ToChronoMilliseconds(std::min(timeout, absl::Hours(24)));
-    if (!changed_.wait_for(lock, limit, [this] { return !job_.has_value(); }))
+    if (!changed_.wait_for(lock, ChronoLimit(timeout), [this] { return Idle(); }))
       return absl::DeadlineExceededError("a checkpoint is still being written");
     return last_;
   }
@@ -118,6 +135,16 @@ class FileCheckpointManager::Impl {
     nlohmann::json meta;
     Clock::time_point began;
   };
+  // A save whose shard is on disk.
+  struct Commit {
+    Job job;
+    std::string directory;
+    ShardInfo shard;
+    std::map<std::string, int> assignment;  // tensor -> rank whose shard has it
+  };
+
+  bool HasRoom() const { return !job_.has_value() && commits_.size() < kMaxPendingCommits; }
+  bool Idle() const { return !job_.has_value() && commits_.empty(); }
 
   void WriterLoop() {
     pthread_setname_np(pthread_self(), "athanor-writer");
@@ -128,17 +155,42 @@ class FileCheckpointManager::Impl {
       if (!job_.has_value()) return;
       Job& job = *job_;
       lock.unlock();
-      const absl::Status status = Write(job);
+      const std::string directory = absl::StrCat(options_.root, "/", CheckpointDirName(job.request.step));
+      const std::string file = ShardFileName(options_.rank, options_.world_size, attempt_);
+      absl::StatusOr<ShardInfo> shard = WriteShard(directory, file);
+      absl::Status failed;
+      if (!shard.ok()) failed = GiveUp(job.request.step, directory + "/" + file, shard.status());
       lock.lock();
-      if (!status.ok()) {
-        CountFailure(status);
-      } else if (wrote_) {
+      if (shard.ok()) {
+        commits_.push_back({std::move(job), directory, *std::move(shard), staged_.assignment()});
+      } else {
+        CountFailure(failed);
+        last_ = failed;
+      }
+      job_.reset();
+      changed_.notify_all();
+    }
+  }
+
+  void CommitLoop() {
+    pthread_setname_np(pthread_self(), "athanor-commit");
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [this] { return !commits_.empty() || (stopping_ && !job_.has_value()); });
+      if (commits_.empty()) return;
+      const Commit& commit = commits_.front();  // stays there, so that room and idleness count it
+      lock.unlock();
+      const absl::Status status = Finish(commit);
+      lock.lock();
+      if (status.ok()) {
         ++stats_.saved;
-        stats_.bytes += static_cast<int64_t>(staged_.header().size()) + staged_.data_bytes();
-        stats_.last_committed_step = std::max(stats_.last_committed_step, job.request.step);
+        stats_.bytes += commit.shard.bytes;
+        stats_.last_committed_step = std::max(stats_.last_committed_step, commit.job.request.step);
+      } else {
+        CountFailure(status);
       }
       last_ = status;
-      job_.reset();
+      commits_.pop_front();
       changed_.notify_all();
     }
   }
@@ -148,37 +200,33 @@ class FileCheckpointManager::Impl {
     stats_.last_error = std::string(status.message());
   }
 
-  absl::Status Write(const Job& job) {
-    wrote_ = false;
-    const std::string directory = absl::StrCat(options_.root, "/", CheckpointDirName(job.request.step));
-    const std::string file = ShardFileName(options_.rank, options_.world_size, attempt_);
-    const absl::Status status = WriteAndCommit(job, directory, file);
-    if (status.ok()) {
-      wrote_ = true;
-      return status;
-    }
+  absl::Status GiveUp(int64_t step, const std::string& path, const absl::Status& status) {
+    RemoveFile(path);
+    committer_->Abandon(step, std::string(status.message()));
+    return Annotate(status, absl::StrCat("checkpoint ", CheckpointDirName(step)));
+  }
+
+  absl::Status Finish(const Commit& commit) {
+    const std::string path = commit.directory + "/" + commit.shard.file;
+    const absl::Status status = VoteAndPublish(commit);
     if (absl::IsAlreadyExists(status)) {  // an earlier generation committed this step: its files are as good as ours
-      RemoveFile(directory + "/" + file);
-      wrote_ = true;
+      RemoveFile(path);
       return absl::OkStatus();
     }
-    RemoveFile(directory + "/" + file);
-    committer_->Abandon(job.request.step, std::string(status.message()));
-    return Annotate(status, absl::StrCat("checkpoint ", CheckpointDirName(job.request.step)));
+    return status.ok() ? status : GiveUp(commit.job.request.step, path, status);
   }
 
-  absl::Status WriteAndCommit(const Job& job, const std::string& directory, const std::string& file) {
+  absl::Status VoteAndPublish(const Commit& commit) {
+    ASSIGN_OR_RETURN(const std::vector<ShardInfo> shards,
+                     committer_->CommitShard(commit.job.request.step, commit.shard));
+    if (options_.rank != 0) return absl::OkStatus();
+    return WriteManifest(commit, shards);
+  }
+
+  absl::StatusOr<ShardInfo> WriteShard(const std::string& directory, const std::string& file) {
     ATHANOR_FAILPOINT("checkpoint.before_shard_write");
     RETURN_IF_ERROR(EnsureDir(directory));
-    ASSIGN_OR_RETURN(const ShardInfo shard, WriteShard(directory + "/" + file, file));
-    ATHANOR_FAILPOINT("checkpoint.after_shard_rename");
-    ASSIGN_OR_RETURN(const std::vector<ShardInfo> shards, committer_->CommitShard(job.request.step, shard));
-    if (options_.rank != 0) return absl::OkStatus();
-    return WriteManifest(job, directory, shards);
-  }
-
-  absl::StatusOr<ShardInfo> WriteShard(const std::string& path, const std::string& file) {
-    ASSIGN_OR_RETURN(AtomicFile out, AtomicFile::Create(path));
+    ASSIGN_OR_RETURN(AtomicFile out, AtomicFile::Create(directory + "/" + file));
     ShardInfo shard{options_.rank, file, static_cast<int64_t>(staged_.header().size()) + staged_.data_bytes(), 0};
     shard.crc32c = Crc32c(0, staged_.header().data(), staged_.header().size());
     RETURN_IF_ERROR(out.Append(staged_.header().data(), staged_.header().size()));
@@ -190,15 +238,18 @@ class FileCheckpointManager::Impl {
     RETURN_IF_ERROR(out.Sync());
     RETURN_IF_ERROR(HitFailpoint("checkpoint.before_shard_rename"));
     RETURN_IF_ERROR(out.Commit());
+    ATHANOR_FAILPOINT("checkpoint.after_shard_rename");
     return shard;
   }
 
-  absl::Status WriteManifest(const Job& job, const std::string& directory, const std::vector<ShardInfo>& shards) {
+  absl::Status WriteManifest(const Commit& commit, const std::vector<ShardInfo>& shards) {
+    const Job& job = commit.job;
+    const std::string& directory = commit.directory;
     Manifest manifest;
     manifest.step = job.request.step;
     manifest.world_size = options_.world_size;
     manifest.shards = shards;
-    manifest.tensors = staged_.assignment();
+    manifest.tensors = commit.assignment;
     manifest.meta = job.meta;
     manifest.metrics = job.request.metrics;
     manifest.created_at = absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone());
@@ -247,17 +298,17 @@ class FileCheckpointManager::Impl {
   CheckpointCommitter* const committer_;
   const std::optional<torch::ScalarType> export_dtype_;
   const std::string attempt_;
-  StagedShard staged_;  // the training thread's while no job is there, else the writer's
-  bool wrote_ = false;  // writer thread
-  int64_t best_step_ = -1;
+  StagedShard staged_;      // the training thread's while no job is there, else the writer's
+  int64_t best_step_ = -1;  // commit thread
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::optional<Job> job_;
+  std::optional<Job> job_;      // being written
+  std::deque<Commit> commits_;  // written, in the order of their steps; the first is being committed
   absl::Status last_;
   CheckpointStats stats_;
   bool stopping_ = false;
-  std::thread writer_;
+  std::thread writer_, committing_;
 };
 
 absl::StatusOr<std::unique_ptr<FileCheckpointManager>> FileCheckpointManager::Create(CheckpointManagerOptions options,
@@ -279,6 +330,9 @@ FileCheckpointManager::FileCheckpointManager(std::unique_ptr<Impl> impl) : impl_
 FileCheckpointManager::~FileCheckpointManager() = default;
 absl::Status FileCheckpointManager::Save(const TrainingState& state, const SaveRequest& request) {
   return impl_->Save(state, request);
+}
+absl::Status FileCheckpointManager::WaitForRoom(absl::Duration timeout) {
+  return impl_->WaitForRoom(timeout);
 }
 absl::Status FileCheckpointManager::Wait(absl::Duration timeout) {
   return impl_->Wait(timeout);

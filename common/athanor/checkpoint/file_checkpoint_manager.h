@@ -6,9 +6,11 @@
 //                            manifest.json                       <- its presence makes the checkpoint complete
 //
 // Save() copies the state into host memory kept between saves (the only part training waits for), and hands it to the
-// writer thread: tmp file, fsync, rename, fsync of the folder, vote, manifest. One save is in flight at a time.
+// writer thread: tmp file, fsync, rename, fsync of the folder. One shard is written at a time. From there the commit
+// thread takes over: vote, manifest. It may wait for other ranks or for a coordinator that is away; meanwhile training
+// and further saves go on, up to kMaxPendingCommits of them.
 //
-// Threads: all methods on the training thread; the writer thread is internal.
+// Threads: all methods on the training thread; the writer and the commit thread are internal.
 #pragma once
 
 #include <cstdint>
@@ -40,11 +42,11 @@ struct SaveRequest {
   int64_t step = 0;
   std::map<std::string, double> metrics;
   bool is_best = false;
-  bool must_wait = false;  // wait for a save in flight instead of skipping this one (final and stop checkpoints)
+  bool must_wait = false;  // wait for room instead of skipping this one (final and stop checkpoints)
 };
 
 struct CheckpointStats {                       // of this process
-  int64_t saved = 0, failed = 0, skipped = 0;  // skipped: one was still in flight
+  int64_t saved = 0, failed = 0, skipped = 0;  // skipped: there was no room
   int64_t bytes = 0;
   double stall_seconds = 0;  // training waited
   std::string last_error;
@@ -60,15 +62,20 @@ struct ResumeCandidate {
 
 class FileCheckpointManager {
  public:
+  static constexpr size_t kMaxPendingCommits = 8;  // saves whose shard is on disk and whose commit is not yet known
+
   // `committer` outlives the manager.
   static absl::StatusOr<std::unique_ptr<FileCheckpointManager>> Create(CheckpointManagerOptions options,
                                                                        CheckpointCommitter* committer);
-  ~FileCheckpointManager();  // waits for the save in flight, at most 10 s
+  ~FileCheckpointManager();  // waits for the saves in flight, at most 10 s
 
   // Snapshots `state` and starts writing. Never fails because of the disk: a failed write is counted, logged to
   // `stats().last_error` and abandoned; training goes on. INVALID_ARGUMENT for a state that cannot be written
   // (undefined tensor, sparse).
   absl::Status Save(const TrainingState& state, const SaveRequest& request);
+  // OK when a Save() would start now: waits at most `timeout` for the shard that is being written (DEADLINE_EXCEEDED),
+  // and not at all for commits: UNAVAILABLE when kMaxPendingCommits are pending.
+  absl::Status WaitForRoom(absl::Duration timeout);
   // Returns when nothing is in flight, or DEADLINE_EXCEEDED. The status is that of the last save.
   absl::Status Wait(absl::Duration timeout);
 

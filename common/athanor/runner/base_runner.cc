@@ -81,8 +81,7 @@ absl::Status BaseRunner::AtBoundary(const StepResult& step) {
   if (evaluate) RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/Done()));
   if (step.epoch_ended) RETURN_IF_ERROR(EpochEnded(MonitoredMetric()));
   // The last checkpoint is Finish()'s.
-  if ((save || evaluation_is_best_) && !Done())
-    RETURN_IF_ERROR(Save(/*must_wait=*/evaluation_is_best_, /*model_only=*/false));
+  if ((save || evaluation_is_best_) && !Done()) RETURN_IF_ERROR(Save(/*must_wait=*/false, /*model_only=*/false));
   return absl::OkStatus();
 }
 

@@ -10,6 +10,11 @@
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
+namespace {
+
+constexpr absl::Duration kBestPatience = absl::Minutes(1);
+
+}  // namespace
 
 RunCheckpoints::RunCheckpoints(const RunnerConfig& config, RunCheckpointsOptions options)
     : config_(config), options_(std::move(options)) {
@@ -107,16 +112,17 @@ absl::Status RunCheckpoints::Save(const std::function<absl::StatusOr<TrainingSta
                                   const SaveRequest& request) {
   if (manager_ == nullptr || config_.checkpoint.load_only) return absl::OkStatus();
   if (!request.must_wait) {
-    const bool idle = !absl::IsDeadlineExceeded(manager_->Wait(absl::ZeroDuration()));
-    ASSIGN_OR_RETURN(const bool all_idle, AllRanks(idle));
-    if (!all_idle) {
+    // A best one is worth the end of a write, but not a commit that waits for a coordinator that is away.
+    const bool room = manager_->WaitForRoom(request.is_best ? kBestPatience : absl::ZeroDuration()).ok();
+    ASSIGN_OR_RETURN(const bool all_have_room, AllRanks(room));
+    if (!all_have_room) {
       ++skipped_;
       return absl::OkStatus();
     }
   }
   ASSIGN_OR_RETURN(const TrainingState state, capture());
   SaveRequest resolved = request;
-  resolved.must_wait = true;  // agreed: this rank has at most the end of its last write left
+  resolved.must_wait = true;  // agreed: there is room
   RETURN_IF_ERROR(manager_->Save(state, resolved));
   last_step_ = request.step;
   return absl::OkStatus();

@@ -48,10 +48,10 @@ class RunCheckpoints {
   bool enabled() const { return manager_ != nullptr; }
   int64_t last_step() const { return last_step_; }  // of the newest save started or restored from here; -1: none
 
-  // Saves, unless a rank is still writing and `must_wait` is off: then all ranks skip it. `capture` runs only when it
-  // is saved.
+  // Saves, unless a rank has no room (it is still writing, or too many saves wait for their commit) and `must_wait` is
+  // off: then all ranks skip it. For a best one, writes are waited for. `capture` runs only when it is saved.
   absl::Status Save(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request);
-  // Waits for the save in flight. DEADLINE_EXCEEDED when it takes longer than `checkpoint.wait_timeout`.
+  // Waits for the saves in flight. DEADLINE_EXCEEDED when it takes longer than `checkpoint.wait_timeout`.
   absl::Status Drain();
 
   CheckpointStats stats() const;  // those skipped here included

@@ -3,6 +3,7 @@
 //   throw_at_step    throws "as asked by throw_at_step"         nan_from_step   the loss is NaN from this step on
 //   oom_at_step      asks for more memory than there is         hang_at_step    never comes back
 //   exit_code_at_step, exit_code (default 20)                   ends the process with this code
+//   hold_at_step, hold_fifo    waits at this step until something opens the named pipe for writing
 //   rank             the rank that is faulty; -1 (default): all
 //   once_file        the fault happens only while this file does not exist, and makes it
 //
@@ -28,6 +29,9 @@ class FaultyTask : public athanor::Task {
     nan_from_ = Take(options, "nan_from_step", 0);
     oom_at_ = Take(options, "oom_at_step", 0);
     hang_at_ = Take(options, "hang_at_step", 0);
+    hold_at_ = Take(options, "hold_at_step", 0);
+    hold_fifo_ = options.value("hold_fifo", "");
+    options.erase("hold_fifo");
     exit_at_ = Take(options, "exit_code_at_step", 0);
     exit_code_ = Take(options, "exit_code", 20);
     const int64_t rank = Take(options, "rank", -1);
@@ -52,6 +56,7 @@ class FaultyTask : public athanor::Task {
     if (step_ == throw_at_ && Armed()) throw std::runtime_error("as asked by throw_at_step");
     if (step_ == oom_at_ && Armed()) output.loss = output.loss + torch::empty({int64_t{1} << 50}).sum();
     if (step_ == exit_at_ && Armed()) _exit(static_cast<int>(exit_code_));
+    if (step_ == hold_at_ && Armed()) Hold();
     if (step_ == hang_at_ && Armed()) {
       while (true) pause();
     }
@@ -67,6 +72,13 @@ class FaultyTask : public athanor::Task {
     return value;
   }
 
+  // Opening a named pipe for reading blocks until it is opened for writing.
+  void Hold() const {
+    const int pipe = open(hold_fifo_.c_str(), O_RDONLY | O_CLOEXEC);
+    if (pipe < 0) throw std::runtime_error("hold_fifo '" + hold_fifo_ + "' cannot be opened");
+    close(pipe);
+  }
+
   bool Armed() {
     if (once_file_.empty() || fired_) return true;
     const int file = open(once_file_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
@@ -75,9 +87,9 @@ class FaultyTask : public athanor::Task {
   }
 
   std::unique_ptr<athanor::Task> digits_;
-  int64_t throw_at_ = 0, nan_from_ = 0, oom_at_ = 0, hang_at_ = 0, exit_at_ = 0, exit_code_ = 20, step_ = 0;
+  int64_t throw_at_ = 0, nan_from_ = 0, oom_at_ = 0, hang_at_ = 0, exit_at_ = 0, exit_code_ = 20, hold_at_ = 0, step_ = 0;
   bool faulty_ = false, fired_ = false;
-  std::string once_file_;
+  std::string once_file_, hold_fifo_;
 };
 
 }  // namespace
