@@ -1,0 +1,65 @@
+// Replays recorded numeric cases (JSON files with a `family` field) against this library.
+//
+// A family is one function in one file of this folder, `<family>_family.cc`, registered with ATHANOR_ORACLE_FAMILY. It
+// walks over the file's cases, computes each with the library's public API and reports it. A case whose recorded answer
+// is a defect of the recorder is named in deviations.json with the reason; the family then checks what this library
+// promises instead.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace athanor::oracle {
+
+// Collects the verdicts of one file.
+class Report {
+ public:
+  explicit Report(nlohmann::json deviations) : deviations_(std::move(deviations)) {}
+
+  // Runs one case. `check` returns an empty text when the case holds, else what was expected and what was found;
+  // anything that it throws is a failure of that case. A case listed as a deviation still runs, with deviates() true
+  // for its name.
+  void Case(const std::string& name, const std::function<std::string()>& check);
+  // The reason why this library answers otherwise than the recorded case, or "" when it does not.
+  std::string deviation(const std::string& name) const;
+
+  int passed() const { return passed_; }
+  int failed() const { return failed_; }
+  int deviating() const { return deviating_; }
+
+ private:
+  nlohmann::json deviations_;  // {"case": "reason"} of this family
+  int passed_ = 0;
+  int failed_ = 0;
+  int deviating_ = 0;
+};
+
+using Family = void (*)(const nlohmann::json& file, Report& report);
+bool RegisterFamily(std::string name, Family family);
+Family FindFamily(const std::string& name);  // nullptr when unknown
+std::vector<std::string> FamilyNames();
+
+#define ATHANOR_ORACLE_FAMILY(name, function) \
+  static const bool registered_##name = ::athanor::oracle::RegisterFamily(#name, function)
+
+// A recorded number: a JSON number, or "nan", "inf", "-inf"; null is NaN too (absent).
+double Number(const nlohmann::json& value);
+// {"dtype", "shape", "data"} -> tensor on the CPU. Throws std::invalid_argument that names what is wrong.
+torch::Tensor TensorOf(const nlohmann::json& value);
+torch::Dtype DtypeOf(const std::string& name);  // f64 f32 f16 bf16 i64 i32 u8 bool
+bool IsTensor(const nlohmann::json& value);     // an object with dtype, shape and data
+
+// "" when equal within `relative` * max(1, |expected|) (NaN equals NaN, infinities must match), else a text with both.
+std::string Compare(double expected, double found, double relative, std::string_view what);
+// The same element by element; dtype and shape must be equal. Tolerance by dtype when `relative` is 0: f64 1e-12, f32
+// 1e-5, f16 and bf16 1e-2, integers and bool exactly.
+std::string Compare(const torch::Tensor& expected, const torch::Tensor& found, double relative, std::string_view what);
+// The first text that is not empty.
+std::string FirstOf(std::initializer_list<std::string> texts);
+
+}  // namespace athanor::oracle
