@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
@@ -78,7 +79,7 @@ class JobReader {
       }
     }
     // The nearest place that the file has: a missing field is reported where it belongs.
-    std::string at = field;
+    std::string at = absl::StrReplaceAll(field, {{"[", "."}, {"]", ""}});  // elements of lists: "groups.0" in places
     while (!at.empty() && !document_.places.contains(at))
       at = at.rfind('.') == std::string::npos ? "" : at.substr(0, at.rfind('.'));
     const Place place = document_.places.contains(at) ? document_.places.at(at) : Place{1, 1};

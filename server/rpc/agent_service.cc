@@ -179,11 +179,15 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
       event.reports.push_back({FromProto(report.id()), FromProto(report.progress()),
                                std::max(FromProto(report.age()), absl::ZeroDuration())});
     }
-    loop_->Post(std::move(event), [handle = handle_, number = message.number()] {
+    const auto acknowledge = [handle = handle_, number = message.number()] {
       v1::CoordinatorMessage ack;
       ack.mutable_heartbeat_ack()->set_number(number);
       handle->Send(std::move(ack));
-    });
+    };
+    // While the store is full nothing is decided, and nobody's lease ends: training goes on. Heartbeats come again, so
+    // that they need not pile up in the queue.
+    if (!message.leaving() && !loop_->StoreStatus().ok()) return acknowledge();
+    loop_->Post(std::move(event), acknowledge);
   }
 
   absl::Status TakeCall(const v1::RankCall& call, const std::function<void()>& ack) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "common/service/logging_setup.h"
@@ -17,7 +18,7 @@ namespace {
 
 constexpr int kExitStoreBroken = 75;
 constexpr size_t kBatch = 2048;
-constexpr auto kRetryStore = std::chrono::milliseconds(200);
+constexpr absl::Duration kRetryStore = absl::Milliseconds(200);
 constexpr absl::Duration kSampleEvery = absl::Seconds(1);
 
 void Persist(const core::Effect& effect, WriteBatch& batch) {
@@ -127,7 +128,7 @@ void CoreLoop::Run() {
     }
     Process(items, now);
     Sample(now);
-    last = clock_.Now();
+    last = now;  // a batch that waited for the disk is a pause too
   }
 }
 
@@ -182,8 +183,27 @@ void CoreLoop::CommitOrWait(const WriteBatch& batch) {
     }
     if (StoreStatus().ok()) Log(spdlog::level::err, "StoreFull", {}, std::string(status.message()));
     SetStoreStatus(status);
-    std::unique_lock lock(mutex_);
-    if (wake_.wait_for(lock, kRetryStore, [this] { return stopping_.load(); })) return;
+    if (ReadUntil(clock_.Now() + kRetryStore)) return;
+  }
+}
+
+// Answers reads while nothing can be written. They see the batch that waits, which is the truth unless we die before
+// the disk has room. True when the loop is to stop.
+bool CoreLoop::ReadUntil(absl::Time until) {
+  while (true) {
+    std::vector<Read> reads;
+    {
+      std::unique_lock lock(mutex_);
+      const auto is_read = [](const Item& item) { return item.read != nullptr; };
+      wake_.wait_for(lock, absl::ToChronoMicroseconds(until - clock_.Now()),
+                     [&] { return stopping_ || std::any_of(queue_.begin(), queue_.end(), is_read); });
+      if (stopping_) return true;
+      const auto first = std::stable_partition(queue_.begin(), queue_.end(), std::not_fn(is_read));
+      for (auto it = first; it != queue_.end(); ++it) reads.push_back(std::move(it->read));
+      queue_.erase(first, queue_.end());
+    }
+    if (reads.empty()) return false;
+    for (Read& read : reads) read(core_, clock_.Now());
   }
 }
 

@@ -46,7 +46,7 @@ class CoreLoop {
   void Post(core::Event event, std::function<void()> done = nullptr);
   // A client's verb: `callback` gets the one answer. Refuses when the queue is full or the store has no space.
   void PostVerb(std::function<core::Event(core::CallId)> make, CallTable::Callback callback);
-  // Runs `read` on the loop's thread between batches.
+  // Runs `read` on the loop's thread between batches, and while a batch waits for space on the disk.
   using Read = std::function<void(const core::CoordinatorCore&, absl::Time now)>;
   void PostRead(Read read);
 
@@ -70,6 +70,7 @@ class CoreLoop {
   void Process(std::deque<Item>& items, absl::Time now);
   void CommitAndRelease(std::vector<core::Effect>& effects, std::vector<std::function<void()>>& done);
   void CommitOrWait(const WriteBatch& batch);
+  bool ReadUntil(absl::Time until);
   void SetStoreStatus(absl::Status status);
   void Sample(absl::Time now);
 

@@ -1,5 +1,6 @@
 #include "server/storage/rocksdb_store.h"
 
+#include <fcntl.h>
 #include <rocksdb/db.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
@@ -8,7 +9,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -27,8 +27,11 @@ namespace {
 
 constexpr char kMetaKey[] = "m/meta";
 constexpr char kCounterFile[] = "/COMMITS";
-// The side file need not be exact: it proves that at least so many commits were acknowledged.
-constexpr uint64_t kCounterEvery = 256;
+// The side file is written after each commit and made durable every so many: it proves that at least so many commits
+// were acknowledged.
+constexpr uint64_t kCounterSyncEvery = 256;
+// With less free space nothing is written: RocksDB survives a full disk under its tables, but not under its log.
+constexpr uint64_t kReserve = 8 << 20;
 
 rocksdb::Options StoreOptions() {
   rocksdb::Options options;
@@ -70,33 +73,41 @@ std::string NewClusterId() {
   return absl::StrFormat("%08x%08x", device(), device());
 }
 
+absl::StatusOr<std::unique_ptr<rocksdb::DB>> OpenDatabase(const std::string& directory, bool create) {
+  rocksdb::Options options = StoreOptions();
+  options.create_if_missing = create;
+  rocksdb::DB* raw = nullptr;
+  RETURN_IF_ERROR(FromRocks(rocksdb::DB::Open(options, directory, &raw), absl::StrCat("opening ", directory)));
+  return std::unique_ptr<rocksdb::DB>(raw);
+}
+
 class RocksDbStore : public MetadataStore {
  public:
   RocksDbStore(std::string directory, std::unique_ptr<rocksdb::DB> db)
       : directory_(std::move(directory)), db_(std::move(db)) {}
+  ~RocksDbStore() override {
+    if (counter_ < 0) return;
+    fsync(counter_);
+    close(counter_);
+  }
 
   absl::Status Begin() {
-    std::string value;
-    const rocksdb::Status found = db_->Get(rocksdb::ReadOptions(), kMetaKey, &value);
-    if (found.ok()) {
-      if (!meta_.ParseFromString(value))
-        return absl::DataLossError(absl::StrCat("the meta record of ", directory_, " cannot be read"));
+    ASSIGN_OR_RETURN(const bool found, ReadMeta(&meta_));
+    if (found) {
       if (meta_.format() > kStoreFormat) {
         return absl::FailedPreconditionError(absl::StrCat(
             directory_, " has format ", meta_.format(), ", written by version ", meta_.written_by(),
             "; this is version ", Version(), " and knows formats up to ", kStoreFormat, ". Start the newer version"));
       }
-    } else if (found.IsNotFound()) {
-      meta_.set_cluster(NewClusterId());
     } else {
-      return FromRocks(found, absl::StrCat("reading ", directory_));
+      meta_.set_cluster(NewClusterId());
     }
     RETURN_IF_ERROR(CheckCounter());
+    OpenCounter();
     meta_.set_format(kStoreFormat);
     meta_.set_epoch(meta_.epoch() + 1);
     meta_.set_written_by(Version());
-    RETURN_IF_ERROR(Commit({}));
-    return WriteCounter();
+    return Commit({});
   }
 
   absl::StatusOr<core::ClusterState> Load() override {
@@ -115,6 +126,7 @@ class RocksDbStore : public MetadataStore {
   }
 
   absl::Status Commit(const WriteBatch& batch) override {
+    RETURN_IF_ERROR(CheckRoom());
     rocksdb::WriteBatch write;
     for (const auto& [key, value] : batch.operations) {
       if (value.has_value()) {
@@ -129,13 +141,12 @@ class RocksDbStore : public MetadataStore {
     rocksdb::WriteOptions options;
     options.sync = true;
     rocksdb::Status status = db_->Write(options, &write);
-    if (!status.ok() && status.IsNoSpace()) {
-      // A background error of an earlier shortage sticks until Resume(); try once, space may be back.
-      if (db_->Resume().ok()) status = db_->Write(options, &write);
-    }
+    log_broken_ = status.IsNoSpace() && status.ToString().find(".log") != std::string::npos;
+    // A background error of an earlier shortage sticks until Resume(); try once, space may be back.
+    if (status.IsNoSpace() && !log_broken_ && db_->Resume().ok()) status = db_->Write(options, &write);
     RETURN_IF_ERROR(FromRocks(status, absl::StrCat("writing ", directory_)));
     meta_ = std::move(meta);
-    if (meta_.commit() % kCounterEvery == 0) return WriteCounter();
+    WriteCounter();
     return absl::OkStatus();
   }
 
@@ -168,25 +179,44 @@ class RocksDbStore : public MetadataStore {
                                             directory_, kCounterFile, " to accept the loss"));
   }
 
-  absl::Status WriteCounter() const {
-    const std::string path = directory_ + kCounterFile;
-    const std::string temporary = path + ".tmp";
-    std::FILE* file = std::fopen(temporary.c_str(), "w");
-    if (file == nullptr) return absl::OkStatus();  // only an extra proof: a full disk must not stop the store
-    const bool written = std::fprintf(file, "%llu\n", static_cast<unsigned long long>(meta_.commit())) > 0 &&
-                         std::fflush(file) == 0 && fsync(fileno(file)) == 0;
-    std::fclose(file);
-    if (written) {
-      std::rename(temporary.c_str(), path.c_str());
-    } else {
-      std::remove(temporary.c_str());
+  absl::StatusOr<bool> ReadMeta(storage::v1::MetaRecord* meta) const {
+    std::string value;
+    const rocksdb::Status found = db_->Get(rocksdb::ReadOptions(), kMetaKey, &value);
+    if (found.IsNotFound()) return false;
+    RETURN_IF_ERROR(FromRocks(found, absl::StrCat("reading ", directory_)));
+    if (meta->ParseFromString(value)) return true;
+    return absl::DataLossError(absl::StrCat("the meta record of ", directory_, " cannot be read"));
+  }
+
+  absl::Status CheckRoom() const {
+    std::error_code error;
+    const std::filesystem::space_info space = std::filesystem::space(directory_, error);
+    if (!error && space.available < kReserve) {
+      return absl::ResourceExhaustedError(absl::StrCat("no space left for ", directory_, ": ", space.available,
+                                                       " bytes free on its disk, ", kReserve, " are needed"));
     }
-    return absl::OkStatus();
+    if (!log_broken_) return absl::OkStatus();
+    // Whoever starts next reads what was acknowledged from the disk.
+    return absl::InternalError(absl::StrCat("the log of ", directory_,
+                                            " broke off on a full disk; there is room again, it must be opened anew"));
+  }
+
+  // An extra proof only: without it the store still works.
+  void OpenCounter() { counter_ = open((directory_ + kCounterFile).c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600); }
+
+  void WriteCounter() const {
+    if (counter_ < 0) return;
+    // In place, of one width, so that it needs no space and a reader never sees half of it.
+    const std::string text = absl::StrFormat("%020u\n", meta_.commit());
+    if (pwrite(counter_, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) return;
+    if (meta_.commit() % kCounterSyncEvery == 0) fsync(counter_);
   }
 
   const std::string directory_;
   std::unique_ptr<rocksdb::DB> db_;
-  storage::v1::MetaRecord meta_;
+  bool log_broken_ = false;
+  int counter_ = -1;
+  storage::v1::MetaRecord meta_;  // of the last commit
 };
 
 absl::Status PrepareDirectory(const std::string& directory) {
@@ -228,12 +258,9 @@ absl::StatusOr<bool> IsFresh(const std::string& directory) {
 
 absl::StatusOr<std::unique_ptr<MetadataStore>> OpenRocksDbStore(const std::string& directory) {
   RETURN_IF_ERROR(PrepareDirectory(directory));
-  rocksdb::Options options = StoreOptions();
-  ASSIGN_OR_RETURN(options.create_if_missing, IsFresh(directory));
-  rocksdb::DB* raw = nullptr;
-  const rocksdb::Status opened = rocksdb::DB::Open(options, directory, &raw);
-  RETURN_IF_ERROR(FromRocks(opened, absl::StrCat("opening ", directory)));
-  auto store = std::make_unique<RocksDbStore>(directory, std::unique_ptr<rocksdb::DB>(raw));
+  ASSIGN_OR_RETURN(const bool fresh, IsFresh(directory));
+  ASSIGN_OR_RETURN(std::unique_ptr<rocksdb::DB> database, OpenDatabase(directory, fresh));
+  auto store = std::make_unique<RocksDbStore>(directory, std::move(database));
   RETURN_IF_ERROR(store->Begin());
   return store;
 }

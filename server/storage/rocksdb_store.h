@@ -1,5 +1,10 @@
 // The store on disk. Every commit is one synced write batch that also carries the commit counter; the counter is copied
-// to a side file now and then, so that a log that lost its end on a record border is noticed at the next open.
+// to a side file after each commit (made durable every 256), so that a log that lost its end on a record border is
+// noticed at the next open.
+//
+// With less than 8 MiB free on its disk commits answer RESOURCE_EXHAUSTED, touch nothing, and may be tried again; reads
+// go on. Should the disk fill up in the middle of a write to the log all the same, the answer is RESOURCE_EXHAUSTED until
+// there is room, then INTERNAL: RocksDB cannot go on with such a log, the process has to end and start from the disk.
 #pragma once
 
 #include <memory>

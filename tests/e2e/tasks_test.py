@@ -21,6 +21,9 @@ class TasksTest(E2ECase):
         metrics = self.finish("image_resnet.yaml")
         self.assertGreater(metrics["test.accuracy"], 0.9)
 
+    def test_char_gpt_falls_under_its_stated_loss(self):
+        self.assertLess(self.finish("char_gpt.yaml", timeout=700)["val.loss"], 1.45)
+
     def test_custom_task_in_a_shared_object(self):
         library = next((BUILD / "examples").rglob("libcustom_task.so"))
         self.finish("custom_task.yaml", "--set", f"task.library={library}")

@@ -87,7 +87,8 @@ class CoordinatorHost {
   void Pump();
   std::vector<core::Effect> StepOne(const core::Event& event);
   void Release(const std::vector<core::Effect>& effects);
-  void CheckStep(const core::Event& event, const std::vector<core::Effect>& effects);
+  // `event` is null for the step of a recovery.
+  void CheckStep(const core::Event* event, const std::vector<core::Effect>& effects);
   void CheckJobs();
   void CheckFiles();
   void ArmDeadline();

@@ -7,7 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/data/tensor_dataset.h"
-#include "worker/tasks/npy_file.h"
+#include "athanor/data/npy_reader.h"
 
 namespace athanor {
 namespace {

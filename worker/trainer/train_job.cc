@@ -114,6 +114,8 @@ class RankRun {
     options.hooks = hooks_.get();
     options.committer = committer_.get();
     options.checkpoint_root = env_.job_dir;
+    config_.log = false;  // a rank's output is its log
+    ASSIGN_OR_RETURN(options.workspace, JobWorkspace());
     for (const RendezvousPlan::Resume& point : member_.plan.resume) {
       options.resume_candidates.push_back({.step = point.step, .path = point.path, .weights_only = point.weights_only});
     }
@@ -129,6 +131,15 @@ class RankRun {
     if (device_.is_cuda()) guard.reset_device(device_);
     ASSIGN_OR_RETURN(runner_, TorchRunner::Create(config_, std::move(options)));
     return runner_->Train();
+  }
+
+  // The job's folder holds what a workspace would: results, events, heartbeats beside the checkpoints.
+  absl::StatusOr<Workspace> JobWorkspace() const {
+    ASSIGN_OR_RETURN(Workspace workspace, ResolveWorkspace(config_, absl::Now()));
+    workspace.dir = workspace.checkpoint_dir = env_.job_dir;
+    workspace.id = workspace.name = env_.job;
+    workspace.commit.clear();  // of the agent's working folder, not of the user's code
+    return workspace;
   }
 
   absl::Status Leave(const RunResult& result, RankEnd* end) {

@@ -68,6 +68,15 @@ absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpoints(const std::string& 
   return found;
 }
 
+absl::StatusOr<ResumeCandidate> CandidateAt(const std::string& folder) {
+  std::filesystem::path path(folder);
+  if (!path.has_filename()) path = path.parent_path();  // "a/step-000000000010/"
+  const std::optional<int64_t> step = StepOfDirName(path.filename().string());
+  if (step.has_value()) return ResumeCandidate{.step = *step, .path = path.string()};
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", folder, "'; allowed: the folder of a checkpoint, such as ", CheckpointDirName(120)));
+}
+
 absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size) {
   ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(candidate.path));
   if (manifest.step != candidate.step) {

@@ -12,6 +12,9 @@ namespace athanor {
 // Complete checkpoints below `root` (a manifest that parses), newest first. A missing root holds none.
 absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpoints(const std::string& root);
 
+// The checkpoint in this folder, whose name tells the step. INVALID_ARGUMENT for another name.
+absl::StatusOr<ResumeCandidate> CandidateAt(const std::string& folder);
+
 // As FileCheckpointManager::Read().
 absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size);
 

@@ -71,11 +71,13 @@ nlohmann::json ToJson(const RunnerConfig& config) {
 }
 
 bool MayChangeOnResume(absl::string_view path) {
-  static constexpr std::array<absl::string_view, 10> kFree = {
-      "log_interval", "evaluate", "checkpoint", "steps",   "epochs",
-      "patience",     "score",    "comm",       "threads", "max_nonfinite_losses"};
-  static constexpr std::array<absl::string_view, 5> kLoader = {"num_workers", "prefetch_factor", "in_order",
-                                                               "pin_memory", "timeout"};
+  static constexpr std::array<absl::string_view, 21> kFree = {
+      "log_interval", "evaluate",    "checkpoint", "steps",          "epochs",  "patience",   "score",
+      "comm",         "threads",     "log",        "workspace_root", "lineage", "experiment", "name",
+      "dir",          "tensorboard", "heartbeat",  "auto_resume",    "resume",  "pretrained", "max_nonfinite_losses"};
+  static constexpr std::array<absl::string_view, 7> kLoader = {
+      "num_workers",        "prefetch_factor",        "in_order", "pin_memory", "timeout",
+      "persistent_workers", "snapshot_every_n_steps"};
   for (absl::string_view key : kFree) {
     if (path == key || absl::StartsWith(path, absl::StrCat(key, "."))) return true;
   }

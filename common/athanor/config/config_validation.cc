@@ -99,6 +99,10 @@ void CheckOptim(const OptimConfig& optim, Problems* problems) {
   if (!optim.betas.empty() && optim.betas.size() != 2) {
     problems->push_back({"optim.betas", absl::StrCat("found ", optim.betas.size(), " numbers; allowed: 2")});
   }
+  for (const auto& [key, pair] : {std::pair{"optim.etas", &optim.etas}, {"optim.step_sizes", &optim.step_sizes}}) {
+    if (!pair->empty() && pair->size() != 2)
+      problems->push_back({key, absl::StrCat("found ", pair->size(), " numbers; allowed: 2")});
+  }
   if (optim.type == "sgd" && optim.nesterov.value_or(false)) {
     if (optim.momentum.value_or(0) <= 0) problems->push_back({"optim.nesterov", "needs optim.momentum > 0"});
     if (optim.dampening.value_or(0) != 0) problems->push_back({"optim.nesterov", "needs optim.dampening = 0"});

@@ -19,6 +19,12 @@ const std::vector<TypeOptions>& OptimTable() {
       {"nadam", {"betas", "eps", "momentum_decay", "decoupled_weight_decay"}},
       {"radam", {"betas", "eps", "decoupled_weight_decay"}},
       {"rmsprop", {"alpha", "eps", "momentum", "centered"}},
+      {"adadelta", {"rho", "eps"}},
+      {"adamax", {"betas", "eps"}},
+      {"asgd", {"lambd", "alpha", "t0"}},
+      {"rprop", {"etas", "step_sizes"}},
+      {"lbfgs",
+       {"max_iter", "max_eval", "tolerance_grad", "tolerance_change", "history_size", "line_search_fn"}},
       {"lion", {"betas"}},
       {"muon", {"momentum", "nesterov", "eps", "ns_steps"}},
   };
@@ -94,6 +100,8 @@ DataLoaderConfig DataLoaderConfig::For(const std::string& split) const {
   if (own.num_workers) result.num_workers = *own.num_workers;
   if (own.prefetch_factor) result.prefetch_factor = *own.prefetch_factor;
   if (own.in_order) result.in_order = *own.in_order;
+  if (own.persistent_workers) result.persistent_workers = *own.persistent_workers;
+  if (own.snapshot_every_n_steps) result.snapshot_every_n_steps = *own.snapshot_every_n_steps;
   if (own.pin_memory) result.pin_memory = own.pin_memory;
   if (own.timeout) result.timeout = *own.timeout;
   return result;

@@ -53,13 +53,25 @@ struct OptimConfig {
   std::optional<double> momentum_decay;
   std::optional<bool> decoupled_weight_decay;
   std::optional<int64_t> ns_steps;
+  std::optional<double> rho;
+  std::optional<double> lambd;
+  std::optional<double> t0;
+  std::vector<double> etas;        // empty or two
+  std::vector<double> step_sizes;  // empty or two
+  std::optional<int64_t> max_iter;
+  std::optional<int64_t> max_eval;
+  std::optional<double> tolerance_grad;
+  std::optional<double> tolerance_change;
+  std::optional<int64_t> history_size;
+  std::optional<std::string> line_search_fn;
   std::vector<ParamGroupConfig> param_groups;
   static std::span<const FieldRule> Rules();
 };
 BOOST_DESCRIBE_STRUCT(OptimConfig, (),
                       (type, lr, weight_decay, betas, eps, momentum, dampening, nesterov, amsgrad, alpha, centered,
-                       lr_decay, initial_accumulator_value, momentum_decay, decoupled_weight_decay, ns_steps,
-                       param_groups))
+                       lr_decay, initial_accumulator_value, momentum_decay, decoupled_weight_decay, ns_steps, rho,
+                       lambd, t0, etas, step_sizes, max_iter, max_eval, tolerance_grad, tolerance_change, history_size,
+                       line_search_fn, param_groups))
 
 // Which options a type takes: SchedOptionsOf().
 struct SchedConfig {
@@ -131,6 +143,7 @@ struct EvaluateConfig {
 BOOST_DESCRIBE_STRUCT(EvaluateConfig, (), (interval, splits))
 
 struct CheckpointConfig {
+  std::string dir_name = "checkpoints";
   std::optional<int64_t> interval;
   int64_t keep_latest_k = 3;
   bool async_enabled = true;
@@ -142,7 +155,7 @@ struct CheckpointConfig {
   static std::span<const FieldRule> Rules();
 };
 BOOST_DESCRIBE_STRUCT(CheckpointConfig, (),
-                      (interval, keep_latest_k, async_enabled, load_only, export_dtype, last_save_model_only,
+                      (dir_name, interval, keep_latest_k, async_enabled, load_only, export_dtype, last_save_model_only,
                        exclude_from_loading, wait_timeout))
 
 struct CommConfig {
@@ -161,12 +174,15 @@ struct SplitLoaderConfig {
   std::optional<int64_t> num_workers;
   std::optional<int64_t> prefetch_factor;
   std::optional<bool> in_order;
+  std::optional<bool> persistent_workers;
+  std::optional<int64_t> snapshot_every_n_steps;
   std::optional<bool> pin_memory;
   std::optional<double> timeout;
   static std::span<const FieldRule> Rules();
 };
 BOOST_DESCRIBE_STRUCT(SplitLoaderConfig, (),
-                      (batch_size, shuffle, drop_last, num_workers, prefetch_factor, in_order, pin_memory, timeout))
+                      (batch_size, shuffle, drop_last, num_workers, prefetch_factor, in_order, persistent_workers,
+                       snapshot_every_n_steps, pin_memory, timeout))
 
 struct DataLoaderConfig {
   int64_t batch_size = 32;      // per rank
@@ -175,6 +191,8 @@ struct DataLoaderConfig {
   int64_t num_workers = 0;
   int64_t prefetch_factor = 2;
   bool in_order = true;
+  bool persistent_workers = true;
+  int64_t snapshot_every_n_steps = 1;
   std::optional<bool> pin_memory;  // unset: when training on an accelerator
   double timeout = 600;
   std::optional<int64_t> seed;                      // of the order of samples; unset: `seed`, or 0
@@ -186,8 +204,8 @@ struct DataLoaderConfig {
   DataLoaderConfig For(const std::string& split) const;
 };
 BOOST_DESCRIBE_STRUCT(DataLoaderConfig, (),
-                      (batch_size, shuffle, drop_last, num_workers, prefetch_factor, in_order, pin_memory, timeout,
-                       seed, splits))
+                      (batch_size, shuffle, drop_last, num_workers, prefetch_factor, in_order, persistent_workers,
+                       snapshot_every_n_steps, pin_memory, timeout, seed, splits))
 
 struct EmaConfig {
   bool enabled = false;
@@ -196,12 +214,35 @@ struct EmaConfig {
 };
 BOOST_DESCRIBE_STRUCT(EmaConfig, (), (enabled, decay))
 
+struct HeartbeatConfig {
+  bool enabled = false;
+  double interval_seconds = 60;
+  std::string dir_name = "heartbeats";
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(HeartbeatConfig, (), (enabled, interval_seconds, dir_name))
+
 struct RunnerConfig {
+  // Where the run is kept and how it is watched: athanor/runner/workspace.h.
+  std::string workspace_root = "experiments";
+  std::string lineage = "lin";
+  std::string experiment = "exp";
+  std::optional<std::string> name;
+  std::optional<std::string> dir;
+  bool log = true;
+  bool tensorboard = false;
+  HeartbeatConfig heartbeat;
+  // Where it starts from.
+  bool auto_resume = false;
+  std::optional<std::string> resume;
+  std::optional<std::string> pretrained;
+
   std::optional<int64_t> seed;
   bool deterministic = false;
   std::optional<int64_t> steps;
   std::optional<int64_t> epochs;
   int64_t accum_steps = 1;
+  std::vector<std::string> train_splits;
   std::string precision;  // "", "fp32", "bf16", "fp16"
   std::optional<double> max_grad_norm;
   std::optional<double> max_grad_value;
@@ -221,7 +262,8 @@ struct RunnerConfig {
   static std::span<const FieldRule> Rules();
 };
 BOOST_DESCRIBE_STRUCT(RunnerConfig, (),
-                      (seed, deterministic, steps, epochs, accum_steps, precision, max_grad_norm, max_grad_value,
+                      (workspace_root, lineage, experiment, name, dir, log, tensorboard, heartbeat, auto_resume, resume,
+                       pretrained, seed, deterministic, steps, epochs, accum_steps, train_splits, precision, max_grad_norm, max_grad_value,
                        skip_nonfinite_grad, max_nonfinite_losses, patience, log_interval, threads, score, evaluate,
                        optim, sched, checkpoint, comm, dataloader, ema))
 

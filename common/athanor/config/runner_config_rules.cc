@@ -5,6 +5,18 @@ namespace athanor {
 
 std::span<const FieldRule> RunnerConfig::Rules() {
   static const std::vector<FieldRule> rules = {
+      {.name = "workspace_root", .meaning = "Folder of all runs. Under the service the job's folder is used instead."},
+      {.name = "lineage", .meaning = "Folder of related runs under `workspace_root`."},
+      {.name = "experiment", .meaning = "What this run is about; part of its name."},
+      {.name = "name", .meaning = "Name for people. Default: `<lineage>-<experiment>`."},
+      {.name = "dir", .meaning = "The run's folder itself. Default: made of the keys above and the configuration's id."},
+      {.name = "log", .meaning = "Write a log file into the run's folder (main process)."},
+      {.name = "tensorboard", .meaning = "Write event files for TensorBoard into the run's folder (main process)."},
+      {.name = "heartbeat", .meaning = "A file per rank that tells where it stands."},
+      {.name = "auto_resume", .meaning = "Continue from the newest whole checkpoint of the run's folder, if there is one."},
+      {.name = "resume", .meaning = "Checkpoint to continue from, with all its state."},
+      {.name = "pretrained",
+       .meaning = "Weights to start from: a checkpoint's folder, a safetensors file or a PyTorch state dict (.pt)."},
       {.name = "seed",
        .meaning = "Base of all random generators; a rank uses seed + rank. Default: drawn at the start and recorded.",
        .min = 0},
@@ -12,6 +24,7 @@ std::span<const FieldRule> RunnerConfig::Rules() {
       {.name = "steps", .meaning = "Optimizer updates of the whole run. Set this or `epochs`.", .min = 1},
       {.name = "epochs", .meaning = "Passes over the training data. Set this or `steps`.", .min = 1},
       {.name = "accum_steps", .meaning = "Micro-batches per optimizer update.", .min = 1},
+      {.name = "train_splits", .meaning = "Splits to train on, in the order of their names. Empty: train."},
       {.name = "precision",
        .meaning = "Autocast type of forward and loss; empty: none.",
        .allowed = {"", "fp32|float32|float", "bf16|bfloat16", "fp16|float16|half"}},
@@ -70,8 +83,18 @@ std::span<const FieldRule> EvaluateConfig::Rules() {
   return rules;
 }
 
+std::span<const FieldRule> HeartbeatConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "enabled", .meaning = "Write the files."},
+      {.name = "interval_seconds", .meaning = "Seconds between writes.", .min = 0, .max = 86400, .min_open = true},
+      {.name = "dir_name", .meaning = "Their folder, in the run's folder."},
+  };
+  return rules;
+}
+
 std::span<const FieldRule> CheckpointConfig::Rules() {
   static const std::vector<FieldRule> rules = {
+      {.name = "dir_name", .meaning = "Folder of the checkpoints, in the run's folder."},
       {.name = "interval",
        .meaning = "Epochs (with `epochs`) or updates (with `steps`) between checkpoints; 0: only the last. "
                   "Default: 1 epoch, or a twentieth of the steps.",
@@ -121,6 +144,10 @@ std::span<const FieldRule> DataLoaderConfig::Rules() {
        .max = 256},
       {.name = "prefetch_factor", .meaning = "Batches ahead per worker.", .min = 1, .max = 1024},
       {.name = "in_order", .meaning = "Keep the order of batches for any number of workers."},
+      {.name = "persistent_workers", .meaning = "Keep the loader threads from epoch to epoch."},
+      {.name = "snapshot_every_n_steps",
+       .meaning = "Accepted for what users bring along: loader states are exact after every batch in any case.",
+       .min = 1},
       {.name = "pin_memory", .meaning = "Page-locked batches. Default: true when training on an accelerator."},
       {.name = "timeout", .meaning = "Seconds to wait for a batch.", .min = 0, .max = 86400, .min_open = true},
       {.name = "seed", .meaning = "Of the order of samples. Default: `seed`.", .min = 0},
@@ -137,6 +164,8 @@ std::span<const FieldRule> SplitLoaderConfig::Rules() {
       {.name = "num_workers", .meaning = "As above, for this split.", .min = 0, .max = 256},
       {.name = "prefetch_factor", .meaning = "As above, for this split.", .min = 1, .max = 1024},
       {.name = "in_order", .meaning = "As above, for this split."},
+      {.name = "persistent_workers", .meaning = "As above, for this split."},
+      {.name = "snapshot_every_n_steps", .meaning = "As above, for this split.", .min = 1},
       {.name = "pin_memory", .meaning = "As above, for this split."},
       {.name = "timeout", .meaning = "As above, for this split.", .min = 0, .max = 86400, .min_open = true},
   };
@@ -175,8 +204,8 @@ std::span<const FieldRule> OptimConfig::Rules() {
   static const std::vector<FieldRule> rules = {
       {.name = "type",
        .meaning = "The optimizer; letter case does not matter. Empty: none.",
-       .allowed = {"", "sgd", "adam|torch_adam", "adamw|torch_adamw", "adagrad", "nadam", "radam", "rmsprop", "lion",
-                   "muon"}},
+       .allowed = {"", "sgd", "adam|torch_adam", "adamw|torch_adamw", "adadelta", "adagrad", "adamax", "asgd", "nadam",
+                   "radam", "rmsprop", "rprop", "lion", "muon", "lbfgs"}},
       {.name = "lr", .meaning = "Learning rate. Default: the type's.", .min = 0},
       {.name = "weight_decay",
        .meaning = "Weight decay: L2 term, decoupled for adamw, lion, muon. Default: the type's.",
@@ -194,6 +223,17 @@ std::span<const FieldRule> OptimConfig::Rules() {
       {.name = "momentum_decay", .meaning = "Decay of the momentum.", .min = 0},
       {.name = "decoupled_weight_decay", .meaning = "Decouple the weight decay, as adamw does."},
       {.name = "ns_steps", .meaning = "Newton-Schulz iterations.", .min = 1, .max = 99},
+      {.name = "rho", .meaning = "Share of the old running means.", .min = 0, .max = 1},
+      {.name = "lambd", .meaning = "Decay of the averaged weights.", .min = 0},
+      {.name = "t0", .meaning = "Update at which averaging starts.", .min = 0},
+      {.name = "etas", .meaning = "Two factors of the step size: after a turn, and without one.", .min = 0},
+      {.name = "step_sizes", .meaning = "Smallest and largest step size.", .min = 0},
+      {.name = "max_iter", .meaning = "Iterations of an update.", .min = 1},
+      {.name = "max_eval", .meaning = "Evaluations of an update. Default: 1.25 times `max_iter`.", .min = 1},
+      {.name = "tolerance_grad", .meaning = "Stop when no gradient is larger.", .min = 0},
+      {.name = "tolerance_change", .meaning = "Stop when nothing changes more than this.", .min = 0},
+      {.name = "history_size", .meaning = "Earlier updates that shape the next one.", .min = 1},
+      {.name = "line_search_fn", .meaning = "Search for the step's length. Default: none.", .allowed = {"strong_wolfe"}},
       {.name = "param_groups", .meaning = "Overrides for parameters by name; the rest form a last group."},
   };
   return rules;

@@ -25,6 +25,11 @@ class Dataset {
   virtual int64_t size() const = 0;
   // The collated batch of these samples, in this order. DATA_LOSS names the sample that is damaged.
   virtual absl::StatusOr<Batch> Get(const std::vector<int64_t>& indices) const = 0;
+  // The same in a given pass: for datasets whose samples change from pass to pass (random crops). What it gives depends
+  // on its arguments alone, so a resumed run sees what the uninterrupted one would have seen.
+  virtual absl::StatusOr<Batch> GetInEpoch(const std::vector<int64_t>& indices, int64_t /*epoch*/) const {
+    return Get(indices);
+  }
 };
 
 }  // namespace athanor

@@ -33,6 +33,8 @@ absl::Status CheckOptions(const Dataset* dataset, const LoaderOptions& o) {
   if (o.num_workers < 0 || o.num_workers > 256) return bad("num_workers: found ", o.num_workers, "; allowed: 0 to 256");
   if (o.prefetch_factor < 1 || o.prefetch_factor > 1024)
     return bad("prefetch_factor: found ", o.prefetch_factor, "; allowed: 1 to 1024");
+  if (o.snapshot_every_n_steps < 1)
+    return bad("snapshot_every_n_steps: found ", o.snapshot_every_n_steps, "; allowed: integer > 0");
   if (!(o.timeout > 0)) return bad("timeout: found ", o.timeout, "; allowed: seconds > 0");
   if (o.world_size < 1 || o.rank < 0 || o.rank >= o.world_size)
     return bad("rank ", o.rank, " of ", o.world_size, " ranks");
@@ -61,13 +63,17 @@ class StatefulDataLoader::Impl {
     whole_epoch_ = total_ = CountBatches();
   }
 
-  ~Impl() {
+  ~Impl() { StopWorkers(); }
+
+  void StopWorkers() {
     {
       const std::lock_guard lock(mutex_);
       stop_ = true;
     }
     work_.notify_all();
     for (std::thread& worker : workers_) worker.join();
+    workers_.clear();
+    stop_ = false;
   }
 
   absl::Status StartWorkers() {
@@ -97,12 +103,31 @@ class StatefulDataLoader::Impl {
     work_.notify_all();
   }
 
-  absl::StatusOr<Batch> Next() {
-    std::unique_lock lock(mutex_);
+  absl::Status Skip() {
+    const std::lock_guard lock(mutex_);
     if (low_ >= total_) return absl::OutOfRangeError(absl::StrCat("end of epoch ", sampler_.epoch()));
+    Give(low_);
+    // Nothing is made ahead of a batch that may be skipped too.
+    ++generation_;
+    ready_.clear();
+    retry_.clear();
+    in_flight_ = 0;
+    next_ = low_;
+    active_ = false;
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Batch> Next() {
+    if (position() >= total_) {
+      if (!options_.persistent_workers) StopWorkers();
+      return absl::OutOfRangeError(absl::StrCat("end of epoch ", sampler_.epoch()));
+    }
+    if (workers_.empty() && options_.num_workers > 0) RETURN_IF_ERROR(StartWorkers());
+    std::unique_lock lock(mutex_);
     if (workers_.empty()) {
       const int64_t number = low_;
-      absl::StatusOr<Batch> batch = Make(number, sampler_.Indices(number * options_.batch_size, options_.batch_size));
+      absl::StatusOr<Batch> batch =
+          Make(number, sampler_.epoch(), sampler_.Indices(number * options_.batch_size, options_.batch_size));
       if (batch.ok()) Give(number);
       return batch;
     }
@@ -212,14 +237,15 @@ class StatefulDataLoader::Impl {
     next_ = std::max(next_, low_);
   }
 
-  absl::StatusOr<Batch> Make(int64_t number, std::vector<int64_t> indices) const {
+  absl::StatusOr<Batch> Make(int64_t number, int64_t epoch, std::vector<int64_t> indices) const {
     std::erase(indices, -1);
     const auto size = static_cast<int64_t>(indices.size());
     if (indices.empty()) indices.push_back(0);  // a stand-in, so that the model can run; weight 0
     try {
-      absl::StatusOr<Batch> batch = dataset_->Get(indices);
+      absl::StatusOr<Batch> batch = dataset_->GetInEpoch(indices, epoch);
       if (!batch.ok()) return Annotate(batch.status(), absl::StrCat("batch ", number));
-      batch->size = size;
+      // A dataset may leave damaged samples out of the batch; one that says nothing means all.
+      batch->size = batch->size == 0 ? size : std::min(batch->size, size);
       if (options_.pin_memory) {
         if (batch->input.defined()) batch->input = batch->input.pin_memory();
         if (batch->target.defined()) batch->target = batch->target.pin_memory();
@@ -256,9 +282,10 @@ class StatefulDataLoader::Impl {
       if (stop_) return;
       const int64_t number = TakeNumber();
       const uint64_t generation = generation_;
+      const int64_t epoch = sampler_.epoch();
       std::vector<int64_t> indices = sampler_.Indices(number * options_.batch_size, options_.batch_size);
       lock.unlock();
-      absl::StatusOr<Batch> batch = Make(number, std::move(indices));
+      absl::StatusOr<Batch> batch = Make(number, epoch, std::move(indices));
       lock.lock();
       if (generation != generation_) continue;  // of an epoch that was left
       ready_.emplace(number, std::move(batch));
@@ -302,6 +329,9 @@ void StatefulDataLoader::StartEpoch(int64_t epoch) {
 }
 absl::StatusOr<Batch> StatefulDataLoader::Next() {
   return impl_->Next();
+}
+absl::Status StatefulDataLoader::Skip() {
+  return impl_->Skip();
 }
 int64_t StatefulDataLoader::epoch() const {
   return impl_->epoch();

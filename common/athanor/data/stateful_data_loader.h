@@ -34,6 +34,10 @@ struct LoaderOptions {
   int num_workers = 0;      // 0: Next() makes the batch itself
   int prefetch_factor = 2;  // batches in the making or ready: at most num_workers * prefetch_factor
   bool in_order = true;     // false: with workers, whichever batch is ready first
+  // True: the threads live as long as the loader. False: they end with the epoch and start with the next one.
+  bool persistent_workers = true;
+  // Accepted for what users bring along; states are exact after every batch in any case, at no cost.
+  int64_t snapshot_every_n_steps = 1;
   bool pin_memory = false;  // page-locked batches, for asynchronous copies to CUDA devices
   double timeout = 600;     // seconds that Next() waits for a worker; then DEADLINE_EXCEEDED
   uint64_t seed = 0;
@@ -59,6 +63,8 @@ class StatefulDataLoader {
   // again by the next call. kNone padding: a batch holds real samples only; one without any has size 0 and one sample
   // as a stand-in.
   absl::StatusOr<Batch> Next();
+  // Counts the next batch as given out without making it. OUT_OF_RANGE at the end of the epoch.
+  absl::Status Skip();
 
   int64_t epoch() const;
   // Batches of a whole epoch, equal on all ranks.

@@ -70,7 +70,8 @@ OneCycleValue OneCycle(const LrScheduleOptions& o, int64_t position) {
   } else {
     phases.push_back({total - 1, max_lr, last, low, high});
   }
-  const double at = std::min(static_cast<double>(position), total - 1);
+  // The value at `total`, which no update sees, follows PyTorch (the curve turns up again); beyond it the end holds.
+  const double at = position <= o.total_steps ? static_cast<double>(position) : total - 1;
   double begin = 0;
   for (size_t i = 0; i < phases.size(); ++i) {
     const Phase& phase = phases[i];

@@ -57,6 +57,17 @@ void Optimizer::Step() {
   }
 }
 
+torch::Tensor Optimizer::Step(const LossClosure& closure) {
+  ZeroGrad();
+  torch::Tensor loss;
+  {
+    const torch::AutoGradMode grad(true);
+    loss = closure();
+  }
+  Step();
+  return loss;
+}
+
 void Optimizer::ZeroGrad() {
   ZeroGradients(parameters_);
 }

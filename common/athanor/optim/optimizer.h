@@ -7,14 +7,16 @@
 //   ASSIGN_OR_RETURN(auto optimizer, MakeOptimizer(config, parameters));
 //   loss.backward();  optimizer->Step();  optimizer->ZeroGrad();
 //
-// sgd, adam, adamw, adagrad run LibTorch's fused kernels on CPU and CUDA; nadam, radam, rmsprop, lion, muon run foreach
-// kernels. No call waits for the device. muon updates matrices; parameters of other shapes get the update of adamw with
-// betas 0.9, 0.999. LibTorch's own errors (c10::Error, c10::OutOfMemoryError) pass through Step(). Not thread-safe.
+// sgd, adam, adamw, adagrad run LibTorch's fused kernels on CPU and CUDA; adadelta, adamax, asgd, nadam, radam,
+// rmsprop, rprop, lion, muon run foreach kernels; lbfgs is LibTorch's and needs Step(closure). No call but lbfgs's
+// waits for the device. muon updates matrices; parameters of other shapes get the update of adamw with betas 0.9,
+// 0.999. LibTorch's own errors (c10::Error, c10::OutOfMemoryError) pass through Step(). Not thread-safe.
 #pragma once
 
 #include <torch/torch.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -42,14 +44,22 @@ struct OptimGroupOptions {
   double dampening = 0;
   bool nesterov = false;
   bool amsgrad = false;
-  double alpha = 0.99;
+  double alpha = 0.99;  // asgd: 0.75
   bool centered = false;
   double lr_decay = 0;
   double initial_accumulator_value = 0;
   double momentum_decay = 4e-3;
   bool decoupled_weight_decay = false;
   int64_t ns_steps = 5;
+  double rho = 0.9;
+  double lambd = 1e-4;
+  double t0 = 1e6;
+  double eta_minus = 0.5, eta_plus = 1.2;
+  double step_min = 1e-6, step_max = 50;
 };
+
+// Runs forward and backward and returns the loss; the gradients are zero when it is called.
+using LossClosure = std::function<torch::Tensor()>;
 
 class Optimizer {
  public:
@@ -59,6 +69,9 @@ class Optimizer {
 
   // One update of every parameter that has a gradient. Those without are left alone, with their state.
   void Step();
+  // One update with a closure, called once, or as often as lbfgs wants. Returns its first loss.
+  virtual torch::Tensor Step(const LossClosure& closure);
+  virtual bool needs_closure() const { return false; }  // then Step() throws c10::Error
   // Zeroes the gradients in place (they may be views of DDP's buckets); undefined ones stay undefined.
   void ZeroGrad();
 
@@ -75,13 +88,13 @@ class Optimizer {
 
   // The live state tensors, "optim.<parameter>.<slot>" (aliases: copy them before the next Step() if you keep them). A
   // parameter that never had a gradient has none.
-  TensorMap StateTensors() const;
+  virtual TensorMap StateTensors() const;
   // The rest: {"type", "steps": {…}, "groups": [{"lr": …}, …]}.
-  nlohmann::json StateScalars() const;
+  virtual nlohmann::json StateScalars() const;
   // Restores exactly; copies, casting nothing. INVALID_ARGUMENT names the first parameter or slot whose shape or dtype
   // differs, or that is unknown, or an optimizer of another type; then the optimizer is unchanged. Keys without the
   // prefix "optim." are ignored. Learning rates are restored when the number of groups is the same.
-  absl::Status LoadState(const TensorMap& tensors, const nlohmann::json& scalars);
+  virtual absl::Status LoadState(const TensorMap& tensors, const nlohmann::json& scalars);
 
   const std::string& type() const { return type_; }
   // Things worth a warning in the log: patterns that matched no parameter.

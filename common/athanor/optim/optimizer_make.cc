@@ -18,7 +18,17 @@ OptimGroupOptions DefaultsOf(const std::string& type) {
     o.lr = 1e-2;
     o.eps = 1e-10;
   }
-  if (type == "nadam") o.lr = 2e-3;
+  if (type == "adadelta") {
+    o.lr = 1;
+    o.eps = 1e-6;
+  }
+  if (type == "asgd") {
+    o.lr = 1e-2;
+    o.alpha = 0.75;
+  }
+  if (type == "rprop") o.lr = 1e-2;
+  if (type == "lbfgs") o.lr = 1;
+  if (type == "nadam" || type == "adamax") o.lr = 2e-3;
   if (type == "rmsprop") o.lr = 1e-2;
   if (type == "lion") {
     o.lr = 1e-4;
@@ -53,6 +63,17 @@ OptimGroupOptions Resolve(const OptimConfig& config) {
   o.momentum_decay = config.momentum_decay.value_or(o.momentum_decay);
   o.decoupled_weight_decay = config.decoupled_weight_decay.value_or(o.decoupled_weight_decay);
   o.ns_steps = config.ns_steps.value_or(o.ns_steps);
+  o.rho = config.rho.value_or(o.rho);
+  o.lambd = config.lambd.value_or(o.lambd);
+  o.t0 = config.t0.value_or(o.t0);
+  if (config.etas.size() == 2) {
+    o.eta_minus = config.etas[0];
+    o.eta_plus = config.etas[1];
+  }
+  if (config.step_sizes.size() == 2) {
+    o.step_min = config.step_sizes[0];
+    o.step_max = config.step_sizes[1];
+  }
   return o;
 }
 
@@ -73,6 +94,10 @@ absl::Status CheckOptimConfig(const OptimConfig& config) {
     return absl::InvalidArgumentError(
         absl::StrCat("optim.type: missing; allowed: one of ", absl::StrJoin(OptimTypes(), ", ")));
   }
+  if ((config.type == "rprop" || config.type == "lbfgs") && config.weight_decay)
+    return absl::InvalidArgumentError(absl::StrCat("optim.weight_decay: ", config.type, " has none"));
+  if (config.type == "lbfgs" && !config.param_groups.empty())
+    return absl::InvalidArgumentError("optim.param_groups: lbfgs has one group for all parameters");
   RunnerConfig whole;
   whole.steps = 1;
   whole.optim = config;
@@ -97,6 +122,8 @@ absl::StatusOr<std::unique_ptr<Optimizer>> MakeOptimizer(const OptimConfig& conf
   if (absl::Status status = CheckOptimConfig(config); !status.ok()) return status;
   std::unique_ptr<Optimizer> optimizer = MakeFusedOptimizer(config.type);
   if (optimizer == nullptr) optimizer = MakeForeachOptimizer(config.type);
+  if (optimizer == nullptr) optimizer = MakeClassicOptimizer(config.type);
+  if (optimizer == nullptr && config.type == "lbfgs") optimizer = MakeLbfgs(config);
   if (optimizer == nullptr) {
     return absl::InvalidArgumentError(
         absl::StrCat("optim.type: found \"", config.type, "\"; allowed: one of ", absl::StrJoin(OptimTypes(), ", ")));

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/config/derived_options.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
@@ -20,6 +21,7 @@ BaseRunner::~BaseRunner() = default;
 absl::Status BaseRunner::Prepare(std::vector<std::string> evaluate_splits) {
   Report(RunnerPhase::kStarting);
   evaluate_splits_ = std::move(evaluate_splits);
+  RETURN_IF_ERROR(OpenWorkspace());
   score_ = std::make_unique<ScoreTracker>(config_.score, evaluate_splits_);
   agreement_ = std::make_unique<StepAgreement>(options_.process_group, !device().is_cpu());
   ASSIGN_OR_RETURN(checkpoints_, RunCheckpoints::Create(config_, {.topology = options_.topology,
@@ -27,7 +29,7 @@ absl::Status BaseRunner::Prepare(std::vector<std::string> evaluate_splits) {
                                                                   .committer = options_.committer,
                                                                   .root = options_.checkpoint_root,
                                                                   .candidates = options_.resume_candidates}));
-  log_interval_ = config_.log_interval.value_or(std::max<int64_t>(TotalSteps() / 100, 1));
+  log_interval_ = LogInterval(config_, TotalSteps());
   progress_.total_steps = TotalSteps();
   progress_.loss = std::nan("");
   return absl::OkStatus();
@@ -36,6 +38,12 @@ absl::Status BaseRunner::Prepare(std::vector<std::string> evaluate_splits) {
 absl::StatusOr<RunResult> BaseRunner::Train() {
   if (trained_) return absl::FailedPreconditionError("runner: Train() was called before; make a new runner");
   trained_ = true;
+  absl::StatusOr<RunResult> result = Loop();
+  CloseWorkspace(result);
+  return result;
+}
+
+absl::StatusOr<RunResult> BaseRunner::Loop() {
   RETURN_IF_ERROR(Restore());
   watchdog_ = std::make_unique<Watchdog>(options_.hang_timeout, options_.on_hang);
   Report(RunnerPhase::kTraining);
@@ -44,7 +52,7 @@ absl::StatusOr<RunResult> BaseRunner::Train() {
     ASSIGN_OR_RETURN(const StepResult step, TrainStep());
     state_.step += step.updated ? 1 : 0;
     state_.epoch += step.epoch_ended ? 1 : 0;
-    state_.micro_step += step.micro_batches;
+    state_.micro_step += config_.accum_steps;  // a short window counts as a whole one
     state_.samples += step.samples;
     RETURN_IF_ERROR(AtBoundary(step));  // votes, evaluation, checkpoint
     telemetry_.Add(step.times, clock.Lap(), step.samples);
@@ -60,7 +68,7 @@ bool BaseRunner::Done() const {
 }
 
 int64_t BaseRunner::TotalSteps() const {
-  return config_.steps.has_value() ? *config_.steps : config_.epochs.value_or(1) * StepsPerEpoch();
+  return TotalUpdates(config_, StepsPerEpoch());
 }
 
 bool BaseRunner::EvaluationDue(const StepResult& step) const {
@@ -111,7 +119,9 @@ absl::Status BaseRunner::ReadOut() {
   ASSIGN_OR_RETURN(const auto means, meters_.Means(options_.process_group));
   for (const auto& [name, value] : means) progress_.metrics[absl::StrCat("train.", name)] = value;
   if (const auto loss = means.find("loss"); loss != means.end()) progress_.loss = loss->second;
-  return RunTorch("reading metrics", [&] { ReadStepMetrics(&progress_.metrics); });
+  RETURN_IF_ERROR(RunTorch("reading metrics", [&] { ReadStepMetrics(&progress_.metrics); }));
+  if (recorder_ != nullptr) recorder_->Step(Refreshed());
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::map<std::string, double>> BaseRunner::Evaluate(const std::string& split) {
@@ -139,6 +149,7 @@ absl::Status BaseRunner::EvaluateAll(bool tolerate_failure) {
   evaluation_is_best_ = score_->Observe(state_.step, evaluation_);
   if (config_.patience.has_value() && score_->since_best() > *config_.patience) state_.stopped_early = true;
   progress_.evaluate_seconds += clock.Lap();
+  if (recorder_ != nullptr) recorder_->Evaluated(Refreshed(), evaluation_);
   return absl::OkStatus();
 }
 
@@ -169,6 +180,7 @@ absl::Status BaseRunner::Save(bool must_wait, bool model_only) {
 }
 
 absl::StatusOr<RunResult> BaseRunner::Drain() {
+  if (heartbeat_ != nullptr) heartbeat_->Terminating("asked to leave at a step boundary");
   if (checkpoints_->last_step() != state_.step) RETURN_IF_ERROR(Save(/*must_wait=*/true, /*model_only=*/false));
   RETURN_IF_ERROR(Annotate(checkpoints_->Drain(), "the checkpoint before leaving"));
   Report(RunnerPhase::kFinishing);
@@ -202,6 +214,9 @@ RunResult BaseRunner::Result(RunOutcome outcome) const {
   result.best_step = score_->best_step();
   result.notes = notes_;
   result.notes.insert(result.notes.end(), checkpoints_->notes().begin(), checkpoints_->notes().end());
+  if (recorder_ != nullptr && !recorder_->error().ok()) {
+    result.notes.push_back(absl::StrCat("run files: ", recorder_->error().message()));
+  }
   return result;
 }
 
@@ -210,7 +225,10 @@ absl::Status BaseRunner::Restore() {
   restored_ = true;
   Report(RunnerPhase::kRestoring);
   ASSIGN_OR_RETURN(std::optional<RestoredRun> run, checkpoints_->Restore());
-  if (!run.has_value()) return absl::OkStatus();
+  if (!run.has_value()) {
+    if (!config_.pretrained.has_value()) return absl::OkStatus();
+    return Annotate(LoadPretrained(*config_.pretrained), "pretrained");
+  }
   const bool weights_only = run->candidate.weights_only;
   RETURN_IF_ERROR(Annotate(LoadState(run->restored, weights_only), absl::StrCat("resume from ", run->candidate.path)));
   if (weights_only) return absl::OkStatus();
@@ -225,15 +243,20 @@ bool BaseRunner::excluded(const std::string& part) const {
   return std::find(parts.begin(), parts.end(), part) != parts.end();
 }
 
-void BaseRunner::Report(RunnerPhase phase) {
-  if (options_.hooks == nullptr) return;
-  progress_.phase = phase;
+const ProgressReport& BaseRunner::Refreshed() {
   progress_.step = state_.step;
   progress_.samples = state_.samples;
   progress_.epoch = static_cast<double>(state_.epoch) + EpochFraction();
   progress_.step_seconds = telemetry_.step_seconds();
   progress_.samples_per_second = telemetry_.samples_per_second();
   progress_.times = telemetry_.times();
+  return progress_;
+}
+
+void BaseRunner::Report(RunnerPhase phase) {
+  if (options_.hooks == nullptr && heartbeat_ == nullptr) return;
+  progress_.phase = phase;
+  Refreshed();
   if (checkpoints_ != nullptr && (phase != RunnerPhase::kTraining || round_ % 16 == 0)) {
     const CheckpointStats stats = checkpoints_->stats();
     progress_.checkpoint_stall_seconds = stats.stall_seconds;
@@ -241,7 +264,8 @@ void BaseRunner::Report(RunnerPhase phase) {
     progress_.checkpoint_skipped = stats.skipped;
     progress_.checkpoint_error = stats.last_error;
   }
-  options_.hooks->OnProgress(progress_);
+  if (heartbeat_ != nullptr) heartbeat_->Update(progress_);
+  if (options_.hooks != nullptr) options_.hooks->OnProgress(progress_);
 }
 
 }  // namespace athanor

@@ -14,10 +14,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "athanor/checkpoint/local_committer.h"
 #include "athanor/config/runner_config.h"
 #include "athanor/parallel/process_group.h"
 #include "athanor/parallel/topology.h"
+#include "athanor/runner/heartbeat.h"
 #include "athanor/runner/run_checkpoints.h"
+#include "athanor/runner/run_recorder.h"
 #include "athanor/runner/runner_hooks.h"
 #include "athanor/runner/runner_state.h"
 #include "athanor/runner/score_tracker.h"
@@ -25,6 +28,7 @@
 #include "athanor/runner/step_meters.h"
 #include "athanor/runner/telemetry.h"
 #include "athanor/runner/watchdog.h"
+#include "athanor/runner/workspace.h"
 
 namespace athanor {
 
@@ -55,11 +59,15 @@ struct StepResult {
 
 struct BaseRunnerOptions {
   Topology topology;
-  ProcessGroup* process_group = nullptr;     // null: one rank
-  RunnerHooks* hooks = nullptr;              // null: nobody watches
-  CheckpointCommitter* committer = nullptr;  // null: no checkpoints
+  ProcessGroup* process_group = nullptr;  // null: one rank
+  RunnerHooks* hooks = nullptr;           // null: nobody watches
+  // The run's folder, from ResolveWorkspace(config, now): results, log, events, heartbeats, and, without a committer,
+  // the checkpoints. Unset: none of these files.
+  std::optional<Workspace> workspace;
+  CheckpointCommitter* committer = nullptr;  // null: the workspace's; without a workspace no checkpoints
   std::string checkpoint_root;
-  std::vector<ResumeCandidate> resume_candidates;          // newest first; equal on all ranks
+  // Newest first; equal on all ranks. Empty: what config.resume or config.auto_resume say.
+  std::vector<ResumeCandidate> resume_candidates;
   absl::Duration hang_timeout = absl::InfiniteDuration();  // no finished step for so long …
   Watchdog::Callback on_hang;                              // … calls this, once, on another thread
 };
@@ -77,7 +85,8 @@ class BaseRunner {
   // NOT_FOUND lists the splits. Restores first when that has not happened yet.
   absl::StatusOr<std::map<std::string, double>> Evaluate(const std::string& split);
 
-  // Takes the newest whole candidate, once; Train() and Evaluate() do it when it has not been done. Collective.
+  // Takes the newest whole candidate, else the weights of config.pretrained, once; Train() and Evaluate() do it when it
+  // has not been done. Collective.
   absl::Status Restore();
 
   const TrainState& state() const { return state_; }
@@ -97,6 +106,7 @@ class BaseRunner {
   // Collective where the ranks hold state that only one of them saves.
   virtual absl::StatusOr<TrainingState> CaptureState(bool model_only) = 0;
   virtual absl::Status LoadState(const RestoredState& restored, bool weights_only) = 0;
+  virtual absl::Status LoadPretrained(const std::string& path) = 0;
   virtual int64_t StepsPerEpoch() const = 0;
   virtual double EpochFraction() const = 0;  // 0 .. 1, of the pass under way
   virtual void ReadStepMetrics(
@@ -113,6 +123,10 @@ class BaseRunner {
   bool excluded(const std::string& part) const;  // by checkpoint.exclude_from_loading
 
  private:
+  absl::Status OpenWorkspace();
+  absl::StatusOr<std::vector<ResumeCandidate>> ConfiguredCandidates() const;
+  void CloseWorkspace(const absl::StatusOr<RunResult>& result);
+  absl::StatusOr<RunResult> Loop();
   bool Done() const;
   bool EvaluationDue(const StepResult& step) const;
   int64_t TotalSteps() const;
@@ -125,9 +139,13 @@ class BaseRunner {
   absl::StatusOr<RunResult> Drain();
   absl::StatusOr<RunResult> Finish();
   RunResult Result(RunOutcome outcome) const;
+  const ProgressReport& Refreshed();
   void Report(RunnerPhase phase);
 
+  std::unique_ptr<LocalCommitter> own_committer_;
   std::unique_ptr<RunCheckpoints> checkpoints_;
+  std::unique_ptr<RunRecorder> recorder_;  // of the main process
+  std::unique_ptr<Heartbeat> heartbeat_;
   std::unique_ptr<StepAgreement> agreement_;
   Telemetry telemetry_;
   ProgressReport progress_;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
+#include "athanor/config/derived_options.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
@@ -18,8 +19,7 @@ constexpr absl::Duration kBestPatience = absl::Minutes(1);
 
 RunCheckpoints::RunCheckpoints(const RunnerConfig& config, RunCheckpointsOptions options)
     : config_(config), options_(std::move(options)) {
-  const int64_t by_default = config.steps.has_value() ? std::max<int64_t>(*config.steps / 20, 1) : 1;
-  interval_ = config.checkpoint.interval.value_or(by_default);
+  interval_ = CheckpointInterval(config);
 }
 
 absl::StatusOr<std::unique_ptr<RunCheckpoints>> RunCheckpoints::Create(const RunnerConfig& config,

@@ -15,7 +15,7 @@ namespace athanor {
 
 struct TrainState {
   int64_t step = 0;             // completed optimizer updates (skipped ones do not count)
-  int64_t micro_step = 0;       // micro-batches
+  int64_t micro_step = 0;       // micro-batches, aligned up to whole windows of accum_steps
   int64_t epoch = 0;            // passes completed
   int64_t samples = 0;          // of this rank
   int64_t skipped_updates = 0;  // non-finite gradients

@@ -13,16 +13,17 @@ constexpr size_t kMaxPending = 4096;  // holds device memory: read even if nobod
 
 }  // namespace
 
-void StepMeters::AddValue(const std::string& name, const torch::Tensor& value, int64_t weight, bool is_loss) {
+void StepMeters::AddValue(const std::string& name, const torch::Tensor& value, int64_t weight,
+                          const torch::Tensor& own_weight, bool is_loss) {
   Meter& meter = meters_[name];
-  if (weight > 0) pending_.push_back({&meter, value.detach(), static_cast<double>(weight), is_loss});
+  if (weight > 0) pending_.push_back({&meter, value.detach(), static_cast<double>(weight), own_weight, is_loss});
 }
 
 void StepMeters::Add(const StepOutput& output, int64_t weight) {
   if (pending_.capacity() == 0) pending_.reserve(kMaxPending);
   if (pending_.size() + output.metrics.size() + 1 > kMaxPending) Collect();
-  AddValue("loss", output.loss, weight, true);
-  for (const auto& [name, value] : output.metrics) AddValue(name, value, weight, false);
+  AddValue("loss", output.loss, weight, output.weight, true);
+  for (const auto& [name, value] : output.metrics) AddValue(name, value, weight, {}, false);
 }
 
 void StepMeters::Collect() {
@@ -30,15 +31,26 @@ void StepMeters::Collect() {
   std::vector<double> values;
   values.reserve(pending_.size());
   if (pending_.front().value.is_cpu()) {
-    for (const Entry& entry : pending_) values.push_back(entry.value.item<double>());
+    for (Entry& entry : pending_) {
+      values.push_back(entry.value.item<double>());
+      if (entry.own_weight.defined()) entry.weight = entry.own_weight.item<double>();
+    }
   } else {
     std::vector<torch::Tensor> scalars;
     scalars.reserve(pending_.size());
     for (const Entry& entry : pending_) scalars.push_back(entry.value.reshape({}).to(torch::kFloat32));
+    for (const Entry& entry : pending_) {
+      if (entry.own_weight.defined()) scalars.push_back(entry.own_weight.reshape({}).to(torch::kFloat32));
+    }
     const torch::Tensor host = torch::stack(scalars).cpu();
-    for (int64_t i = 0; i < host.numel(); ++i) values.push_back(host.data_ptr<float>()[i]);
+    const float* next = host.data_ptr<float>();
+    for (size_t i = 0; i < pending_.size(); ++i) values.push_back(*next++);
+    for (Entry& entry : pending_) {
+      if (entry.own_weight.defined()) entry.weight = *next++;
+    }
   }
   for (size_t i = 0; i < pending_.size(); ++i) {
+    if (pending_[i].weight <= 0) continue;  // ignored as a whole: its value may be NaN
     pending_[i].meter->sum += values[i] * pending_[i].weight;
     pending_[i].meter->weight += pending_[i].weight;
     if (!pending_[i].is_loss) continue;

@@ -22,7 +22,8 @@ namespace athanor {
 
 class StepMeters {
  public:
-  // The loss and metrics of a batch of `weight` samples. Weight 0: registers the names only.
+  // The loss and metrics of a batch of `weight` samples; the loss counts with output.weight where it is defined. Weight
+  // 0: registers the names only.
   void Add(const StepOutput& output, int64_t weight);
   // Reads what was added. Waits for the device when the values are not on the CPU.
   void Collect();
@@ -46,9 +47,11 @@ class StepMeters {
     Meter* meter;
     torch::Tensor value;
     double weight;
+    torch::Tensor own_weight;  // instead, read with the value
     bool is_loss;
   };
-  void AddValue(const std::string& name, const torch::Tensor& value, int64_t weight, bool is_loss);
+  void AddValue(const std::string& name, const torch::Tensor& value, int64_t weight, const torch::Tensor& own_weight,
+                bool is_loss);
 
   std::map<std::string, Meter> meters_;  // stable addresses
   std::vector<Entry> pending_;

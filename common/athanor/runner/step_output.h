@@ -14,6 +14,10 @@ namespace athanor {
 struct StepOutput {
   torch::Tensor loss;                            // scalar, differentiable; the mean over the batch's samples
   std::map<std::string, torch::Tensor> metrics;  // detached scalars, means over the batch; e.g. "accuracy"
+  // How much the batch counts in its window and in the mean loss: the number of terms that `loss` is the mean of, such
+  // as targets that are not ignored. A 0-dim tensor on the model's device; undefined: the batch's samples. Weight 0:
+  // the batch counts nothing, and its loss may be NaN. Every call on every rank gives a weight, or none does.
+  torch::Tensor weight;
 };
 
 // The batch is on the model's device. In train mode with gradients, in eval mode without. Every call, on every rank,

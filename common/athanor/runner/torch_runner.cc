@@ -14,11 +14,13 @@ absl::StatusOr<StepResult> TorchRunner::TrainStep() {
   StepResult result;
   double divisor = 0;
   bool last = false;
+  window_weight_.reset();
+  window_batches_ = 0;
   while (!last) RETURN_IF_ERROR(MicroBatch(&last, &divisor, &result));
   Telemetry::Clock clock;
   ASSIGN_OR_RETURN(result.updated, Update(divisor));
   result.times.optimizer = clock.Lap();
-  result.epoch_ended = loader_->remaining() == 0;
+  result.epoch_ended = loader_->Advance(state_.step + (result.updated ? 1 : 0));
   if (first_update_ && options_.process_group != nullptr) {
     options_.process_group->SetTimeout(absl::Seconds(config_.comm.train_timeout_seconds));
   }
@@ -32,8 +34,8 @@ absl::Status TorchRunner::MicroBatch(bool* last, double* divisor, StepResult* re
   if (!batch.ok()) return WithFailureKind(Annotate(batch.status(), "training data"), FailureKind::kData);
   ++result->micro_batches;
   result->samples += batch->size;
-  *divisor += static_cast<double>(batch->size) / static_cast<double>(loader_->options().batch_size);
-  *last = result->micro_batches == config_.accum_steps || loader_->remaining() == 0;
+  *divisor += static_cast<double>(batch->size) / static_cast<double>(loader_->batch_size());
+  *last = result->micro_batches == config_.accum_steps || loader_->pass_ends();
   result->times.data += clock.Lap();
   return RunTorch("training step", [&] { ForwardBackward(*batch, *last, &result->times); });
 }
@@ -48,11 +50,14 @@ void TorchRunner::ForwardBackward(const Batch& host_batch, bool last, StepTimes*
   }
   meters_.Add(output, batch.size);
   times->forward += clock.Lap();
-  torch::Tensor loss = output.loss;
+  const bool first = window_batches_++ == 0;
+  TORCH_CHECK(first || output.weight.defined() == window_weight_.defined(),
+              "the forward function gave a weight for some micro-batches of a window and none for others");
+  torch::Tensor loss = output.weight.defined() ? WeightedLoss(output) : output.loss;
   // All ranks' micro-batches are equally long (the sampler pads), so weights need no exchange.
-  const double share = config_.accum_steps == 1
+  const double share = config_.accum_steps == 1 || output.weight.defined()
                            ? 1.0
-                           : static_cast<double>(batch.size) / static_cast<double>(loader_->options().batch_size);
+                           : static_cast<double>(batch.size) / static_cast<double>(loader_->batch_size());
   const double weight = share * gradient_scale_.scale();
   if (weight != 1.0) loss = loss * weight;
   // Without preparation the reducer stays out of the way: gradients add up locally.
@@ -62,7 +67,39 @@ void TorchRunner::ForwardBackward(const Batch& host_batch, bool last, StepTimes*
   times->backward += clock.Lap();
 }
 
+torch::Tensor TorchRunner::WeightedLoss(const StepOutput& output) {
+  TORCH_CHECK(output.weight.numel() == 1, "the forward function returned a weight of shape ", output.weight.sizes(),
+              "; it must be one number");
+  const torch::Tensor weight = output.weight.detach().reshape({}).to(torch::kFloat64);
+  window_weight_ = window_weight_.defined() ? window_weight_ + weight : weight.clone();
+  // The mean of nothing is NaN: it must not get into the window's sum.
+  const torch::Tensor loss = output.loss.reshape({});
+  return torch::where(weight > 0, loss, torch::zeros_like(loss)) * weight.to(loss.scalar_type());
+}
+
+absl::Status TorchRunner::SumWindowWeight() {
+  if (!window_weight_.defined() || options_.process_group == nullptr) return absl::OkStatus();
+  RETURN_IF_ERROR(options_.process_group->AllReduceSum(window_weight_));
+  // The exchange has averaged the gradients over the ranks.
+  window_weight_ /= options_.process_group->world_size();
+  return absl::OkStatus();
+}
+
+// From sums over the window to its mean; takes the scale of float16 losses away.
+void TorchRunner::ScaleWindow(double divisor) {
+  const auto& parameters = optimizer_->parameters();
+  if (window_weight_.defined()) {
+    const torch::Tensor factor =
+        torch::where(window_weight_ > 0, 1.0 / window_weight_, torch::zeros_like(window_weight_));
+    ScaleGradients(parameters, factor / gradient_scale_.scale());
+    return;
+  }
+  const double factor = (config_.accum_steps == 1 ? 1.0 : 1.0 / divisor) / gradient_scale_.scale();
+  if (factor != 1.0) ScaleGradients(parameters, factor);
+}
+
 absl::StatusOr<bool> TorchRunner::Update(double divisor) {
+  RETURN_IF_ERROR(SumWindowWeight());
   bool skip = false;
   const auto& parameters = optimizer_->parameters();
   RETURN_IF_ERROR(RunTorch("optimizer step", [&] {
@@ -70,8 +107,7 @@ absl::StatusOr<bool> TorchRunner::Update(double divisor) {
     const bool check = config_.skip_nonfinite_grad || gradient_scale_.enabled();
     skip = check && NonFiniteGradients(parameters).item<float>() != 0;
     if (!skip) {
-      const double factor = (config_.accum_steps == 1 ? 1.0 : 1.0 / divisor) / gradient_scale_.scale();
-      if (factor != 1.0) ScaleGradients(parameters, factor);
+      ScaleWindow(divisor);
       if (config_.max_grad_value.has_value()) ClipGradValue(parameters, *config_.max_grad_value);
       if (config_.max_grad_norm.has_value()) grad_norm_ = ClipGradNorm(parameters, *config_.max_grad_norm);
       optimizer_->Step();
@@ -120,7 +156,7 @@ absl::Status TorchRunner::EpochEnded(std::optional<double> metric) {
       RETURN_IF_ERROR(scheduler_->Step());
     }
   }
-  loader_->StartEpoch(loader_->epoch() + 1);
+  loader_->NextRound(state_.step);
   return absl::OkStatus();
 }
 

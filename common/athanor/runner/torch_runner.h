@@ -12,8 +12,9 @@
 // computes, bit for bit (same number of ranks, deterministic kernels): model, optimizer, schedule, random states, order
 // and position of the data are all restored.
 //
-// The gradient of an update is the mean over the samples of its window of `accum_steps` micro-batches on all ranks; the
-// last window of a pass holds what is left, and is divided by that.
+// The gradient of an update is the mean over the samples (with StepOutput::weight: over what the weights count) of its
+// window of `accum_steps` micro-batches on all ranks; the last window of a pass holds what is left, and is divided by
+// that.
 //
 // Not thread-safe: one training thread. See base_runner.h for Train(), Evaluate() and Restore().
 #pragma once
@@ -28,6 +29,7 @@
 #include "athanor/config/runner_config.h"
 #include "athanor/data/dataset.h"
 #include "athanor/data/stateful_data_loader.h"
+#include "athanor/data/train_splits.h"
 #include "athanor/optim/lr_scheduler.h"
 #include "athanor/optim/optimizer.h"
 #include "athanor/parallel/gradient_reducer.h"
@@ -40,7 +42,7 @@ namespace athanor {
 
 struct TorchRunnerOptions : BaseRunnerOptions {
   std::shared_ptr<torch::nn::Module> model;                  // moved to `device`; rank 0's initial weights count
-  std::map<std::string, std::shared_ptr<Dataset>> datasets;  // "train" is required
+  std::map<std::string, std::shared_ptr<Dataset>> datasets;  // "train", or those of config.train_splits, are required
   ForwardFn forward;
   torch::Device device = torch::kCPU;
   bool find_unused_parameters = false;  // a forward pass may leave parameters out (differently from rank to rank)
@@ -65,6 +67,7 @@ class TorchRunner : public BaseRunner {
   absl::StatusOr<std::map<std::string, double>> EvaluateSplit(const std::string& split) override;
   absl::StatusOr<TrainingState> CaptureState(bool model_only) override;
   absl::Status LoadState(const RestoredState& restored, bool weights_only) override;
+  absl::Status LoadPretrained(const std::string& path) override;
   int64_t StepsPerEpoch() const override;
   double EpochFraction() const override;
   void ReadStepMetrics(std::map<std::string, double>* metrics) override;
@@ -77,12 +80,16 @@ class TorchRunner : public BaseRunner {
   absl::Status BuildModel();
   absl::Status BuildOptimizer();
   absl::StatusOr<std::unique_ptr<StatefulDataLoader>> BuildLoader(const std::string& split, bool train) const;
+  absl::StatusOr<std::unique_ptr<TrainSplits>> BuildTrainLoaders() const;
   absl::StatusOr<std::vector<std::string>> EvaluateSplits() const;
   StatefulDataLoader* EvaluationLoader(const std::string& split);
 
   absl::Status MicroBatch(bool* last, double* divisor, StepResult* result);
   void ForwardBackward(const Batch& batch, bool last, StepTimes* times);
   absl::StatusOr<bool> Update(double divisor);
+  torch::Tensor WeightedLoss(const StepOutput& output);
+  void ScaleWindow(double divisor);
+  absl::Status SumWindowWeight();
   Batch ToDevice(Batch batch) const;
   StepOutput CheckedForward(const Batch& batch);
   void DropGradients();
@@ -103,9 +110,11 @@ class TorchRunner : public BaseRunner {
   std::unique_ptr<LrScheduler> scheduler_;
   std::unique_ptr<ModelAverage> average_;
   GradientScale gradient_scale_;
-  std::unique_ptr<StatefulDataLoader> loader_;
+  std::unique_ptr<TrainSplits> loader_;
   std::map<std::string, std::unique_ptr<StatefulDataLoader>> evaluation_loaders_;
-  torch::Tensor grad_norm_;  // of the last update, when it was clipped
+  torch::Tensor grad_norm_;      // of the last update, when it was clipped
+  torch::Tensor window_weight_;  // sum of the window's StepOutput::weight; undefined: samples count
+  int64_t window_batches_ = 0;
   bool first_update_ = true;
 };
 

@@ -2,6 +2,7 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <limits>
 #include <random>
 #include <set>
@@ -10,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
+#include "athanor/config/derived_options.h"
 #include "athanor/runner/torch_runner.h"
 #include "athanor/tensor/torch_status.h"
 
@@ -24,7 +26,10 @@ absl::Status CheckOptions(const RunnerConfig& config, const TorchRunnerOptions& 
   RETURN_IF_ERROR(ToStatus(CheckRunnerConfig(config)));
   if (options.model == nullptr) return absl::InvalidArgumentError("runner: no model");
   if (options.forward == nullptr) return absl::InvalidArgumentError("runner: no forward function");
-  if (options.datasets.count("train") == 0) return absl::InvalidArgumentError("runner: no dataset 'train'");
+  for (const std::string& split : TrainSplitNames(config)) {
+    if (options.datasets.count(split) == 0)
+      return absl::InvalidArgumentError(absl::StrCat("runner: no dataset '", split, "'"));
+  }
   for (const auto& [name, dataset] : options.datasets) {
     if (dataset == nullptr) return absl::InvalidArgumentError(absl::StrCat("runner: dataset '", name, "' is null"));
   }
@@ -65,10 +70,7 @@ absl::Status TorchRunner::Build() {
   }
   RETURN_IF_ERROR(ResolveSeed());
   ASSIGN_OR_RETURN(const std::vector<std::string> splits, EvaluateSplits());
-  ASSIGN_OR_RETURN(loader_, BuildLoader("train", /*train=*/true));
-  if (loader_->batches_per_epoch() == 0) {
-    return Invalid(absl::InvalidArgumentError("runner: drop_last leaves no batch in the dataset 'train'"));
-  }
+  ASSIGN_OR_RETURN(loader_, BuildTrainLoaders());
   for (const auto& [name, dataset] : datasets_) {
     ASSIGN_OR_RETURN(evaluation_loaders_[name], BuildLoader(name, /*train=*/false));
   }
@@ -104,7 +106,8 @@ absl::StatusOr<std::vector<std::string>> TorchRunner::EvaluateSplits() const {
   }
   if (!splits.empty()) return splits;
   for (const auto& [name, dataset] : datasets_) {
-    if (name != "train") splits.push_back(name);
+    const std::vector<std::string> train = TrainSplitNames(config_);
+    if (std::find(train.begin(), train.end(), name) == train.end()) splits.push_back(name);
   }
   return splits;
 }
@@ -119,6 +122,8 @@ absl::StatusOr<std::unique_ptr<StatefulDataLoader>> TorchRunner::BuildLoader(con
   options.num_workers = static_cast<int>(config.num_workers);
   options.prefetch_factor = static_cast<int>(config.prefetch_factor);
   options.in_order = config.in_order;
+  options.persistent_workers = config.persistent_workers;
+  options.snapshot_every_n_steps = config.snapshot_every_n_steps;
   options.pin_memory = config.pin_memory.value_or(device_.is_cuda());
   options.timeout = config.timeout;
   options.seed = config.seed.has_value() ? static_cast<uint64_t>(*config.seed) : seed_;
@@ -128,6 +133,17 @@ absl::StatusOr<std::unique_ptr<StatefulDataLoader>> TorchRunner::BuildLoader(con
   absl::StatusOr<std::unique_ptr<StatefulDataLoader>> loader = StatefulDataLoader::Make(datasets_.at(split), options);
   if (!loader.ok()) return Invalid(Annotate(loader.status(), absl::StrCat("dataloader '", split, "'")));
   return loader;
+}
+
+absl::StatusOr<std::unique_ptr<TrainSplits>> TorchRunner::BuildTrainLoaders() const {
+  std::map<std::string, std::unique_ptr<StatefulDataLoader>> loaders;
+  for (const std::string& split : TrainSplitNames(config_)) {
+    ASSIGN_OR_RETURN(loaders[split], BuildLoader(split, /*train=*/true));
+  }
+  auto splits = TrainSplits::Make(std::move(loaders),
+                                  {.accum_steps = config_.accum_steps, .total_steps = config_.steps.value_or(0)});
+  if (!splits.ok()) return Invalid(splits.status());
+  return splits;
 }
 
 StatefulDataLoader* TorchRunner::EvaluationLoader(const std::string& split) {
@@ -160,6 +176,11 @@ absl::Status TorchRunner::BuildOptimizer() {
   absl::StatusOr<std::unique_ptr<Optimizer>> optimizer = MakeOptimizer(config_.optim, parameters);
   if (!optimizer.ok()) return Invalid(optimizer.status());
   optimizer_ = *std::move(optimizer);
+  if (optimizer_->needs_closure()) {
+    return Invalid(absl::InvalidArgumentError(
+        absl::StrCat("optim.type: ", optimizer_->type(),
+                     " evaluates the loss several times an update; use it from a loop of your own (Step(closure))")));
+  }
   ScheduleBudget budget;
   budget.steps = config_.steps.has_value() ? *config_.steps : config_.epochs.value_or(1) * StepsPerEpoch();
   budget.epochs = config_.epochs.value_or((budget.steps + StepsPerEpoch() - 1) / StepsPerEpoch());
@@ -175,13 +196,11 @@ const std::string& TorchRunner::schedule_monitor() const {
 }
 
 int64_t TorchRunner::StepsPerEpoch() const {
-  return (loader_->batches_per_epoch() + config_.accum_steps - 1) / config_.accum_steps;
+  return loader_->updates_per_pass();
 }
 
 double TorchRunner::EpochFraction() const {
-  // After a restore onto another number of ranks the pass is shorter or longer than a whole one counts here.
-  const double left = static_cast<double>(loader_->remaining()) / static_cast<double>(loader_->batches_per_epoch());
-  return left >= 1.0 || left <= 0.0 ? 0.0 : 1.0 - left;
+  return loader_->fraction();
 }
 
 }  // namespace athanor

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
+#include "athanor/runner/pretrained.h"
 #include "athanor/runner/torch_runner.h"
 #include "athanor/tensor/torch_status.h"
 
@@ -80,6 +81,13 @@ absl::Status TorchRunner::LoadState(const RestoredState& restored, bool weights_
   return LoadProgress(restored);
 }
 
+absl::Status TorchRunner::LoadPretrained(const std::string& path) {
+  ASSIGN_OR_RETURN(const TensorMap weights, ReadWeights(path));
+  RETURN_IF_ERROR(LoadWeights(weights, {}, model_.get()).status());
+  if (average_ != nullptr) average_->CopyFromModel();
+  return absl::OkStatus();
+}
+
 absl::Status TorchRunner::LoadModel(const TensorMap& tensors) {
   torch::NoGradGuard no_grad;
   for (const auto& [name, tensor] : model_tensors_) {
@@ -107,7 +115,7 @@ absl::Status TorchRunner::LoadProgress(const RestoredState& restored) {
   if (!config_.seed.has_value() && seed.get<uint64_t>() != seed_) {
     // The seed was drawn by the first process; the order of the data depends on it.
     seed_ = seed.get<uint64_t>();
-    ASSIGN_OR_RETURN(loader_, BuildLoader("train", /*train=*/true));
+    ASSIGN_OR_RETURN(loader_, BuildTrainLoaders());
   }
   if (!excluded("train")) {
     ASSIGN_OR_RETURN(const nlohmann::json train, Part(meta, "train"));

@@ -61,7 +61,9 @@ TEST(OptimizerTest, FollowsTorchStepByStep) {
       for (size_t p = 0; p < 2; ++p) {
         const auto wanted = torch::tensor(item["trace"][step][p].get<std::vector<double>>(), torch::kFloat64);
         const double difference = (parameters[p].second.detach().flatten() - wanted).abs().max().item<double>();
-        ASSERT_LT(difference, 1e-11) << item["type"] << item["options"] << " step " << step;
+        // Muon's iteration runs in bfloat16.
+        ASSERT_LT(difference, item["type"] == "muon" ? 1e-3 : 1e-11)
+            << item["type"] << item["options"] << " step " << step;
       }
     }
   }
@@ -78,12 +80,16 @@ std::vector<OptimConfig> AllTypes() {
           ConfigOf("nadam", nlohmann::json::object()),
           ConfigOf("radam", nlohmann::json::object()),
           ConfigOf("rmsprop", {{"momentum", 0.5}, {"centered", true}}),
+          ConfigOf("adadelta", nlohmann::json::object()),
+          ConfigOf("adamax", nlohmann::json::object()),
+          ConfigOf("asgd", {{"t0", 1}, {"lambd", 0.1}}),
+          ConfigOf("rprop", nlohmann::json::object()),
           ConfigOf("lion", nlohmann::json::object()),
           ConfigOf("muon", nlohmann::json::object())};
 }
 
 TEST(OptimizerTest, StateSavedAndLoadedGoesOnBitForBit) {
-  ASSERT_EQ(AllTypes().size(), OptimTypes().size());
+  ASSERT_EQ(AllTypes().size() + 1, OptimTypes().size());  // lbfgs has a test of its own
   for (const torch::ScalarType dtype : {torch::kFloat32, torch::kFloat64}) {
     for (const OptimConfig& config : AllTypes()) {
       const NamedTensors whole = Start(dtype);

@@ -1,0 +1,47 @@
+// What follows from a RunnerConfig where it says nothing itself. One place, so that the runner, its checkpoints and the
+// documentation agree.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "athanor/config/runner_config.h"
+
+namespace athanor {
+
+// The splits to train on: `train_splits`, each once, sorted; else "train".
+inline std::vector<std::string> TrainSplitNames(const RunnerConfig& config) {
+  if (config.train_splits.empty()) return {"train"};
+  const std::set<std::string> names(config.train_splits.begin(), config.train_splits.end());
+  return {names.begin(), names.end()};
+}
+
+// Updates of one pass over `batches` micro-batches; the last window may be short.
+inline int64_t UpdatesPerPass(int64_t batches, int64_t accum_steps) {
+  return (batches + accum_steps - 1) / accum_steps;
+}
+
+// `steps`, or epochs times the updates of a pass.
+inline int64_t TotalUpdates(const RunnerConfig& config, int64_t updates_per_pass) {
+  return config.steps ? *config.steps : config.epochs.value_or(1) * updates_per_pass;
+}
+
+// Updates between progress lines: `log_interval`, else a hundredth of the run, rounded up; 1024 when its length is not
+// known (0).
+inline int64_t LogInterval(const RunnerConfig& config, int64_t total_updates) {
+  if (config.log_interval) return *config.log_interval;
+  return total_updates > 0 ? std::max<int64_t>((total_updates + 99) / 100, 1) : 1024;
+}
+
+// Epochs (with `epochs`) or updates (with `steps`) between checkpoints: `checkpoint.interval`, else 1 epoch or a
+// twentieth of the steps, rounded up.
+inline int64_t CheckpointInterval(const RunnerConfig& config) {
+  if (config.checkpoint.interval) return *config.checkpoint.interval;
+  return config.steps ? std::max<int64_t>((*config.steps + 19) / 20, 1) : 1;
+}
+
+}  // namespace athanor

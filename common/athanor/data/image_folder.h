@@ -1,0 +1,54 @@
+// A folder with one folder of images per class.
+//
+//   photos/cat/1.jpg  photos/cat/2.png  photos/dog/1.jpg
+//   ASSIGN_OR_RETURN(auto dataset, ImageFolder::Open("photos", transforms, {.seed = 7}));
+//
+// Classes are numbered in the order of their names; samples are in the order of class and file name. Input: N x C x H x
+// W, what the transforms make of the decoded images (uint8 RGB without any); target: N, int64. Hidden files and files
+// with another ending than .jpg, .jpeg, .png (in any letter case) are left out.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "athanor/data/dataset.h"
+#include "athanor/data/image_transforms.h"
+
+namespace athanor {
+
+struct ImageFolderOptions {
+  uint64_t seed = 0;  // of random transforms
+};
+
+class ImageFolder : public Dataset {
+ public:
+  // NOT_FOUND: no folder; DATA_LOSS: no class or no image in it. No image is decoded yet.
+  static absl::StatusOr<std::shared_ptr<ImageFolder>> Open(const std::string& path, ImageTransforms transforms,
+                                                           const ImageFolderOptions& options = {});
+
+  int64_t size() const override { return static_cast<int64_t>(samples_.size()); }
+  // DATA_LOSS names the file that is damaged. INVALID_ARGUMENT when the images of a batch come out in different sizes.
+  absl::StatusOr<Batch> Get(const std::vector<int64_t>& indices) const override { return GetInEpoch(indices, 0); }
+  absl::StatusOr<Batch> GetInEpoch(const std::vector<int64_t>& indices, int64_t epoch) const override;
+
+  const std::vector<std::string>& classes() const { return classes_; }
+  const std::string& path(int64_t index) const { return samples_[static_cast<size_t>(index)].path; }
+
+ private:
+  struct Sample {
+    std::string path;
+    int64_t label;
+  };
+  ImageFolder(ImageTransforms transforms, const ImageFolderOptions& options)
+      : transforms_(std::move(transforms)), options_(options) {}
+
+  std::vector<Sample> samples_;
+  std::vector<std::string> classes_;
+  ImageTransforms transforms_;
+  ImageFolderOptions options_;
+};
+
+}  // namespace athanor

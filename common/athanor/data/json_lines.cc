@@ -1,0 +1,137 @@
+#include "athanor/data/json_lines.h"
+
+#include <cerrno>
+#include <fstream>
+#include <functional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "athanor/base/file_system.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/io/tensor_file.h"
+
+namespace athanor {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kErrorsKept = 20;
+
+// One column: rows of numbers of one shape.
+struct Column {
+  std::vector<int64_t> shape;
+  std::vector<double> values;
+  bool whole = true;
+  bool empty = true;
+
+  // Adds the numbers of `value` to `row`, the extents on its way to `found`. False: something else is in it.
+  static bool Flatten(const json& value, size_t depth, std::vector<int64_t>* found, std::vector<double>* row) {
+    if (!value.is_array()) {
+      if (!value.is_number() && !value.is_boolean()) return false;
+      row->push_back(value.is_boolean() ? value.get<bool>() : value.get<double>());
+      return depth == found->size();
+    }
+    const auto extent = static_cast<int64_t>(value.size());
+    if (depth == found->size() && row->empty()) found->push_back(extent);
+    if (depth >= found->size() || (*found)[depth] != extent) return false;
+    for (const json& item : value) {
+      if (!Flatten(item, depth + 1, found, row)) return false;
+    }
+    return true;
+  }
+
+  std::string Add(const json& object, const std::string& name, std::vector<double>* row) {
+    const auto found = object.find(name);
+    if (found == object.end()) return absl::StrCat("no \"", name, "\"");
+    std::vector<int64_t> own;
+    if (!Flatten(*found, 0, &own, row)) return absl::StrCat("\"", name, "\" is no number and no even list of numbers");
+    if (!empty && own != shape) {
+      return absl::StrCat("\"", name, "\" has shape [", absl::StrJoin(own, ", "), "]; allowed: [",
+                          absl::StrJoin(shape, ", "), "] as before");
+    }
+    shape = own;
+    return "";
+  }
+  void Take(const std::vector<double>& row) {
+    empty = false;
+    for (const double value : row) {
+      values.push_back(value);
+      whole = whole && value == static_cast<double>(static_cast<int64_t>(value));
+    }
+  }
+  torch::Tensor Tensor(int64_t rows, bool integer) const {
+    std::vector<int64_t> sizes = {rows};
+    sizes.insert(sizes.end(), shape.begin(), shape.end());
+    return torch::tensor(values, torch::kFloat64).reshape(sizes).to(integer ? torch::kInt64 : torch::kFloat32);
+  }
+};
+
+// Calls `line` with every line that is not blank. A line that is no JSON comes as discarded.
+absl::Status ForEachLine(const std::string& path, const std::function<absl::Status(size_t, const json&)>& line) {
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return FileError(errno == 0 ? ENOENT : errno, "opening", path);
+  std::string text;
+  for (size_t number = 1; std::getline(file, text); ++number) {
+    if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
+    RETURN_IF_ERROR(line(number, json::parse(text, nullptr, /*allow_exceptions=*/false)));
+  }
+  return file.bad() ? absl::DataLossError(absl::StrCat(path, ": reading failed")) : absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<json>> ReadJsonLines(const std::string& path) {
+  std::vector<json> lines;
+  RETURN_IF_ERROR(ForEachLine(path, [&](size_t number, const json& value) {
+    if (value.is_discarded()) return absl::DataLossError(absl::StrCat(path, ":", number, ": not JSON"));
+    lines.push_back(value);
+    return absl::OkStatus();
+  }));
+  return lines;
+}
+
+absl::StatusOr<JsonLinesDataset> OpenJsonLines(const std::string& path, const JsonLinesOptions& options) {
+  Column input, target;
+  JsonLinesDataset result;
+  int64_t rows = 0;
+  RETURN_IF_ERROR(ForEachLine(path, [&](size_t number, const json& value) {
+    std::vector<double> x, y;
+    std::string problem = value.is_object() ? input.Add(value, options.input, &x) : "found no JSON object";
+    if (problem.empty() && !options.target.empty()) problem = target.Add(value, options.target, &y);
+    if (problem.empty()) {
+      input.Take(x);
+      target.Take(y);
+      ++rows;
+      return absl::OkStatus();
+    }
+    const std::string message = absl::StrCat(path, ":", number, ": ", problem);
+    if (!options.skip_damaged) return absl::DataLossError(message);
+    ++result.skipped;
+    if (result.errors.size() < kErrorsKept) result.errors.push_back(message);
+    return absl::OkStatus();
+  }));
+  if (rows == 0) return absl::DataLossError(absl::StrCat(path, ": no rows"));
+  ASSIGN_OR_RETURN(result.dataset,
+                   TensorDataset::Make(input.Tensor(rows, false),
+                                       options.target.empty() ? torch::Tensor() : target.Tensor(rows, target.whole)));
+  return result;
+}
+
+absl::StatusOr<std::shared_ptr<TensorDataset>> OpenSafetensors(const std::string& path, const FieldNames& names) {
+  ASSIGN_OR_RETURN(const TensorFile file, ReadTensorFile(path));
+  const auto tensor = [&](const std::string& name) -> absl::StatusOr<torch::Tensor> {
+    const auto found = file.tensors.find(name);
+    if (found != file.tensors.end()) return found->second;
+    std::vector<std::string> known;
+    for (const auto& [other, value] : file.tensors) known.push_back(other);
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": no tensor \"", name, "\"; there are: ", absl::StrJoin(known, ", ")));
+  };
+  ASSIGN_OR_RETURN(const torch::Tensor input, tensor(names.input));
+  if (names.target.empty()) return TensorDataset::Make(input, {});
+  ASSIGN_OR_RETURN(const torch::Tensor target, tensor(names.target));
+  return TensorDataset::Make(input, target);
+}
+
+}  // namespace athanor

@@ -1,0 +1,57 @@
+// Reads the data of a Python pickle without executing anything: what would call a Python function becomes a plain
+// record of the call.
+//
+//   ASSIGN_OR_RETURN(PickleDocument document, ParsePickle("weights.pt", bytes));
+//   for (const auto& [key, value] : document.root->Entries()) ...
+//
+// Protocols 2 to 5 as torch.save and json-like data use them. Hostile input costs memory in proportion to its size, and
+// ends in DATA_LOSS with the offset; nothing recurses. A document is immutable; reading it is thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace athanor {
+
+struct PickleValue {
+  enum class Kind {
+    kNone,
+    kBool,
+    kInt,
+    kFloat,
+    kString,
+    kBytes,
+    kList,
+    kTuple,
+    kDict,        // items: key, value, key, value …
+    kGlobal,      // text: "module.name"
+    kCall,        // items: callee, arguments (a tuple); what a REDUCE would have called
+    kPersistent,  // items: the id
+  };
+  Kind kind = Kind::kNone;
+  int64_t integer = 0;  // of kBool too
+  double number = 0;
+  std::string text;
+  std::vector<const PickleValue*> items;
+
+  bool Is(Kind other) const { return kind == other; }
+  // Of a dictionary; a later entry with an equal string key replaces an earlier one when it is read by Find().
+  std::vector<std::pair<const PickleValue*, const PickleValue*>> Entries() const;
+  const PickleValue* Find(std::string_view key) const;  // null: not there
+};
+
+struct PickleDocument {
+  std::deque<PickleValue> values;  // owns every value: destruction does not recurse
+  const PickleValue* root = nullptr;
+};
+
+// `name` is for messages.
+absl::StatusOr<PickleDocument> ParsePickle(const std::string& name, std::string_view bytes);
+
+}  // namespace athanor

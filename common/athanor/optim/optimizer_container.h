@@ -1,0 +1,69 @@
+// One update as a training loop wants it: gradients checked, clipped, applied, cleared, schedules advanced.
+//
+//   OptimizerContainer container(optimizer.get(), {.max_grad_norm = 1.0, .skip_nonfinite_grad = true});
+//   container.Add(scheduler.get());
+//   loss.backward();
+//   ASSIGN_OR_RETURN(bool updated, container.Step());         // false: left out, nothing but the gradients has changed
+//
+// Order: scale by `factor`, look for NaN and infinity, clip by value, clip by norm, update, step the schedules of
+// interval kStep, clear the gradients. A skipped update clears the gradients only. Not thread-safe; owns nothing.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "athanor/optim/lr_scheduler.h"
+#include "athanor/optim/optimizer.h"
+
+namespace athanor {
+
+struct OptimizerContainerOptions {
+  std::optional<double> max_grad_value;
+  std::optional<double> max_grad_norm;
+  bool skip_nonfinite_grad = false;
+  // Whether any rank votes to skip; asked on every rank with its own vote. Unset: this rank decides alone, which is
+  // right where every rank holds the same gradients.
+  std::function<absl::StatusOr<bool>(bool mine)> any_rank;
+};
+
+class OptimizerContainer {
+ public:
+  OptimizerContainer(Optimizer* optimizer, OptimizerContainerOptions options)
+      : optimizer_(optimizer), options_(std::move(options)) {}
+
+  void Add(LrScheduler* scheduler) { schedulers_.push_back(scheduler); }
+
+  // One update from the gradients that are there, times `factor`. FAILED_PRECONDITION for an optimizer that needs a
+  // closure; errors of LibTorch pass through as exceptions, as in Optimizer::Step().
+  absl::StatusOr<bool> Step(double factor = 1);
+  // The same for lbfgs, which makes the gradients itself; no clipping and no check, which the line search would not
+  // see.
+  absl::StatusOr<bool> Step(const LossClosure& closure);
+  // After an epoch: schedules of interval kEpoch. `metric`: for those that want one.
+  absl::Status StepEpoch(std::optional<double> metric);
+  void ZeroGrad() { optimizer_->ZeroGrad(); }
+
+  int64_t updates() const { return updates_; }
+  int64_t skipped() const { return skipped_; }
+  // Of the last update that was clipped by norm, before clipping; undefined: none. On the gradients' device.
+  const torch::Tensor& grad_norm() const { return grad_norm_; }
+  Optimizer& optimizer() { return *optimizer_; }
+
+ private:
+  absl::Status StepSchedules();
+
+  Optimizer* optimizer_;
+  OptimizerContainerOptions options_;
+  std::vector<LrScheduler*> schedulers_;
+  torch::Tensor grad_norm_;
+  int64_t updates_ = 0;
+  int64_t skipped_ = 0;
+};
+
+}  // namespace athanor

@@ -1,0 +1,133 @@
+#include "athanor/runner/pretrained.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <regex>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/checkpoint/checkpoint_reader.h"
+#include "athanor/io/state_dict_file.h"
+#include "athanor/tensor/torch_status.h"
+
+namespace athanor {
+namespace {
+
+constexpr size_t kShownNames = 5;
+
+TensorMap WeightsOfCheckpoint(const TensorMap& tensors) {
+  TensorMap weights;
+  for (const auto& [name, tensor] : tensors) {
+    if (absl::StartsWith(name, "model.")) weights.emplace(name.substr(6), tensor);
+  }
+  for (const auto& [name, tensor] : tensors) {
+    if (absl::StartsWith(name, "ema.")) weights[name.substr(4)] = tensor;
+  }
+  return weights;
+}
+
+TensorMap WithoutCommonPrefix(TensorMap weights) {
+  for (const std::string prefix : {"module.", "model."}) {
+    const bool common = std::all_of(weights.begin(), weights.end(),
+                                    [&](const auto& item) { return absl::StartsWith(item.first, prefix); });
+    if (!common || weights.empty()) continue;
+    TensorMap shorter;
+    for (auto& [name, tensor] : weights) shorter.emplace(name.substr(prefix.size()), std::move(tensor));
+    weights = std::move(shorter);
+  }
+  return weights;
+}
+
+absl::StatusOr<TensorMap> Renamed(const TensorMap& weights, const WeightsOptions& options,
+                                  const torch::OrderedDict<std::string, torch::Tensor>& targets) {
+  const bool as_it_is =
+      std::any_of(targets.begin(), targets.end(), [&](const auto& item) { return weights.count(item.key()) > 0; });
+  TensorMap renamed;
+  for (const auto& [name, tensor] : as_it_is ? weights : WithoutCommonPrefix(weights)) {
+    std::string target = name;
+    for (const auto& [pattern, replacement] : options.rename) {
+      try {
+        target = std::regex_replace(target, std::regex(pattern), replacement);
+      } catch (const std::regex_error& error) {
+        return absl::InvalidArgumentError(absl::StrCat("rename: '", pattern, "' is no expression: ", error.what()));
+      }
+    }
+    if (!renamed.emplace(target, tensor).second) {
+      return absl::InvalidArgumentError(absl::StrCat("rename: two tensors of the file become '", target, "'"));
+    }
+  }
+  return renamed;
+}
+
+std::string Cut(const std::vector<std::string>& names) {
+  const size_t shown = std::min(names.size(), kShownNames);
+  std::string text = absl::StrJoin(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", ");
+  if (shown < names.size()) absl::StrAppend(&text, " and ", names.size() - shown, " more");
+  return text;
+}
+
+}  // namespace
+
+std::string WeightsReport::ToString() const {
+  std::string text = absl::StrCat(loaded.size(), " tensors loaded");
+  if (!missing.empty()) absl::StrAppend(&text, "; missing in the file: ", Cut(missing));
+  if (!mismatched.empty()) absl::StrAppend(&text, "; of another shape: ", Cut(mismatched));
+  if (!unexpected.empty()) absl::StrAppend(&text, "; not in the model: ", Cut(unexpected));
+  return text;
+}
+
+absl::StatusOr<TensorMap> ReadWeights(const std::string& path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    ASSIGN_OR_RETURN(const ResumeCandidate candidate, CandidateAt(path));
+    ASSIGN_OR_RETURN(const RestoredState restored, ReadCheckpoint(candidate, 0, 1));
+    TensorMap weights = WeightsOfCheckpoint(restored.state.replicated);
+    if (weights.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": holds no weights of a model"));
+    return weights;
+  }
+  ASSIGN_OR_RETURN(TensorFile file, ReadStateDictFile(path));
+  if (file.tensors.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": holds no tensors"));
+  // A shard of a checkpoint holds more than the model.
+  size_t of_model = 0;
+  for (const auto& [name, tensor] : file.tensors) of_model += absl::StartsWith(name, "model.") ? 1 : 0;
+  if (of_model > 0 && of_model < file.tensors.size()) return WeightsOfCheckpoint(file.tensors);
+  return TensorMap(file.tensors.begin(), file.tensors.end());
+}
+
+absl::StatusOr<WeightsReport> LoadWeights(const TensorMap& weights, const WeightsOptions& options,
+                                          torch::nn::Module* model) {
+  torch::OrderedDict<std::string, torch::Tensor> targets = model->named_parameters();
+  for (const auto& item : model->named_buffers()) {
+    if (item.value().defined()) targets.insert(item.key(), item.value());
+  }
+  ASSIGN_OR_RETURN(TensorMap given, Renamed(weights, options, targets));
+  WeightsReport report;
+  for (const auto& item : targets) {
+    const auto found = given.find(item.key());
+    if (found == given.end()) {
+      report.missing.push_back(item.key());
+    } else if (found->second.sizes() != item.value().sizes()) {
+      report.mismatched.push_back(absl::StrCat(item.key(), ": ", c10::str(found->second.sizes()), " in the file, ",
+                                               c10::str(item.value().sizes()), " in the model"));
+    } else {
+      report.loaded.push_back(item.key());
+    }
+  }
+  for (const auto& [name, tensor] : given) {
+    if (!targets.contains(name)) report.unexpected.push_back(name);
+  }
+  const bool fits = report.missing.empty() && report.mismatched.empty();
+  if (report.loaded.empty() || (options.strict && !fits)) {
+    return WithFailureKind(absl::InvalidArgumentError(absl::StrCat("weights do not fit: ", report.ToString())),
+                           FailureKind::kInvalid);
+  }
+  RETURN_IF_ERROR(RunTorch("loading weights", [&] {
+    torch::NoGradGuard no_grad;
+    for (const std::string& name : report.loaded) targets[name].copy_(given.at(name));
+  }));
+  return report;
+}
+
+}  // namespace athanor

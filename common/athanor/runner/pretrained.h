@@ -1,0 +1,43 @@
+// Weights from elsewhere into a module: by name, with a report of what did not fit.
+//
+//   ASSIGN_OR_RETURN(TensorMap weights, ReadWeights("resnet18.pt"));
+//   ASSIGN_OR_RETURN(WeightsReport report, LoadWeights(weights, {.rename = {{"^backbone\\.", ""}}}, model.get()));
+//
+// ReadWeights() takes a checkpoint's folder (its average of the weights where it holds one), a safetensors file, or what
+// torch.save wrote; nothing is executed. Not thread-safe with respect to the module.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "athanor/checkpoint/training_state.h"
+
+namespace athanor {
+
+// Names as in PyTorch's state_dict(), without "model." or "ema.". NOT_FOUND, DATA_LOSS, INVALID_ARGUMENT name the path.
+absl::StatusOr<TensorMap> ReadWeights(const std::string& path);
+
+struct WeightsOptions {
+  // Applied in order to every name of the file: an ECMAScript expression and its replacement ($1 …). Before them a
+  // common prefix "module." or "model." of all names goes.
+  std::vector<std::pair<std::string, std::string>> rename;
+  bool strict = true;  // a tensor of the module without a partner, or of another shape, is an error
+};
+
+struct WeightsReport {
+  std::vector<std::string> loaded, missing, unexpected;
+  std::vector<std::string> mismatched;  // "fc.weight: [1000, 512] in the file, [10, 512] in the model"
+  std::string ToString() const;         // one line; lists are cut after 5 names
+};
+
+// Copies tensors into the module's parameters and buffers, cast to their dtype and device. Strict: INVALID_ARGUMENT with
+// the report, and the module is as it was.
+absl::StatusOr<WeightsReport> LoadWeights(const TensorMap& weights, const WeightsOptions& options,
+                                          torch::nn::Module* model);
+
+}  // namespace athanor

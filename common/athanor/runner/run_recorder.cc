@@ -1,0 +1,150 @@
+#include "athanor/runner/run_recorder.h"
+
+#include <cmath>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
+#include "athanor/base/file_system.h"
+#include "athanor/base/status_macros.h"
+
+namespace athanor {
+namespace {
+
+std::string MetricsText(const std::map<std::string, double>& metrics, absl::string_view prefix) {
+  std::string text;
+  for (const auto& [name, value] : metrics) {
+    absl::string_view shown = name;
+    if (!prefix.empty() && absl::StartsWith(shown, prefix)) shown.remove_prefix(prefix.size());
+    absl::StrAppendFormat(&text, "\t%s: %.4f", shown, value);
+  }
+  return text;
+}
+
+// "val.loss" -> split "val", metric "loss".
+std::pair<std::string, std::string> SplitName(const std::string& name) {
+  const size_t dot = name.find('.');
+  return dot == std::string::npos ? std::pair(std::string("train"), name)
+                                  : std::pair(name.substr(0, dot), name.substr(dot + 1));
+}
+
+ResultRow RowOf(const std::map<std::string, double>& metrics) {
+  ResultRow row;
+  for (const auto& [name, value] : metrics) {
+    const auto [split, metric] = SplitName(name);
+    row[split][metric] = value;
+  }
+  return row;
+}
+
+}  // namespace
+
+RunRecorder::RunRecorder(const RunnerConfig& config, Workspace workspace,
+                         const std::vector<std::string>& evaluate_splits)
+    : workspace_(std::move(workspace)),
+      by_epoch_(config.epochs.has_value()),
+      started_(absl::Now()),
+      results_(config.score, evaluate_splits) {}
+
+RunRecorder::~RunRecorder() {
+  if (log_ != nullptr) std::fclose(log_);
+}
+
+absl::StatusOr<std::unique_ptr<RunRecorder>> RunRecorder::Open(const RunnerConfig& config, Workspace workspace,
+                                                               const std::vector<std::string>& evaluate_splits) {
+  std::unique_ptr<RunRecorder> recorder(new RunRecorder(config, std::move(workspace), evaluate_splits));
+  const Workspace& place = recorder->workspace_;
+  RETURN_IF_ERROR(WriteMetadata(place, config));
+  if (config.log) {
+    const std::string path = place.log_file();
+    RETURN_IF_ERROR(EnsureDir(std::filesystem::path(path).parent_path().string()));
+    recorder->log_ = std::fopen(path.c_str(), "ae");
+    if (recorder->log_ == nullptr) return FileError(errno, "create", path);
+  }
+  if (config.tensorboard) {
+    ASSIGN_OR_RETURN(recorder->events_, EventWriter::Create(place.tensorboard_dir()));
+  }
+  return recorder;
+}
+
+int64_t RunRecorder::IndexOf(const ProgressReport& progress) const {
+  return by_epoch_ ? static_cast<int64_t>(std::floor(progress.epoch)) : progress.step;
+}
+
+void RunRecorder::Step(const ProgressReport& progress) {
+  std::map<std::string, double> metrics;
+  for (const auto& [name, value] : progress.metrics) {
+    const auto [split, metric] = SplitName(name);
+    if (split == "train") metrics[absl::StrCat(split, ".", metric)] = value;
+  }
+  metrics["train.samples_per_second"] = progress.samples_per_second;
+  metrics["train.step_seconds"] = progress.step_seconds;
+  Scalars(metrics, progress.step);
+  const std::string last = progress.total_steps > 0 ? absl::StrCat(progress.total_steps) : "∞";
+  Note("INFO", absl::StrCat("training on train [", progress.step, "/", last, "]", MetricsText(metrics, "train.")));
+}
+
+void RunRecorder::Evaluated(const ProgressReport& progress, const std::map<std::string, double>& metrics) {
+  ResultRow row = RowOf(metrics);
+  for (const auto& [split, values] : row) {
+    std::map<std::string, double> named;
+    for (const auto& [metric, value] : values) named[metric] = value;
+    Note("INFO", absl::StrCat("evaluating on ", split, " [", progress.step, "]", MetricsText(named, "")));
+  }
+  for (const auto& [name, value] : progress.metrics) {
+    const auto [split, metric] = SplitName(name);
+    if (split == "train") row["train"].emplace(metric, value);
+  }
+  Scalars(metrics, progress.step);
+  results_.Append(IndexOf(progress), row);
+  Keep(results_.Write(workspace_.dir, IdentityOf(workspace_)));
+  if (events_ != nullptr) Keep(events_->Flush());
+}
+
+void RunRecorder::Scalars(const std::map<std::string, double>& metrics, int64_t step) {
+  if (events_ == nullptr) return;
+  const absl::Time now = absl::Now();
+  for (const auto& [name, value] : metrics) {
+    Keep(events_->AddScalar(absl::StrReplaceAll(name, {{".", "/"}}), value, step, now));
+  }
+}
+
+void RunRecorder::Note(absl::string_view level, absl::string_view text) {
+  if (log_ == nullptr) return;
+  const std::string when = absl::FormatTime("%Y-%m-%d %H:%M:%E3S", absl::Now(), absl::LocalTimeZone());
+  const std::string line = absl::StrCat(absl::StrReplaceAll(when, {{".", ","}}), " [", level, "] ", text, "\n");
+  if (std::fwrite(line.data(), 1, line.size(), log_) != line.size() || std::fflush(log_) != 0) {
+    Keep(FileError(errno, "write", workspace_.log_file()));
+  }
+}
+
+void RunRecorder::Finish(absl::string_view outcome, const ProgressReport& progress, absl::string_view error) {
+  nlohmann::json summary = IdentityOf(workspace_);
+  summary["status"] = std::string(outcome);
+  summary["error"] = error.empty() ? nlohmann::json() : nlohmann::json(std::string(error));
+  summary["duration_seconds"] = absl::ToDoubleSeconds(absl::Now() - started_);
+  summary["global_step"] = progress.step;
+  summary["epoch"] = progress.epoch;
+  summary["samples"] = progress.samples;
+  summary["nonfinite_losses"] = progress.nonfinite_losses;
+  summary["checkpoint_failures"] = progress.checkpoint_failures;
+  summary["resumed_from_step"] = progress.resumed_from_step;
+  summary["latest_result"] = results_.LatestResult();
+  summary["best_result"] = results_.BestResult();
+  summary["workspace"] = workspace_.dir;
+  summary["checkpoints"] = workspace_.checkpoint_dir;
+  Keep(WriteFileAtomically(workspace_.dir + "/summary.json", summary.dump(2) + "\n"));
+  Note(error.empty() ? "INFO" : "ERROR",
+       absl::StrCat(outcome, " at step ", progress.step, error.empty() ? "" : ": ", error));
+  if (events_ != nullptr) Keep(events_->Flush());
+}
+
+void RunRecorder::Keep(const absl::Status& status) {
+  if (!status.ok() && error_.ok()) error_ = status;
+}
+
+}  // namespace athanor

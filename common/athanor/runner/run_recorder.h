@@ -1,0 +1,66 @@
+// What a run leaves for people to read, in its workspace: results.json, latest.json, best.json, a log, TensorBoard
+// events, metadata and, at the end, summary.json. The main process has one.
+//
+//   ASSIGN_OR_RETURN(auto recorder, RunRecorder::Open(config, workspace, /*evaluate_splits=*/{"val"}));
+//   recorder->Step(progress);                                        // at read-outs
+//   recorder->Evaluated(progress, {{"val.loss", 0.4}});
+//   recorder->Finish("finished", result_json);
+//
+// Training never fails because of these files: the first error is in error(), later ones are silent. Log lines are
+// "2026-11-23 20:15:00,123 [INFO] training on train [120/6000]\tloss: 0.0312\t…", numbers with 4 decimals. Not
+// thread-safe.
+#pragma once
+
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "athanor/config/runner_config.h"
+#include "athanor/runner/event_writer.h"
+#include "athanor/runner/run_results.h"
+#include "athanor/runner/runner_hooks.h"
+#include "athanor/runner/workspace.h"
+
+namespace athanor {
+
+class RunRecorder {
+ public:
+  // Writes the metadata; opens the log (config.log) and the event file (config.tensorboard).
+  static absl::StatusOr<std::unique_ptr<RunRecorder>> Open(const RunnerConfig& config, Workspace workspace,
+                                                           const std::vector<std::string>& evaluate_splits);
+  ~RunRecorder();
+
+  // The loss, learning rate and other metrics of the training read-out at progress.step.
+  void Step(const ProgressReport& progress);
+  // An evaluation: `metrics` by "split.name". The row's index is the epoch in a run counted in epochs, else the step.
+  void Evaluated(const ProgressReport& progress, const std::map<std::string, double>& metrics);
+  void Note(absl::string_view level, absl::string_view text);  // "INFO", "WARNING", "ERROR"
+  // `outcome`: "finished", "preempted", "failed". Adds duration, counters and the best and latest results.
+  void Finish(absl::string_view outcome, const ProgressReport& progress, absl::string_view error);
+
+  const RunResults& results() const { return results_; }
+  const Workspace& workspace() const { return workspace_; }
+  absl::Status error() const { return error_; }
+
+ private:
+  RunRecorder(const RunnerConfig& config, Workspace workspace, const std::vector<std::string>& evaluate_splits);
+  int64_t IndexOf(const ProgressReport& progress) const;
+  void Scalars(const std::map<std::string, double>& metrics, int64_t step);
+  void Keep(const absl::Status& status);
+
+  const Workspace workspace_;
+  const bool by_epoch_;
+  const absl::Time started_;
+  RunResults results_;
+  std::unique_ptr<EventWriter> events_;
+  std::FILE* log_ = nullptr;
+  absl::Status error_;
+};
+
+}  // namespace athanor

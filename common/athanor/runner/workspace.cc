@@ -1,0 +1,137 @@
+#include "athanor/runner/workspace.h"
+
+#include <filesystem>
+#include <string_view>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "athanor/base/file_system.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/config/config_identity.h"
+#include "athanor/config/config_loader.h"
+
+namespace athanor {
+namespace {
+
+constexpr size_t kGitFileLimit = 4 << 20;
+constexpr size_t kCodeIdDigits = 8;
+
+absl::Status CheckName(absl::string_view key, const std::string& value) {
+  const bool plain = !value.empty() && value != "." && value != ".." && value.find('/') == std::string::npos;
+  if (plain) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(key, ": '", value, "'; allowed: the name of a folder"));
+}
+
+std::string FirstLine(const std::string& path) {
+  const absl::StatusOr<std::string> text = ReadFile(path, kGitFileLimit);
+  return text.ok() ? std::string(absl::StripAsciiWhitespace(text->substr(0, text->find('\n')))) : "";
+}
+
+std::string PackedCommit(const std::string& git, const std::string& ref) {
+  const absl::StatusOr<std::string> packed = ReadFile(git + "/packed-refs", kGitFileLimit);
+  if (!packed.ok()) return "";
+  const size_t at = packed->find(" " + ref + "\n");
+  return at == std::string::npos || at < 40 ? "" : packed->substr(at - 40, 40);
+}
+
+// Whether YAML would take the plain text for something else than this string.
+bool NeedsQuotes(const std::string& text) {
+  if (text.empty() || absl::ascii_isspace(text.front()) || absl::ascii_isspace(text.back())) return true;
+  for (const char c : text) {
+    if (static_cast<unsigned char>(c) < 0x20) return true;
+  }
+  if (text.find_first_of(":#{}[],&*!|>'\"%@`\\") != std::string::npos || text[0] == '-' || text[0] == '?') return true;
+  const std::string lower = absl::AsciiStrToLower(text);
+  for (const char* word : {"null", "~", "true", "false", "yes", "no", "on", "off", "y", "n", ".nan", ".inf"}) {
+    if (lower == word) return true;
+  }
+  return absl::ascii_isdigit(text[0]) || text[0] == '.' || text[0] == '+';
+}
+
+std::string YamlScalar(const nlohmann::json& json) {
+  if (json.is_string() && !NeedsQuotes(json.get<std::string>())) return json.get<std::string>();
+  return json.dump();  // a JSON scalar is a YAML scalar; so are {} and []
+}
+
+void AppendYaml(const nlohmann::json& json, const std::string& indent, std::string* out);
+
+void AppendEntry(const nlohmann::json& value, const std::string& indent, std::string* out) {
+  if (value.is_structured() && !value.empty()) {
+    absl::StrAppend(out, "\n");
+    AppendYaml(value, indent + "  ", out);
+  } else {
+    absl::StrAppend(out, " ", YamlScalar(value), "\n");
+  }
+}
+
+void AppendYaml(const nlohmann::json& json, const std::string& indent, std::string* out) {
+  for (const auto& [key, value] : json.items()) {
+    absl::StrAppend(out, indent, json.is_array() ? "-" : absl::StrCat(YamlScalar(key), ":"));
+    AppendEntry(value, indent, out);
+  }
+}
+
+}  // namespace
+
+std::string ToYaml(const nlohmann::json& json) {
+  if (!json.is_structured() || json.empty()) return YamlScalar(json) + "\n";
+  std::string out;
+  AppendYaml(json, "", &out);
+  return out;
+}
+
+std::string HeadCommit(const std::string& folder) {
+  std::error_code error;
+  for (std::filesystem::path at = std::filesystem::absolute(folder, error); !error; at = at.parent_path()) {
+    std::string git = (at / ".git").string();
+    const std::string link = FirstLine(git);  // a worktree's .git is a file: "gitdir: <path>"
+    if (absl::StartsWith(link, "gitdir: ")) git = link.substr(8);
+    const std::string head = FirstLine(git + "/HEAD");
+    if (absl::StartsWith(head, "ref: ")) {
+      const std::string ref = head.substr(5);
+      const std::string commit = FirstLine(git + "/" + ref);
+      return commit.empty() ? PackedCommit(git, ref) : commit;
+    }
+    if (!head.empty()) return head;
+    if (at == at.root_path()) break;
+  }
+  return "";
+}
+
+absl::StatusOr<Workspace> ResolveWorkspace(const RunnerConfig& config, absl::Time now) {
+  RETURN_IF_ERROR(CheckName("lineage", config.lineage));
+  RETURN_IF_ERROR(CheckName("experiment", config.experiment));
+  Workspace workspace;
+  workspace.commit = HeadCommit(".");
+  const std::string code = workspace.commit.substr(0, kCodeIdDigits);
+  workspace.id = absl::StrCat(code, code.empty() ? "" : "-", ConfigId(ToJson(config)));
+  workspace.name = config.name.value_or(absl::StrCat(config.lineage, "-", config.experiment));
+  workspace.timestamp = absl::FormatTime("%Y%m%d-%H%M%S-%E6f", now, absl::UTCTimeZone());
+  workspace.dir = config.dir.value_or(
+      absl::StrCat(config.workspace_root, "/", config.lineage, code.empty() ? "" : "-", code, "/", workspace.id));
+  const std::filesystem::path checkpoints(config.checkpoint.dir_name);
+  workspace.checkpoint_dir =
+      checkpoints.is_absolute() ? checkpoints.string() : absl::StrCat(workspace.dir, "/", checkpoints.string());
+  return workspace;
+}
+
+absl::Status WriteMetadata(const Workspace& workspace, const RunnerConfig& config) {
+  const std::string folder = workspace.dir + "/metadata";
+  RETURN_IF_ERROR(EnsureDir(folder));
+  const nlohmann::json full = ToJson(config);
+  const nlohmann::json defaults = ToJson(RunnerConfig());
+  RETURN_IF_ERROR(WriteFileAtomically(folder + "/config.full.yaml", ToYaml(full)));
+  RETURN_IF_ERROR(WriteFileAtomically(folder + "/config.canonical.yaml", ToYaml(CanonicalConfig(full))));
+  RETURN_IF_ERROR(
+      WriteFileAtomically(folder + "/config.diff.yaml", ToYaml(SemanticDifference(defaults, full).changed)));
+  if (workspace.commit.empty()) return absl::OkStatus();
+  const nlohmann::json git = {{"commit", workspace.commit}, {"id", workspace.id}, {"timestamp", workspace.timestamp}};
+  return WriteFileAtomically(folder + "/git.yaml", ToYaml(git));
+}
+
+nlohmann::json IdentityOf(const Workspace& workspace) {
+  return {{"name", workspace.name}, {"id", workspace.id}, {"timestamp", workspace.timestamp}};
+}
+
+}  // namespace athanor

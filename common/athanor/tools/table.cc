@@ -1,0 +1,235 @@
+#include "athanor/tools/table.h"
+
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+
+namespace athanor {
+namespace {
+
+using nlohmann::json;
+using Row = std::vector<json>;
+
+// What a cell of text stands for.
+json CellOf(const std::string& text, bool quoted) {
+  if (quoted) return text;
+  if (text.empty() || text == "nan" || text == "NaN" || text == "NA" || text == "null") return nullptr;
+  if (text == "true" || text == "True") return true;
+  if (text == "false" || text == "False") return false;
+  const char* end = text.data() + text.size();
+  int64_t whole = 0;
+  if (const auto [stop, error] = std::from_chars(text.data(), end, whole); error == std::errc() && stop == end)
+    return whole;
+  double number = 0;
+  if (const auto [stop, error] = std::from_chars(text.data(), end, number); error == std::errc() && stop == end)
+    return number;
+  return text;
+}
+
+std::string TextOf(const json& cell) {
+  return cell.is_string() ? cell.get<std::string>() : cell.dump();
+}
+
+ColumnType TypeOf(const std::vector<Row>& rows, size_t column) {
+  bool whole = true, number = true, boolean = true, any = false;
+  for (const Row& row : rows) {
+    const json& cell = row[column];
+    if (cell.is_null()) continue;
+    any = true;
+    whole = whole && cell.is_number_integer();
+    number = number && cell.is_number();
+    boolean = boolean && cell.is_boolean();
+  }
+  if (!any) return ColumnType::kNumber;  // nothing but missing: NaN throughout
+  return whole ? ColumnType::kWhole : number ? ColumnType::kNumber : boolean ? ColumnType::kBool : ColumnType::kText;
+}
+
+// Reads one record from `at` on; moves it behind the record. False: quotes were not closed.
+bool ReadRecord(const std::string& text, char delimiter, size_t* at, size_t* line, Row* row) {
+  std::string cell;
+  bool quoted = false;
+  while (true) {
+    const char c = *at < text.size() ? text[*at] : '\n';
+    if (c == '"' && cell.empty() && !quoted) {
+      quoted = true;
+      while (true) {
+        if (++*at >= text.size()) return false;
+        if (text[*at] == '\n') ++*line;
+        if (text[*at] != '"') {
+          cell += text[*at];
+        } else if (*at + 1 < text.size() && text[*at + 1] == '"') {
+          cell += text[++*at];
+        } else {
+          break;
+        }
+      }
+      ++*at;
+      continue;
+    }
+    ++*at;
+    if (c == delimiter || c == '\n') {
+      if (c == '\n' && !quoted && !cell.empty() && cell.back() == '\r') cell.pop_back();
+      row->push_back(CellOf(cell, quoted));
+      if (c == '\n') {
+        ++*line;
+        return true;
+      }
+      cell.clear();
+      quoted = false;
+    } else if (!(quoted && c == '\r')) {
+      cell += c;
+    }
+  }
+}
+
+std::string Quoted(const std::string& text, char delimiter) {
+  const bool number_like = !CellOf(text, false).is_string();
+  if (!number_like && text.find_first_of(std::string("\"\n\r") + delimiter) == std::string::npos) return text;
+  return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\"", "\"\""}}), "\"");
+}
+
+}  // namespace
+
+absl::StatusOr<Table> Table::Make(std::vector<std::string> names, const std::vector<Row>& rows) {
+  Table table;
+  table.rows_ = static_cast<int64_t>(rows.size());
+  if (std::set<std::string>(names.begin(), names.end()).size() != names.size())
+    return absl::InvalidArgumentError(absl::StrCat("table: a column name comes twice: ", absl::StrJoin(names, ", ")));
+  for (const Row& row : rows) {
+    if (row.size() != names.size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("table: found a row of ", row.size(), " cells; allowed: ", names.size()));
+    }
+  }
+  for (size_t c = 0; c < names.size(); ++c) {
+    Column column;
+    column.name = names[c];
+    column.type = TypeOf(rows, c);
+    for (const Row& row : rows) {
+      const json& cell = row[c];
+      const bool present = !cell.is_null();
+      column.present.push_back(present);
+      if (column.type == ColumnType::kText) {
+        column.texts.push_back(present ? TextOf(cell) : "");
+        continue;
+      }
+      if (column.type == ColumnType::kWhole) column.wholes.push_back(present ? cell.get<int64_t>() : 0);
+      column.numbers.push_back(!present            ? std::nan("")
+                               : cell.is_boolean() ? static_cast<double>(cell.get<bool>())
+                                                   : cell.get<double>());
+    }
+    table.columns_.push_back(std::move(column));
+  }
+  return table;
+}
+
+absl::StatusOr<const Column*> Table::Find(const std::string& name) const {
+  std::vector<std::string> names;
+  for (const Column& column : columns_) {
+    if (column.name == name) return &column;
+    names.push_back(column.name);
+  }
+  return absl::NotFoundError(absl::StrCat("no column \"", name, "\"; there are: ", absl::StrJoin(names, ", ")));
+}
+
+absl::StatusOr<torch::Tensor> Table::Numbers(const std::string& name) const {
+  const absl::StatusOr<const Column*> column = Find(name);
+  if (!column.ok()) return column.status();
+  if ((*column)->type == ColumnType::kText)
+    return absl::InvalidArgumentError(absl::StrCat("column \"", name, "\" holds text"));
+  return torch::tensor((*column)->numbers, torch::kFloat64);
+}
+
+absl::StatusOr<torch::Tensor> Table::Wholes(const std::string& name) const {
+  const absl::StatusOr<const Column*> column = Find(name);
+  if (!column.ok()) return column.status();
+  for (const bool present : (*column)->present) {
+    if (!present) return absl::InvalidArgumentError(absl::StrCat("column \"", name, "\" has missing cells"));
+  }
+  if ((*column)->type != ColumnType::kWhole)
+    return absl::InvalidArgumentError(absl::StrCat("column \"", name, "\" holds other things than whole numbers"));
+  return torch::tensor((*column)->wholes, torch::kInt64);
+}
+
+json Table::Cell(int64_t row, size_t column) const {
+  const Column& of = columns_[column];
+  const auto at = static_cast<size_t>(row);
+  if (!of.present[at]) return nullptr;
+  if (of.type == ColumnType::kText) return of.texts[at];
+  if (of.type == ColumnType::kWhole) return of.wholes[at];
+  if (of.type == ColumnType::kBool) return of.numbers[at] != 0;
+  return of.numbers[at];
+}
+
+absl::StatusOr<Table> ParseCsv(const std::string& name, const std::string& text, char delimiter) {
+  std::vector<std::string> names;
+  std::vector<Row> rows;
+  size_t at = 0, line = 1;
+  while (at < text.size()) {
+    const size_t begin = line;
+    Row row;
+    if (!ReadRecord(text, delimiter, &at, &line, &row))
+      return absl::DataLossError(absl::StrCat(name, ":", begin, ": a quote is not closed"));
+    if (row.size() == 1 && row[0].is_null()) continue;  // an empty line
+    if (names.empty()) {
+      for (const json& cell : row) names.push_back(TextOf(cell));
+    } else if (row.size() != names.size()) {
+      return absl::DataLossError(absl::StrCat(name, ":", begin, ": found ", row.size(),
+                                              " cells; allowed: ", names.size(), " as in the first line"));
+    } else {
+      rows.push_back(std::move(row));
+    }
+  }
+  if (names.empty()) return absl::DataLossError(absl::StrCat(name, ": no line with column names"));
+  return Table::Make(std::move(names), rows);
+}
+
+absl::StatusOr<Table> ParseJsonLinesTable(const std::string& name, const std::string& text) {
+  std::vector<std::string> names;
+  std::map<std::string, size_t> places;
+  std::vector<Row> rows;
+  size_t number = 0;
+  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    ++number;
+    if (line.find_first_not_of(" \t\r") == absl::string_view::npos) continue;
+    const json object = json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+    if (!object.is_object()) return absl::DataLossError(absl::StrCat(name, ":", number, ": no JSON object"));
+    Row row(names.size());
+    for (const auto& [key, value] : object.items()) {
+      if (const auto [place, fresh] = places.emplace(key, names.size()); fresh) {
+        names.push_back(key);
+        row.emplace_back();
+      }
+      row[places[key]] = value;
+    }
+    rows.push_back(std::move(row));
+  }
+  for (Row& row : rows) row.resize(names.size());  // keys that came later are missing in earlier rows
+  return Table::Make(std::move(names), rows);
+}
+
+std::string FormatCsv(const Table& table, char delimiter) {
+  const std::string separator(1, delimiter);
+  std::vector<std::string> cells;
+  for (const Column& column : table.columns()) cells.push_back(Quoted(column.name, delimiter));
+  std::string text = absl::StrJoin(cells, separator) + "\n";
+  for (int64_t row = 0; row < table.rows(); ++row) {
+    cells.clear();
+    for (size_t c = 0; c < table.columns().size(); ++c) {
+      const json cell = table.Cell(row, c);
+      cells.push_back(cell.is_null()     ? ""
+                      : cell.is_string() ? Quoted(cell.get<std::string>(), delimiter)
+                                         : cell.dump());
+    }
+    absl::StrAppend(&text, absl::StrJoin(cells, separator), "\n");
+  }
+  return text;
+}
+
+}  // namespace athanor

@@ -1,0 +1,173 @@
+"""The library's files read by the field's own programs, and theirs read by the library: PyTorch, safetensors, TensorBoard."""
+
+import collections
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+import torch
+from safetensors.torch import load_file, save_file
+
+TOOL = pathlib.Path(os.environ["ATHANOR_BUILD"]) / "tests/integration/library_tool"
+DTYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "c10::Half", torch.bfloat16: "c10::BFloat16",
+          torch.int64: "long int", torch.int32: "int", torch.int16: "short int", torch.int8: "signed char",
+          torch.uint8: "unsigned char", torch.bool: "bool"}
+
+
+class LibraryTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="ath-")
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def tool(self, *args, check=True):
+        done = subprocess.run([str(TOOL), *map(str, args)], capture_output=True, text=True, timeout=120, cwd=self.folder)
+        if check:
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return json.loads(done.stdout)
+        return done
+
+    def train(self, **config):
+        base = {"seed": 1, "steps": 40, "log_interval": 10, "workspace_root": str(self.folder / "runs"),
+                "optim": {"type": "adamw", "lr": 0.01}, "evaluate": {"interval": 20}, "checkpoint": {"interval": 10},
+                "dataloader": {"batch_size": 32}}
+        return self.tool("train", json.dumps({**base, **config}))
+
+    def same(self, dumped, tensors):
+        self.assertEqual(set(dumped), set(tensors))
+        for name, tensor in tensors.items():
+            self.assertEqual(dumped[name]["dtype"], DTYPES[tensor.dtype], name)
+            self.assertEqual(dumped[name]["shape"], list(tensor.shape), name)
+            self.assertAlmostEqual(dumped[name]["sum"], tensor.double().sum().item(), places=4, msg=name)
+
+    # ---- weights of PyTorch ----
+    def test_state_dict_of_a_module(self):
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(16, 2))
+        for protocol in (2, 4, 5):
+            path = self.folder / f"p{protocol}.pt"
+            torch.save(model.state_dict(), path, pickle_protocol=protocol)
+            self.same(self.tool("dump", path), model.state_dict())
+
+    def test_every_dtype_shape_view_and_nesting(self):
+        base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+        tensors = {f"t.{i}": torch.arange(6).reshape(2, 3).to(dtype) for i, dtype in enumerate(DTYPES)}
+        tensors |= {"view": base[1:3, ::2], "transposed": base.t(), "scalar": torch.tensor(3.5), "empty": torch.empty(0, 4),
+                    "expanded": torch.ones(1, 3).expand(5, 3), "shared": base}
+        torch.save(tensors, self.folder / "all.pt")
+        self.same(self.tool("dump", self.folder / "all.pt"), tensors)
+        nested = {"state_dict": collections.OrderedDict(w=base, p=torch.nn.Parameter(base[0].clone())), "epoch": 3, "args": ["a"],
+                  "big": 1 << 40, "negative": -5, "pi": 3.25}
+        torch.save(nested, self.folder / "nested.pt")
+        self.same(self.tool("dump", self.folder / "nested.pt"), {"state_dict.w": base, "state_dict.p": base[0]})
+
+    def test_an_optimizer_beside_the_model_does_not_disturb(self):
+        model = torch.nn.Linear(3, 2)
+        optimizer = torch.optim.Adam(model.parameters())
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, self.folder / "both.pt")
+        self.same(self.tool("dump", self.folder / "both.pt"), {f"model.{k}": v for k, v in model.state_dict().items()})
+
+    def test_nothing_in_a_file_is_executed(self):
+        class Evil:
+            def __reduce__(self):
+                return os.system, (f"touch {marker}",)
+        marker = self.folder / "executed"
+        torch.save({"w": torch.ones(2), "evil": Evil()}, self.folder / "evil.pt")
+        self.same(self.tool("dump", self.folder / "evil.pt"), {"w": torch.ones(2)})
+        self.assertFalse(marker.exists())
+
+    def test_damaged_and_foreign_files_are_named(self):
+        torch.save({"w": torch.arange(1000.0)}, self.folder / "good.pt")
+        good = (self.folder / "good.pt").read_bytes()
+        cases = {"cut.pt": good[:-100], "short.pt": good[:200], "empty.pt": b"", "text.pt": b"hello, this is no file of tensors"}
+        at = good.index(b"_rebuild_tensor_v2")
+        cases["pickle.pt"] = good[:at] + b"\xff" * 40 + good[at + 40:]
+        for name, data in cases.items():
+            (self.folder / name).write_bytes(data)
+            done = self.tool("dump", self.folder / name, check=False)
+            self.assertEqual(done.returncode, 1, name)
+            self.assertIn(name, done.stderr)
+            self.assertLess(len(done.stderr), 600, "no backtrace")
+        torch.jit.script(torch.nn.Linear(2, 2)).save(self.folder / "script.pt")
+        self.assertIn("TorchScript", self.tool("dump", self.folder / "script.pt", check=False).stderr)
+        self.assertIn("NOT_FOUND", self.tool("dump", self.folder / "absent.pt", check=False).stderr)
+
+    # ---- a run's workspace ----
+    def test_a_workspace_has_what_people_look_for(self):
+        run = self.train(tensorboard=True, heartbeat={"enabled": True})
+        root = pathlib.Path(run["dir"])
+        self.assertEqual(run["notes"], [])
+        results = json.loads((root / "results.json").read_text())["results"]
+        self.assertEqual(sorted(results, key=int), ["20", "40"])
+        best = json.loads((root / "best.json").read_text())
+        self.assertLessEqual(best["val"]["loss"], min(r["val"]["loss"] for r in results.values()) + 1e-7)
+        summary = json.loads((root / "summary.json").read_text())
+        self.assertEqual((summary["status"], summary["global_step"]), ("finished", 40))
+        self.assertEqual(json.loads((root / "heartbeats/rank-00000.json").read_text())["status"], "closed")
+        log = next((root / "logs").glob("*.log")).read_text()
+        self.assertRegex(log, r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[INFO\] training on train \[10/40\]\t.*loss: \d\.\d{4}")
+        self.assertIn("steps: 40", (root / "metadata/config.full.yaml").read_text())
+        self.assertIn("steps: 40", (root / "metadata/config.diff.yaml").read_text())
+
+    def test_tensorboard_reads_the_events(self):
+        try:
+            from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        except ImportError:
+            self.skipTest("tensorboard is not installed")
+        run = self.train(tensorboard=True)
+        folder = next((pathlib.Path(run["dir"]) / "tensorboard").iterdir())
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        self.assertIn("train/loss", events.Tags()["scalars"])
+        self.assertEqual([e.step for e in events.Scalars("train/loss")], [10, 20, 30, 40])
+        self.assertEqual([e.step for e in events.Scalars("val/accuracy")], [20, 40])
+        self.assertAlmostEqual(events.Scalars("val/loss")[-1].value, run["metrics"]["val.loss"], places=5)
+
+    def test_auto_resume_starts_and_continues(self):
+        first = self.train(auto_resume=True, dir=str(self.folder / "run"))
+        self.assertEqual(first["resumed_from"], -1)
+        second = self.train(auto_resume=True, dir=str(self.folder / "run"), steps=60)
+        self.assertEqual((second["resumed_from"], second["step"]), (40, 60))
+        newest = max((self.folder / "run/checkpoints").iterdir())
+        (shard,) = newest.glob("*.safetensors")
+        self.assertIn("model.0.weight", load_file(shard))
+        # The newest is damaged: the one before is taken.
+        data = bytearray(shard.read_bytes())
+        data[-10] ^= 1
+        shard.write_bytes(bytes(data))
+        third = self.train(auto_resume=True, dir=str(self.folder / "run"), steps=70)
+        self.assertLess(third["resumed_from"], 60)
+        self.assertIn("damaged", " ".join(third["notes"]))
+
+    def test_resume_and_pretrained(self):
+        first = self.train(dir=str(self.folder / "a"))
+        checkpoint = str(max((self.folder / "a/checkpoints").iterdir()))
+        resumed = self.train(dir=str(self.folder / "b"), resume=checkpoint, steps=50)
+        self.assertEqual((resumed["resumed_from"], resumed["step"]), (40, 50))
+        from_folder = self.train(dir=str(self.folder / "c"), pretrained=checkpoint, steps=1)
+        self.assertEqual(from_folder["resumed_from"], -1)
+        weights = {k.removeprefix("model."): v for k, v in load_file(next(pathlib.Path(checkpoint).glob("*.safetensors"))).items()
+                   if k.startswith("model.")}
+        save_file(weights, self.folder / "w.safetensors")
+        torch.save({f"module.{k}": v for k, v in weights.items()}, self.folder / "w.pt")
+        for path in ("w.safetensors", "w.pt"):
+            again = self.train(dir=str(self.folder / f"run-{path}"),
+                               pretrained=str(self.folder / path), steps=1)
+            self.assertEqual(again["metrics"], from_folder["metrics"], path)
+        self.assertGreater(from_folder["metrics"]["val.accuracy"], 0.7, "one step from trained weights is still good")
+
+    def test_weights_that_do_not_fit_are_listed(self):
+        torch.save({"0.weight": torch.ones(3, 3), "other": torch.ones(1)}, self.folder / "bad.pt")
+        done = self.tool("train", json.dumps({"steps": 1, "dir": str(self.folder / "x"), "optim": {"type": "sgd"},
+                                              "pretrained": str(self.folder / "bad.pt")}), check=False)
+        self.assertEqual(done.returncode, 1)
+        for text in ("0.bias", "[3, 3] in the file", "other"):
+            self.assertIn(text, done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
