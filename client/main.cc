@@ -45,11 +45,15 @@ int Main(int argc, char** argv) {
   AddJobCommands(app, context);
   AddCheckpointCommands(app, context);
   AddClusterCommands(app, context);
-  AddCompletionCommands(app, context);
+  AddCompletionCommands(app);
   app.footer(
       absl::StrCat("Examples:\n  athanor job submit examples/jobs/digits.yaml --watch\n  athanor job logs digits "
                    "--follow\n  athanor checkpoint list digits\n\n",
                    kExitCodesHelp));
+  if (argc > 1 && std::string(argv[1]) == kCompletionVerb) {
+    PrintCompletions(app, context, {argv + 2, argv + argc});
+    return kOk;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

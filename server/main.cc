@@ -34,6 +34,7 @@ absl::StatusOr<std::unique_ptr<MetadataStore>> OpenStore(const ServerConfig& con
 
 absl::Status Serve(const ServerConfig& config) {
   RETURN_IF_ERROR(SetUpLogging(config.logging));
+  RETURN_IF_ERROR(CheckExposure(config.grpc));
   ASSIGN_OR_RETURN(std::unique_ptr<MetadataStore> store, OpenStore(config));
   ASSIGN_OR_RETURN(core::ClusterState recovered, store->Load());
   const std::string root = std::filesystem::absolute(config.checkpoint_root).lexically_normal().string();
@@ -76,6 +77,7 @@ int main(int argc, char** argv) {
   const sigset_t signals = athanor::StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread: only main takes them
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // a write over the file size limit then fails with an error that we can name
   const absl::Status status = athanor::Serve(config);
   std::cerr << "athanord: " << status.message() << "\n";
   std::fflush(nullptr);

@@ -72,7 +72,9 @@ absl::Status Status(CommandContext& context) {
 
 void AddClusterCommands(CLI::App& app, CommandContext& context) {
   CLI::App* group = app.add_subcommand("worker", "List and drain workers")->require_subcommand(1);
-  group->add_subcommand("list", "List workers")->callback([&context] { context.Report(ListWorkers(context)); });
+  CLI::App* list = group->add_subcommand("list", "List workers");
+  list->footer("Example:\n  athanor worker list --output json");
+  list->callback([&context] { context.Report(ListWorkers(context)); });
   auto name = std::make_shared<std::string>();
   auto verb = [&](const char* command, const char* help, WorkerMethod method) {
     CLI::App* one = group->add_subcommand(command, help);

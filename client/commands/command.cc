@@ -35,7 +35,12 @@ absl::Status ApplyContext(CommandContext& context) {
                                                       : "";
     if (name.empty()) return absl::OkStatus();
     const YAML::Node chosen = file["contexts"] ? file["contexts"][name] : YAML::Node();
-    if (!chosen || !chosen.IsMap()) return absl::NotFoundError(absl::StrCat(path, " has no context '", name, "'"));
+    if (!chosen || !chosen.IsMap()) {
+      std::string known;
+      for (const auto& entry : file["contexts"])
+        absl::StrAppend(&known, known.empty() ? "" : ", ", entry.first.Scalar());
+      return absl::NotFoundError(absl::StrCat(path, " has no context '", name, "'; there are: ", known));
+    }
     auto fill = [&](std::string& value, const char* key) {
       if (value.empty() && chosen[key]) value = chosen[key].as<std::string>();
     };

@@ -49,6 +49,9 @@ struct CommandContext {
 void AddJobCommands(CLI::App& app, CommandContext& context);
 void AddCheckpointCommands(CLI::App& app, CommandContext& context);
 void AddClusterCommands(CLI::App& app, CommandContext& context);  // worker, status, version, config
-void AddCompletionCommands(CLI::App& app, CommandContext& context);
+void AddCompletionCommands(CLI::App& app);
+// What the completion scripts call: `athanor __complete WORD...`, one candidate a line.
+inline constexpr char kCompletionVerb[] = "__complete";
+void PrintCompletions(const CLI::App& app, CommandContext& context, std::vector<std::string> words);
 
 }  // namespace athanor

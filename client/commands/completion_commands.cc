@@ -1,3 +1,4 @@
+#include <cstdlib>
 #include <iostream>
 
 #include "absl/strings/match.h"
@@ -23,8 +24,7 @@ std::vector<std::string> Candidates(const CLI::App& root, CommandContext& contex
   const std::string last = words.empty() ? "" : words.back();
   std::vector<std::string> found;
   for (const CLI::App* child : app->get_subcommands([](const CLI::App*) { return true; })) {
-    if (!absl::StartsWith(child->get_name(), "__") && absl::StartsWith(child->get_name(), last))
-      found.push_back(child->get_name());
+    if (absl::StartsWith(child->get_name(), last)) found.push_back(child->get_name());
   }
   if (absl::StartsWith(last, "-")) {
     for (const CLI::App* level : {app, &root}) {
@@ -69,17 +69,21 @@ constexpr char kFish[] =
 
 }  // namespace
 
-void AddCompletionCommands(CLI::App& app, CommandContext& context) {
+void AddCompletionCommands(CLI::App& app) {
   CLI::App* group = app.add_subcommand("completion", "Print a shell's completion script")->require_subcommand(1);
   group->footer("Example:\n  source <(athanor completion bash)");
   group->add_subcommand("bash", "For bash")->callback([] { std::cout << kBash; });
   group->add_subcommand("zsh", "For zsh")->callback([] { std::cout << kZsh; });
   group->add_subcommand("fish", "For fish")->callback([] { std::cout << kFish; });
-  CLI::App* complete = app.add_subcommand("__complete", "")->group("");
-  complete->prefix_command();
-  complete->callback([&app, &context, complete] {
-    for (const std::string& one : Candidates(app, context, complete->remaining())) std::cout << one << "\n";
-  });
+}
+
+void PrintCompletions(const CLI::App& app, CommandContext& context, std::vector<std::string> words) {
+  // The words are an unfinished command line, which no parser would take: only where to ask for names is read from it.
+  if (const char* server = std::getenv("ATHANOR_SERVER"); server != nullptr) context.server = server;
+  for (size_t i = 0; i + 1 < words.size(); ++i) {
+    if (words[i] == "--server" || words[i] == "-s") context.server = words[i + 1];
+  }
+  for (const std::string& one : Candidates(app, context, words)) std::cout << one << "\n";
 }
 
 }  // namespace athanor

@@ -41,7 +41,8 @@ class CoordinatorCore {
   // `now` never goes back between calls.
   std::vector<Effect> Step(const Event& event, absl::Time now);
 
-  // Effects that recovery itself calls for (finish deletions, re-queue …); call once after construction.
+  // Effects that recovery itself calls for (end what has ended, retries that came due meanwhile …); call once after
+  // construction. Afterwards NextDeadline() > now, as after every DeadlineReached.
   std::vector<Effect> Recover(absl::Time now);
 
   // Earliest lease, back-off, join, start-up, hang or stop deadline; InfiniteFuture when none.

@@ -62,6 +62,9 @@ std::vector<Effect> Machine::Recover(absl::Time now) {
   for (auto& [id, job] : state.jobs) {
     if (GenerationEntry* generation = LiveGeneration(job)) MaybeEndGeneration(*generation);
   }
+  // What came due while nobody was there: a retry, a request key that may be forgotten.
+  ForgetOldRequests();
+  Handle(DeadlineReached{});
   schedule_ = !queue_.empty();
   return TakeEffects();
 }

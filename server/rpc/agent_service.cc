@@ -124,7 +124,8 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
         return absl::OkStatus();
       case v1::AgentMessage::kFilesDeleted: {
         const v1::FilesDeleted& deleted = incoming_.files_deleted();
-        loop_->Post(core::FilesDeleted{worker_, core::JobId(deleted.job()), deleted.step(), deleted.error()}, ack);
+        loop_->Post(core::FilesDeleted{worker_, core::JobId(deleted.job()), deleted.step(), Shortened(deleted.error(), 1024)},
+                    ack);
         return absl::OkStatus();
       }
       case v1::AgentMessage::kStacks: {
@@ -133,7 +134,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
             {{"job", dump.id().job()},
              {"generation", absl::StrCat(dump.id().generation())},
              {"rank", absl::StrCat(dump.id().rank())}},
-            dump.text().substr(0, 16384));
+            Shortened(dump.text(), 16384));
         if (ack) ack();
         return absl::OkStatus();
       }
@@ -226,12 +227,12 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
         return absl::OkStatus();
       case v1::RankCall::kReportDamage:
         loop_->Post(core::CheckpointDamaged{held, worker_, id, call.report_damage().step(),
-                                            call.report_damage().reason().substr(0, 1024)},
+                                            Shortened(call.report_damage().reason(), 1024)},
                     ack);
         return absl::OkStatus();
       case v1::RankCall::kAbandonCheckpoint:
         loop_->Post(core::CheckpointAbandoned{held, worker_, id, call.abandon_checkpoint().step(),
-                                              call.abandon_checkpoint().reason().substr(0, 1024)},
+                                              Shortened(call.abandon_checkpoint().reason(), 1024)},
                     ack);
         return absl::OkStatus();
       default:

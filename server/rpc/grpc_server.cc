@@ -75,13 +75,17 @@ class GrpcServerImpl : public GrpcServer {
 
 }  // namespace
 
+absl::Status CheckExposure(const GrpcServerOptions& options) {
+  const bool guarded = options.tls.enabled() && !options.token_file.empty();
+  if (IsLoopback(options.listen) || options.insecure || guarded) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "listening on ", options.listen,
+      " reaches beyond this machine: give TLS files and a token file, or accept the risk with --insecure"));
+}
+
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options, CoreLoop* loop,
                                                               CoordinatorMetrics* metrics) {
-  if (!IsLoopback(options.listen) && !options.insecure && (!options.tls.enabled() || options.token_file.empty())) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "listening on ", options.listen,
-        " reaches beyond this machine: give TLS files and a token file, or accept the risk with --insecure"));
-  }
+  RETURN_IF_ERROR(CheckExposure(options));
   RpcContext rpc;
   rpc.loop = loop;
   rpc.metrics = metrics;

@@ -17,9 +17,12 @@ struct GrpcServerOptions {
   bool insecure = false;  // beyond loopback without TLS and token: only when asked for
 };
 
+// INVALID_ARGUMENT: an address beyond loopback without TLS and a token. To be asked before anything is touched.
+absl::Status CheckExposure(const GrpcServerOptions& options);
+
 class GrpcServer {
  public:
-  // INVALID_ARGUMENT: an address beyond loopback without TLS and a token. UNAVAILABLE: the port is taken.
+  // INVALID_ARGUMENT as CheckExposure(). UNAVAILABLE: the port is taken.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options, CoreLoop* loop,
                                                            CoordinatorMetrics* metrics);
   virtual ~GrpcServer() = default;

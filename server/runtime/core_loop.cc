@@ -177,8 +177,9 @@ void CoreLoop::CommitOrWait(const WriteBatch& batch) {
       return SetStoreStatus(absl::OkStatus());
     }
     if (!absl::IsResourceExhausted(status)) {
-      Log(spdlog::level::critical, "StoreBroken", {}, std::string(status.message()));
       // Nothing of this batch was told to anyone; what is on disk is the truth.
+      Log(spdlog::level::critical, "StoreBroken", {},
+          absl::StrCat(status.message(), ". Nothing unwritten was acknowledged: clear the cause and start again"));
       _exit(kExitStoreBroken);
     }
     if (StoreStatus().ok()) Log(spdlog::level::err, "StoreFull", {}, std::string(status.message()));

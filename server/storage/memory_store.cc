@@ -13,6 +13,7 @@ class MemoryStore : public MetadataStore {
   absl::StatusOr<core::ClusterState> Load() override {
     core::ClusterState state;
     for (const auto& [key, value] : records_) RETURN_IF_ERROR(DecodeInto(key, value, state));
+    RETURN_IF_ERROR(CheckReferences(state));
     return state;
   }
 

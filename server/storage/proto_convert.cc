@@ -25,14 +25,6 @@ int32_t KeepLatestK(const std::string& runner_json) {
              : kDefault;
 }
 
-// At most `limit` bytes, cut at a character's border: a proto3 string with half a character cannot be read back.
-std::string Shortened(const std::string& text, size_t limit) {
-  if (text.size() <= limit) return text;
-  size_t end = limit;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  return text.substr(0, end);
-}
-
 absl::Duration OrDefault(const google::protobuf::Duration& given, absl::Duration otherwise) {
   const absl::Duration duration = FromProto(given);
   return duration > absl::ZeroDuration() ? duration : otherwise;
@@ -71,6 +63,13 @@ void FillProgress(const core::ClusterState& state, const core::JobEntry& job, bo
 }
 
 }  // namespace
+
+std::string Shortened(const std::string& text, size_t limit) {
+  if (text.size() <= limit) return text;
+  size_t end = limit;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return text.substr(0, end);
+}
 
 google::protobuf::Duration ToProto(absl::Duration duration) {
   google::protobuf::Duration proto;

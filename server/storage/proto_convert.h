@@ -23,6 +23,9 @@ inline bool IsSet(absl::Time time) {
   return time != absl::InfinitePast() && time != absl::InfiniteFuture();
 }
 
+// At most `limit` bytes, cut at a character's border: a proto3 string with half a character cannot be read back.
+std::string Shortened(const std::string& text, size_t limit);
+
 v1::FailureCause ToProto(const core::FailureCause& cause);
 core::FailureCause FromProto(const v1::FailureCause& cause);
 v1::RankProgress ToProto(const core::RankProgress& progress);

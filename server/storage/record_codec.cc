@@ -1,7 +1,9 @@
 #include "server/storage/record_codec.h"
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "athanor/base/status_macros.h"
 #include "athanor/storage/v1/records.pb.h"
 #include "server/storage/proto_convert.h"
 
@@ -279,6 +281,63 @@ bool Parse(std::string_view value, Record& record) {
   return record.ParseFromArray(value.data(), static_cast<int>(value.size()));
 }
 
+// ---- what the core relies on: empty, or what is wrong ----
+template <typename State>
+std::string UnknownState(int32_t state, State last) {
+  const bool known = state >= 1 && state <= static_cast<int32_t>(last);
+  return known ? "" : absl::StrCat("state ", state, " is unknown to this version");
+}
+
+std::string Problem(const records::JobRecord& job) {
+  for (const auto& [cause, count] : job.restarts_by_cause()) {
+    if (cause < 0 || cause >= core::kCauseKinds) return absl::StrCat("cause ", cause, " is unknown to this version");
+  }
+  if (job.spec().resources().ranks() < 1) return absl::StrCat(job.spec().resources().ranks(), " ranks");
+  if (job.generation() < 0 || job.next_event() < 1) return "a counter below its start";
+  return UnknownState(job.state(), core::JobState::kCancelled);
+}
+
+std::string Problem(const records::GenerationRecord& generation) {
+  if (generation.number() < 1 || generation.ranks().empty()) return "no number or no ranks";
+  for (const records::RankRecord& rank : generation.ranks()) {
+    std::string unknown = UnknownState(rank.state(), core::RankState::kExited);
+    if (!unknown.empty()) return absl::StrCat("of a rank: ", unknown);
+  }
+  return UnknownState(generation.state(), core::GenerationState::kPreempted);
+}
+
+std::string Problem(const records::CheckpointRecord& checkpoint) {
+  if (checkpoint.step() < 0) return absl::StrCat("step ", checkpoint.step());
+  for (const records::ShardRecord& shard : checkpoint.shards()) {
+    if (shard.rank() < 0 || shard.rank() >= checkpoint.shards_expected())
+      return absl::StrCat("shard of rank ", shard.rank(), " of ", checkpoint.shards_expected());
+  }
+  return UnknownState(checkpoint.state(), core::CheckpointState::kDamaged);
+}
+
+std::string Problem(const records::WorkerRecord& worker) {
+  if (worker.slots() < 0) return absl::StrCat(worker.slots(), " slots");
+  return UnknownState(worker.state(), core::WorkerState::kDrained);
+}
+
+std::string Problem(const records::RequestRecord&) {
+  return "";
+}
+
+template <typename Record>
+auto Read(std::string_view key, std::string_view value) -> absl::StatusOr<decltype(FromRecord(Record()))> {
+  const std::string name = absl::CHexEscape(std::string(key));
+  Record record;
+  if (!Parse(value, record))
+    return absl::DataLossError(absl::StrCat("the record '", name, "' cannot be read (", value.size(), " bytes)"));
+  if (std::string problem = Problem(record); !problem.empty())
+    return absl::DataLossError(absl::StrCat("the record '", name, "' is damaged: ", problem));
+  auto entry = FromRecord(record);
+  if (Key(entry) != key)
+    return absl::DataLossError(absl::StrCat("the record '", name, "' says that it is '", Key(entry), "'"));
+  return entry;
+}
+
 }  // namespace
 
 std::string EventKey(const core::JobId& job, int64_t sequence) {
@@ -310,49 +369,51 @@ std::string EncodeKey(const core::DeleteRecord& deletion) {
 }
 
 absl::Status DecodeInto(std::string_view key, std::string_view value, core::ClusterState& state) {
-  const absl::Status unreadable = absl::DataLossError(
-      absl::StrCat("the record '", std::string(key), "' cannot be read (", value.size(), " bytes)"));
-  if (key.size() < 2 || key[1] != '/') return unreadable;
-  switch (key[0]) {
+  const char kind = key.size() >= 2 && key[1] == '/' ? key[0] : '?';
+  switch (kind) {
     case 'j': {
-      records::JobRecord record;
-      if (!Parse(value, record)) return unreadable;
-      core::JobEntry job = FromRecord(record);
+      ASSIGN_OR_RETURN(core::JobEntry job, Read<records::JobRecord>(key, value));
       state.jobs[job.id] = std::move(job);
       return absl::OkStatus();
     }
     case 'g': {
-      records::GenerationRecord record;
-      if (!Parse(value, record)) return unreadable;
-      core::GenerationEntry generation = FromRecord(record);
+      ASSIGN_OR_RETURN(core::GenerationEntry generation, Read<records::GenerationRecord>(key, value));
       state.generations[generation.job][generation.number] = std::move(generation);
       return absl::OkStatus();
     }
     case 'c': {
-      records::CheckpointRecord record;
-      if (!Parse(value, record)) return unreadable;
-      core::CheckpointEntry checkpoint = FromRecord(record);
+      ASSIGN_OR_RETURN(core::CheckpointEntry checkpoint, Read<records::CheckpointRecord>(key, value));
       state.checkpoints[checkpoint.job][checkpoint.step] = std::move(checkpoint);
       return absl::OkStatus();
     }
     case 'w': {
-      records::WorkerRecord record;
-      if (!Parse(value, record)) return unreadable;
-      core::WorkerEntry worker = FromRecord(record);
+      ASSIGN_OR_RETURN(core::WorkerEntry worker, Read<records::WorkerRecord>(key, value));
       state.workers[worker.id] = std::move(worker);
       return absl::OkStatus();
     }
     case 'r': {
-      records::RequestRecord record;
-      if (!Parse(value, record)) return unreadable;
-      state.requests[record.key()] = FromRecord(record);
+      ASSIGN_OR_RETURN(core::RequestEntry request, Read<records::RequestRecord>(key, value));
+      state.requests[request.key] = std::move(request);
       return absl::OkStatus();
     }
     case 'e':
       return absl::OkStatus();
     default:
-      return unreadable;
+      return absl::DataLossError(
+          absl::StrCat("the key '", absl::CHexEscape(std::string(key)), "' is of no kind that this version knows"));
   }
+}
+
+absl::Status CheckReferences(const core::ClusterState& state) {
+  for (const auto& [job, generations] : state.generations) {
+    if (!state.jobs.contains(job))
+      return absl::DataLossError(absl::StrCat("generations of '", job.str(), "' are stored, but not the job"));
+  }
+  for (const auto& [job, checkpoints] : state.checkpoints) {
+    if (!state.jobs.contains(job))
+      return absl::DataLossError(absl::StrCat("checkpoints of '", job.str(), "' are stored, but not the job"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<core::JobEventEntry> DecodeEvent(std::string_view value) {

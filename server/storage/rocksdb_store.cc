@@ -1,6 +1,5 @@
 #include "server/storage/rocksdb_store.h"
 
-#include <fcntl.h>
 #include <rocksdb/db.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
@@ -11,25 +10,22 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
+#include <mutex>
 #include <random>
+#include <shared_mutex>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/version.h"
 #include "athanor/storage/v1/records.pb.h"
+#include "server/storage/commit_counter.h"
 #include "server/storage/record_codec.h"
 
 namespace athanor {
 namespace {
 
 constexpr char kMetaKey[] = "m/meta";
-constexpr char kCounterFile[] = "/COMMITS";
-// The side file is written after each commit and made durable every so many: it proves that at least so many commits
-// were acknowledged.
-constexpr uint64_t kCounterSyncEvery = 256;
 // With less free space nothing is written: RocksDB survives a full disk under its tables, but not under its log.
 constexpr uint64_t kReserve = 8 << 20;
 
@@ -51,13 +47,12 @@ rocksdb::Options StoreOptions() {
   return options;
 }
 
+// Only a full disk is worth waiting for. After any other failed write (quota, file size, a failing disk) RocksDB cannot say
+// what reached the disk, and must not be asked again.
 absl::Status FromRocks(const rocksdb::Status& status, const std::string& what) {
   if (status.ok()) return absl::OkStatus();
   const std::string text = absl::StrCat(what, ": ", status.ToString());
-  const bool no_space = status.IsNoSpace() || text.find("No space left") != std::string::npos ||
-                        text.find("Disk quota exceeded") != std::string::npos ||
-                        text.find("File too large") != std::string::npos;
-  if (no_space) return absl::ResourceExhaustedError(text);
+  if (status.IsNoSpace() || text.find("No space left") != std::string::npos) return absl::ResourceExhaustedError(text);
   if (status.IsCorruption()) {
     return absl::DataLossError(
         absl::StrCat(text, ". Restore a backup of the data directory, or salvage with `ldb repair` and review"));
@@ -84,12 +79,7 @@ absl::StatusOr<std::unique_ptr<rocksdb::DB>> OpenDatabase(const std::string& dir
 class RocksDbStore : public MetadataStore {
  public:
   RocksDbStore(std::string directory, std::unique_ptr<rocksdb::DB> db)
-      : directory_(std::move(directory)), db_(std::move(db)) {}
-  ~RocksDbStore() override {
-    if (counter_ < 0) return;
-    fsync(counter_);
-    close(counter_);
-  }
+      : directory_(std::move(directory)), db_(std::move(db)), counter_(directory_) {}
 
   absl::Status Begin() {
     ASSIGN_OR_RETURN(const bool found, ReadMeta(&meta_));
@@ -103,7 +93,6 @@ class RocksDbStore : public MetadataStore {
       meta_.set_cluster(NewClusterId());
     }
     RETURN_IF_ERROR(CheckCounter());
-    OpenCounter();
     meta_.set_format(kStoreFormat);
     meta_.set_epoch(meta_.epoch() + 1);
     meta_.set_written_by(Version());
@@ -122,11 +111,13 @@ class RocksDbStore : public MetadataStore {
       }
       RETURN_IF_ERROR(FromRocks(it->status(), absl::StrCat("reading ", directory_)));
     }
+    RETURN_IF_ERROR(CheckReferences(state));
     return state;
   }
 
   absl::Status Commit(const WriteBatch& batch) override {
     RETURN_IF_ERROR(CheckRoom());
+    if (broken_off_) RETURN_IF_ERROR(Reopen());
     rocksdb::WriteBatch write;
     for (const auto& [key, value] : batch.operations) {
       if (value.has_value()) {
@@ -140,13 +131,11 @@ class RocksDbStore : public MetadataStore {
     write.Put(kMetaKey, meta.SerializeAsString());
     rocksdb::WriteOptions options;
     options.sync = true;
-    rocksdb::Status status = db_->Write(options, &write);
-    log_broken_ = status.IsNoSpace() && status.ToString().find(".log") != std::string::npos;
-    // A background error of an earlier shortage sticks until Resume(); try once, space may be back.
-    if (status.IsNoSpace() && !log_broken_ && db_->Resume().ok()) status = db_->Write(options, &write);
+    const rocksdb::Status status = db_->Write(options, &write);
+    broken_off_ = status.IsNoSpace();
     RETURN_IF_ERROR(FromRocks(status, absl::StrCat("writing ", directory_)));
     meta_ = std::move(meta);
-    WriteCounter();
+    counter_.Write(meta_.commit());
     return absl::OkStatus();
   }
 
@@ -154,6 +143,8 @@ class RocksDbStore : public MetadataStore {
                                                               int32_t limit) override {
     std::vector<core::JobEventEntry> events;
     const std::string prefix = absl::StrCat("e/", job.str(), "/");
+    std::shared_lock lock(db_mutex_);
+    if (db_ == nullptr) return absl::UnavailableError(absl::StrCat(directory_, " waits for room on its disk"));
     std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
     for (it->Seek(EventKey(job, after + 1));
          it->Valid() && it->key().starts_with(prefix) && static_cast<int32_t>(events.size()) < limit; it->Next()) {
@@ -169,14 +160,11 @@ class RocksDbStore : public MetadataStore {
 
  private:
   absl::Status CheckCounter() const {
-    std::ifstream file(directory_ + kCounterFile);
-    std::string text;
-    uint64_t acknowledged = 0;
-    if (!std::getline(file, text) || !absl::SimpleAtoi(text, &acknowledged)) return absl::OkStatus();  // first start
+    ASSIGN_OR_RETURN(const uint64_t acknowledged, counter_.Read());
     if (meta_.commit() >= acknowledged) return absl::OkStatus();
     return absl::DataLossError(absl::StrCat(directory_, " holds ", meta_.commit(), " commits, but ", acknowledged,
                                             " were acknowledged: its log lost its end. Restore a backup, or remove ",
-                                            directory_, kCounterFile, " to accept the loss"));
+                                            counter_.path(), " to accept the loss"));
   }
 
   absl::StatusOr<bool> ReadMeta(storage::v1::MetaRecord* meta) const {
@@ -189,33 +177,48 @@ class RocksDbStore : public MetadataStore {
   }
 
   absl::Status CheckRoom() const {
+    // To open a store is to write its log out as a table.
+    const uint64_t needed = kReserve + (broken_off_ ? LogBytes() : 0);
     std::error_code error;
     const std::filesystem::space_info space = std::filesystem::space(directory_, error);
-    if (!error && space.available < kReserve) {
-      return absl::ResourceExhaustedError(absl::StrCat("no space left for ", directory_, ": ", space.available,
-                                                       " bytes free on its disk, ", kReserve, " are needed"));
-    }
-    if (!log_broken_) return absl::OkStatus();
-    // Whoever starts next reads what was acknowledged from the disk.
-    return absl::InternalError(absl::StrCat("the log of ", directory_,
-                                            " broke off on a full disk; there is room again, it must be opened anew"));
+    if (error || space.available >= needed) return absl::OkStatus();
+    return absl::ResourceExhaustedError(absl::StrCat("no space left for ", directory_, ": ", space.available,
+                                                     " bytes free on its disk, ", needed, " are needed"));
   }
 
-  // An extra proof only: without it the store still works.
-  void OpenCounter() { counter_ = open((directory_ + kCounterFile).c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600); }
+  uint64_t LogBytes() const {
+    uint64_t bytes = 0;
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
+      if (entry.path().extension() == ".log") bytes += entry.file_size(error);
+    }
+    return bytes;
+  }
 
-  void WriteCounter() const {
-    if (counter_ < 0) return;
-    // In place, of one width, so that it needs no space and a reader never sees half of it.
-    const std::string text = absl::StrFormat("%020u\n", meta_.commit());
-    if (pwrite(counter_, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) return;
-    if (meta_.commit() % kCounterSyncEvery == 0) fsync(counter_);
+  // RocksDB cannot go on with a log that a full disk cut: reads what was acknowledged from the disk. The batch that broke
+  // off may have reached it in full; it is written once more then, which changes nothing.
+  absl::Status Reopen() {
+    std::unique_lock lock(db_mutex_);
+    db_.reset();
+    ASSIGN_OR_RETURN(db_, OpenDatabase(directory_, /*create=*/false));
+    storage::v1::MetaRecord found;
+    ASSIGN_OR_RETURN(const bool there, ReadMeta(&found));
+    if (!there || found.cluster() != meta_.cluster() || found.epoch() != meta_.epoch()) {
+      return absl::InternalError(absl::StrCat(directory_, " was changed by another process while its disk was full"));
+    }
+    const uint64_t acknowledged = meta_.commit();
+    meta_ = std::move(found);
+    broken_off_ = false;
+    if (meta_.commit() >= acknowledged) return absl::OkStatus();
+    return absl::DataLossError(absl::StrCat(directory_, " came back with ", meta_.commit(), " of ", acknowledged,
+                                            " acknowledged commits after its disk was full"));
   }
 
   const std::string directory_;
-  std::unique_ptr<rocksdb::DB> db_;
-  bool log_broken_ = false;
-  int counter_ = -1;
+  std::shared_mutex db_mutex_;  // Reopen() against ReadEvents() of other threads
+  std::unique_ptr<rocksdb::DB> db_;  // null while a reopening waits for room
+  bool broken_off_ = false;
+  CommitCounter counter_;
   storage::v1::MetaRecord meta_;  // of the last commit
 };
 

@@ -205,8 +205,7 @@ void CoordinatorHost::CheckStep(const core::Event* event, const std::vector<core
     if (entry->type == "InternalError") world_.Fail(absl::StrCat(entry->job.str(), ": ", entry->message));
   }
   if (replies != (verb != 0 ? 1 : 0)) world_.Fail(absl::StrCat("verb ", verb, " was answered ", replies, " times"));
-  // After a recovery a deadline may be due: a retry whose time came while nobody was there.
-  const bool reached = event != nullptr && std::holds_alternative<core::DeadlineReached>(*event);
+  const bool reached = event == nullptr || std::holds_alternative<core::DeadlineReached>(*event);
   if (reached && core_->NextDeadline() <= world_.now) {
     world_.Fail("a deadline that was reached stays");
   }

@@ -69,21 +69,26 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t limit) {
 absl::StatusOr<AtomicFile> AtomicFile::Create(const std::string& path) {
   static std::atomic<uint64_t> counter{0};
   std::string temporary = absl::StrCat(path, ".", getpid(), "-", counter.fetch_add(1), ".tmp");
+  // Without a name nothing is left when the process is killed; not every file system can do it.
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  const int nameless = open(folder.empty() ? "." : folder.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644);
+  if (nameless >= 0) return AtomicFile(path, std::move(temporary), nameless, /*named=*/false);
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (fd < 0) return FileError(errno, "cannot create", temporary);
-  return AtomicFile(path, std::move(temporary), fd);
+  return AtomicFile(path, std::move(temporary), fd, /*named=*/true);
 }
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
     : path_(std::move(other.path_)),
       temporary_(std::move(other.temporary_)),
       fd_(std::exchange(other.fd_, -1)),
+      named_(other.named_),
       synced_(other.synced_) {}
 
 AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
   close(fd_);
-  unlink(temporary_.c_str());
+  if (named_) unlink(temporary_.c_str());
 }
 
 absl::Status AtomicFile::Append(const void* data, size_t size) {
@@ -106,6 +111,12 @@ absl::Status AtomicFile::Sync() {
 
 absl::Status AtomicFile::Commit() {
   if (!synced_) RETURN_IF_ERROR(Sync());
+  if (!named_) {
+    const std::string self = absl::StrCat("/proc/self/fd/", fd_);
+    if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, temporary_.c_str(), AT_SYMLINK_FOLLOW) != 0)
+      return FileError(errno, "cannot name", temporary_);
+    named_ = true;
+  }
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return FileError(errno, "cannot rename to", path_);
   close(std::exchange(fd_, -1));
   return SyncDir(std::filesystem::path(path_).parent_path().string());

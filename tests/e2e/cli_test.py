@@ -1,0 +1,226 @@
+"""The command line as a person uses it: terminals, Ctrl-C, exit codes, completion, contexts, TLS and tokens."""
+
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+
+from e2e_case import BUILD, E2ECase, job_spec, main, poll
+
+CLI = str(BUILD / "client/athanor")
+
+
+class Terminal:
+    """A program on a pseudo terminal; `text` grows as it writes."""
+
+    def __init__(self, argv, columns=100):
+        self.text = ""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm", COLUMNS=str(columns))
+            os.environ.pop("NO_COLOR", None)
+            os.execv(argv[0], argv)
+
+    def read(self, timeout=0.1):
+        while select.select([self.fd], [], [], timeout)[0]:
+            try:
+                data = os.read(self.fd, 65536)
+            except OSError:
+                return False
+            if not data:
+                return False
+            self.text += data.decode(errors="replace")
+        return True
+
+    def wait_for(self, pattern, timeout=60):
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            open_ = self.read()
+            if re.search(pattern, self.text):
+                return
+            if not open_:
+                break
+        raise AssertionError(f"{pattern!r} never came; the terminal shows:\n{self.text[-3000:]}")
+
+    def exit_code(self, timeout=60):
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            self.read(0.05)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                os.close(self.fd)
+                return os.waitstatus_to_exitcode(status)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        raise AssertionError(f"it never ended; the terminal shows:\n{self.text[-3000:]}")
+
+
+class TerminalTest(E2ECase):
+    def test_ctrl_c_detaches_and_the_job_goes_on(self):
+        path = self.write_job(job_spec(name="watched", steps=400, task=self.hold(step=205), timeouts={"hang": "60s"}))
+        terminal = Terminal([CLI, "--server", self.cluster.address, "job", "submit", str(path), "--watch"])
+        terminal.wait_for(r"\d+/400")
+        os.kill(terminal.pid, signal.SIGINT)
+        self.assertEqual(terminal.exit_code(), 130, terminal.text)
+        self.assertIn("job watch", terminal.text, "says how to come back")
+        job = self.cluster.cli("job", "list", parse=True)["jobs"][0]["id"]
+        self.assertEqual(self.cluster.job(job)["state"], "RUNNING")
+        self.release()
+        self.cluster.wait_job(job)
+
+    def test_a_bar_on_a_terminal_and_plain_lines_elsewhere(self):
+        path = self.write_job(job_spec(name="shown", steps=400, task=self.hold(step=205), timeouts={"hang": "60s"}))
+        terminal = Terminal([CLI, "--server", self.cluster.address, "job", "submit", str(path), "--watch"])
+        terminal.wait_for(r"\[=+.*\].*20\d/400")
+        self.release()
+        self.assertEqual(terminal.exit_code(), 0, terminal.text)
+        self.assertRegex(terminal.text, r"loss [0-9.]+")
+        self.assertRegex(terminal.text, r"samples/s")
+        plain = self.cluster.cli("job", "submit", self.write_job(job_spec(name="plain", steps=50)), "--watch")
+        self.assertNotIn("\x1b", plain.stdout + plain.stderr)
+        self.assertNotIn("\r", plain.stdout + plain.stderr)
+
+    def test_exit_codes(self):
+        self.assertEqual(self.cluster.cli("job", "get", "no-such-job", check=False).returncode, 3)
+        self.assertEqual(self.cluster.cli("job", "frobnicate", check=False).returncode, 2)
+        done = subprocess.run([CLI, "--server", "127.0.0.1:9", "--timeout", "500ms", "job", "list"], capture_output=True, text=True, timeout=20)
+        self.assertEqual(done.returncode, 5)
+        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+        self.assertIn("127.0.0.1:9", done.stderr)
+        job = self.submit(name="gone", steps=10**7)
+        self.cluster.wait_step(job, 1)
+        self.cluster.cli("job", "cancel", job)
+        self.assertEqual(self.cluster.cli("job", "watch", job, check=False).returncode, 7)
+
+    def test_every_output_format_and_every_help(self):
+        job = self.submit(name="formats", steps=30)
+        self.cluster.wait_job(job)
+        for args in (("job", "list"), ("job", "get", job), ("job", "events", job), ("checkpoint", "list", job), ("worker", "list")):
+            as_json = json.loads(self.cluster.cli(*args, "--output", "json").stdout)
+            self.assertTrue(as_json)
+            as_yaml = self.cluster.cli(*args, "--output", "yaml").stdout
+            self.assertIn(":", as_yaml)
+            self.assertNotIn("{", as_yaml.splitlines()[0])
+            expected = {"worker": "agent-0", "checkpoint": "latest"}.get(args[0], "Succeeded" if args[1] == "events" else "formats")
+            self.assertIn(expected, self.cluster.cli(*args).stdout)
+        for group, verbs in {"job": "submit list get watch cancel suspend resume logs explain events", "checkpoint": "list show tag untag delete",
+                             "worker": "list drain undrain"}.items():
+            for verb in verbs.split():
+                text = self.cluster.cli(group, verb, "--help").stdout
+                self.assertRegex(text, r"(?i)example", f"{group} {verb}")
+
+    def test_completion_in_the_shells(self):
+        env = {**os.environ, "HOME": str(self.folder), "PATH": f"{pathlib.Path(CLI).parent}:{os.environ['PATH']}"}
+        commands = {
+            "bash": "source {0}; COMP_WORDS=(athanor job su); COMP_CWORD=2; $(complete -p athanor | sed 's/.*-F \\([^ ]*\\).*/\\1/') athanor su job;"
+                    " echo ${{COMPREPLY[@]}}",
+            "zsh": "autoload -U compinit; compinit -u; source {0}; athanor __complete job su",
+            "fish": "source {0}; complete -C 'athanor job su'"}
+        tried = 0
+        for shell, command in commands.items():
+            script = self.cluster.cli("completion", shell).stdout
+            self.assertIn("__complete", script)
+            if shutil.which(shell) is None:
+                continue
+            path = self.folder / f"completion.{shell}"
+            path.write_text(script)
+            done = subprocess.run([shell, "-c", command.format(path)], capture_output=True, text=True, timeout=30, env=env)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), shell)
+            self.assertEqual(set(re.findall(r"su\w+", done.stdout)), {"submit", "suspend"}, shell)
+            tried += 1
+        self.assertGreater(tried, 0)
+
+
+def certificates(folder):
+    """An authority, a server's and a client's certificate, made with openssl."""
+    def openssl(*args):
+        subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True, timeout=60, cwd=folder)
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
+    (folder / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+    for name in ("server", "client"):
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", f"{name}.pem", "-days", "2",
+                "-extfile", "san")
+        os.chmod(folder / f"{name}.key", 0o600)
+
+
+@unittest.skipUnless(shutil.which("openssl"), "needs the openssl program")
+class CredentialsTest(E2ECase):
+    agents = 0
+
+    def setUp(self):
+        super().setUp()
+        self.cluster.stop()
+        certificates(self.folder)
+        self.token = self.folder / "token"
+        self.token.write_text("token-canary-5d1e\n")
+        self.token.chmod(0o600)
+        f = self.folder
+        self.cluster.coordinator_args = ["--tls-certificate", f / "server.pem", "--tls-key", f / "server.key", "--tls-ca", f / "ca.pem",
+                                         "--token-file", self.token]
+        self.cluster.agent_args = self.client_flags = ["--tls-ca", f / "ca.pem", "--tls-certificate", f / "client.pem", "--tls-key", f / "client.key",
+                                                       "--token-file", self.token]
+        self.cluster.start_coordinator()
+
+    def test_mutual_tls_and_token(self):
+        good = self.cluster.cli(*self.client_flags, "worker", "list", check=False)
+        self.assertEqual(good.returncode, 0, good.stderr)
+        wrong = self.folder / "wrong"
+        wrong.write_text("something else\n")
+        wrong.chmod(0o600)
+        refused = self.cluster.cli(*self.client_flags[:-1], wrong, "worker", "list", check=False)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertRegex(refused.stderr, "(?i)token")
+        for flags in ([], self.client_flags[:2], ["--token-file", self.token]):  # plain text, no certificate, no TLS
+            done = self.cluster.cli(*flags, "--timeout", "2s", "worker", "list", check=False)
+            self.assertNotEqual(done.returncode, 0, flags)
+
+    def test_a_job_runs_over_tls_and_no_secret_shows(self):
+        self.cluster.start_agent("agent-0")
+        listed = lambda: self.cluster.cli(*self.client_flags, "worker", "list", parse=True).get("workers", [])
+        poll(lambda: [w for w in listed() if w["state"] == "READY"], 30, "the agent is ready")
+        path = self.write_job(job_spec(name="private", steps=50))
+        done = self.cluster.cli(*self.client_flags, "job", "submit", path, "--watch", timeout=90)
+        self.assertEqual(done.returncode, 0)
+        for entry in pathlib.Path("/proc").iterdir():
+            try:
+                self.assertNotIn(b"token-canary", (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes(), entry)
+            except OSError:
+                continue
+        for log in self.cluster.folder.rglob("*.log"):
+            if self.cluster.data_dir not in log.parents:
+                self.assertNotIn(b"token-canary", log.read_bytes(), log)
+
+    def test_contexts(self):
+        f = self.folder
+        config = f / "config.yaml"
+        config.write_text(json.dumps({"current": "lab", "contexts": {
+            "lab": {"server": self.cluster.address, "ca": str(f / "ca.pem"), "certificate": str(f / "client.pem"), "key": str(f / "client.key"),
+                    "token_file": str(self.token)},
+            "dead": {"server": "127.0.0.1:9"}}}))
+        def athanor(*args):
+            return subprocess.run([CLI, *args], capture_output=True, text=True, timeout=30, env={**os.environ, "ATHANOR_CLI_CONFIG": str(config)})
+        self.assertEqual(athanor("worker", "list").returncode, 0, athanor("worker", "list").stderr)
+        self.assertEqual(athanor("--context", "dead", "--timeout", "500ms", "worker", "list").returncode, 5)
+        unknown = athanor("--context", "lap", "worker", "list")
+        self.assertEqual(unknown.returncode, 3)
+        self.assertIn("lab", unknown.stderr)
+        self.assertEqual(athanor("--server", "127.0.0.1:9", "--timeout", "500ms", "worker", "list").returncode, 5, "flags win")
+
+    def test_nothing_listens_beyond_loopback_unasked(self):
+        done = subprocess.run([str(BUILD / "server/athanord"), "--data-dir", str(self.folder / "open"), "--listen", "0.0.0.0:0"],
+                              capture_output=True, text=True, timeout=30)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("--insecure", done.stderr)
+        self.assertFalse((self.folder / "open/CURRENT").exists())
+
+
+if __name__ == "__main__":
+    main()
