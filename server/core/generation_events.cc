@@ -257,7 +257,6 @@ void Machine::EndGeneration(GenerationEntry& generation) {
     MoveGeneration(generation, GenerationTrigger::kGoneFailed);
     DecideAfterFailure(job, generation);
   }
-  PruneGenerations(job);
 }
 
 void Machine::DecideAfterFailure(JobEntry& job, GenerationEntry& generation) {

@@ -260,6 +260,7 @@ void Machine::DropJob(const JobId& id) {
   state.generations.erase(id);
   state.checkpoints.erase(id);
   dirty_jobs_.erase(id);
+  stall_seen_.erase(id);
   state.jobs.erase(id);
 }
 

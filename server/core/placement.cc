@@ -168,6 +168,7 @@ void Machine::StartGeneration(JobEntry& job, const PlacementResult& place) {
   stall_seen_.erase(job.id);
   SetTimer(TimerKind::kGeneration, absl::StrCat(job.id.str(), "/", stored.number), stored.deadline);
   MarkGeneration(stored);
+  PruneGenerations(job);
   for (const RankEntry& rank : stored.ranks) SendLaunch(stored, rank);
   Emit(Note{.kind = Note::Kind::kGenerationStarted, .job = job.id, .generation = stored.number});
   Emit(Note{.kind = Note::Kind::kQueueWait, .job = job.id, .seconds = waited});

@@ -124,8 +124,9 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
         return absl::OkStatus();
       case v1::AgentMessage::kFilesDeleted: {
         const v1::FilesDeleted& deleted = incoming_.files_deleted();
-        loop_->Post(core::FilesDeleted{worker_, core::JobId(deleted.job()), deleted.step(), Shortened(deleted.error(), 1024)},
-                    ack);
+        loop_->Post(
+            core::FilesDeleted{worker_, core::JobId(deleted.job()), deleted.step(), Shortened(deleted.error(), 1024)},
+            ack);
         return absl::OkStatus();
       }
       case v1::AgentMessage::kStacks: {

@@ -29,8 +29,8 @@ class MetadataStore {
  public:
   virtual ~MetadataStore() = default;
   virtual absl::StatusOr<core::ClusterState> Load() = 0;
-  // RESOURCE_EXHAUSTED: no space; nothing was acknowledged, the same batch may be tried again. Everything else: the store
-  // is broken, only a new process may go on.
+  // RESOURCE_EXHAUSTED: no space; nothing was acknowledged, the same batch may be tried again. Everything else: the
+  // store is broken, only a new process may go on.
   virtual absl::Status Commit(const WriteBatch& batch) = 0;
   virtual absl::StatusOr<std::vector<core::JobEventEntry>> ReadEvents(const core::JobId& job, int64_t after,
                                                                       int32_t limit) = 0;

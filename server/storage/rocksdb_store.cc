@@ -47,8 +47,8 @@ rocksdb::Options StoreOptions() {
   return options;
 }
 
-// Only a full disk is worth waiting for. After any other failed write (quota, file size, a failing disk) RocksDB cannot say
-// what reached the disk, and must not be asked again.
+// Only a full disk is worth waiting for. After any other failed write (quota, file size, a failing disk) RocksDB cannot
+// say what reached the disk, and must not be asked again.
 absl::Status FromRocks(const rocksdb::Status& status, const std::string& what) {
   if (status.ok()) return absl::OkStatus();
   const std::string text = absl::StrCat(what, ": ", status.ToString());
@@ -76,23 +76,52 @@ absl::StatusOr<std::unique_ptr<rocksdb::DB>> OpenDatabase(const std::string& dir
   return std::unique_ptr<rocksdb::DB>(raw);
 }
 
+// False when there is none yet.
+absl::StatusOr<bool> ReadMeta(rocksdb::DB& db, const std::string& directory, storage::v1::MetaRecord* meta) {
+  std::string value;
+  const rocksdb::Status found = db.Get(rocksdb::ReadOptions(), kMetaKey, &value);
+  if (found.IsNotFound()) return false;
+  RETURN_IF_ERROR(FromRocks(found, absl::StrCat("reading ", directory)));
+  if (meta->ParseFromString(value)) return true;
+  return absl::DataLossError(absl::StrCat("the meta record of ", directory, " cannot be read"));
+}
+
+absl::Status CheckMeta(const storage::v1::MetaRecord& meta, uint64_t acknowledged, const std::string& directory) {
+  if (meta.format() > kStoreFormat) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        directory, " has format ", meta.format(), ", written by version ", meta.written_by(), "; this is version ",
+        Version(), " and knows formats up to ", kStoreFormat, ". Start the newer version"));
+  }
+  if (meta.commit() >= acknowledged) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(directory, " holds ", meta.commit(), " commits, but ", acknowledged,
+                                          " were acknowledged: its log lost its end. Restore a backup, or remove ",
+                                          CommitCounter(directory).path(), " to accept the loss"));
+}
+
+// Looks before it touches, since to open a store is to rewrite its log: a refused start leaves all as it was.
+absl::Status LookAtStore(const std::string& directory) {
+  // The counter first: another coordinator may be writing both.
+  ASSIGN_OR_RETURN(const uint64_t acknowledged, CommitCounter(directory).Read());
+  rocksdb::DB* raw = nullptr;
+  if (!rocksdb::DB::OpenForReadOnly(StoreOptions(), directory, &raw).ok()) {
+    return absl::OkStatus();  // the opening proper says why
+  }
+  const std::unique_ptr<rocksdb::DB> db(raw);
+  storage::v1::MetaRecord meta;
+  RETURN_IF_ERROR(ReadMeta(*db, directory, &meta).status());
+  return CheckMeta(meta, acknowledged, directory);
+}
+
 class RocksDbStore : public MetadataStore {
  public:
   RocksDbStore(std::string directory, std::unique_ptr<rocksdb::DB> db)
       : directory_(std::move(directory)), db_(std::move(db)), counter_(directory_) {}
 
   absl::Status Begin() {
-    ASSIGN_OR_RETURN(const bool found, ReadMeta(&meta_));
-    if (found) {
-      if (meta_.format() > kStoreFormat) {
-        return absl::FailedPreconditionError(absl::StrCat(
-            directory_, " has format ", meta_.format(), ", written by version ", meta_.written_by(),
-            "; this is version ", Version(), " and knows formats up to ", kStoreFormat, ". Start the newer version"));
-      }
-    } else {
-      meta_.set_cluster(NewClusterId());
-    }
-    RETURN_IF_ERROR(CheckCounter());
+    ASSIGN_OR_RETURN(const bool found, ReadMeta(*db_, directory_, &meta_));
+    ASSIGN_OR_RETURN(const uint64_t acknowledged, counter_.Read());
+    RETURN_IF_ERROR(CheckMeta(meta_, acknowledged, directory_));
+    if (!found) meta_.set_cluster(NewClusterId());
     meta_.set_format(kStoreFormat);
     meta_.set_epoch(meta_.epoch() + 1);
     meta_.set_written_by(Version());
@@ -159,23 +188,6 @@ class RocksDbStore : public MetadataStore {
   std::string cluster() const override { return meta_.cluster(); }
 
  private:
-  absl::Status CheckCounter() const {
-    ASSIGN_OR_RETURN(const uint64_t acknowledged, counter_.Read());
-    if (meta_.commit() >= acknowledged) return absl::OkStatus();
-    return absl::DataLossError(absl::StrCat(directory_, " holds ", meta_.commit(), " commits, but ", acknowledged,
-                                            " were acknowledged: its log lost its end. Restore a backup, or remove ",
-                                            counter_.path(), " to accept the loss"));
-  }
-
-  absl::StatusOr<bool> ReadMeta(storage::v1::MetaRecord* meta) const {
-    std::string value;
-    const rocksdb::Status found = db_->Get(rocksdb::ReadOptions(), kMetaKey, &value);
-    if (found.IsNotFound()) return false;
-    RETURN_IF_ERROR(FromRocks(found, absl::StrCat("reading ", directory_)));
-    if (meta->ParseFromString(value)) return true;
-    return absl::DataLossError(absl::StrCat("the meta record of ", directory_, " cannot be read"));
-  }
-
   absl::Status CheckRoom() const {
     // To open a store is to write its log out as a table.
     const uint64_t needed = kReserve + (broken_off_ ? LogBytes() : 0);
@@ -195,14 +207,14 @@ class RocksDbStore : public MetadataStore {
     return bytes;
   }
 
-  // RocksDB cannot go on with a log that a full disk cut: reads what was acknowledged from the disk. The batch that broke
-  // off may have reached it in full; it is written once more then, which changes nothing.
+  // RocksDB cannot go on with a log that a full disk cut: reads what was acknowledged from the disk. The batch that
+  // broke off may have reached it in full; it is written once more then, which changes nothing.
   absl::Status Reopen() {
     std::unique_lock lock(db_mutex_);
     db_.reset();
     ASSIGN_OR_RETURN(db_, OpenDatabase(directory_, /*create=*/false));
     storage::v1::MetaRecord found;
-    ASSIGN_OR_RETURN(const bool there, ReadMeta(&found));
+    ASSIGN_OR_RETURN(const bool there, ReadMeta(*db_, directory_, &found));
     if (!there || found.cluster() != meta_.cluster() || found.epoch() != meta_.epoch()) {
       return absl::InternalError(absl::StrCat(directory_, " was changed by another process while its disk was full"));
     }
@@ -215,7 +227,7 @@ class RocksDbStore : public MetadataStore {
   }
 
   const std::string directory_;
-  std::shared_mutex db_mutex_;  // Reopen() against ReadEvents() of other threads
+  std::shared_mutex db_mutex_;       // Reopen() against ReadEvents() of other threads
   std::unique_ptr<rocksdb::DB> db_;  // null while a reopening waits for room
   bool broken_off_ = false;
   CommitCounter counter_;
@@ -262,6 +274,7 @@ absl::StatusOr<bool> IsFresh(const std::string& directory) {
 absl::StatusOr<std::unique_ptr<MetadataStore>> OpenRocksDbStore(const std::string& directory) {
   RETURN_IF_ERROR(PrepareDirectory(directory));
   ASSIGN_OR_RETURN(const bool fresh, IsFresh(directory));
+  if (!fresh) RETURN_IF_ERROR(LookAtStore(directory));
   ASSIGN_OR_RETURN(std::unique_ptr<rocksdb::DB> database, OpenDatabase(directory, fresh));
   auto store = std::make_unique<RocksDbStore>(directory, std::move(database));
   RETURN_IF_ERROR(store->Begin());

@@ -4,8 +4,8 @@
 //
 // With less than 8 MiB free on its disk commits answer RESOURCE_EXHAUSTED, touch nothing, and may be tried again; reads
 // go on. Should the disk fill up in the middle of a write all the same, the answer is RESOURCE_EXHAUSTED too, and the
-// store opens itself anew, from what is on the disk, once there is room for it. Any other failed write (quota, file size
-// limit, a failing disk) is INTERNAL: what reached the disk is unknown, the process has to end and start from it.
+// store opens itself anew, from what is on the disk, once there is room for it. Any other failed write (quota, file
+// size limit, a failing disk) is INTERNAL: what reached the disk is unknown, the process has to end and start from it.
 #pragma once
 
 #include <memory>

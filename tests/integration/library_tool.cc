@@ -1,7 +1,7 @@
 // What library_test.py drives: the library alone, as a C++ program of a user would.
 //
 //   library_tool dump FILE            names, dtypes, shapes and sums of the tensors of FILE, as JSON
-//   library_tool train CONFIG_JSON    trains a small network with this RunnerConfig in its workspace; prints a JSON summary
+//   library_tool train CONFIG_JSON    trains a small network in its workspace; prints a JSON summary
 #include <cstdio>
 #include <memory>
 #include <sstream>

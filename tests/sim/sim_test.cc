@@ -49,7 +49,7 @@ TEST(Simulation, HoldsUnderFaults) {
 
 // Seeds that once found an error, by what it was.
 TEST(Simulation, OldErrorsStayAway) {
-  constexpr uint64_t kLaunchReportLost[] = {443, 767};       // a registration has to count as the report of a launch
+  constexpr uint64_t kLaunchReportLost[] = {443, 767};         // a registration has to count as the report of a launch
   constexpr uint64_t kRetryDueAtStart[] = {1489, 2541, 3458};  // a retry came due while the coordinator was away
   for (const uint64_t seed : kLaunchReportLost) EXPECT_EQ(Simulate({.seed = seed}).failure, "") << "seed " << seed;
   for (const uint64_t seed : kRetryDueAtStart) EXPECT_EQ(Simulate({.seed = seed}).failure, "") << "seed " << seed;

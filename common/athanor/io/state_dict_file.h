@@ -4,10 +4,11 @@
 //   ASSIGN_OR_RETURN(TensorFile file, ReadStateDictFile("resnet18.pt"));
 //   file.tensors.at("layer1.0.conv1.weight");           // nested dictionaries: {"model": {"w": …}} -> "model.w"
 //
-// Tensors come back on the CPU, contiguous, owning their memory; dtypes are kept. Errors: NOT_FOUND; INVALID_ARGUMENT for
-// a file of another kind (the old format before zip, TorchScript); DATA_LOSS names the file and what is damaged. Sparse
-// and quantised tensors are refused by name. LibTorch's zip reader does not verify the checksums of the archive: damage in
-// the middle of a tensor's bytes goes unnoticed (safetensors of a checkpoint have theirs in the manifest). Thread-safe.
+// Tensors come back on the CPU, contiguous, owning their memory; dtypes are kept. Errors: NOT_FOUND; INVALID_ARGUMENT
+// for a file of another kind (the old format before zip, TorchScript); DATA_LOSS names the file and what is damaged.
+// Sparse and quantised tensors are refused by name. LibTorch's zip reader does not verify the checksums of the archive:
+// damage in the middle of a tensor's bytes goes unnoticed (safetensors of a checkpoint have theirs in the manifest).
+// Thread-safe.
 #pragma once
 
 #include <string>

@@ -7,8 +7,8 @@
 //
 // Keys: status ("starting", "running", "terminating", "closed"), event ("startup", the reason of a termination,
 // "shutdown", else null), updated_at_unix, last_progress_at_unix, seconds_since_progress, hostname, pid, mode,
-// global_step, steps, epoch, loss, restart_count, checkpoint_failures, and those of the identity. Thread-safe. The first
-// write that fails is in error(); later ones are silent.
+// global_step, steps, epoch, loss, restart_count, checkpoint_failures, and those of the identity. Thread-safe. The
+// first write that fails is in error(); later ones are silent.
 #pragma once
 
 #include <condition_variable>

@@ -3,8 +3,8 @@
 //   ASSIGN_OR_RETURN(TensorMap weights, ReadWeights("resnet18.pt"));
 //   ASSIGN_OR_RETURN(WeightsReport report, LoadWeights(weights, {.rename = {{"^backbone\\.", ""}}}, model.get()));
 //
-// ReadWeights() takes a checkpoint's folder (its average of the weights where it holds one), a safetensors file, or what
-// torch.save wrote; nothing is executed. Not thread-safe with respect to the module.
+// ReadWeights() takes a checkpoint's folder (its average of the weights where it holds one), a safetensors file, or
+// what torch.save wrote; nothing is executed. Not thread-safe with respect to the module.
 #pragma once
 
 #include <torch/torch.h>
@@ -35,8 +35,8 @@ struct WeightsReport {
   std::string ToString() const;         // one line; lists are cut after 5 names
 };
 
-// Copies tensors into the module's parameters and buffers, cast to their dtype and device. Strict: INVALID_ARGUMENT with
-// the report, and the module is as it was.
+// Copies tensors into the module's parameters and buffers, cast to their dtype and device. Strict: INVALID_ARGUMENT
+// with the report, and the module is as it was.
 absl::StatusOr<WeightsReport> LoadWeights(const TensorMap& weights, const WeightsOptions& options,
                                           torch::nn::Module* model);
 

@@ -19,6 +19,7 @@
 // Not thread-safe: one training thread. See base_runner.h for Train(), Evaluate() and Restore().
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -44,6 +45,8 @@ struct TorchRunnerOptions : BaseRunnerOptions {
   std::shared_ptr<torch::nn::Module> model;                  // moved to `device`; rank 0's initial weights count
   std::map<std::string, std::shared_ptr<Dataset>> datasets;  // "train", or those of config.train_splits, are required
   ForwardFn forward;
+  // For Infer(): the prediction for a batch, whose first dimension is the batch's. Its target may be undefined.
+  std::function<torch::Tensor(const Batch& batch)> predict;
   torch::Device device = torch::kCPU;
   bool find_unused_parameters = false;  // a forward pass may leave parameters out (differently from rank to rank)
 };
@@ -55,6 +58,15 @@ class TorchRunner : public BaseRunner {
   // checkpoints.
   static absl::StatusOr<std::unique_ptr<TorchRunner>> Create(RunnerConfig config, TorchRunnerOptions options);
   ~TorchRunner() override;
+
+  // Takes one batch's prediction, on the CPU; anything but OK ends the inference.
+  using PredictionSink = std::function<absl::Status(const Batch& batch, torch::Tensor prediction)>;
+  // Runs `predict` over this rank's samples of the split, in order, in eval mode without gradients, with the average of
+  // the weights where there is one; at most `max_batches` of them (-1: all). Streams: nothing is kept. Not collective,
+  // but for the restore. NOT_FOUND lists the splits; FAILED_PRECONDITION without `predict`.
+  absl::Status Infer(const std::string& split, const PredictionSink& sink, int64_t max_batches = -1);
+  // The same, collected: N x ..., a last dimension of 1 taken away.
+  absl::StatusOr<torch::Tensor> Infer(const std::string& split, int64_t max_batches = -1);
 
   torch::nn::Module& model() { return *model_; }
   const Optimizer& optimizer() const { return *optimizer_; }
@@ -94,6 +106,7 @@ class TorchRunner : public BaseRunner {
   StepOutput CheckedForward(const Batch& batch);
   void DropGradients();
   absl::Status ForwardAll(StatefulDataLoader* loader, StepMeters* meters);
+  absl::Status PredictAll(StatefulDataLoader* loader, const PredictionSink& sink, int64_t max_batches);
 
   absl::Status LoadModel(const TensorMap& tensors);
   absl::Status LoadProgress(const RestoredState& restored);
@@ -101,6 +114,7 @@ class TorchRunner : public BaseRunner {
   std::shared_ptr<torch::nn::Module> model_;
   std::map<std::string, std::shared_ptr<Dataset>> datasets_;
   ForwardFn forward_;
+  std::function<torch::Tensor(const Batch&)> predict_;
   const torch::Device device_;
   const bool find_unused_;
   uint64_t seed_ = 0;

@@ -49,6 +49,7 @@ TorchRunner::TorchRunner(RunnerConfig config, TorchRunnerOptions options)
       model_(std::move(options.model)),
       datasets_(std::move(options.datasets)),
       forward_(std::move(options.forward)),
+      predict_(std::move(options.predict)),
       device_(options.device),
       find_unused_(options.find_unused_parameters),
       gradient_scale_(config_.precision == "fp16") {}

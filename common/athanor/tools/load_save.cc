@@ -3,9 +3,6 @@
 #include <unistd.h>
 
 #include <filesystem>
-#include <vector>
-
-#include <torch/csrc/jit/serialization/pickle.h>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -15,7 +12,6 @@
 #include "athanor/data/npy_reader.h"
 #include "athanor/io/state_dict_file.h"
 #include "athanor/io/tensor_file.h"
-#include "athanor/tensor/torch_status.h"
 #include "athanor/tools/compression.h"
 #include "athanor/tools/yaml_json.h"
 
@@ -99,16 +95,6 @@ absl::StatusOr<json> ParseLines(const std::string& path, const std::string& text
   return lines;
 }
 
-// Tensors under their names as Python's torch.load takes them.
-absl::StatusOr<std::string> EncodeStateDict(const Tensors& tensors) {
-  return RunTorch("writing a state dict", [&] {
-    c10::Dict<std::string, at::Tensor> dict;
-    for (const auto& [name, tensor] : tensors) dict.insert(name, tensor.detach().cpu().contiguous());
-    const std::vector<char> bytes = torch::pickle_save(dict);
-    return std::string(bytes.begin(), bytes.end());
-  });
-}
-
 }  // namespace
 
 absl::StatusOr<Loaded> Load(const std::string& path, const LoadOptions& options) {
@@ -154,11 +140,7 @@ absl::Status Save(const std::string& path, const json& value) {
 
 absl::Status Save(const std::string& path, const Tensors& tensors) {
   const std::string ending = EndingOf(path);
-  if (ending == ".pt" || ending == ".pth") {
-    ASSIGN_OR_RETURN(const std::string bytes, EncodeStateDict(tensors));
-    return WriteWhole(path, bytes);
-  }
-  if (ending != ".safetensors" && ending != ".npz") return WrongEnding(path, ".safetensors .npz .pt .pth");
+  if (ending != ".safetensors" && ending != ".npz") return WrongEnding(path, ".safetensors .npz");
   const bool packed = CompressionOf(path) != Compression::kNone;
   const Beside plain(path);
   const std::string& target = packed ? plain.path() : path;

@@ -82,6 +82,8 @@ void Emit(const json& value, YAML::Emitter* out) {
   } else if (value.is_number_float() && !std::isfinite(value.get<double>())) {
     const double number = value.get<double>();
     *out << (std::isnan(number) ? ".nan" : number > 0 ? ".inf" : "-.inf");
+  } else if (value.is_null()) {
+    *out << YAML::Null;
   } else {
     *out << value.dump();
   }

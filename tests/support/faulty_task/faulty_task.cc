@@ -87,7 +87,8 @@ class FaultyTask : public athanor::Task {
   }
 
   std::unique_ptr<athanor::Task> digits_;
-  int64_t throw_at_ = 0, nan_from_ = 0, oom_at_ = 0, hang_at_ = 0, exit_at_ = 0, exit_code_ = 20, hold_at_ = 0, step_ = 0;
+  int64_t throw_at_ = 0, nan_from_ = 0, oom_at_ = 0, hang_at_ = 0, exit_at_ = 0, exit_code_ = 20, hold_at_ = 0,
+          step_ = 0;
   bool faulty_ = false, fired_ = false;
   std::string once_file_, hold_fifo_;
 };

@@ -78,11 +78,13 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"optim.lr", "-0.1", "optim.lr: found -0.1 (number); allowed: number >= 0"},
         Wrong{"optim.lr", "[0.1]", "optim.lr: found [0.1] (list); allowed: number >= 0"},
         Wrong{"optim.type", "adamm",
-              "optim.type: found \"adamm\" (string); allowed: one of sgd, adam, adamw, adagrad, nadam, radam, "
-              "rmsprop, lion, muon; did you mean \"adam\"?"},
+              "optim.type: found \"adamm\" (string); allowed: one of sgd, adam, adamw, adadelta, adagrad, adamax, "
+              "asgd, nadam, "
+              "radam, rmsprop, rprop, lion, muon, lbfgs; did you mean \"adam\"?"},
         Wrong{"optim.type", "",
               "optim.type: missing beside \"lr\"; allowed: one of sgd, adam, adamw, adagrad, nadam, radam, rmsprop, "
-              "lion, muon"},
+              "adadelta, "
+              "adamax, asgd, rprop, lbfgs, lion, muon"},
         Wrong{"optim.betas", "[0.9]", "optim.betas: found 1 numbers; allowed: 2"},
         Wrong{"optim.betas", "[0.9, 1.0]", "optim.betas[1]: found 1 (number); allowed: number >= 0 and < 1"},
         Wrong{"optim.nesterov", "true",
@@ -112,7 +114,8 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"comm.bucket_mb", "0", "comm.bucket_mb: found 0 (integer); allowed: number > 0 and <= 4096"},
         Wrong{"dataloader.num_worker", "2",
               "dataloader.num_worker: unknown key, did you mean \"num_workers\"? allowed: batch_size, "
-              "shuffle, drop_last, num_workers, prefetch_factor, in_order, pin_memory, timeout, seed"},
+              "shuffle, drop_last, num_workers, prefetch_factor, in_order, persistent_workers, snapshot_every_n_steps, "
+              "pin_memory, timeout, seed"},
         Wrong{"dataloader.val.batch_size", "0", "dataloader.val.batch_size: found 0 (integer); allowed: integer >= 1"},
         Wrong{"checkpoint.export_dtype", "fp16", "checkpoint.export_dtype: needs checkpoint.last_save_model_only"},
         Wrong{"checkpoint.keep_latest_k", "-1", "checkpoint.keep_latest_k: found -1 (integer); allowed: integer >= 0"},

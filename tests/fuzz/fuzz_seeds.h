@@ -1,0 +1,11 @@
+// Good inputs of each target: where mutations start.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace athanor::fuzz {
+
+std::vector<std::string> SeedsOf(const std::string& target);
+
+}  // namespace athanor::fuzz
