@@ -34,8 +34,11 @@ serve: programs ## A coordinator and two agents on this machine, until Ctrl-C
 test: build ## Build and run every test; one summary at the end
 	@scripts/run_tests.sh $(BUILD)
 
-bench: build ## Run the benchmarks; JSON into bench/out
-	@python3 bench/run.py --build $(BUILD)
+bench: configure ## Run the benchmarks; JSON into bench/results, table into docs/performance.md
+	@cmake -B $(BUILD) -DATHANOR_BUILD_BENCH=ON --log-level=WARNING
+	@cmake --build $(BUILD) -j $(JOBS) -- --quiet
+	@.venv/bin/python bench/run.py --build $(BUILD)
+	@python3 bench/render.py
 
 format: ## Format all C++ sources
 	@scripts/format.sh

@@ -25,8 +25,8 @@ struct Problem {
 
 torch::nn::Sequential MakeModel(int64_t hidden) {
   torch::manual_seed(1);
-  return torch::nn::Sequential(torch::nn::Linear(kInputs, hidden), torch::nn::ReLU(),
-                               torch::nn::Linear(hidden, hidden), torch::nn::ReLU(), torch::nn::Linear(hidden, kClasses));
+  return torch::nn::Sequential(torch::nn::Linear(kInputs, hidden), torch::nn::ReLU(), torch::nn::Linear(hidden, hidden),
+                               torch::nn::ReLU(), torch::nn::Linear(hidden, kClasses));
 }
 
 // What someone writes who wants nothing but speed.

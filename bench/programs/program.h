@@ -1,7 +1,7 @@
 // What the benchmark programs share: settings from one JSON argument, results as one JSON line on stdout.
 //
 //   int main(int argc, char** argv) {
-//     return athanor::bench::Main(argc, argv, {{"calls", 500}}, Run);   // absl::StatusOr<json> Run(const json& settings)
+//     return athanor::bench::Main(argc, argv, {{"calls", 500}}, Run);  // StatusOr<json> Run(const json& settings)
 //   }
 //
 //   $ bench_submit_load '{"server": "127.0.0.1:7070", "calls": 100}'

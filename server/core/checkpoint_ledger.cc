@@ -251,8 +251,10 @@ void Machine::ApplyRetention(const JobEntry& job) {
 void Machine::CleanAbandoned(const JobEntry& job, core::Step below) {
   auto it = state.checkpoints.find(job.id);
   if (it == state.checkpoints.end()) return;
+  const std::set<core::Step> roots = Roots(job);  // a child may start from what lay here before
   for (auto& [step, checkpoint] : it->second) {
-    if (step < below && checkpoint.state == CheckpointState::kAbandoned) Retire(checkpoint, checkpoint.note);
+    if (step < below && checkpoint.state == CheckpointState::kAbandoned && !roots.contains(step))
+      Retire(checkpoint, checkpoint.note);
   }
 }
 
@@ -362,7 +364,7 @@ void Machine::Handle(const DeleteCheckpoint& event) {
     return ReplyError(
         event.call, absl::FailedPreconditionError(absl::StrCat(CheckpointName(*step), " is ", ToString(entry.state))));
   }
-  if (entry.state == CheckpointState::kCommitted && Roots(*job).contains(*step)) {
+  if (Roots(*job).contains(*step)) {
     return ReplyError(event.call, absl::FailedPreconditionError(
                                       absl::StrCat(CheckpointName(*step), " is kept: ", WhyNeeded(*job, *step))));
   }

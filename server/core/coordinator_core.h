@@ -37,7 +37,8 @@ class CoordinatorCore {
   CoordinatorCore(CoordinatorCore&&) noexcept;
   CoordinatorCore& operator=(CoordinatorCore&&) noexcept;
 
-  // Applies one event at `now`. Never blocks, never fails: bad requests become Reply effects, broken invariants CHECK.
+  // Applies one event at `now`. Never blocks, never fails: bad requests become Reply effects; a transition that no
+  // table lists changes nothing and becomes an event "InternalError".
   // `now` never goes back between calls.
   std::vector<Effect> Step(const Event& event, absl::Time now);
 

@@ -53,7 +53,10 @@ void Machine::AccountTraining(JobEntry& job, const GenerationEntry& generation, 
   const double stall = std::clamp(lead.checkpoint_stall_seconds - seen, 0.0, seconds);
   seen = std::max(seen, lead.checkpoint_stall_seconds);
   job.goodput.checkpoint_seconds += stall;
-  (lead.step < job.max_step_seen ? job.goodput.recomputed_seconds : job.goodput.productive_seconds) += seconds - stall;
+  // The furthest report: the ranks advance together, but their agents report at different times.
+  Step reached = lead.step;
+  for (const RankEntry& rank : generation.ranks) reached = std::max(reached, rank.progress.step);
+  (reached < job.max_step_seen ? job.goodput.recomputed_seconds : job.goodput.productive_seconds) += seconds - stall;
 }
 
 }  // namespace athanor::core

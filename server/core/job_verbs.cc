@@ -227,6 +227,11 @@ void Machine::FinishJob(JobEntry& job) {
   if (!job.parent.empty()) {
     auto it = children_.find(job.parent);
     if (it != children_.end() && it->second.erase(job.id) > 0 && it->second.empty()) children_.erase(it);
+    // What the parent kept for this child alone may go.
+    if (const JobEntry* parent = FindJob(job.parent)) {
+      if (IsFinal(parent->state)) CleanAbandoned(*parent, std::numeric_limits<core::Step>::max());
+      ApplyRetention(*parent);
+    }
   }
   CleanAbandoned(job, std::numeric_limits<core::Step>::max());
   ApplyRetention(job);

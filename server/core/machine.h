@@ -1,6 +1,6 @@
 // The inside of CoordinatorCore: state, indexes and the effects of the step in progress. One .cc file per subject:
 //   machine.cc (dispatch, records, deadlines)  job_verbs.cc  placement.cc  generation_events.cc  worker_events.cc
-//   checkpoint_ledger.cc  goodput.cc  explain.cc
+//   checkpoint_ledger.cc  goodput.cc
 #pragma once
 
 #include <map>

@@ -45,8 +45,10 @@ PlacementResult Place(const PlacementRequest& request, const std::vector<FreeSlo
     result.reason = absl::StrCat("all ranks on ", tightest->worker.str(), ", the tightest fit");
     return result;
   }
-  std::stable_sort(usable.begin(), usable.end(),
-                   [&](const FreeSlots* a, const FreeSlots* b) { return Seats(*a, request) > Seats(*b, request); });
+  std::sort(usable.begin(), usable.end(), [&](const FreeSlots* a, const FreeSlots* b) {
+    const int32_t of_a = Seats(*a, request), of_b = Seats(*b, request);
+    return of_a != of_b ? of_a > of_b : a < b;  // they point into one vector: equal ones keep their order
+  });
   int32_t left = request.ranks;
   int32_t workers = 0;
   for (const FreeSlots* worker : usable) {

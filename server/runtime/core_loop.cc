@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "common/service/logging_setup.h"
@@ -199,9 +198,15 @@ bool CoreLoop::ReadUntil(absl::Time until) {
       wake_.wait_for(lock, absl::ToChronoMicroseconds(until - clock_.Now()),
                      [&] { return stopping_ || std::any_of(queue_.begin(), queue_.end(), is_read); });
       if (stopping_) return true;
-      const auto first = std::stable_partition(queue_.begin(), queue_.end(), std::not_fn(is_read));
-      for (auto it = first; it != queue_.end(); ++it) reads.push_back(std::move(it->read));
-      queue_.erase(first, queue_.end());
+      std::deque<Item> others;
+      for (Item& item : queue_) {
+        if (item.read) {
+          reads.push_back(std::move(item.read));
+        } else {
+          others.push_back(std::move(item));
+        }
+      }
+      queue_.swap(others);
     }
     if (reads.empty()) return false;
     for (Read& read : reads) read(core_, clock_.Now());

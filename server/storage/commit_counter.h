@@ -1,8 +1,8 @@
 // The side file COMMITS: how many commits of the store were acknowledged. It lies beside RocksDB's own log, so that a
 // log that lost its end on a record border, which RocksDB takes for a clean end, is noticed at the next open. Twenty
-// decimal digits and a line end, written in place after each commit (a killed process loses nothing), made durable every
-// 256 commits and at a clean close (a power cut loses at most so many). An extra proof: when it cannot be written the
-// store goes on without. Not thread-safe.
+// decimal digits and a line end, written in place after each commit (a killed process loses nothing), made durable
+// every 256 commits and at a clean close (a power cut loses at most so many). An extra proof: when it cannot be written
+// the store goes on without. Not thread-safe.
 #pragma once
 
 #include <cstdint>

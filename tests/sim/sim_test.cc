@@ -51,6 +51,9 @@ TEST(Simulation, HoldsUnderFaults) {
 TEST(Simulation, OldErrorsStayAway) {
   constexpr uint64_t kLaunchReportLost[] = {443, 767};         // a registration has to count as the report of a launch
   constexpr uint64_t kRetryDueAtStart[] = {1489, 2541, 3458};  // a retry came due while the coordinator was away
+  // A damaged step that a child starts from was saved again, given up, and its files deleted.
+  constexpr uint64_t kParentsStepGivenUp[] = {26790};
+  for (const uint64_t seed : kParentsStepGivenUp) EXPECT_EQ(Simulate({.seed = seed}).failure, "") << "seed " << seed;
   for (const uint64_t seed : kLaunchReportLost) EXPECT_EQ(Simulate({.seed = seed}).failure, "") << "seed " << seed;
   for (const uint64_t seed : kRetryDueAtStart) EXPECT_EQ(Simulate({.seed = seed}).failure, "") << "seed " << seed;
 }

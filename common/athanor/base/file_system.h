@@ -19,9 +19,9 @@ absl::Status EnsureDir(const std::string& path);
 absl::Status SyncDir(const std::string& path);
 absl::StatusOr<std::string> ReadFile(const std::string& path, size_t limit);
 
-// A file that appears whole or not at all: bytes go to a nameless file of its folder (where the file system has none, to
-// a temporary name beside it); Commit() syncs, renames and syncs the folder. Destruction without Commit() removes what
-// was written. A failed sync is never tried again.
+// A file that appears whole or not at all: bytes go to a nameless file of its folder (where the file system has none,
+// to a temporary name beside it); Commit() syncs, renames and syncs the folder. Destruction without Commit() removes
+// what was written. A failed sync is never tried again.
 class AtomicFile {
  public:
   static absl::StatusOr<AtomicFile> Create(const std::string& path);

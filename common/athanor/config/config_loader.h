@@ -39,9 +39,10 @@ nlohmann::json ToJson(const RunnerConfig& config);
 // compare by value. Keys that do not change what is computed from here on in an unwanted way may differ:
 // MayChangeOnResume(). Keys of `saved` that this version does not know are reported.
 std::vector<std::string> ResumeDifferences(const nlohmann::json& saved, const RunnerConfig& current);
-// True for log_interval, evaluate, checkpoint, steps, epochs, patience, score, comm, threads, max_nonfinite_losses,
-// all that says where the run is kept, watched and started from (workspace_root … pretrained), and the loader's num_workers, prefetch_factor, in_order, pin_memory, timeout, persistent_workers, snapshot_every_n_steps (also per split), with everything below
-// them.
+// True for log_interval, evaluate, checkpoint, steps, epochs, patience, score, comm, threads, max_nonfinite_losses, all
+// that says where the run is kept, watched and started from (workspace_root … pretrained), and the loader's
+// num_workers, prefetch_factor, in_order, pin_memory, timeout, persistent_workers, snapshot_every_n_steps (also per
+// split), with everything below them.
 bool MayChangeOnResume(absl::string_view path);
 
 // Sets json[a][b][c] for the path "a.b.c" (list elements by number: "optim.param_groups.0.lr"), making mappings on the

@@ -263,9 +263,9 @@ struct RunnerConfig {
 };
 BOOST_DESCRIBE_STRUCT(RunnerConfig, (),
                       (workspace_root, lineage, experiment, name, dir, log, tensorboard, heartbeat, auto_resume, resume,
-                       pretrained, seed, deterministic, steps, epochs, accum_steps, train_splits, precision, max_grad_norm, max_grad_value,
-                       skip_nonfinite_grad, max_nonfinite_losses, patience, log_interval, threads, score, evaluate,
-                       optim, sched, checkpoint, comm, dataloader, ema))
+                       pretrained, seed, deterministic, steps, epochs, accum_steps, train_splits, precision,
+                       max_grad_norm, max_grad_value, skip_nonfinite_grad, max_nonfinite_losses, patience, log_interval,
+                       threads, score, evaluate, optim, sched, checkpoint, comm, dataloader, ema))
 
 // Canonical type names, and the options that a type takes besides the common ones (`type`, `lr`, `weight_decay`,
 // `param_groups`; `type`, `interval`). Empty for an unknown type.

@@ -8,9 +8,12 @@
 
 absl::StatusOr<athanor::RunResult> Train(int64_t steps, int64_t* resumed_from) {
   athanor::RunnerConfig config;
-  const auto problems = athanor::CheckRunnerConfig(
-      {{"seed", 1}, {"steps", steps}, {"dir", "run"}, {"auto_resume", true}, {"optim", {{"type", "adamw"}, {"lr", 0.05}}}},
-      &config);
+  const auto problems = athanor::CheckRunnerConfig({{"seed", 1},
+                                                    {"steps", steps},
+                                                    {"dir", "run"},
+                                                    {"auto_resume", true},
+                                                    {"optim", {{"type", "adamw"}, {"lr", 0.05}}}},
+                                                   &config);
   if (!problems.empty()) return athanor::ToStatus(problems);
   athanor::SeedGenerators(1);
   torch::nn::Linear net(4, 2);

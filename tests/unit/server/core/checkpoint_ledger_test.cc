@@ -149,8 +149,29 @@ TEST_F(Ledger, AChildsParentIsKeptUntilTheChildIsOver) {
   EXPECT_THAT(std::string(refused.status.message()), HasSubstr(absl::StrCat("job ", child.str(), " starts from it")));
   h.StartTraining(child);
   h.Finish(child);
+  EXPECT_THAT(Committed(parent), ElementsAre(20, 30)) << "kept for the child alone";
   h.Save(parent, 40);
   EXPECT_THAT(Committed(parent), ElementsAre(30, 40));
+}
+
+// A damaged step may be saved anew by the next generation; when that fails its files still are what a child asked for.
+TEST_F(Ledger, AGivenUpStepOfAParentKeepsItsFiles) {
+  const JobId parent = Train({.name = "parent"});
+  h.Save(parent, 10);
+  h.Save(parent, 20);
+  const JobId child = h.Submit({.name = "child", .ranks = 64, .parent_job = "parent", .parent_checkpoint = "20"});
+  h.Fail(parent, CauseKind::kSignal);
+  h.StartTraining(parent);
+  h.Step(CheckpointDamaged{5, h.Seat(parent, 0), h.Ref(parent, 0), 20, "CRC32C differs"});
+  EXPECT_EQ(h.Verb(DeleteCheckpoint{.job = parent.str(), .checkpoint = "20"}).status.code(),
+            absl::StatusCode::kFailedPrecondition);
+  h.Step(CheckpointAbandoned{.worker = h.Seat(parent, 0), .id = h.Ref(parent, 0), .step = 20, .reason = "disk"});
+  h.Vote(parent, 0, 20);
+  h.Fail(parent, CauseKind::kNanLoss);
+  EXPECT_EQ(h.job(parent).state, JobState::kFailed);
+  EXPECT_EQ(h.checkpoint(parent, 20).state, CheckpointState::kAbandoned) << "not Deleting";
+  EXPECT_TRUE(h.Verb(CancelJob{.job = child.str()}).status.ok());
+  EXPECT_EQ(h.checkpoint(parent, 20).state, CheckpointState::kDeleting) << "nobody needs it any longer";
 }
 
 TEST_F(Ledger, DamageMovesTheAliasesBack) {

@@ -218,6 +218,20 @@ TEST(Goodput, AddsUpToTheJobsAge) {
   EXPECT_EQ(goodput.accounted_until - h.job(job).created_at, absl::Seconds(41));
 }
 
+TEST(Goodput, ARankThatReportsAheadIsNoRecomputation) {
+  CoreHarness h;
+  h.Register("w1", 2);
+  const JobId job = h.Submit({.ranks = 2});
+  h.StartTraining(job);
+  h.Progress(job, 0, 10);
+  h.Progress(job, 1, 20);
+  h.Pass(absl::Seconds(5));
+  h.Progress(job, 1, 30);
+  h.Progress(job, 0, 30);
+  EXPECT_NEAR(h.job(job).goodput.recomputed_seconds, 0, 1e-6);
+  EXPECT_NEAR(h.job(job).goodput.productive_seconds, 5, 1e-6);
+}
+
 TEST(Bounds, OldEventsGenerationsAndJobsAreForgotten) {
   CoreOptions options = PatientOptions();
   options.max_generations_per_job = 3;

@@ -4,8 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rocksdb/db.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -268,6 +271,36 @@ TEST_F(RocksDbStoreTest, ARecordThatCannotBeReadStopsTheLoad) {
   batch.operations.push_back({"j/bad", std::string("\xff\xff")});
   ASSERT_TRUE(store->Commit(batch).ok());
   EXPECT_THAT(std::string(store->Load().status().message()), HasSubstr("the record 'j/bad' cannot be read"));
+}
+
+// A batch larger than the room that is left: the log breaks off in the middle of it.
+TEST_F(RocksDbStoreTest, ALogThatAFullDiskCutIsOpenedAnew) {
+  fs::create_directory(directory_);
+  if (mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=48m,mode=0700") != 0)
+    GTEST_SKIP() << "mounting a tmpfs is not permitted here: " << strerror(errno);
+  const std::unique_ptr<std::string, void (*)(std::string*)> unmount(
+      &directory_, [](std::string* directory) { umount2(directory->c_str(), MNT_DETACH); });
+  auto store = Open();
+  Put(*store, {{Request(1)}});
+  core::RequestEntry large = Request(2);
+  large.message = std::string(60 << 20, 'x');
+  WriteBatch batch;
+  const auto [key, value] = EncodeRecord({large});
+  batch.operations.push_back({key, value});
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    const absl::Status status = store->Commit(batch);
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+    EXPECT_TRUE(store->ReadEvents(SampleJob().id, 0, 1).ok()) << "reads go on";
+  }
+  ASSERT_EQ(mount("tmpfs", directory_.c_str(), nullptr, MS_REMOUNT, "size=400m"), 0) << strerror(errno);
+  const absl::Status status = store->Commit(batch);
+  EXPECT_TRUE(status.ok()) << status;
+  Put(*store, {{Request(3)}});
+  EXPECT_EQ(store->epoch(), 1u) << "no new start";
+  store.reset();
+  const core::ClusterState state = *Open()->Load();
+  EXPECT_EQ(state.requests.size(), 3u);
+  EXPECT_EQ(state.requests.at("key-2").message.size(), large.message.size());
 }
 
 TEST_F(RocksDbStoreTest, TheCounterFollowsEachCommit) {
