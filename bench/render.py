@@ -28,8 +28,11 @@ def table(report):
     extra = []
     if "ratio" in items.get("first_step", {}):
         extra.append(f"torchrun needs {number(items['first_step']['ratio'])} times as long to its first step ({number(statistics.median(items['first_step']['torchrun_seconds']))} s)")
-    if "ratio" in items.get("recovery", {}):
-        extra.append(f"and {number(items['recovery']['ratio'])} times as long from a SIGKILL to the next step ({number(statistics.median(items['recovery']['torchrun_seconds']))} s, --monitor-interval=0.1)")
+    if items.get("recovery", {}).get("ratio"):
+        recovery = items["recovery"]
+        back = [s for s in recovery["torchrun_seconds"] if s is not None]
+        hangs = f", and was not back after 90 s in {recovery['torchrun_hangs']} of {len(recovery['torchrun_seconds'])}" if recovery["torchrun_hangs"] else ""
+        extra.append(f"and {number(recovery['ratio'])} times as long from a SIGKILL to the next step ({number(statistics.median(back))} s, --monitor-interval=0.1{hangs})")
     if "eight_clients_per_second" in items.get("submit", {}):
         extra.append(f"eight clients submit {number(items['submit']['eight_clients_per_second'])} durable jobs a second (p99 {number(items['submit']['eight_clients']['p99_ms'])} ms)")
     if "ratio" in items.get("loop", {}):

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Measures Athanor against its bars, side by side with torchrun and DistributedDataParallel where there is a peer.
 
-    bench/run.py [--build build/release] [--only NAME] [--quick] [--out FILE] [--list]
+    bench/run.py [--build build/release] [--only NAME]... [--quick] [--out FILE] [--list]
+
+With --only the other items of the file stay as they are.
 
 Writes JSON with the machine, the commit, the settings, every raw sample, and the verdict on each bar; bench/render.py makes the
 table of docs/performance.md from it. Absolute times on a shared machine mean little: read the ratios.
@@ -25,7 +27,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from local_cluster import LocalCluster, poll  # noqa: E402
+from local_cluster import ClusterError, LocalCluster, poll  # noqa: E402
 
 DIGITS = ROOT / "examples/data/digits/digits.csv"
 PEER = ROOT / "bench/peers/ddp_digits.py"
@@ -129,7 +131,9 @@ def recovery(bench):
             ours.append(bench.steps(cluster, job, generation=2)[0][0] - killed)
             cluster.cli("job", "cancel", job, "--wait")
             peer.append(peer_recovery(bench, index))
-    return {"ours_seconds": ours, "torchrun_seconds": peer, "ratio": statistics.median(peer) / statistics.median(ours),
+    back = [seconds for seconds in peer if seconds is not None]
+    return {"ours_seconds": ours, "torchrun_seconds": peer, "torchrun_hangs": len(peer) - len(back),
+            "ratio": statistics.median(back) / statistics.median(ours) if back else None,
             "bars": [bar("SIGKILL to next step", statistics.median(ours), 1.2, "s")]}
 
 
@@ -149,6 +153,8 @@ def peer_recovery(bench, index):
         def again():  # the survivor may go on for a moment; a restart goes back to the checkpoint
             return [b for a, b in zip(events[reached - 1:], events[reached:]) if b["step"] <= a["step"]]
         return poll(again, 90, "the peer's first step after its restart")[0]["time"] - killed
+    except ClusterError:
+        return None  # it hangs now and then: the store of the old group is still named
     finally:
         process.terminate()
         try:
@@ -267,6 +273,8 @@ def main():
             print(f"   failed: {error}", flush=True)
         for one in report["items"][name]["bars"]:
             print(f"   {'holds' if one['holds'] else 'FAILS'}  {one['name']}: {one['value']:.3g} {one['unit']} (bar {one['bar']})", flush=True)
+    if args.only and args.out.exists():  # the items not asked for stay as they were measured
+        report["items"] = {**json.loads(args.out.read_text())["items"], **report["items"]}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")
     print(f"written: {args.out}")
