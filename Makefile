@@ -8,7 +8,7 @@ JOBS ?= $(shell nproc)
 PREFIX ?= $(CURDIR)/install
 CONFIGURE = cmake -G Ninja -S . -B $(1) --log-level=WARNING $(2)
 
-.PHONY: help setup configure build demo serve test bench format check-format asan tsan fuzz cuda install clean
+.PHONY: help setup configure build demo serve test bench format check-format lint asan tsan fuzz cuda install clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -45,6 +45,10 @@ format: ## Format all C++ sources
 
 check-format: ## Say which sources are not formatted
 	@scripts/format.sh --check
+
+lint: configure ## Check the torch-free code with clang-tidy (.clang-tidy has the reasons)
+	@scripts/setup.sh clang-tidy-19
+	@JOBS=$(JOBS) scripts/lint.sh $(BUILD)
 
 asan: setup ## The torch-free code and its tests under AddressSanitizer and UBSan
 	@$(call CONFIGURE,build/asan,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DATHANOR_BUILD_TRAIN=OFF -DATHANOR_SANITIZE=address$(comma)undefined)

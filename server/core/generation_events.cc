@@ -321,7 +321,6 @@ void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const 
   if (rank.placement.rank == 0) Account(job);
   const absl::Time heard = now_ - report.age;
   const absl::Time advanced_at = advanced ? heard : rank.progress.advanced_at;
-  const std::string old_error = rank.progress.checkpoint_error;
   const int64_t old_failures = rank.progress.checkpoint_failures;
   rank.progress = report.progress;
   rank.progress.rank = rank.placement.rank;

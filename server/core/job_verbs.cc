@@ -109,9 +109,9 @@ void Machine::ReplyDryRun(const SubmitJob& event) {
 void Machine::Handle(const SubmitJob& event) {
   if (event.dry_run) return ReplyDryRun(event);
   if (AnsweredBefore(event.call, event.request)) return;
-  if (static_cast<int32_t>(queue_.size()) >= options.max_jobs_queued) {
+  if (QueueLength() >= options.max_jobs_queued) {
     return ReplyError(event.call, absl::ResourceExhaustedError(
-                                      absl::StrCat("the queue is full (", queue_.size(), " jobs); try later")));
+                                      absl::StrCat("the queue is full (", QueueLength(), " jobs); try later")));
   }
   if (state.jobs.contains(event.id))
     return ReplyError(event.call, absl::InternalError("job id is taken; submit again"));

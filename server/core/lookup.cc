@@ -19,8 +19,7 @@ std::string CheckpointName(core::Step step) {
 }
 
 absl::StatusOr<JobId> ResolveJob(const ClusterState& state, const std::string& reference) {
-  const JobId id(reference);
-  if (state.jobs.contains(id)) return id;
+  if (JobId id(reference); state.jobs.contains(id)) return id;
   // Ids are "<name>-<suffix>": every job of that name stands in one stretch of the ordered map.
   std::vector<JobId> live, all;
   for (auto it = state.jobs.lower_bound(JobId(reference + "-"));

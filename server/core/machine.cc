@@ -17,7 +17,7 @@ Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
   }
   for (auto& [id, job] : state.jobs) {
     state.next_submit_order = std::max(state.next_submit_order, job.submit_order + 1);
-    if (job.state == JobState::kQueued) queue_.insert({-job.spec.priority, job.submit_order, id});
+    if (job.state == JobState::kQueued) queue_.insert(KeyOf(job));
     if (job.state == JobState::kBackingOff) SetTimer(TimerKind::kJobRetry, id.str(), job.retry_at);
     if (IsFinal(job.state)) finished_.insert({job.ended_at, id});
     if (!IsFinal(job.state) && !job.parent.empty()) children_[job.parent].insert(id);
@@ -76,8 +76,7 @@ std::vector<Effect> Machine::Apply(const Event& event, absl::Time now) {
 }
 
 std::vector<Effect> Machine::TakeEffects() {
-  if (schedule_) SchedulePass();
-  schedule_ = false;
+  Schedule();
   std::vector<Effect> effects;
   FlushRecords(effects);
   std::move(effects_.begin(), effects_.end(), std::back_inserter(effects));

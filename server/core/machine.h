@@ -31,7 +31,8 @@ class Machine {
  private:
   enum class TimerKind : uint8_t { kJobRetry, kGeneration, kHang, kWorker, kRequests };
   using TimerKey = std::pair<TimerKind, std::string>;
-  using QueueKey = std::tuple<int32_t, uint64_t, JobId>;  // -priority, submit order
+  using QueueKey = std::tuple<int32_t, uint64_t, JobId>;    // -priority, submit order
+  using Shape = std::tuple<std::string, int32_t, int32_t>;  // device, ranks, slots per rank
 
   // ---- machine.cc ----
   void Handle(const SubmitJob& event);
@@ -94,7 +95,15 @@ class Machine {
   // ---- placement.cc ----
   void Enqueue(JobEntry& job);
   void Dequeue(const JobEntry& job);
-  void SchedulePass();
+  static QueueKey KeyOf(const JobEntry& job) { return {-job.spec.priority, job.submit_order, job.id}; }
+  static Shape ShapeOf(const JobEntry& job) { return {job.spec.device, job.spec.ranks, job.spec.slots_per_rank}; }
+  void CapacityChanged();
+  void Schedule();
+  void SchedulePass(size_t devices);
+  bool PutBehindTheQueue(const JobId& id);
+  void PutAside(const QueueKey& key, JobEntry& job);
+  void BringBackFromAside();
+  int32_t QueueLength() const;
   bool TryPlace(JobEntry& job, std::vector<FreeSlots>& free);
   void StartGeneration(JobEntry& job, const PlacementResult& place);
   bool PreemptFor(const JobEntry& head, const std::vector<FreeSlots>& free);
@@ -156,13 +165,17 @@ class Machine {
   std::set<std::pair<JobId, Step>> dirty_checkpoints_;
   std::set<WorkerId> dirty_workers_;
   std::set<QueueKey> queue_;
+  std::map<Shape, std::set<QueueKey>> aside_;  // queued, but more than the whole cluster has
+  std::map<std::string, QueueKey> blocked_;    // device kind -> the job at the head that waits, after the last pass
+  std::vector<JobId> fresh_;                   // queued since the last pass
   std::set<std::pair<JobId, Step>> deleting_;
   std::set<JobId> live_jobs_;                                  // with a live generation
   std::set<std::pair<absl::Time, JobId>> finished_;            // oldest first
   std::set<std::pair<absl::Time, std::string>> request_ages_;  // oldest first
   std::map<JobId, std::set<JobId>> children_;                  // parent -> unfinished children
   std::map<JobId, double> stall_seen_;  // checkpoint stall already accounted, of the live generation
-  bool schedule_ = false;
+  bool schedule_ = false;               // slots or jobs changed: the queue must be gone through
+  bool capacity_changed_ = false;       // so did the workers: what waits aside must be looked at too
 };
 
 }  // namespace athanor::core

@@ -14,21 +14,36 @@ PlacementRequest RequestOf(const JobEntry& job) {
 }  // namespace
 
 void Machine::Enqueue(JobEntry& job) {
-  queue_.insert({-job.spec.priority, job.submit_order, job.id});
+  queue_.insert(KeyOf(job));
+  fresh_.push_back(job.id);
   job.queued_at = now_;
-  schedule_ = true;
   MarkJob(job.id);
 }
 
 void Machine::Dequeue(const JobEntry& job) {
-  queue_.erase({-job.spec.priority, job.submit_order, job.id});
+  const QueueKey key = KeyOf(job);
+  if (auto aside = aside_.find(ShapeOf(job)); aside != aside_.end()) {
+    aside->second.erase(key);
+    if (aside->second.empty()) aside_.erase(aside);
+  }
+  queue_.erase(key);
+  // Whoever waited behind it may go.
+  if (auto head = blocked_.find(job.spec.device); head != blocked_.end() && head->second == key) schedule_ = true;
+}
+
+int32_t Machine::QueueLength() const {
+  size_t length = queue_.size();
+  for (const auto& [shape, keys] : aside_) length += keys.size();
+  return static_cast<int32_t>(length);
 }
 
 int32_t Machine::QueuePosition(const JobId& id) const {
   auto job = state.jobs.find(id);
-  if (job == state.jobs.end()) return 0;
-  auto it = queue_.find({-job->second.spec.priority, job->second.submit_order, id});
-  return it == queue_.end() ? 0 : static_cast<int32_t>(std::distance(queue_.begin(), it)) + 1;
+  if (job == state.jobs.end() || job->second.state != JobState::kQueued) return 0;
+  const QueueKey key = KeyOf(job->second);
+  int64_t before = std::distance(queue_.begin(), queue_.lower_bound(key));
+  for (const auto& [shape, keys] : aside_) before += std::distance(keys.begin(), keys.lower_bound(key));
+  return static_cast<int32_t>(before) + 1;
 }
 
 void Machine::SetQueueReason(JobEntry& job, const std::string& reason) {
@@ -37,27 +52,86 @@ void Machine::SetQueueReason(JobEntry& job, const std::string& reason) {
   AddEvent(job, "Waiting", reason);
 }
 
-void Machine::SchedulePass() {
-  std::vector<FreeSlots> free = CollectFreeSlots(state);
-  std::map<std::string, JobId> blocked;  // device kind -> the job at the head that waits
-  const std::vector<QueueKey> order(queue_.begin(), queue_.end());
-  for (const auto& [priority, submit_order, id] : order) {
-    JobEntry& job = state.jobs.at(id);
-    if (auto it = blocked.find(job.spec.device); it != blocked.end()) {
-      // Only the nearest few are told each time; the others hear it when they come near.
-      if (job.reason.empty()) SetQueueReason(job, absl::StrCat("waits behind ", it->second.str()));
+void Machine::CapacityChanged() {
+  if (queue_.empty() && aside_.empty()) return;
+  schedule_ = capacity_changed_ = true;
+}
+
+// A submission to a long queue costs as much as one to a short one: a pass is only made when a new job is not behind
+// one that waits already, or when slots changed.
+void Machine::Schedule() {
+  std::vector<JobId> fresh;
+  fresh.swap(fresh_);
+  if (capacity_changed_) BringBackFromAside();
+  const auto placeable = [this](const JobId& id) { return !PutBehindTheQueue(id); };
+  if (std::any_of(fresh.begin(), fresh.end(), placeable)) schedule_ = true;
+  if (schedule_) {
+    std::set<std::string> devices;  // whose queues may move
+    for (const auto& [id, worker] : state.workers) devices.insert(worker.device);
+    for (const JobId& id : fresh) {
+      if (auto job = state.jobs.find(id); job != state.jobs.end()) devices.insert(job->second.spec.device);
+    }
+    SchedulePass(devices.size());
+    for (const JobId& id : fresh) PutBehindTheQueue(id);
+  }
+  schedule_ = capacity_changed_ = false;
+}
+
+// True when a job must wait, whatever is free: behind the head of its device kind, or aside with others of its shape.
+bool Machine::PutBehindTheQueue(const JobId& id) {
+  auto found = state.jobs.find(id);
+  if (found == state.jobs.end() || found->second.state != JobState::kQueued) return true;
+  JobEntry& job = found->second;
+  const QueueKey key = KeyOf(job);
+  if (!queue_.contains(key)) return true;  // aside already
+  if (aside_.contains(ShapeOf(job))) {
+    PutAside(key, job);
+    return true;
+  }
+  auto head = blocked_.find(job.spec.device);
+  if (head == blocked_.end() || !queue_.contains(head->second) || key <= head->second) return false;
+  if (job.reason.empty()) SetQueueReason(job, absl::StrCat("waits behind ", std::get<JobId>(head->second).str()));
+  return true;
+}
+
+void Machine::PutAside(const QueueKey& key, JobEntry& job) {
+  queue_.erase(key);
+  aside_[ShapeOf(job)].insert(key);
+  SetQueueReason(job,
+                 absl::StrCat("waits for more workers: needs ", job.spec.ranks, " x ", job.spec.slots_per_rank, " ",
+                              job.spec.device, " slots at once, more than there are even with every slot free"));
+}
+
+void Machine::BringBackFromAside() {
+  if (aside_.empty()) return;
+  const std::vector<FreeSlots> all = CollectFreeSlots(state, /*ignore_used=*/true);
+  for (auto it = aside_.begin(); it != aside_.end();) {
+    const auto& [device, ranks, slots_per_rank] = it->first;
+    if (!Place({ranks, slots_per_rank, device}, all).placed) {
+      ++it;
       continue;
     }
-    if (TryPlace(job, free)) continue;
-    const PlacementResult ever = Place(RequestOf(job), CollectFreeSlots(state, /*ignore_used=*/true));
-    if (!ever.placed) {
-      SetQueueReason(job, absl::StrCat("waits for more workers: ", ever.reason, " even with every slot free"));
+    queue_.insert(it->second.begin(), it->second.end());
+    it = aside_.erase(it);
+  }
+}
+
+// Ends where the queues of all `devices` kinds are blocked.
+void Machine::SchedulePass(size_t devices) {
+  std::vector<FreeSlots> free = CollectFreeSlots(state);
+  blocked_.clear();
+  for (auto it = queue_.begin(); it != queue_.end() && blocked_.size() < devices;) {
+    const QueueKey key = *it++;  // placing takes it out of the queue
+    JobEntry& job = state.jobs.at(std::get<JobId>(key));
+    if (blocked_.contains(job.spec.device) || TryPlace(job, free)) continue;
+    if (!Place(RequestOf(job), CollectFreeSlots(state, /*ignore_used=*/true)).placed) {
+      PutAside(key, job);
       continue;
     }
     const bool preempting = PreemptFor(job, free);
     const PlacementResult now = Place(RequestOf(job), free);
     SetQueueReason(job, preempting ? "next: preempting jobs of lower priority" : absl::StrCat("next: ", now.reason));
-    blocked[job.spec.device] = id;
+    blocked_[job.spec.device] = key;
   }
 }
 
@@ -93,6 +167,7 @@ bool Machine::PreemptFor(const JobEntry& head, const std::vector<FreeSlots>& fre
   };
   auto fits = [&] {
     std::vector<FreeSlots> all;
+    all.reserve(coming.size());
     for (const auto& [id, slots] : coming) all.push_back(slots);
     return Place(RequestOf(head), all).placed;
   };

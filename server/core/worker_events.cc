@@ -12,7 +12,7 @@ void Machine::MoveWorker(WorkerEntry& worker, WorkerTrigger trigger, const std::
   worker.state = *next;
   worker.reason = reason;
   MarkWorker(worker.id);
-  if (worker.state == WorkerState::kReady) schedule_ = !queue_.empty() || schedule_;
+  if (worker.state == WorkerState::kReady) CapacityChanged();
 }
 
 void Machine::ArmLease(WorkerEntry& worker) {
@@ -116,7 +116,7 @@ void Machine::Handle(const WorkerRegistered& event) {
     MaybeDrained(worker);
   }
   ArmLease(worker);
-  schedule_ = schedule_ || !queue_.empty();
+  CapacityChanged();
 }
 
 // Compares what the agent runs with what we believe runs there.

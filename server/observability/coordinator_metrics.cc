@@ -230,9 +230,10 @@ void CoordinatorMetrics::OnJobTouched(const core::ClusterState& state, const cor
     return DropJob(id);
   }
   if (job->second.generation == 0) return;
+  if (job->second.state == core::JobState::kSuspended) return DropJob(id);  // it stands still as asked: no alert
   JobSeries& series = series_[id];
   if (series.step == nullptr) {
-    const std::map<std::string, std::string> labels = {{"job", id.str()}, {"job_name", job->second.spec.name}};
+    const std::map<std::string, std::string> labels = {{"job_id", id.str()}, {"job_name", job->second.spec.name}};
     series.step = &job_step_.Add(labels);
     series.loss = &job_loss_.Add(labels);
     series.throughput = &job_throughput_.Add(labels);

@@ -1,10 +1,32 @@
 """Every way in which a rank can fail, the cause it is given and what follows."""
 
+import contextlib
 import os
 import pathlib
 import signal
+import unittest
 
-from e2e_case import E2ECase, faulty_task as faulty, job_spec, main, poll
+from e2e_case import E2ECase, faulty_task as faulty, job_spec, main
+
+
+@contextlib.contextmanager
+def memory_group(limit):
+    """A memory cgroup (v1 or v2) of this machine; skips the test where none can be made."""
+    v1 = pathlib.Path("/sys/fs/cgroup/memory")
+    group = (v1 if v1.is_dir() else pathlib.Path("/sys/fs/cgroup")) / f"athanor-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if v1.is_dir() else "memory.max")).write_text(str(limit))
+    except OSError as error:
+        if group.is_dir():
+            group.rmdir()
+        raise unittest.SkipTest(f"no memory cgroup can be made here: {error}") from None
+    try:
+        yield group
+    finally:
+        for pid in (group / "cgroup.procs").read_text().split():
+            (group.parent / "cgroup.procs").write_text(pid)
+        group.rmdir()
 
 
 class FailureCausesTest(E2ECase):
@@ -30,6 +52,17 @@ class FailureCausesTest(E2ECase):
         job = self.submit(name="oom", steps=100, task=faulty(oom_at_step=10, rank=0), restart={"budgets": {"out_of_memory": 0}})
         final = self.cluster.wait_job(job, states={"FAILED"})
         self.assertEqual(final["lastCause"]["kind"], "OUT_OF_MEMORY")
+
+    def test_a_memory_limit_of_the_kernel_is_told_from_a_plain_sigkill(self):
+        with memory_group(limit=2 << 30) as group:
+            for agent in self.cluster.agents.values():
+                (group / "cgroup.procs").write_text(str(agent.popen.pid))
+            job = self.submit(name="eater", steps=100, task=faulty(eat_at_step=10, rank=0), restart={"budgets": {"out_of_memory": 0}})
+            final = self.cluster.wait_job(job, states={"FAILED"})
+            self.assertEqual(final["lastCause"]["kind"], "OUT_OF_MEMORY", final["lastCause"])
+            self.assertEqual(int(final["lastCause"].get("rank", 0)), 0)
+            self.assertIn("killed by the kernel", self.cluster.explain(job))
+            self.cluster.wait_workers(2)  # the agents live
 
     def test_nan_loss_ends_at_once_by_default(self):
         job = self.submit(name="nan", steps=200, task=faulty(nan_from_step=20), runner={"max_nonfinite_losses": 5})

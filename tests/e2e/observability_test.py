@@ -51,7 +51,7 @@ class ObservabilityTest(E2ECase):
         job = self.submit(name="scraped", steps=600, interval=100, task=self.hold(step=305), timeouts={"hang": "120s"})
         self.cluster.wait_step(job, 300)
         poll(lambda: self.value("sum(up)") == 3, 30, "three targets are up")
-        poll(lambda: (self.value('athanor_job_step{job_name="scraped"}') or self.value("max(athanor_job_step)") or 0) > 0, 30,
+        poll(lambda: (self.value(f'athanor_job_step{{job="athanor",job_id="{job}",job_name="scraped"}}') or 0) > 0, 30,
              "the step is scraped")
         self.assertIsNotNone(self.cluster.kill_rank(job, 0))
         self.cluster.wait_job(job)
@@ -63,6 +63,7 @@ class ObservabilityTest(E2ECase):
         self.assertGreater(self.value("sum(athanor_store_write_seconds_count)"), 0)
         rank_labels = self.query('{__name__=~"athanor_.*", rank!=""}')
         self.assertEqual(rank_labels, [], "no per-rank label")
+        self.assertEqual(self.query('{exported_job!=""}'), [], "no label that Prometheus sets itself")
 
     def test_promtool_and_probes(self):
         for process in [self.cluster.coordinator, *self.cluster.agents.values()]:

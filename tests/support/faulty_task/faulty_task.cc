@@ -3,6 +3,7 @@
 //   throw_at_step    throws "as asked by throw_at_step"         nan_from_step   the loss is NaN from this step on
 //   oom_at_step      asks for more memory than there is         hang_at_step    never comes back
 //   exit_code_at_step, exit_code (default 20)                   ends the process with this code
+//   eat_at_step      takes and touches 16 GiB, page by page, so that a memory limit of the kernel ends the process
 //   hold_at_step, hold_fifo    waits at this step until something opens the named pipe for writing
 //   rank             the rank that is faulty; -1 (default): all
 //   once_file        the fault happens only while this file does not exist, and makes it
@@ -16,6 +17,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "worker/tasks/task.h"
 
@@ -28,6 +30,7 @@ class FaultyTask : public athanor::Task {
     throw_at_ = Take(options, "throw_at_step", 0);
     nan_from_ = Take(options, "nan_from_step", 0);
     oom_at_ = Take(options, "oom_at_step", 0);
+    eat_at_ = Take(options, "eat_at_step", 0);
     hang_at_ = Take(options, "hang_at_step", 0);
     hold_at_ = Take(options, "hold_at_step", 0);
     hold_fifo_ = options.value("hold_fifo", "");
@@ -55,6 +58,7 @@ class FaultyTask : public athanor::Task {
     ++step_;
     if (step_ == throw_at_ && Armed()) throw std::runtime_error("as asked by throw_at_step");
     if (step_ == oom_at_ && Armed()) output.loss = output.loss + torch::empty({int64_t{1} << 50}).sum();
+    if (step_ == eat_at_ && Armed()) Eat();
     if (step_ == exit_at_ && Armed()) _exit(static_cast<int>(exit_code_));
     if (step_ == hold_at_ && Armed()) Hold();
     if (step_ == hang_at_ && Armed()) {
@@ -79,6 +83,12 @@ class FaultyTask : public athanor::Task {
     close(pipe);
   }
 
+  static void Eat() {
+    std::vector<torch::Tensor> eaten;
+    for (int block = 0; block < 256; ++block) eaten.push_back(torch::ones({16 << 20}));  // 64 MiB each
+    throw std::runtime_error("eat_at_step: no limit stopped it");
+  }
+
   bool Armed() {
     if (once_file_.empty() || fired_) return true;
     const int file = open(once_file_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
@@ -87,8 +97,8 @@ class FaultyTask : public athanor::Task {
   }
 
   std::unique_ptr<athanor::Task> digits_;
-  int64_t throw_at_ = 0, nan_from_ = 0, oom_at_ = 0, hang_at_ = 0, exit_at_ = 0, exit_code_ = 20, hold_at_ = 0,
-          step_ = 0;
+  int64_t throw_at_ = 0, nan_from_ = 0, oom_at_ = 0, eat_at_ = 0, hang_at_ = 0, exit_at_ = 0, exit_code_ = 20,
+          hold_at_ = 0, step_ = 0;
   bool faulty_ = false, fired_ = false;
   std::string once_file_, hold_fifo_;
 };

@@ -89,6 +89,36 @@ TEST(Queue, TheHeadBlocksYoungerOnesOfItsDevice) {
   EXPECT_EQ(h.job(head).state, JobState::kRunning);
 }
 
+TEST(Queue, WhoWaitsBehindACancelledHeadGoesAtOnce) {
+  CoreHarness h;
+  h.Register("w1", 4);
+  const JobId running = h.Submit({.name = "running", .ranks = 2});
+  const JobId head = h.Submit({.name = "head", .ranks = 4});
+  const JobId small = h.Submit({.name = "small", .ranks = 2});
+  EXPECT_EQ(h.job(small).state, JobState::kQueued);
+  EXPECT_TRUE(h.Verb(CancelJob{.job = head.str()}).status.ok());
+  EXPECT_EQ(h.job(small).state, JobState::kRunning);
+}
+
+TEST(Queue, ManyOfOneShapeWaitAsideAndComeBackInOrder) {
+  CoreHarness h;
+  const JobId first = h.Submit({.name = "first", .ranks = 2});
+  const JobId second = h.Submit({.name = "second", .ranks = 2});
+  const JobId urgent = h.Submit({.name = "urgent", .ranks = 2, .priority = 1});
+  const JobId other = h.Submit({.name = "other", .device = "cuda"});
+  for (const JobId& id : {first, second, urgent, other})
+    EXPECT_THAT(h.job(id).reason, HasSubstr("waits for more workers")) << id.str();
+  h.Register("w1", 2);
+  EXPECT_EQ(h.job(urgent).state, JobState::kRunning);
+  EXPECT_EQ(h.core.QueuePosition(first), 1);
+  EXPECT_EQ(h.core.QueuePosition(second), 2);
+  EXPECT_EQ(h.job(other).state, JobState::kQueued);
+  h.StartTraining(urgent);
+  h.Finish(urgent);
+  EXPECT_EQ(h.job(first).state, JobState::kRunning);
+  EXPECT_EQ(h.job(second).state, JobState::kQueued);
+}
+
 TEST(Queue, WhatNeverFitsWaitsAside) {
   CoreHarness h;
   h.Register("w1", 2);
