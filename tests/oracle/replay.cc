@@ -47,7 +47,7 @@ std::string ShapeText(const torch::Tensor& tensor) {
 
 }  // namespace
 
-void Report::Case(const std::string& name, const std::function<std::string()>& check) {
+void Report::Case(const std::string& name, const std::function<std::string()>& check, const std::string& alias) {
   std::string failure;
   try {
     failure = check();
@@ -60,7 +60,7 @@ void Report::Case(const std::string& name, const std::function<std::string()>& c
     return;
   }
   ++passed_;
-  if (!deviation(name).empty()) ++deviating_;
+  if (!deviation(name).empty() || !deviation(alias).empty()) ++deviating_;
 }
 
 std::string Report::deviation(const std::string& name) const {

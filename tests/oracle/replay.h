@@ -24,7 +24,8 @@ class Report {
   // Runs one case. `check` returns an empty text when the case holds, else what was expected and what was found;
   // anything that it throws is a failure of that case. A case listed as a deviation still runs, with deviates() true
   // for its name.
-  void Case(const std::string& name, const std::function<std::string()>& check);
+  // `alias`: another name under which its deviation may be listed, such as the defect that it records.
+  void Case(const std::string& name, const std::function<std::string()>& check, const std::string& alias = "");
   // The reason why this library answers otherwise than the recorded case, or "" when it does not.
   std::string deviation(const std::string& name) const;
 

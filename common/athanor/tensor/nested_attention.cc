@@ -1,0 +1,155 @@
+#include "athanor/tensor/nested_attention.h"
+
+#include <algorithm>
+
+#include "athanor/tensor/nested_arithmetic.h"
+#include "athanor/tensor/nested_nn.h"
+#include "athanor/tensor/nested_shape.h"
+
+namespace athanor::nested {
+namespace {
+
+using torch::Tensor;
+using Tensors = std::vector<Tensor>;
+
+// Lengths of elements, the second last dim.
+std::vector<int64_t> Lengths(const NestedTensor& x) {
+  std::vector<int64_t> lengths;
+  const int64_t rank = x.structure()->rank();
+  for (int64_t b = 0; b < x.len(); ++b) lengths.push_back(x.structure()->sizes(b)[static_cast<size_t>(rank - 2)]);
+  return lengths;
+}
+
+void CheckOperands(const NestedTensor& q, const NestedTensor& k, const NestedTensor& v) {
+  TORCH_CHECK_VALUE(q.len() == k.len() && k.len() == v.len(), "attention: batch sizes differ: query ", q.len(),
+                    ", key ", k.len(), ", value ", v.len());
+  TORCH_CHECK_VALUE(q.batch_first() == k.batch_first() && k.batch_first() == v.batch_first(),
+                    "attention: batch_first of query, key and value must agree");
+  TORCH_CHECK_VALUE(q.structure()->rank() >= 2 && k.structure()->rank() >= 2 && v.structure()->rank() >= 2,
+                    "attention needs elements L x width or heads x L x width");
+  TORCH_CHECK_VALUE(Lengths(k) == Lengths(v), "attention: keys and values of an element have other lengths");
+}
+
+// The mask of one element in the form that the fused kernels take: [1, heads or 1, L, S].
+Tensor MaskFor(const NestedValue& mask, int64_t element, int64_t queries, int64_t keys) {
+  Tensor here = mask.is_nested() ? mask.nested().Element(element) : mask.dense();
+  TORCH_CHECK_VALUE(here.dim() >= 2 && here.size(-2) >= queries && here.size(-1) >= keys, "attention: a mask of ",
+                    here.sizes(), " is too small for ", queries, " queries and ", keys, " keys");
+  here = here.narrow(-2, 0, queries).narrow(-1, 0, keys);
+  while (here.dim() < 4) here = here.unsqueeze(0);
+  return here;
+}
+
+// [L, E] or [H, L, E] -> [1, H, L, E]
+Tensor AsBatch(const Tensor& t) {
+  return t.dim() == 2 ? t.unsqueeze(0).unsqueeze(0) : t.unsqueeze(0);
+}
+
+NestedTensor OneByOne(const NestedTensor& q, const NestedTensor& k, const NestedTensor& v, const AttentionOptions& o) {
+  const Tensors queries = q.Unbind(), keys = k.Unbind(), values = v.Unbind();
+  Tensors results;
+  for (size_t b = 0; b < queries.size(); ++b) {
+    const Tensor one = AsBatch(queries[b]), other = AsBatch(keys[b]);
+    std::optional<Tensor> mask;
+    if (o.mask) mask = MaskFor(*o.mask, static_cast<int64_t>(b), one.size(-2), other.size(-2));
+    if (mask && o.is_causal) {
+      const Tensor causal = torch::ones({one.size(-2), other.size(-2)}, one.options().dtype(torch::kBool)).tril();
+      mask = mask->scalar_type() == torch::kBool
+                 ? mask->logical_and(causal)
+                 : mask->masked_fill(causal.logical_not(), -std::numeric_limits<double>::infinity());
+    }
+    const Tensor out = at::scaled_dot_product_attention(one, other, AsBatch(values[b]), mask, o.dropout_p,
+                                                        o.is_causal && !mask, o.scale, o.enable_gqa);
+    results.push_back(queries[b].dim() == 2 ? out.squeeze(0).squeeze(0) : out.squeeze(0));
+  }
+  return Repack(results, q);
+}
+
+// True while the padded batch is at most twice the real work.
+bool PaddingIsCheap(const NestedTensor& q, const NestedTensor& k) {
+  const std::vector<int64_t> queries = Lengths(q), keys = Lengths(k);
+  int64_t real = 0, longest_query = 0, longest_key = 0;
+  for (size_t b = 0; b < queries.size(); ++b) {
+    real += queries[b] * keys[b];
+    longest_query = std::max(longest_query, queries[b]);
+    longest_key = std::max(longest_key, keys[b]);
+  }
+  return static_cast<int64_t>(queries.size()) * longest_query * longest_key <= 2 * real;
+}
+
+NestedTensor AllAtOnce(const NestedTensor& q, const NestedTensor& k, const NestedTensor& v, const AttentionOptions& o) {
+  const auto padded = [](const NestedTensor& x) {
+    const Tensor t = Padded(x.values(), *x.structure(), 0);
+    return t.dim() == 3 ? t.unsqueeze(1) : t;
+  };
+  const Tensor one = padded(q), other = padded(k);
+  Tensor lengths = torch::tensor(Lengths(k), torch::kInt64).to(one.device());
+  Tensor mask = (torch::arange(other.size(-2), lengths.options()).unsqueeze(0) < lengths.unsqueeze(1));
+  mask = mask.view({-1, 1, 1, other.size(-2)});
+  if (o.is_causal) {
+    mask = mask.logical_and(torch::ones({one.size(-2), other.size(-2)}, mask.options()).tril());
+  }
+  Tensor out = at::scaled_dot_product_attention(one, other, padded(v), mask, o.dropout_p, false, o.scale, o.enable_gqa);
+  if (q.structure()->rank() == 2) out = out.squeeze(1);
+  return NestedTensor::FromPacked(Unpadded(out, *q.structure()->WithTail(1, {out.size(-1)})),
+                                  q.structure()->WithTail(1, {out.size(-1)}), q.view());
+}
+
+}  // namespace
+
+NestedTensor scaled_dot_product_attention(const NestedTensor& q, const NestedTensor& k, const NestedTensor& v,
+                                          const AttentionOptions& options) {
+  CheckOperands(q, k, v);
+  const bool together =
+      q.device().is_cuda() && !options.mask && q.structure()->HasStaticTail(1) && q.len() > 1 && PaddingIsCheap(q, k);
+  return together ? AllAtOnce(q, k, v, options) : OneByOne(q, k, v, options);
+}
+
+NestedTensor multi_head_attention(const NestedTensor& query, const NestedTensor& key, const NestedTensor& value,
+                                  const MultiheadParameters& p, const AttentionOptions& options) {
+  const int64_t width = p.out_weight.size(0);
+  TORCH_CHECK_VALUE(p.heads > 0 && width % p.heads == 0, "attention: width ", width, " is no multiple of ", p.heads,
+                    " heads");
+  const auto project = [&](const NestedTensor& x, int64_t part) {
+    const Tensor weight = p.in_weight.narrow(0, part * width, width);
+    const auto bias = p.in_bias.defined() ? std::optional(p.in_bias.narrow(0, part * width, width)) : std::nullopt;
+    // L x E -> heads x L x E / heads
+    return PerElement(linear(x, weight, bias), [&](const Tensor& t) {
+      return t.reshape({t.size(0), p.heads, width / p.heads}).transpose(0, 1);
+    });
+  };
+  const NestedTensor mixed =
+      scaled_dot_product_attention(project(query, 0), project(key, 1), project(value, 2), options);
+  const NestedTensor joined =
+      PerElement(mixed, [&](const Tensor& t) { return t.transpose(0, 1).reshape({t.size(1), width}); });
+  return linear(joined, p.out_weight, p.out_bias.defined() ? std::optional(p.out_bias) : std::nullopt);
+}
+
+MultiheadParameters ParametersOf(const torch::nn::MultiheadAttention& module) {
+  TORCH_CHECK_VALUE(module->_qkv_same_embed_dim, "attention: a module with kdim or vdim of its own is not supported");
+  TORCH_CHECK_VALUE(!module->bias_k.defined(), "attention: a module with bias_k is not supported");
+  return {module->in_proj_weight, module->in_proj_bias, module->out_proj->weight, module->out_proj->bias,
+          module->options.num_heads()};
+}
+
+NestedTensor transformer_encoder_layer(const NestedTensor& x, const torch::nn::TransformerEncoderLayer& module,
+                                       const AttentionOptions& options) {
+  const auto rows = [](const NestedTensor& t, auto layer) {  // a module holder: shares the module
+    return Apply(t, [&](const Tensor& v) { return layer->forward(v); });
+  };
+  AttentionOptions here = options;
+  if (module->is_training() && here.dropout_p == 0) here.dropout_p = module->self_attn->options.dropout();
+  const NestedTensor attended = multi_head_attention(x, x, x, ParametersOf(module->self_attn), here);
+  const NestedTensor first = rows(add(x, rows(attended, module->dropout1)), module->norm1);
+  NestedTensor hidden = rows(first, module->linear1);
+  const auto& activation = module->options.activation();
+  if (const auto* callable = std::get_if<std::function<Tensor(const Tensor&)>>(&activation)) {
+    hidden = Packed(hidden, *callable);
+  } else {
+    hidden = std::holds_alternative<torch::enumtype::kGELU>(activation) ? gelu(hidden) : relu(hidden);
+  }
+  const NestedTensor second = rows(rows(hidden, module->dropout), module->linear2);
+  return rows(add(first, rows(second, module->dropout2)), module->norm2);
+}
+
+}  // namespace athanor::nested

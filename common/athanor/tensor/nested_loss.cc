@@ -1,0 +1,189 @@
+#include "athanor/tensor/nested_loss.h"
+
+#include <algorithm>
+
+#include "athanor/tensor/nested_pack.h"
+
+namespace athanor::nested {
+namespace {
+
+using torch::Tensor;
+using Tensors = std::vector<Tensor>;
+
+// Arguments on packed values. Nested ones must have as many rows in every element.
+Tensors PackArguments(const std::vector<NestedValue>& arguments) {
+  const NestedTensor first = FirstNested(arguments);
+  Tensors packed;
+  for (const auto& argument : arguments) {
+    if (argument.is_nested()) {
+      const NestedTensor& nested = argument.nested();
+      TORCH_CHECK_VALUE(nested.len() == first.len(),
+                        "NestedTensor batch length mismatch between input and other: ", "input=", first.len(),
+                        ", other=", nested.len());
+      TORCH_CHECK_VALUE(nested.structure()->packed_sizes() == first.structure()->packed_sizes(),
+                        "The elements of a loss's NestedTensors must have the same lengths: shapes ",
+                        torch::IntArrayRef(first.shape()), " and ", torch::IntArrayRef(nested.shape()));
+      packed.push_back(nested.values());
+      continue;
+    }
+    const Tensor& dense = argument.dense();
+    // Dense targets have the nested one's padded shape, with or without its class dim.
+    const std::vector<int64_t> shape = first.shape();
+    if (dense.dim() == first.dim() && dense.sizes() == torch::IntArrayRef(shape)) {
+      packed.push_back(first.NestedLike(dense).values());
+    } else if (dense.dim() == first.dim() - 1 && dense.dim() >= 2 && first.structure()->HasStaticTail(1) &&
+               dense.sizes() == torch::IntArrayRef(shape).slice(0, shape.size() - 1)) {
+      const NestedTensor rows =
+          NestedTensor::FromPacked(first.values().select(-1, 0), first.structure()->WithTail(1, {}), first.view());
+      packed.push_back(rows.NestedLike(dense).values());
+    } else {
+      TORCH_CHECK_VALUE(dense.dim() < first.dim(), "A loss's dense argument of shape ", dense.sizes(),
+                        " does not fit a NestedTensor of shape ", torch::IntArrayRef(shape));
+      packed.push_back(dense);
+    }
+  }
+  return packed;
+}
+
+std::optional<Tensor> Optional(const MaybeTensor& weight, const NestedValue& like) {
+  if (!weight) return std::nullopt;
+  return weight->is_nested() ? weight->nested().values() : PackArguments({like, *weight})[1];
+}
+
+// Classes after packing: rows x C, or rows x … x C moved to rows x C x … when the elements have further static dims.
+Tensor ClassesSecond(const Tensor& scores, const Tensor& target) {
+  return scores.dim() > 2 && target.dim() == scores.dim() - 1 &&
+                 target.sizes() == scores.sizes().slice(0, scores.dim() - 1)
+             ? scores.movedim(-1, 1)
+             : scores;
+}
+
+}  // namespace
+
+Tensor mse_loss(const NestedValue& x, const NestedValue& y, Reduction reduction) {
+  const Tensors t = PackArguments({x, y});
+  return torch::mse_loss(t[0], t[1], reduction);
+}
+
+Tensor l1_loss(const NestedValue& x, const NestedValue& y, Reduction reduction) {
+  const Tensors t = PackArguments({x, y});
+  return torch::l1_loss(t[0], t[1], reduction);
+}
+
+Tensor smooth_l1_loss(const NestedValue& x, const NestedValue& y, Reduction reduction, double beta) {
+  const Tensors t = PackArguments({x, y});
+  return beta == 0 ? torch::l1_loss(t[0], t[1], reduction) : torch::smooth_l1_loss(t[0], t[1], reduction, beta);
+}
+
+Tensor huber_loss(const NestedValue& x, const NestedValue& y, Reduction reduction, double delta) {
+  const Tensors t = PackArguments({x, y});
+  return torch::huber_loss(t[0], t[1], reduction, delta);
+}
+
+Tensor binary_cross_entropy(const NestedValue& x, const NestedValue& y, const MaybeTensor& weight,
+                            Reduction reduction) {
+  const Tensors t = PackArguments({x, y});
+  return torch::binary_cross_entropy(t[0], t[1], Optional(weight, x), reduction);
+}
+
+Tensor binary_cross_entropy_with_logits(const NestedValue& x, const NestedValue& y, const MaybeTensor& weight,
+                                        const MaybeTensor& pos_weight, Reduction reduction) {
+  const Tensors t = PackArguments({x, y});
+  return torch::binary_cross_entropy_with_logits(t[0], t[1], Optional(weight, x), Optional(pos_weight, x), reduction);
+}
+
+Tensor cross_entropy(const NestedValue& x, const NestedValue& y, const MaybeTensor& weight, Reduction reduction,
+                     int64_t ignore_index, double label_smoothing) {
+  const Tensors t = PackArguments({x, y});
+  return torch::cross_entropy_loss(ClassesSecond(t[0], t[1]), t[1], Optional(weight, x), reduction, ignore_index,
+                                   label_smoothing);
+}
+
+Tensor nll_loss(const NestedValue& x, const NestedValue& y, const MaybeTensor& weight, Reduction reduction,
+                int64_t ignore_index) {
+  const Tensors t = PackArguments({x, y});
+  return torch::nll_loss_nd(ClassesSecond(t[0], t[1]), t[1], Optional(weight, x), reduction, ignore_index);
+}
+
+Tensor kl_div(const NestedValue& x, const NestedValue& y, Reduction reduction, bool log_target) {
+  const Tensors t = PackArguments({x, y});
+  return torch::kl_div(t[0], t[1], reduction, log_target);
+}
+
+Tensor poisson_nll_loss(const NestedValue& x, const NestedValue& y, bool log_input, bool full, double eps,
+                        Reduction reduction) {
+  const Tensors t = PackArguments({x, y});
+  return torch::poisson_nll_loss(t[0], t[1], log_input, full, eps, reduction);
+}
+
+Tensor gaussian_nll_loss(const NestedValue& x, const NestedValue& y, const NestedValue& variance, bool full, double eps,
+                         Reduction reduction) {
+  const Tensors t = PackArguments({x, y, variance});
+  const Tensor floor = t[2].clamp_min(eps).detach() + (t[2] - t[2].detach());  // clamped, gradients as if not
+  Tensor loss = 0.5 * (floor.log() + (t[0] - t[1]).square() / floor);
+  if (full) loss = loss + 0.5 * std::log(2 * M_PI);
+  return reduction == Reduction::None ? loss : reduction == Reduction::Sum ? loss.sum() : loss.mean();
+}
+
+Tensor hinge_embedding_loss(const NestedValue& x, const NestedValue& y, double margin, Reduction reduction) {
+  const Tensors t = PackArguments({x, y});
+  return torch::hinge_embedding_loss(t[0], t[1], margin, reduction);
+}
+
+Tensor soft_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction) {
+  const Tensors t = PackArguments({x, y});
+  return torch::soft_margin_loss(t[0], t[1], reduction);
+}
+
+Tensor multi_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction) {
+  const Tensors t = PackArguments({x, y});
+  return torch::multi_margin_loss(t[0], t[1], 1, 1, std::nullopt, reduction);
+}
+
+Tensor multilabel_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction) {
+  const Tensors t = PackArguments({x, y});
+  return torch::multilabel_margin_loss(t[0], t[1], reduction);
+}
+
+Tensor multilabel_soft_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction) {
+  const Tensors t = PackArguments({x, y});
+  const Tensor loss = -(t[1] * torch::log_sigmoid(t[0]) + (1 - t[1]) * torch::log_sigmoid(-t[0])).mean(-1);
+  return reduction == Reduction::None ? loss : reduction == Reduction::Sum ? loss.sum() : loss.mean();
+}
+
+Tensor margin_ranking_loss(const NestedValue& a, const NestedValue& b, const NestedValue& y, double margin,
+                           Reduction reduction) {
+  const Tensors t = PackArguments({a, b, y});
+  return torch::margin_ranking_loss(t[0], t[1], t[2], margin, reduction);
+}
+
+Tensor cosine_embedding_loss(const NestedValue& a, const NestedValue& b, const NestedValue& y, double margin,
+                             Reduction reduction) {
+  const Tensors t = PackArguments({a, b, y});
+  return torch::cosine_embedding_loss(t[0], t[1], t[2], margin, reduction);
+}
+
+Tensor triplet_margin_loss(const NestedValue& anchor, const NestedValue& positive, const NestedValue& negative,
+                           double margin, double p, double eps, bool swap, Reduction reduction) {
+  const Tensors t = PackArguments({anchor, positive, negative});
+  return torch::triplet_margin_loss(t[0], t[1], t[2], margin, p, eps, swap, reduction);
+}
+
+Tensor ctc_loss(const NestedTensor& log_probs, const NestedTensor& targets, int64_t blank, Reduction reduction,
+                bool zero_infinity) {
+  TORCH_CHECK_VALUE(log_probs.dim() == 3 && targets.dim() == 2, "ctc_loss needs elements T x C and S, got ranks ",
+                    log_probs.dim() - 1, " and ", targets.dim() - 1);
+  TORCH_CHECK_VALUE(log_probs.len() == targets.len(),
+                    "NestedTensor batch length mismatch between input and other: ", "input=", log_probs.len(),
+                    ", other=", targets.len());
+  const auto lengths = [](const NestedTensor& x) {
+    std::vector<int64_t> all;
+    for (int64_t b = 0; b < x.len(); ++b) all.push_back(x.structure()->sizes(b)[0]);
+    return all;
+  };
+  const Tensor padded = Padded(log_probs.values(), *log_probs.structure(), 0).transpose(0, 1);
+  const Tensor labels = Padded(targets.values(), *targets.structure(), 0);
+  return torch::ctc_loss(padded, labels, lengths(log_probs), lengths(targets), blank, reduction, zero_infinity);
+}
+
+}  // namespace athanor::nested

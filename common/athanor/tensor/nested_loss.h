@@ -1,0 +1,64 @@
+// Losses on NestedTensors: all tensor arguments are packed and torch's loss is called once, so padding never counts and
+// a mean is over real entries. Nested arguments need equal shapes up to the class dim; a dense argument of the padded
+// shape is packed like the nested one, one of lower rank (class weights) is passed as it is.
+//
+//   nested::cross_entropy(logits, labels)                       // elements L x C and L -> scalar
+//   nested::mse_loss(x, y, at::Reduction::None)                 // the packed losses, flat over the batch
+//
+// Errors: c10::ValueError when lengths differ, c10::TypeError when nothing is nested.
+#pragma once
+
+#include <ATen/core/Reduction.h>
+#include <torch/torch.h>
+
+#include <optional>
+
+#include "athanor/tensor/nested_tensor.h"
+
+namespace athanor::nested {
+
+using Reduction = at::Reduction::Reduction;  // None, Mean, Sum
+using MaybeTensor = std::optional<NestedValue>;
+
+torch::Tensor mse_loss(const NestedValue& x, const NestedValue& y, Reduction reduction = Reduction::Mean);
+torch::Tensor l1_loss(const NestedValue& x, const NestedValue& y, Reduction reduction = Reduction::Mean);
+torch::Tensor smooth_l1_loss(const NestedValue& x, const NestedValue& y, Reduction reduction = Reduction::Mean,
+                             double beta = 1);
+torch::Tensor huber_loss(const NestedValue& x, const NestedValue& y, Reduction reduction = Reduction::Mean,
+                         double delta = 1);
+torch::Tensor binary_cross_entropy(const NestedValue& x, const NestedValue& y, const MaybeTensor& weight = {},
+                                   Reduction reduction = Reduction::Mean);
+torch::Tensor binary_cross_entropy_with_logits(const NestedValue& x, const NestedValue& y,
+                                               const MaybeTensor& weight = {}, const MaybeTensor& pos_weight = {},
+                                               Reduction reduction = Reduction::Mean);
+torch::Tensor cross_entropy(const NestedValue& x, const NestedValue& y, const MaybeTensor& weight = {},
+                            Reduction reduction = Reduction::Mean, int64_t ignore_index = -100,
+                            double label_smoothing = 0);
+torch::Tensor nll_loss(const NestedValue& x, const NestedValue& y, const MaybeTensor& weight = {},
+                       Reduction reduction = Reduction::Mean, int64_t ignore_index = -100);
+// Reduction Mean is over all entries; torch's "batchmean" is Sum divided by the count of packed rows.
+torch::Tensor kl_div(const NestedValue& x, const NestedValue& y, Reduction reduction = Reduction::Mean,
+                     bool log_target = false);
+torch::Tensor poisson_nll_loss(const NestedValue& x, const NestedValue& y, bool log_input = true, bool full = false,
+                               double eps = 1e-8, Reduction reduction = Reduction::Mean);
+torch::Tensor gaussian_nll_loss(const NestedValue& x, const NestedValue& y, const NestedValue& variance,
+                                bool full = false, double eps = 1e-6, Reduction reduction = Reduction::Mean);
+torch::Tensor hinge_embedding_loss(const NestedValue& x, const NestedValue& y, double margin = 1,
+                                   Reduction reduction = Reduction::Mean);
+torch::Tensor soft_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction = Reduction::Mean);
+torch::Tensor multi_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction = Reduction::Mean);
+torch::Tensor multilabel_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction = Reduction::Mean);
+torch::Tensor multilabel_soft_margin_loss(const NestedValue& x, const NestedValue& y,
+                                          Reduction reduction = Reduction::Mean);
+torch::Tensor margin_ranking_loss(const NestedValue& a, const NestedValue& b, const NestedValue& y, double margin = 0,
+                                  Reduction reduction = Reduction::Mean);
+torch::Tensor cosine_embedding_loss(const NestedValue& a, const NestedValue& b, const NestedValue& y, double margin = 0,
+                                    Reduction reduction = Reduction::Mean);
+torch::Tensor triplet_margin_loss(const NestedValue& anchor, const NestedValue& positive, const NestedValue& negative,
+                                  double margin = 1, double p = 2, double eps = 1e-6, bool swap = false,
+                                  Reduction reduction = Reduction::Mean);
+// `log_probs`: elements T x C, one for each sample; `targets`: elements S. Lengths are those of the elements.
+torch::Tensor ctc_loss(const NestedTensor& log_probs, const NestedTensor& targets, int64_t blank = 0,
+                       Reduction reduction = Reduction::Mean, bool zero_infinity = false);
+
+}  // namespace athanor::nested

@@ -1,0 +1,90 @@
+// Layers and activations on NestedTensors: linear, embedding, norms, dropout, distances. One call on the packed values
+// wherever the dims that a layer mixes are static.
+//
+//   NestedTensor h = nested::gelu(nested::linear(x, weight, bias));           // elements L x in -> L x out
+//   h = nested::layer_norm(h, {out}, gamma, beta);
+//
+// A torch::nn module works through the same packed values: nested::Apply(x, [&](auto v) { return linear->forward(v); })
+// for every module that acts on the last dim only (Linear, LayerNorm, Dropout, activations, Embedding on indices).
+//
+// Convolutions and pools: nested_conv.h. Attention: nested_attention.h. Losses: nested_loss.h. Errors:
+// c10::ValueError and what torch throws for a wrong size.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "athanor/tensor/nested_pack.h"
+
+namespace athanor::nested {
+
+// `module` acts on the last dim of its input, row by row, and may change its size or (for indices) add one.
+NestedTensor Apply(const NestedTensor& x, const TensorFn& module);
+
+// ---- activations: torch::nn::functional's, with its defaults ----
+// clang-format off
+#define ATHANOR_NESTED_ACTIVATIONS(V) \
+  V(relu6) V(silu) V(mish) V(selu) V(logsigmoid) V(softsign) V(tanhshrink)
+// clang-format on
+#define ATHANOR_NESTED_DECLARE(name) NestedTensor name(const NestedTensor& x);
+ATHANOR_NESTED_ACTIVATIONS(ATHANOR_NESTED_DECLARE)
+#undef ATHANOR_NESTED_DECLARE
+NestedTensor hardswish(const NestedTensor& x);
+NestedTensor hardsigmoid(const NestedTensor& x);
+NestedTensor gelu(const NestedTensor& x, const std::string& approximate = "none");  // or "tanh"
+NestedTensor leaky_relu(const NestedTensor& x, double negative_slope = 0.01);
+NestedTensor elu(const NestedTensor& x, double alpha = 1);
+NestedTensor celu(const NestedTensor& x, double alpha = 1);
+NestedTensor hardtanh(const NestedTensor& x, double min_val = -1, double max_val = 1);
+NestedTensor hardshrink(const NestedTensor& x, double lambda = 0.5);
+NestedTensor softshrink(const NestedTensor& x, double lambda = 0.5);
+NestedTensor softplus(const NestedTensor& x, double beta = 1, double threshold = 20);
+NestedTensor threshold(const NestedTensor& x, double threshold, double value);
+NestedTensor rrelu(const NestedTensor& x, double lower = 1.0 / 8, double upper = 1.0 / 3, bool training = false);
+NestedTensor prelu(const NestedTensor& x,
+                   const torch::Tensor& weight);  // one weight, or one for each size of element dim 0
+NestedTensor glu(const NestedTensor& x, int64_t dim = -1);
+NestedTensor gumbel_softmax(const NestedTensor& logits, double tau = 1, bool hard = false, int64_t dim = -1);
+
+// ---- rows ----
+NestedTensor linear(const NestedTensor& x, const torch::Tensor& weight, const std::optional<torch::Tensor>& bias = {});
+NestedTensor bilinear(const NestedTensor& a, const NestedTensor& b, const torch::Tensor& weight,
+                      const std::optional<torch::Tensor>& bias = {});
+// Elements of indices L -> L x width of `weight`. Rows of `padding_index` get no gradient.
+NestedTensor embedding(const NestedTensor& indices, const torch::Tensor& weight,
+                       std::optional<int64_t> padding_index = {});
+// Without classes: the greatest index of the whole batch + 1.
+NestedTensor one_hot(const NestedTensor& x, int64_t num_classes = -1);
+
+// ---- norms ----
+NestedTensor layer_norm(const NestedTensor& x, const std::vector<int64_t>& normalized_shape,
+                        const std::optional<torch::Tensor>& weight = {}, const std::optional<torch::Tensor>& bias = {},
+                        double eps = 1e-5);
+NestedTensor rms_norm(const NestedTensor& x, const std::vector<int64_t>& normalized_shape,
+                      const std::optional<torch::Tensor>& weight = {}, std::optional<double> eps = {});
+NestedTensor normalize(const NestedTensor& x, double p = 2, int64_t dim = 1, double eps = 1e-12);
+NestedTensor group_norm(const NestedTensor& x, int64_t groups, const std::optional<torch::Tensor>& weight = {},
+                        const std::optional<torch::Tensor>& bias = {}, double eps = 1e-5);  // elements C x …
+NestedTensor instance_norm(const NestedTensor& x, const std::optional<torch::Tensor>& weight = {},
+                           const std::optional<torch::Tensor>& bias = {}, double eps = 1e-5);  // elements C x …
+// Elements C x …; statistics over all real positions of the batch. Running statistics are updated when training.
+NestedTensor batch_norm(const NestedTensor& x, const std::optional<torch::Tensor>& running_mean,
+                        const std::optional<torch::Tensor>& running_var,
+                        const std::optional<torch::Tensor>& weight = {}, const std::optional<torch::Tensor>& bias = {},
+                        bool training = false, double momentum = 0.1, double eps = 1e-5);
+NestedTensor local_response_norm(const NestedTensor& x, int64_t size, double alpha = 1e-4, double beta = 0.75,
+                                 double k = 1);
+
+// ---- dropout ----
+NestedTensor dropout(const NestedTensor& x, double p = 0.5, bool training = true);
+NestedTensor alpha_dropout(const NestedTensor& x, double p = 0.5, bool training = false);
+NestedTensor feature_alpha_dropout(const NestedTensor& x, double p = 0.5, bool training = false);
+// Whole channels (dim 0 of the elements) are dropped.
+NestedTensor feature_dropout(const NestedTensor& x, double p = 0.5, bool training = true);
+
+// ---- distances ----
+NestedValue cosine_similarity(const NestedValue& a, const NestedValue& b, int64_t dim = 1, double eps = 1e-8);
+NestedValue pairwise_distance(const NestedValue& a, const NestedValue& b, double p = 2, double eps = 1e-6,
+                              bool keepdim = false);
+
+}  // namespace athanor::nested

@@ -1,0 +1,183 @@
+#include "athanor/tensor/nested_structure.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+namespace athanor {
+namespace {
+
+int64_t Product(torch::IntArrayRef sizes) {
+  return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
+}
+
+torch::Tensor ToTensor(const std::vector<int64_t>& values) {
+  return torch::tensor(values, torch::kInt64);
+}
+
+}  // namespace
+
+NestedStructure::Ptr NestedStructure::Make(int64_t batch_size, int64_t rank, std::vector<int64_t> sizes) {
+  TORCH_CHECK_VALUE(static_cast<int64_t>(sizes.size()) == batch_size * rank, "A batch of ", batch_size,
+                    " elements of rank ", rank, " needs ", batch_size * rank, " sizes, got ", sizes.size());
+  for (const int64_t size : sizes) TORCH_CHECK_VALUE(size >= 0, "The size of a dim must be >= 0, got ", size);
+  std::shared_ptr<NestedStructure> made(new NestedStructure());
+  made->batch_size_ = batch_size;
+  made->rank_ = rank;
+  made->sizes_ = std::move(sizes);
+  made->Derive();
+  return made;
+}
+
+NestedStructure::Ptr NestedStructure::Make(const std::vector<std::vector<int64_t>>& shapes) {
+  const size_t rank = shapes.empty() ? 0 : shapes[0].size();
+  std::vector<int64_t> sizes;
+  sizes.reserve(shapes.size() * rank);
+  for (const auto& shape : shapes) {
+    TORCH_CHECK_VALUE(shape.size() == rank, "All elements of a NestedTensor must have the same number of dims, got ",
+                      rank, " and ", shape.size());
+    sizes.insert(sizes.end(), shape.begin(), shape.end());
+  }
+  return Make(static_cast<int64_t>(shapes.size()), static_cast<int64_t>(rank), std::move(sizes));
+}
+
+void NestedStructure::Derive() {
+  max_sizes_.assign(static_cast<size_t>(rank_), 0);
+  std::vector<bool> varies(static_cast<size_t>(rank_), false);
+  for (int64_t b = 0; b < batch_size_; ++b) {
+    const auto shape = sizes(b);
+    for (size_t d = 0; d < shape.size(); ++d) {
+      max_sizes_[d] = std::max(max_sizes_[d], shape[d]);
+      if (shape[d] != sizes_[d]) varies[d] = true;
+    }
+  }
+  all_same_ = std::find(varies.begin(), varies.end(), true) == varies.end();
+  if (all_same_ && rank_ > 0) varies[0] = true;
+  for (int64_t d = 0; d < rank_; ++d) {
+    const auto at = static_cast<size_t>(d);
+    (varies[at] ? varying_dims_ : static_dims_).push_back(d);
+    if (!varies[at]) static_sizes_.push_back(batch_size_ == 0 ? 0 : sizes_[at]);
+  }
+  permutation_ = varying_dims_;
+  permutation_.insert(permutation_.end(), static_dims_.begin(), static_dims_.end());
+  const int64_t row_numel = Product(static_sizes_);
+  for (int64_t b = 0; b < batch_size_; ++b) {
+    int64_t rows = 1;
+    for (const int64_t d : varying_dims_) rows *= sizes(b)[static_cast<size_t>(d)];
+    packed_sizes_.push_back(rows);
+    first_rows_.push_back(rows_);
+    rows_ += rows;
+  }
+  first_rows_.push_back(rows_);
+  numel_ = rows_ * row_numel;
+}
+
+std::vector<std::vector<int64_t>> NestedStructure::Shapes() const {
+  std::vector<std::vector<int64_t>> shapes;
+  for (int64_t b = 0; b < batch_size_; ++b) shapes.push_back(sizes(b).vec());
+  return shapes;
+}
+
+bool NestedStructure::IsStatic(int64_t dim) const {
+  return std::find(static_dims_.begin(), static_dims_.end(), dim) != static_dims_.end();
+}
+
+bool NestedStructure::HasStaticTail(int64_t count) const {
+  if (count > static_cast<int64_t>(static_dims_.size())) return false;
+  return varying_dims_.empty() || varying_dims_.back() < rank_ - count;
+}
+
+torch::Tensor NestedStructure::Offsets() const {
+  return ToTensor(first_rows_);
+}
+
+torch::Tensor NestedStructure::PhysicalShape() const {
+  torch::Tensor shape = ToTensor(sizes_).reshape({batch_size_, rank_});
+  return rank_ == 0 ? shape : shape.index_select(1, ToTensor(permutation_));
+}
+
+std::vector<torch::Tensor> NestedStructure::HierarchicalOffsets() const {
+  std::vector<torch::Tensor> levels;
+  for (size_t level = 0; level < varying_dims_.size(); ++level) {
+    std::vector<int64_t> offsets = {0};
+    for (int64_t b = 0; b < batch_size_; ++b) {
+      int64_t runs = 1;
+      for (size_t above = 0; above < level; ++above) runs *= sizes(b)[static_cast<size_t>(varying_dims_[above])];
+      const int64_t length = sizes(b)[static_cast<size_t>(varying_dims_[level])];
+      for (int64_t run = 0; run < runs; ++run) offsets.push_back(offsets.back() + length);
+    }
+    levels.push_back(ToTensor(offsets));
+  }
+  return levels;
+}
+
+std::vector<int64_t> NestedStructure::PaddedSizes() const {
+  std::vector<int64_t> sizes = {batch_size_};
+  sizes.insert(sizes.end(), max_sizes_.begin(), max_sizes_.end());
+  return sizes;
+}
+
+bool NestedStructure::SameAs(const NestedStructure& other) const {
+  return this == &other || (batch_size_ == other.batch_size_ && rank_ == other.rank_ && sizes_ == other.sizes_);
+}
+
+template <class Compute>
+torch::Tensor NestedStructure::Cached(std::map<std::pair<int, int>, torch::Tensor>* cache, const torch::Device& device,
+                                      const Compute& compute) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  torch::Tensor& entry = (*cache)[{static_cast<int>(device.type()), device.index()}];
+  if (!entry.defined()) entry = ToTensor(compute()).to(device);
+  return entry;
+}
+
+std::vector<int64_t> NestedStructure::ComputePaddedRows() const {
+  std::vector<int64_t> max_varying;
+  for (const int64_t d : varying_dims_) max_varying.push_back(max_sizes_[static_cast<size_t>(d)]);
+  const int64_t slots = Product(max_varying);
+  std::vector<int64_t> places;
+  places.reserve(static_cast<size_t>(rows_));
+  std::vector<int64_t> at(varying_dims_.size());
+  for (int64_t b = 0; b < batch_size_; ++b) {
+    std::fill(at.begin(), at.end(), 0);
+    for (int64_t row = 0; row < packed_sizes_[static_cast<size_t>(b)]; ++row) {
+      int64_t place = 0;
+      for (size_t v = 0; v < at.size(); ++v) place = place * max_varying[v] + at[v];
+      places.push_back(b * slots + place);
+      for (size_t v = at.size(); v-- > 0;) {  // the next place, last dim fastest
+        if (++at[v] < sizes(b)[static_cast<size_t>(varying_dims_[v])]) break;
+        at[v] = 0;
+      }
+    }
+  }
+  return places;
+}
+
+torch::Tensor NestedStructure::PaddedRows(const torch::Device& device) const {
+  return Cached(&padded_rows_, device, [this] { return ComputePaddedRows(); });
+}
+
+torch::Tensor NestedStructure::ElementOfRow(const torch::Device& device) const {
+  return Cached(&element_of_row_, device, [this] {
+    std::vector<int64_t> elements;
+    elements.reserve(static_cast<size_t>(rows_));
+    for (int64_t b = 0; b < batch_size_; ++b) {
+      elements.insert(elements.end(), static_cast<size_t>(packed_sizes_[static_cast<size_t>(b)]), b);
+    }
+    return elements;
+  });
+}
+
+NestedStructure::Ptr NestedStructure::WithTail(int64_t count, torch::IntArrayRef tail) const {
+  TORCH_CHECK_VALUE(HasStaticTail(count), "The last ", count, " dims of the elements are not static");
+  const int64_t kept = rank_ - count;
+  std::vector<int64_t> sizes_of_all;
+  sizes_of_all.reserve(static_cast<size_t>(batch_size_ * (kept + static_cast<int64_t>(tail.size()))));
+  for (int64_t b = 0; b < batch_size_; ++b) {
+    const auto head = sizes(b).slice(0, static_cast<size_t>(kept));
+    sizes_of_all.insert(sizes_of_all.end(), head.begin(), head.end());
+    sizes_of_all.insert(sizes_of_all.end(), tail.begin(), tail.end());
+  }
+  return Make(batch_size_, kept + static_cast<int64_t>(tail.size()), std::move(sizes_of_all));
+}
+
+}  // namespace athanor

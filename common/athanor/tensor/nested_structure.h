@@ -1,0 +1,87 @@
+// The shape side of a NestedTensor: which sizes its elements have and where each lies in the packed values.
+//
+// A batch of B elements of one rank R. Dims whose size is the same in all elements are static, the others varying; when
+// all elements have one shape, dim 0 counts as varying. An element is packed by moving its varying dims to the front
+// (both groups keep their order), flattening them to rows and appending the rows to those of the elements before it:
+//
+//   packed values: rows x static sizes…      rows of element b = product of its varying sizes
+//   shapes {2,3},{1,3}  -> varying {0}, static {1}, values 3 x 3, offsets {0,2,3}
+//   shapes {3,2},{3,1}  -> varying {1}, static {0}, values 3 x 3, permutation {1,0}
+//   shapes {2,3},{3,2}  -> varying {0,1},           values 12,   offsets {0,6,12}
+//   shapes {},{}        -> rank 0: one row each,    values 2
+//
+// Immutable and shared between the tensors that have this structure; all methods are thread-safe.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace athanor {
+
+class NestedStructure {
+ public:
+  using Ptr = std::shared_ptr<const NestedStructure>;
+  // `sizes` holds B x rank numbers, element after element. Throws c10::ValueError for a negative size.
+  static Ptr Make(int64_t batch_size, int64_t rank, std::vector<int64_t> sizes);
+  // Throws c10::ValueError when the ranks differ (naming both).
+  static Ptr Make(const std::vector<std::vector<int64_t>>& shapes);
+
+  int64_t batch_size() const { return batch_size_; }
+  int64_t rank() const { return rank_; }  // of one element
+  torch::IntArrayRef sizes(int64_t element) const {
+    return torch::IntArrayRef(sizes_).slice(static_cast<size_t>(element * rank_), static_cast<size_t>(rank_));
+  }
+  std::vector<std::vector<int64_t>> Shapes() const;
+  const std::vector<int64_t>& varying_dims() const { return varying_dims_; }
+  const std::vector<int64_t>& static_dims() const { return static_dims_; }
+  const std::vector<int64_t>& static_sizes() const { return static_sizes_; }
+  const std::vector<int64_t>& permutation() const { return permutation_; }    // varying dims, then static dims
+  const std::vector<int64_t>& packed_sizes() const { return packed_sizes_; }  // rows of each element
+  const std::vector<int64_t>& max_sizes() const { return max_sizes_; }        // per element dim, over the batch
+  bool IsStatic(int64_t dim) const;
+  bool AllSame() const { return all_same_; }  // every element has one shape (true for an empty batch)
+  // True when the last `count` dims of the elements are static: they are then the last dims of the packed values too.
+  bool HasStaticTail(int64_t count) const;
+
+  int64_t rows() const { return rows_; }
+  int64_t numel() const { return numel_; }
+  int64_t FirstRow(int64_t element) const { return first_rows_[static_cast<size_t>(element)]; }
+  torch::Tensor Offsets() const;                           // int64 (B+1) on the CPU: first row of each element, rows()
+  torch::Tensor PhysicalShape() const;                     // int64 B x rank on the CPU: permuted sizes
+  std::vector<torch::Tensor> HierarchicalOffsets() const;  // one per varying dim: where its runs begin
+  std::vector<int64_t> PaddedSizes() const;                // B x max sizes, batch first
+  bool SameAs(const NestedStructure& other) const;         // equal shapes
+
+  // Packed row -> its place in the padded view flattened over (B, varying dims…); int64, cached for each device.
+  torch::Tensor PaddedRows(const torch::Device& device) const;
+  // Packed row -> its element; int64, cached for each device.
+  torch::Tensor ElementOfRow(const torch::Device& device) const;
+
+  // The same rows with the last `count` (static) dims of every element replaced by `tail`.
+  Ptr WithTail(int64_t count, torch::IntArrayRef tail) const;
+
+ private:
+  NestedStructure() = default;
+  void Derive();
+  template <class Compute>
+  torch::Tensor Cached(std::map<std::pair<int, int>, torch::Tensor>* cache, const torch::Device& device,
+                       const Compute& compute) const;
+  std::vector<int64_t> ComputePaddedRows() const;
+
+  int64_t batch_size_ = 0;
+  int64_t rank_ = 0;
+  std::vector<int64_t> sizes_;
+  std::vector<int64_t> varying_dims_, static_dims_, static_sizes_, permutation_, packed_sizes_, first_rows_, max_sizes_;
+  bool all_same_ = true;
+  int64_t rows_ = 0;
+  int64_t numel_ = 0;
+  mutable std::mutex mutex_;
+  mutable std::map<std::pair<int, int>, torch::Tensor> padded_rows_, element_of_row_;  // by device type and index
+};
+
+}  // namespace athanor
