@@ -32,7 +32,7 @@ bool ReplayFile(const char* path, int* passed, int* failed) {
     std::fprintf(stderr, "\n");
     return false;
   }
-  Report report(Deviations(name));
+  Report report(Deviations(name), path);
   family(file, report);
   std::printf("%s: %d passed (%d by a listed deviation), %d failed\n", name.c_str(), report.passed(),
               report.deviating(), report.failed());

@@ -19,7 +19,9 @@ namespace athanor::oracle {
 // Collects the verdicts of one file.
 class Report {
  public:
-  explicit Report(nlohmann::json deviations) : deviations_(std::move(deviations)) {}
+  Report(nlohmann::json deviations, std::string path) : deviations_(std::move(deviations)), path_(std::move(path)) {}
+  // The file, for families that must know the order of keys in it.
+  const std::string& path() const { return path_; }
 
   // Runs one case. `check` returns an empty text when the case holds, else what was expected and what was found;
   // anything that it throws is a failure of that case. A case listed as a deviation still runs, with deviates() true
@@ -35,6 +37,7 @@ class Report {
 
  private:
   nlohmann::json deviations_;  // {"case": "reason"} of this family
+  std::string path_;
   int passed_ = 0;
   int failed_ = 0;
   int deviating_ = 0;

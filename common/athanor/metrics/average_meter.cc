@@ -1,36 +1,164 @@
 #include "athanor/metrics/average_meter.h"
 
-#include <limits>
+#include <cmath>
+#include <functional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "athanor/base/status_macros.h"
 
 namespace athanor {
 namespace {
 
-torch::ScalarType SumType(const torch::Device& device) {
-  return device.is_mps() ? torch::kFloat32 : torch::kFloat64;
+constexpr int64_t kMaxDims = 4;
+constexpr int64_t kHead = 5 + kMaxDims;  // sum, weight, ranks with a tensor, its dims, check of the name; its sizes
+enum Slot : int64_t { kSum, kWeight, kVectors, kDims, kName, kSizes };
+
+torch::Tensor Zero() {
+  return torch::zeros({}, torch::kFloat64);
+}
+
+torch::Tensor MeanOf(const torch::Tensor& sum, const torch::Tensor& weight) {
+  return torch::where(weight > 0, sum / weight.clamp_min(1), torch::full_like(sum, std::nan("")));
+}
+
+double CheckOf(const std::string& name, size_t place) {
+  return static_cast<double>(std::hash<std::string>{}(absl::StrCat(place, ":", name)) % 1000003);
+}
+
+std::string ShapeText(torch::IntArrayRef sizes) {
+  return absl::StrCat("[", absl::StrJoin(sizes, ", "), "]");
 }
 
 }  // namespace
 
-void AverageMeters::Register(const std::string& name) {
-  meters_.try_emplace(name);
+void AverageMeter::Update(double value, int64_t n) {
+  Add(torch::tensor(value, torch::kFloat64), n, {});
 }
 
-void AverageMeters::Update(const std::string& name, const torch::Tensor& value, double weight) {
+void AverageMeter::Update(const torch::Tensor& value, int64_t n) {
+  Add(value, n, {});
+}
+
+void AverageMeter::Update(const torch::Tensor& value, const torch::Tensor& n) {
+  Add(value, 0, n);
+}
+
+torch::Tensor AverageMeter::AsStored(const torch::Tensor& value) const {
+  const torch::Tensor wide = value.detach().to(value.device().is_mps() ? torch::kFloat32 : torch::kFloat64);
+  return wide.numel() == 1 ? wide.reshape({}) : wide;
+}
+
+void AverageMeter::CheckShape(const torch::Tensor& value, bool counts) {
+  if (value.dim() == 0) {
+    if (!counts) return;
+    TORCH_CHECK_VALUE(!shape_, "AverageMeter: a single number after tensors of shape ", ShapeText(*shape_));
+    scalars_ = true;
+    return;
+  }
+  TORCH_CHECK_VALUE(!scalars_, "AverageMeter: a tensor of shape ", ShapeText(value.sizes()), " after single numbers");
+  TORCH_CHECK_VALUE(!shape_ || value.sizes() == torch::IntArrayRef(*shape_), "AverageMeter: a tensor of shape ",
+                    ShapeText(value.sizes()), " after shape ", shape_ ? ShapeText(*shape_) : "");
+  shape_ = value.sizes().vec();
+}
+
+void AverageMeter::Add(const torch::Tensor& value, int64_t n, const torch::Tensor& device_n) {
   const torch::NoGradGuard no_grad;
-  Meter& meter = meters_[name];
-  if (!(weight > 0)) return;
-  meter.weight += weight;
-  const torch::Tensor one = value.detach().reshape({}).to(device_, /*non_blocking=*/true);
-  if (!meter.sum.defined())
-    meter.sum = torch::zeros({}, torch::TensorOptions().dtype(SumType(device_)).device(device_));
-  meter.sum.add_(one, weight);
+  const torch::Tensor stored = AsStored(value);
+  const bool counts = n > 0 || device_n.defined();
+  CheckShape(stored, counts);
+  last_ = shape_ && stored.dim() == 0 ? stored.expand(*shape_).clone() : stored;
+  n_ = n;
+  device_n_ = device_n;
+  if (!counts) return;
+  if (!sum_.defined()) sum_ = torch::zeros_like(stored);
+  if (sum_.device() != stored.device()) sum_ = sum_.to(stored.device(), /*non_blocking=*/true);
+  if (!device_n.defined()) {
+    sum_ = sum_ + stored * n;
+    count_ += n;
+    return;
+  }
+  sum_ = sum_ + torch::where(device_n > 0, stored, torch::zeros_like(stored)) * device_n;
+  device_count_ = device_count_.defined() ? device_count_ + device_n : device_n.clone();
 }
 
-void AverageMeters::Update(const std::string& name, double value, double weight) {
-  Meter& meter = meters_[name];
-  if (!(weight > 0)) return;
-  meter.weight += weight;
-  meter.host_sum += value * weight;
+int64_t AverageMeter::count() const {
+  return count_ + (device_count_.defined() ? device_count_.item<int64_t>() : 0);
+}
+
+int64_t AverageMeter::n() const {
+  return device_n_.defined() ? device_n_.item<int64_t>() : n_;
+}
+
+torch::Tensor AverageMeter::Value() const {
+  if (last_.defined() && count() > 0) return last_;
+  return shape_ ? torch::full(*shape_, std::nan(""), torch::kFloat64) : torch::full({}, std::nan(""), torch::kFloat64);
+}
+
+torch::Tensor AverageMeter::Sum() const {
+  if (sum_.defined()) return sum_;
+  return shape_ ? torch::zeros(*shape_, torch::kFloat64) : Zero();
+}
+
+torch::Tensor AverageMeter::LocalAverage() const {
+  const torch::Tensor sum = Sum();
+  return MeanOf(sum, torch::tensor(count(), torch::kInt64).to(sum.device()));
+}
+
+AverageMeter::Weighted AverageMeter::PartOf(Part part) const {
+  const auto weight = [](int64_t host, const torch::Tensor& device) {
+    const torch::Tensor known = torch::tensor(static_cast<double>(host), torch::kFloat64);
+    return device.defined() ? device.to(torch::kCPU, torch::kFloat64) + known : known;
+  };
+  if (part == Part::kAll) return {Sum().to(torch::kCPU, torch::kFloat64), weight(count_, device_count_)};
+  const torch::Tensor n = weight(std::max<int64_t>(0, n_), device_n_);
+  if (!last_.defined()) return {Sum().to(torch::kCPU, torch::kFloat64), n};
+  const torch::Tensor last = last_.to(torch::kCPU, torch::kFloat64);
+  return {torch::where(n > 0, last, torch::zeros_like(last)) * n, n};
+}
+
+absl::StatusOr<torch::Tensor> AverageMeter::Batch() const {
+  if (sync_ == nullptr || sync_->world_size() == 1) return Value();
+  AverageMeters alone(sync_);
+  alone["value"] = *this;
+  ASSIGN_OR_RETURN(const MetricValues values, alone.Batch());
+  return values[0].second;
+}
+
+absl::StatusOr<torch::Tensor> AverageMeter::Average() const {
+  if (sync_ == nullptr || sync_->world_size() == 1) return LocalAverage();
+  AverageMeters alone(sync_);
+  alone["value"] = *this;
+  ASSIGN_OR_RETURN(const MetricValues values, alone.Average());
+  return values[0].second;
+}
+
+std::string AverageMeter::Text(int decimals) const {
+  return absl::StrCat(ValueText(Value(), decimals), " (", ValueText(LocalAverage(), decimals), ")");
+}
+
+void AverageMeter::Reset() {
+  *this = AverageMeter(sync_);
+}
+
+// ---- several ----
+
+AverageMeter& AverageMeters::operator[](const std::string& name) {
+  for (auto& [found, meter] : meters_) {
+    if (found == name) return *meter;
+  }
+  return *meters_.emplace_back(name, std::make_unique<AverageMeter>(sync_)).second;
+}
+
+const AverageMeter* AverageMeters::Find(const std::string& name) const {
+  for (const auto& [found, meter] : meters_) {
+    if (found == name) return meter.get();
+  }
+  return nullptr;
+}
+
+void AverageMeters::Update(const std::vector<std::pair<std::string, double>>& values) {
+  for (const auto& [name, value] : values) (*this)[name].Update(value);
 }
 
 std::vector<std::string> AverageMeters::names() const {
@@ -39,45 +167,125 @@ std::vector<std::string> AverageMeters::names() const {
   return names;
 }
 
-torch::Tensor AverageMeters::Pack() const {
-  const torch::NoGradGuard no_grad;
-  const auto count = static_cast<int64_t>(meters_.size());
-  torch::Tensor host = torch::zeros({count, 2}, torch::kFloat64);
-  auto rows = host.accessor<double, 2>();
-  int64_t row = 0;
-  for (const auto& [name, meter] : meters_) {
-    rows[row][0] = meter.host_sum;
-    rows[row++][1] = meter.weight;
-  }
-  torch::Tensor packed = host.to(torch::TensorOptions().dtype(SumType(device_)).device(device_));
-  row = 0;
-  for (const auto& [name, meter] : meters_) {
-    if (meter.sum.defined()) packed[row][0].add_(meter.sum);
-    ++row;
-  }
-  return packed;
+MetricValues AverageMeters::Value() const {
+  MetricValues values;
+  for (const auto& [name, meter] : meters_) values.emplace_back(name, meter->Value());
+  return values;
 }
 
-std::map<std::string, double> AverageMeters::Read(const torch::Tensor& packed) const {
-  const torch::Tensor host = packed.to(torch::kCPU, torch::kFloat64).contiguous();
-  TORCH_CHECK(host.dim() == 2 && host.size(0) == static_cast<int64_t>(meters_.size()) && host.size(1) == 2,
-              "packed meters: found ", host.sizes(), "; allowed: [", meters_.size(), ", 2]");
-  const auto rows = host.accessor<double, 2>();
-  std::map<std::string, double> means;
-  int64_t row = 0;
-  for (const auto& [name, meter] : meters_) {
-    means[name] = rows[row][1] > 0 ? rows[row][0] / rows[row][1] : std::numeric_limits<double>::quiet_NaN();
-    ++row;
+MetricValues AverageMeters::Sum() const {
+  MetricValues values;
+  for (const auto& [name, meter] : meters_) values.emplace_back(name, meter->Sum());
+  return values;
+}
+
+std::vector<std::pair<std::string, int64_t>> AverageMeters::count() const {
+  std::vector<std::pair<std::string, int64_t>> counts;
+  for (const auto& [name, meter] : meters_) counts.emplace_back(name, meter->count());
+  return counts;
+}
+
+std::vector<std::pair<std::string, int64_t>> AverageMeters::n() const {
+  std::vector<std::pair<std::string, int64_t>> counts;
+  for (const auto& [name, meter] : meters_) counts.emplace_back(name, meter->n());
+  return counts;
+}
+
+// One collective for sums and weights of numbers; a second one only when some rank has tensors.
+absl::StatusOr<AverageMeters::Parts> AverageMeters::SumOver(AverageMeter::Part part) const {
+  Parts parts;
+  for (const auto& [name, meter] : meters_) parts.push_back(meter->PartOf(part));
+  if (sync_ == nullptr || sync_->world_size() == 1 || parts.empty()) return parts;
+  torch::Tensor heads = torch::zeros({static_cast<int64_t>(parts.size()), kHead}, torch::kFloat64);
+  auto head = heads.accessor<double, 2>();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const torch::Tensor& sum = parts[i].sum;
+    const auto row = static_cast<int64_t>(i);
+    if (sum.dim() > kMaxDims) {
+      return absl::InvalidArgumentError(absl::StrCat("metric '", meters_[i].first, "' has ", sum.dim(),
+                                                     " dims; at most ", kMaxDims, " can be combined over ranks"));
+    }
+    head[row][kWeight] = parts[i].weight.item<double>();
+    head[row][kName] = CheckOf(meters_[i].first, i);
+    if (sum.dim() == 0) {
+      head[row][kSum] = sum.item<double>();
+      continue;
+    }
+    head[row][kVectors] = 1;
+    head[row][kDims] = static_cast<double>(sum.dim());
+    for (int64_t d = 0; d < sum.dim(); ++d) head[row][kSizes + d] = static_cast<double>(sum.size(d));
   }
-  return means;
+  heads = heads.to(sync_->device());
+  RETURN_IF_ERROR(sync_->Sum(heads));
+  heads = heads.to(torch::kCPU);
+  RETURN_IF_ERROR(SumVectors(heads, &parts));
+  return parts;
+}
+
+absl::Status AverageMeters::SumVectors(const torch::Tensor& heads, Parts* parts) const {
+  const auto head = heads.accessor<double, 2>();
+  std::vector<torch::Tensor> flat;
+  std::vector<std::vector<int64_t>> shapes(parts->size());
+  for (size_t i = 0; i < parts->size(); ++i) {
+    const auto row = static_cast<int64_t>(i);
+    if (head[row][kName] != CheckOf(meters_[i].first, i) * sync_->world_size()) {
+      return absl::InvalidArgumentError(absl::StrCat("the ranks have other metrics at place ", i, " than '",
+                                                     meters_[i].first, "'; all need the same names in one order"));
+    }
+    (*parts)[i].weight = torch::tensor(head[row][kWeight], torch::kFloat64);
+    const double vectors = head[row][kVectors];
+    if (vectors == 0) {
+      (*parts)[i].sum = torch::tensor(head[row][kSum], torch::kFloat64);
+      continue;
+    }
+    for (int64_t d = 0; d < static_cast<int64_t>(head[row][kDims] / vectors); ++d)
+      shapes[i].push_back(static_cast<int64_t>(head[row][kSizes + d] / vectors));
+    torch::Tensor& sum = (*parts)[i].sum;
+    if (sum.dim() == 0) sum = torch::full(shapes[i], sum.item<double>(), torch::kFloat64);
+    if (sum.sizes() != torch::IntArrayRef(shapes[i])) {
+      return absl::InvalidArgumentError(absl::StrCat("metric '", meters_[i].first, "' has another shape on some rank"));
+    }
+    flat.push_back(sum.flatten());
+  }
+  if (flat.empty()) return absl::OkStatus();
+  torch::Tensor all = torch::cat(flat).to(sync_->device());
+  RETURN_IF_ERROR(sync_->Sum(all));
+  all = all.to(torch::kCPU);
+  int64_t at = 0;
+  for (size_t i = 0; i < parts->size(); ++i) {
+    if (shapes[i].empty()) continue;
+    const int64_t size = c10::multiply_integers(shapes[i]);
+    (*parts)[i].sum = all.narrow(0, at, size).reshape(shapes[i]);
+    at += size;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<MetricValues> AverageMeters::Reduced(AverageMeter::Part part) const {
+  if (part == AverageMeter::Part::kBatch && (sync_ == nullptr || sync_->world_size() == 1)) return Value();
+  ASSIGN_OR_RETURN(const Parts parts, SumOver(part));
+  MetricValues values;
+  for (size_t i = 0; i < parts.size(); ++i)
+    values.emplace_back(meters_[i].first, MeanOf(parts[i].sum, parts[i].weight));
+  return values;
+}
+
+absl::StatusOr<MetricValues> AverageMeters::Weights(bool of_batch) const {
+  ASSIGN_OR_RETURN(const Parts parts, SumOver(of_batch ? AverageMeter::Part::kBatch : AverageMeter::Part::kAll));
+  MetricValues values;
+  for (size_t i = 0; i < parts.size(); ++i) values.emplace_back(meters_[i].first, parts[i].weight);
+  return values;
+}
+
+std::string AverageMeters::Text(int decimals) const {
+  std::string text;
+  for (const auto& [name, meter] : meters_)
+    absl::StrAppend(&text, text.empty() ? "" : "\t", name, ": ", meter->Text(decimals));
+  return text;
 }
 
 void AverageMeters::Reset() {
-  for (auto& [name, meter] : meters_) {
-    if (meter.sum.defined()) meter.sum.zero_();
-    meter.host_sum = 0;
-    meter.weight = 0;
-  }
+  for (auto& [name, meter] : meters_) meter->Reset();
 }
 
 }  // namespace athanor

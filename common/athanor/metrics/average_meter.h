@@ -1,52 +1,112 @@
-// Weighted running means that stay on the device until somebody reads them.
+// Running means of numbers that come batch by batch.
 //
-//   AverageMeters meters(device);
-//   meters.Update("loss", output.loss, batch.size);        // no synchronisation
-//   torch::Tensor packed = meters.Pack();                   // N x 2: (sum, weight); all-reduce with SUM over the ranks
-//   std::map<std::string, double> means = meters.Read(packed);  // one device read for all
-//   meters.Reset();
+//   AverageMeter loss;
+//   loss.Update(0.7);                        // counts as one sample
+//   loss.Update(batch_loss, batch_size);     // a tensor on any device: no synchronisation
+//   loss.Value(); *loss.Average();           // the last value; the mean over all samples (and ranks)
+//   loss.Text();                             // "0.5000 (0.6200)": last value, local mean
 //
-// Sums are float64 (float32 on devices without it). A weight of 0 adds nothing, even if the value is NaN. Not
-// thread-safe.
+//   AverageMeters meters(sync);              // several by name; one collective for all of them
+//   meters.Update({{"loss", 0.6}, {"auroc", 0.7}});
+//   meters["loss"].Update(0.9, 32);
+//
+// A value is one number or a tensor of a fixed shape (until Reset), kept as float64 (float32 on devices without it). It
+// counts n times; n <= 0 changes the last value only. NaN is not filtered: it stays in the mean until Reset (see
+// StreamMetrics, which leaves NaN batches out). Means are NaN while nothing counted.
+//
+// Ranks: Batch() and Average() are collectives when a MeterSync is given: the weighted mean of all ranks' last values,
+// the mean over all ranks' samples. A rank that counted nothing takes part. All ranks have the same names in the same
+// order (checked: INVALID_ARGUMENT). Everything else is local.
+//
+// Errors: c10::ValueError for a shape that changes. Not thread-safe.
 #pragma once
 
 #include <torch/torch.h>
 
+#include <cstdint>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "absl/status/statusor.h"
+#include "athanor/metrics/meter_sync.h"
+#include "athanor/metrics/metric_values.h"
 
 namespace athanor {
 
-class AverageMeters {
+class AverageMeters;
+
+class AverageMeter {
  public:
-  explicit AverageMeters(torch::Device device = torch::kCPU) : device_(device) {}
+  explicit AverageMeter(std::shared_ptr<MeterSync> sync = nullptr) : sync_(std::move(sync)) {}
 
-  // `value`: 0-dim (or one element), detached here. A weight <= 0 is ignored, but the name is registered.
-  void Update(const std::string& name, const torch::Tensor& value, double weight = 1);
-  void Update(const std::string& name, double value, double weight = 1);
+  void Update(const torch::Tensor& value, int64_t n = 1);
+  void Update(double value, int64_t n = 1);
+  // `n`: int64, 0-dim, on the value's device.
+  void Update(const torch::Tensor& value, const torch::Tensor& n);
 
-  // Names, sorted: the rows of Pack(). Ranks must have seen the same names before they reduce: Register() what some may
-  // lack.
-  std::vector<std::string> names() const;
-  void Register(const std::string& name);
-
-  torch::Tensor Pack() const;  // a new tensor on the device, names() x 2, float64 (float32 on MPS)
-  // The means of packed (default: own) sums; NaN for a name without weight. Waits for the device.
-  std::map<std::string, double> Read(const torch::Tensor& packed) const;
-  std::map<std::string, double> Read() const { return Read(Pack()); }
-
-  // Forgets the sums, keeps the names.
+  torch::Tensor Value() const;  // the last one
+  absl::StatusOr<torch::Tensor> Batch() const;
+  absl::StatusOr<torch::Tensor> Average() const;
+  torch::Tensor LocalAverage() const;
+  torch::Tensor Sum() const;
+  int64_t count() const;  // samples; waits for the device where n came from it
+  int64_t n() const;      // of the last update
+  std::string Text(int decimals = 4) const;
   void Reset();
 
  private:
-  struct Meter {
-    torch::Tensor sum;  // on the device; undefined until a tensor value came
-    double host_sum = 0;
-    double weight = 0;
+  friend class AverageMeters;
+  enum class Part { kBatch, kAll };
+  struct Weighted {
+    torch::Tensor sum, weight;  // 0-dim zeros when nothing came yet
   };
-  torch::Device device_;
-  std::map<std::string, Meter> meters_;
+  // `n` on the device is only given when the host does not know it.
+  void Add(const torch::Tensor& value, int64_t n, const torch::Tensor& device_n);
+  torch::Tensor AsStored(const torch::Tensor& value) const;
+  void CheckShape(const torch::Tensor& value, bool counts);
+  Weighted PartOf(Part part) const;
+
+  std::shared_ptr<MeterSync> sync_;
+  torch::Tensor last_, sum_;  // undefined until the first update that counts
+  int64_t n_ = 0, count_ = 0;
+  torch::Tensor device_n_, device_count_;      // what is only known on the device; undefined: nothing
+  bool scalars_ = false;                       // numbers were counted
+  std::optional<std::vector<int64_t>> shape_;  // tensors were counted
+};
+
+class AverageMeters {
+ public:
+  explicit AverageMeters(std::shared_ptr<MeterSync> sync = nullptr) : sync_(std::move(sync)) {}
+
+  void Update(const std::vector<std::pair<std::string, double>>& values);  // each counts once
+  void Update(const std::string& name, const torch::Tensor& value, int64_t n = 1) { (*this)[name].Update(value, n); }
+  AverageMeter& operator[](const std::string& name);  // made when it is not there
+  const AverageMeter* Find(const std::string& name) const;
+
+  std::vector<std::string> names() const;  // in the order in which they came
+  MetricValues Value() const;
+  absl::StatusOr<MetricValues> Batch() const { return Reduced(AverageMeter::Part::kBatch); }
+  absl::StatusOr<MetricValues> Average() const { return Reduced(AverageMeter::Part::kAll); }
+  MetricValues Sum() const;
+  std::vector<std::pair<std::string, int64_t>> count() const;
+  std::vector<std::pair<std::string, int64_t>> n() const;
+  // The weights that Batch() and Average() divide by, summed over the ranks. A collective.
+  absl::StatusOr<MetricValues> Weights(bool of_batch) const;
+  std::string Text(int decimals = 4) const;  // "loss: 0.5000 (0.6200)\tacc: …"
+  void Reset();                              // keeps the names
+
+ private:
+  using Parts = std::vector<AverageMeter::Weighted>;
+  absl::StatusOr<Parts> SumOver(AverageMeter::Part part) const;
+  absl::Status SumVectors(const torch::Tensor& heads, Parts* parts) const;
+  absl::StatusOr<MetricValues> Reduced(AverageMeter::Part part) const;
+
+  std::shared_ptr<MeterSync> sync_;
+  std::vector<std::pair<std::string, std::unique_ptr<AverageMeter>>> meters_;
 };
 
 }  // namespace athanor

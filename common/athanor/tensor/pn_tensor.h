@@ -8,6 +8,7 @@
 // code for batches works on one sample too.
 #pragma once
 
+#include <concepts>
 #include <utility>
 #include <vector>
 
@@ -38,7 +39,9 @@ PNTensor MakePNTensor(const Data& data, const torch::TensorOptions& options = {}
 inline NestedTensor CollateNested(const std::vector<torch::Tensor>& samples, const NestedOptions& options = {}) {
   return NestedTensor(samples, options);
 }
-inline NestedTensor CollateNested(const std::vector<PNTensor>& samples, const NestedOptions& options = {}) {
+template <class T>
+  requires std::derived_from<T, torch::Tensor>
+NestedTensor CollateNested(const std::vector<T>& samples, const NestedOptions& options = {}) {
   return NestedTensor(std::vector<torch::Tensor>(samples.begin(), samples.end()), options);
 }
 

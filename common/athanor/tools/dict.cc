@@ -1,6 +1,8 @@
 #include "athanor/tools/dict.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstdio>
 
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -112,6 +114,56 @@ std::string RoundDict::ToString() const {
   std::string text;
   AddLines(values_, "", &text);
   return text;
+}
+
+namespace {
+
+std::string FormatNumber(double value, const char* format, int decimals) {
+  char text[400];
+  std::snprintf(text, sizeof(text), format, decimals, value);
+  return text;
+}
+
+std::string FormatLeaf(const nlohmann::ordered_json& value, int decimals) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
+  if (value.is_number_float()) {
+    const double number = value.get<double>();
+    return std::isnan(number) ? "   NaN  " : FormatNumber(number, "% .*f", decimals);
+  }
+  if (!value.is_array()) return value.dump();
+  std::string text;
+  for (const auto& item : value) {
+    absl::StrAppend(
+        &text, text.empty() ? "" : " ",
+        item.is_number_float() ? FormatNumber(item.get<double>(), "%.*f", decimals) : FormatLeaf(item, decimals));
+  }
+  return text;
+}
+
+std::string FormatMapping(const nlohmann::ordered_json& results, int decimals, size_t depth) {
+  size_t longest = 0;
+  for (const auto& [key, value] : results.items()) {
+    if (value.is_object()) longest = std::max(longest, key.size());
+  }
+  std::string text;
+  bool leaf_before = false;
+  for (const auto& [key, value] : results.items()) {
+    if (value.is_object()) {
+      absl::StrAppend(&text, "\n", std::string(depth, '\t'), std::string(longest - key.size(), ' '), key, ": ",
+                      FormatMapping(value, decimals, depth + 1));
+    } else {
+      absl::StrAppend(&text, leaf_before ? "\t" : "", key, ": ", FormatLeaf(value, decimals));
+    }
+    leaf_before = !value.is_object();
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string FormatResults(const nlohmann::ordered_json& results, int decimals) {
+  return FormatMapping(results, decimals, 0);
 }
 
 }  // namespace athanor

@@ -78,6 +78,11 @@ class RoundDict {
   nlohmann::json values_ = nlohmann::json::object();
 };
 
+// Results in one line, or a line for each mapping in them: "loss:  0.1235\tlr:  0.0010", then "\n   train: loss: …".
+// Keys of mappings are right-aligned; floating-point numbers have a place for their sign, NaN is "   NaN  ", lists are
+// their numbers with spaces between. Keeps the order of the keys.
+std::string FormatResults(const nlohmann::ordered_json& results, int decimals = 4);
+
 namespace dict_internal {
 template <class T>
 absl::StatusOr<T> As(const std::string& key, const nlohmann::json& value) {

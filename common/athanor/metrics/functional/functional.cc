@@ -1,0 +1,113 @@
+#include "athanor/metrics/functional/functional.h"
+
+#include "athanor/metrics/functional/descriptors.h"
+
+namespace athanor::metrics {
+namespace {
+
+struct TaskWidth {
+  Task task;
+  int64_t width;
+};
+
+TaskWidth TaskOf(const FunctionOptions& options) {
+  TORCH_CHECK_VALUE(!options.num_classes || !options.num_labels,
+                    "found num_classes and num_labels; allowed: one of them, or none for a binary task");
+  Task task = Task::kBinary;
+  if (options.num_classes) task = Task::kMulticlass;
+  if (options.num_labels) task = Task::kMultilabel;
+  if (options.task) task = *options.task;
+  if (task == Task::kMulticlass) {
+    TORCH_CHECK_VALUE(options.num_classes, "num_classes is needed for a multiclass task");
+    return {task, *options.num_classes};
+  }
+  if (task == Task::kMultilabel) {
+    TORCH_CHECK_VALUE(options.num_labels, "num_labels is needed for a multilabel task");
+    return {task, *options.num_labels};
+  }
+  TORCH_CHECK_VALUE(task == Task::kBinary, "task: found ", ToString(task), "; allowed: binary, multiclass, multilabel");
+  return {task, 1};
+}
+
+torch::Tensor Evaluate(const MetricFunc& metric, const torch::Tensor& input, const torch::Tensor& target,
+                       Scores scores) {
+  const MaskedBatch batch = metric.needs.MakePreprocess(scores).Apply(input, target);
+  batch.ThrowIfWrong();
+  return metric.compute(MetricState::Count(metric.needs, batch));
+}
+
+torch::Tensor EvaluateRatio(Ratio ratio, const torch::Tensor& input, const torch::Tensor& target,
+                            const FunctionOptions& options) {
+  const auto [task, width] = TaskOf(options);
+  return Evaluate(internal::RatioMetric(task, width, ratio, "", options), input, target, options.scores);
+}
+
+torch::Tensor EvaluateCurve(Curve curve, const torch::Tensor& input, const torch::Tensor& target,
+                            const FunctionOptions& options) {
+  const auto [task, width] = TaskOf(options);
+  return Evaluate(internal::CurveMetric(task, width, curve, options), input, target, options.scores);
+}
+
+using Maker = MetricFunc (*)(Task, int64_t, const MetricOptions&);
+
+torch::Tensor EvaluateMade(Maker maker, const torch::Tensor& input, const torch::Tensor& target,
+                           const FunctionOptions& options) {
+  const auto [task, width] = TaskOf(options);
+  return Evaluate(maker(task, width, options), input, target, options.scores);
+}
+
+}  // namespace
+
+torch::Tensor Accuracy(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateRatio(Ratio::kAccuracy, input, target, options);
+}
+torch::Tensor Precision(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateRatio(Ratio::kPrecision, input, target, options);
+}
+torch::Tensor Recall(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateRatio(Ratio::kRecall, input, target, options);
+}
+torch::Tensor Specificity(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateRatio(Ratio::kSpecificity, input, target, options);
+}
+torch::Tensor BalancedAccuracy(const torch::Tensor& input, const torch::Tensor& target,
+                               const FunctionOptions& options) {
+  return EvaluateRatio(Ratio::kBalancedAccuracy, input, target, options);
+}
+torch::Tensor JaccardIndex(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateRatio(Ratio::kJaccard, input, target, options);
+}
+torch::Tensor Iou(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateRatio(Ratio::kJaccard, input, target, options);
+}
+torch::Tensor HammingLoss(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateRatio(Ratio::kHammingLoss, input, target, options);
+}
+torch::Tensor FBetaScore(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateRatio(Ratio::kFBeta, input, target, options);
+}
+torch::Tensor F1Score(const torch::Tensor& input, const torch::Tensor& target, FunctionOptions options) {
+  options.beta = 1;
+  return EvaluateRatio(Ratio::kFBeta, input, target, options);
+}
+torch::Tensor Auroc(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateCurve(Curve::kAuroc, input, target, options);
+}
+torch::Tensor Auprc(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateCurve(Curve::kAuprc, input, target, options);
+}
+torch::Tensor Mcc(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateMade(internal::MccMetric, input, target, options);
+}
+torch::Tensor CohenKappa(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateMade(internal::KappaMetric, input, target, options);
+}
+torch::Tensor CalibrationError(const torch::Tensor& input, const torch::Tensor& target,
+                               const FunctionOptions& options) {
+  return EvaluateMade(internal::CalibrationMetric, input, target, options);
+}
+torch::Tensor ConfusionMatrix(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+  return EvaluateMade(internal::ConfusionMetric, input, target, options);
+}
+
+}  // namespace athanor::metrics

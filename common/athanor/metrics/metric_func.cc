@@ -1,0 +1,171 @@
+#include "athanor/metrics/metric_func.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/metrics/functional/confusion.h"
+#include "athanor/metrics/functional/curves.h"
+#include "athanor/metrics/functional/regression_moments.h"
+
+namespace athanor {
+namespace {
+
+template <class T>
+absl::Status MergeOne(const char* what, const std::optional<T>& from, std::optional<T>* into) {
+  if (!from || *into == from) return absl::OkStatus();
+  if (!*into) {
+    *into = from;
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("metrics of one container contradict each other in ", what, ": ", **into, " and ", *from));
+}
+
+// Every tensor that adds up, in a fixed order.
+template <class State, class Visit>
+void ForEachSum(State& state, const Visit& visit) {
+  for (auto* kind : {&state.confusion, &state.curves, &state.calibration}) {
+    for (auto& [key, tensor] : *kind) visit(tensor);
+  }
+}
+
+}  // namespace
+
+int64_t MetricNeeds::width() const {
+  switch (task) {
+    case Task::kMulticlass:
+      return num_classes.value_or(1);
+    case Task::kMultilabel:
+      return num_labels.value_or(1);
+    case Task::kRegression:
+      return num_outputs.value_or(1);
+    default:
+      return 1;
+  }
+}
+
+Preprocess MetricNeeds::MakePreprocess(Scores scores) const {
+  const PreprocessOptions options{.ignore_index = ignore_index, .ignore_nan = true, .scores = scores};
+  switch (task) {
+    case Task::kBinary:
+      return Preprocess::Binary(options);
+    case Task::kMulticlass:
+      return Preprocess::Multiclass(width(), options);
+    case Task::kMultilabel:
+      return Preprocess::Multilabel(width(), options);
+    case Task::kRegression:
+      return Preprocess::Regression(width(), options);
+    case Task::kNone:
+      break;
+  }
+  return Preprocess();
+}
+
+MetricState MetricState::Count(const MetricNeeds& needs, const MaskedBatch& batch) {
+  const torch::NoGradGuard no_grad;
+  const double threshold = needs.threshold.value_or(0.5);
+  MetricState state;
+  if (needs.history) state.samples = batch;
+  if (batch.input.scalar_type() == torch::kFloat64) state.dtype = torch::kFloat64;
+  for (int64_t k : needs.confusion) {
+    state.confusion[k] = metrics::CountConfusion(batch, needs.task, needs.width(), threshold, k);
+  }
+  for (int64_t bins : needs.curves) state.curves[bins] = metrics::CountCurve(batch, needs.task, needs.width(), bins);
+  for (int64_t bins : needs.calibration) {
+    state.calibration[bins] = metrics::CountCalibration(batch, needs.task, bins);
+  }
+  if (needs.moments) state.moments = metrics::CountMoments(batch, needs.width());
+  return state;
+}
+
+MetricState MetricState::Empty(const MetricNeeds& needs, const torch::Device& device) {
+  const auto floats = torch::TensorOptions().dtype(torch::kFloat32).device(device);
+  const bool table = needs.task == Task::kMulticlass || needs.task == Task::kMultilabel;
+  const torch::Tensor input = table ? torch::zeros({0, needs.width()}, floats) : torch::zeros({0}, floats);
+  const bool labels = needs.task != Task::kRegression && needs.task != Task::kNone;
+  const torch::Tensor target = needs.task == Task::kMultilabel ? input : torch::zeros({0}, floats);
+  MaskedBatch batch{input, labels ? target.to(torch::kInt64) : target, {}, {}, {}, {}};
+  if (needs.task == Task::kRegression && needs.width() > 1) {
+    batch.input = batch.target = torch::zeros({0, needs.width()}, floats);
+  }
+  return Count(needs, batch);
+}
+
+void MetricState::Add(const MetricState& other) {
+  const torch::NoGradGuard no_grad;
+  if (other.dtype == torch::kFloat64) dtype = torch::kFloat64;
+  for (auto [mine, theirs] : {std::pair{&confusion, &other.confusion}, std::pair{&curves, &other.curves},
+                              std::pair{&calibration, &other.calibration}}) {
+    for (auto& [key, tensor] : *mine) {
+      const torch::Tensor& more = theirs->at(key);
+      if (tensor.device() != more.device()) tensor = tensor.to(more.device(), /*non_blocking=*/true);
+      tensor.add_(more);
+    }
+  }
+  if (!moments.defined()) return;
+  if (moments.device() != other.moments.device()) moments = moments.to(other.moments.device(), /*non_blocking=*/true);
+  moments = metrics::MergeMoments(moments, other.moments);
+}
+
+torch::Tensor MetricState::Pack() const {
+  return PackFor(0, 1);
+}
+
+MetricState MetricState::Unpack(const torch::Tensor& packed, const MetricState& like) {
+  return MergePacked(packed, 1, like);
+}
+
+torch::Tensor MetricState::PackFor(int rank, int world_size) const {
+  std::vector<torch::Tensor> parts;
+  ForEachSum(*this, [&](const torch::Tensor& tensor) { parts.push_back(tensor.to(torch::kFloat64).flatten()); });
+  if (moments.defined()) {
+    torch::Tensor all = torch::zeros({world_size, moments.numel()}, moments.options());
+    all.select(0, rank).copy_(moments.flatten());
+    parts.push_back(all.flatten());
+  }
+  return parts.empty() ? torch::zeros({0}, torch::kFloat64) : torch::cat(parts);
+}
+
+MetricState MetricState::MergePacked(const torch::Tensor& sum, int world_size, const MetricState& like) {
+  MetricState state = like;
+  int64_t at = 0;
+  ForEachSum(state, [&](torch::Tensor& tensor) {
+    tensor = sum.narrow(0, at, tensor.numel()).reshape(tensor.sizes()).to(tensor.scalar_type()).to(tensor.device());
+    at += tensor.numel();
+  });
+  if (!like.moments.defined()) return state;
+  for (int rank = 0; rank < world_size; ++rank, at += like.moments.numel()) {
+    const torch::Tensor one =
+        sum.narrow(0, at, like.moments.numel()).reshape(like.moments.sizes()).to(like.moments.device());
+    state.moments = rank == 0 ? one.clone() : metrics::MergeMoments(state.moments, one);
+  }
+  return state;
+}
+
+absl::StatusOr<MetricNeeds> MergeNeeds(const std::vector<MetricFunc>& metrics) {
+  if (metrics.empty()) return absl::InvalidArgumentError("metrics: found none; at least one is needed");
+  MetricNeeds all;
+  for (const MetricFunc& metric : metrics) {
+    const MetricNeeds& needs = metric.needs;
+    if (!metric.compute) return absl::InvalidArgumentError(absl::StrCat("metric '", metric.name, "' has no compute"));
+    if (all.task != Task::kNone && needs.task != Task::kNone && all.task != needs.task) {
+      return absl::InvalidArgumentError(absl::StrCat("metrics of one container contradict each other in task: ",
+                                                     ToString(all.task), " and ", ToString(needs.task)));
+    }
+    if (needs.task != Task::kNone) all.task = needs.task;
+    RETURN_IF_ERROR(MergeOne("num_classes", needs.num_classes, &all.num_classes));
+    RETURN_IF_ERROR(MergeOne("num_labels", needs.num_labels, &all.num_labels));
+    RETURN_IF_ERROR(MergeOne("num_outputs", needs.num_outputs, &all.num_outputs));
+    RETURN_IF_ERROR(MergeOne("threshold", needs.threshold, &all.threshold));
+    RETURN_IF_ERROR(MergeOne("ignore_index", needs.ignore_index, &all.ignore_index));
+    all.confusion.insert(needs.confusion.begin(), needs.confusion.end());
+    all.curves.insert(needs.curves.begin(), needs.curves.end());
+    all.calibration.insert(needs.calibration.begin(), needs.calibration.end());
+    all.moments |= needs.moments;
+    all.history |= needs.history;
+  }
+  return all;
+}
+
+}  // namespace athanor

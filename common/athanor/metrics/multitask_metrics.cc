@@ -1,0 +1,154 @@
+#include "athanor/metrics/multitask_metrics.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "athanor/base/status_macros.h"
+
+namespace athanor {
+namespace {
+
+bool AllNan(const torch::Tensor& value) {
+  return value.isnan().all().item<bool>();
+}
+
+}  // namespace
+
+absl::StatusOr<Aggregate> ParseAggregate(const std::string& name) {
+  if (name == "macro") return Aggregate::kMacro;
+  if (name == "micro") return Aggregate::kMicro;
+  if (name == "weighted") return Aggregate::kWeighted;
+  return absl::InvalidArgumentError(absl::StrCat("aggregate: found '", name, "', use macro, micro or weighted"));
+}
+
+absl::StatusOr<MultiTaskMetrics> MultiTaskMetrics::Create(MultiTaskOptions options) {
+  const bool weighted = options.aggregate == Aggregate::kWeighted;
+  if (!weighted && !options.weights.empty())
+    return absl::InvalidArgumentError("aggregate weights are for the aggregate 'weighted' only");
+  if (weighted && options.weights.empty())
+    return absl::InvalidArgumentError("the aggregate 'weighted' needs a weight for every task");
+  for (const auto& [task, weight] : options.weights) {
+    if (!std::isfinite(weight) || weight < 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("aggregate weight of task '", task, "': found ", weight, ", must be finite and at least 0"));
+    }
+  }
+  return MultiTaskMetrics(std::move(options));
+}
+
+absl::Status MultiTaskMetrics::Add(const std::string& task, std::unique_ptr<MetricSet> metrics) {
+  if (task == "aggregate" || task.empty())
+    return absl::InvalidArgumentError(absl::StrCat("no task name: '", task, "'"));
+  if (metrics == nullptr) return absl::InvalidArgumentError(absl::StrCat("task '", task, "' has no metrics"));
+  if (Find(task) != nullptr) return absl::InvalidArgumentError(absl::StrCat("task '", task, "' is there already"));
+  tasks_.emplace_back(task, std::move(metrics));
+  return absl::OkStatus();
+}
+
+MetricSet* MultiTaskMetrics::Find(const std::string& task) {
+  for (auto& [name, metrics] : tasks_) {
+    if (name == task) return metrics.get();
+  }
+  return nullptr;
+}
+
+std::vector<std::string> MultiTaskMetrics::tasks() const {
+  std::vector<std::string> names;
+  for (const auto& [name, metrics] : tasks_) names.push_back(name);
+  return names;
+}
+
+absl::Status MultiTaskMetrics::Update(const std::string& task, const NestedValue& input, const NestedValue& target) {
+  MetricSet* metrics = Find(task);
+  if (metrics == nullptr) {
+    return absl::NotFoundError(
+        absl::StrCat("no metrics for task '", task, "'; there are: ", absl::StrJoin(tasks(), ", ")));
+  }
+  metrics->Update(input, target);
+  return absl::OkStatus();
+}
+
+absl::Status MultiTaskMetrics::CheckWeights() const {
+  if (options_.aggregate != Aggregate::kWeighted) return absl::OkStatus();
+  for (const auto& [task, metrics] : tasks_) {
+    if (!options_.weights.contains(task))
+      return absl::InvalidArgumentError(absl::StrCat("task '", task, "' has no aggregate weight"));
+  }
+  for (const auto& [task, weight] : options_.weights) {
+    const auto same = [&task = task](const auto& entry) { return entry.first == task; };
+    if (std::none_of(tasks_.begin(), tasks_.end(), same))
+      return absl::InvalidArgumentError(absl::StrCat("aggregate weight for an unknown task '", task, "'"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<double> MultiTaskMetrics::WeightOf(const std::string& task, MetricSet& metrics, Part part) const {
+  if (options_.aggregate == Aggregate::kWeighted) return options_.weights.at(task);
+  if (options_.aggregate != Aggregate::kMicro) return 1;
+  ASSIGN_OR_RETURN(const int64_t samples, metrics.Samples(part != Part::kAverage, part != Part::kValue));
+  return static_cast<double>(samples);
+}
+
+absl::StatusOr<TaskValues> MultiTaskMetrics::Read(Part part) {
+  RETURN_IF_ERROR(CheckWeights());
+  TaskValues all;
+  std::map<std::string, double> weights;
+  for (auto& [task, metrics] : tasks_) {
+    ASSIGN_OR_RETURN(MetricValues values, part == Part::kValue   ? metrics->Value()
+                                          : part == Part::kBatch ? metrics->Batch()
+                                                                 : metrics->Average());
+    ASSIGN_OR_RETURN(weights[task], WeightOf(task, *metrics, part));  // a collective for every task, or for none
+    const auto nothing = [](const auto& value) { return AllNan(value.second); };
+    if (!std::all_of(values.begin(), values.end(), nothing)) all.emplace_back(task, std::move(values));
+  }
+  if (options_.aggregate == Aggregate::kNone) return all;
+  ASSIGN_OR_RETURN(MetricValues aggregate, AggregateOf(all, weights));
+  all.emplace_back("aggregate", std::move(aggregate));
+  return all;
+}
+
+absl::StatusOr<MetricValues> MultiTaskMetrics::AggregateOf(const TaskValues& values,
+                                                           const std::map<std::string, double>& weights) const {
+  std::vector<std::string> names;
+  std::map<std::string, std::vector<Entry>> by_name;
+  for (const auto& [task, metrics] : values) {
+    for (const auto& [name, value] : metrics) {
+      if (AllNan(value) || weights.at(task) <= 0) continue;
+      if (!by_name.contains(name)) names.push_back(name);
+      by_name[name].push_back({task, value.to(torch::kCPU, torch::kFloat64), weights.at(task)});
+    }
+  }
+  MetricValues aggregate;
+  for (const std::string& name : names) {
+    const std::vector<Entry>& entries = by_name[name];
+    torch::Tensor sum = torch::zeros_like(entries[0].value);
+    double total = 0;
+    for (const Entry& entry : entries) {
+      if (entry.value.sizes() != sum.sizes()) {
+        return absl::InvalidArgumentError(absl::StrCat("metric '", name, "' has other shapes in tasks '",
+                                                       entries[0].task, "' and '", entry.task, "'"));
+      }
+      sum = sum + entry.value * entry.weight;
+      total += entry.weight;
+    }
+    aggregate.emplace_back(name, sum / total);
+  }
+  return aggregate;
+}
+
+absl::StatusOr<std::string> MultiTaskMetrics::Text(int decimals) {
+  std::string text;
+  for (auto& [task, metrics] : tasks_) {
+    ASSIGN_OR_RETURN(const std::string line, metrics->Text(decimals));
+    absl::StrAppend(&text, text.empty() ? "" : "\n", task, ": ", line);
+  }
+  return text;
+}
+
+void MultiTaskMetrics::Reset() {
+  for (auto& [task, metrics] : tasks_) metrics->Reset();
+}
+
+}  // namespace athanor

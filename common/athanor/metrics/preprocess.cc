@@ -1,0 +1,189 @@
+#include "athanor/metrics/preprocess.h"
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+
+namespace athanor {
+namespace {
+
+constexpr double kRounding = 1e-6;  // a softmax may end a rounding error above 1
+
+torch::Tensor OutsideOfRange(const torch::Tensor& input, double slack) {
+  return torch::logical_or(input < -slack, input > 1 + slack);
+}
+
+torch::Tensor Floating(const torch::Tensor& tensor) {
+  return tensor.is_floating_point() ? tensor : tensor.to(torch::kFloat32);
+}
+
+bool SharesStorage(const torch::Tensor& a, const torch::Tensor& b) {
+  return a.defined() && b.defined() && a.has_storage() && b.has_storage() && a.is_alias_of(b);
+}
+
+}  // namespace
+
+const char* ToString(Task task) {
+  switch (task) {
+    case Task::kBinary:
+      return "binary";
+    case Task::kMulticlass:
+      return "multiclass";
+    case Task::kMultilabel:
+      return "multilabel";
+    case Task::kRegression:
+      return "regression";
+    case Task::kNone:
+      break;
+  }
+  return "none";
+}
+
+absl::StatusOr<Task> ParseTask(const std::string& name) {
+  const std::string lower = absl::AsciiStrToLower(name);
+  for (Task task : {Task::kBinary, Task::kMulticlass, Task::kMultilabel, Task::kRegression}) {
+    if (lower == ToString(task)) return task;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("task: found '", name, "'; allowed: binary, multiclass, multilabel, regression"));
+}
+
+torch::Tensor MaskedBatch::Samples() const {
+  if (rows.defined()) return rows.sum();
+  const int64_t count = target.dim() == 0 ? 1 : target.size(0);
+  return torch::full({}, count, torch::TensorOptions().dtype(torch::kInt64).device(target.device()));
+}
+
+LabeledBatch MaskedBatch::Drop() const {
+  if (!rows.defined()) return {input, target};
+  return {input.index({rows}), target.index({rows})};
+}
+
+void MaskedBatch::ThrowIfWrong() const {
+  if (outside_of_range.defined()) {
+    const auto count = outside_of_range.item<int64_t>();
+    TORCH_CHECK_VALUE(count == 0, "scores: ", count,
+                      " lie outside 0..1 but are declared as probabilities; declare Scores::kLogits, or kDetect to "
+                      "guess per batch");
+  }
+  if (unknown_labels.defined()) {
+    const auto count = unknown_labels.item<int64_t>();
+    TORCH_CHECK_VALUE(count == 0, "target: ", count,
+                      " labels are neither a class nor the index to be ignored; allowed: 0 .. classes - 1 (0 and 1 for "
+                      "binary and multilabel tasks)");
+  }
+}
+
+bool MaskedBatch::AliasOf(const torch::Tensor& other_input, const torch::Tensor& other_target) const {
+  return SharesStorage(input, other_input) || SharesStorage(target, other_target);
+}
+
+Preprocess::Preprocess(Task task, int64_t width, const PreprocessOptions& options)
+    : task_(task), width_(width), options_(options) {
+  TORCH_CHECK_VALUE(width > 0, ToString(task), ": found ", width, " classes, labels or outputs; allowed: 1 or more");
+}
+
+Preprocess Preprocess::Base(const PreprocessOptions& options) {
+  return Preprocess(Task::kNone, 1, options);
+}
+Preprocess Preprocess::Binary(const PreprocessOptions& options) {
+  return Preprocess(Task::kBinary, 1, options);
+}
+Preprocess Preprocess::Multiclass(int64_t num_classes, const PreprocessOptions& options) {
+  return Preprocess(Task::kMulticlass, num_classes, options);
+}
+Preprocess Preprocess::Multilabel(int64_t num_labels, const PreprocessOptions& options) {
+  return Preprocess(Task::kMultilabel, num_labels, options);
+}
+Preprocess Preprocess::Regression(int64_t num_outputs, const PreprocessOptions& options) {
+  return Preprocess(Task::kRegression, num_outputs, options);
+}
+
+MaskedBatch Preprocess::Apply(const torch::Tensor& input, const torch::Tensor& target) const {
+  const torch::NoGradGuard no_grad;
+  TORCH_CHECK_TYPE(input.defined() && target.defined(), "input and target must be tensors");
+  switch (task_) {
+    case Task::kNone:
+      return ApplyBase(input.detach(), target.detach());
+    case Task::kRegression:
+      return ApplyRegression(input.detach(), target.detach());
+    default:
+      return ApplyClasses(input.detach(), target.detach());
+  }
+}
+
+LabeledBatch Preprocess::ApplyAndDrop(const torch::Tensor& input, const torch::Tensor& target) const {
+  return Apply(input, target).Drop();
+}
+
+MaskedBatch Preprocess::ApplyBase(const torch::Tensor& input, const torch::Tensor& target) const {
+  MaskedBatch batch{input, target, {}, {}, {}, {}};
+  if (input.numel() == target.numel()) {
+    batch.input = input.squeeze();
+    batch.target = target.squeeze();
+  }
+  if (options_.ignore_index) batch.valid = batch.target != *options_.ignore_index;
+  if (options_.ignore_nan && target.is_floating_point()) {
+    const torch::Tensor known = torch::isnan(batch.target).logical_not();
+    batch.valid = batch.valid.defined() ? batch.valid.logical_and(known) : known;
+  }
+  batch.rows = batch.valid;
+  return batch;
+}
+
+MaskedBatch Preprocess::ApplyClasses(const torch::Tensor& input, const torch::Tensor& target) const {
+  const bool table = task_ != Task::kBinary;
+  TORCH_CHECK(!table || input.numel() % width_ == 0, "input: ", input.sizes(), " does not divide into rows of ", width_,
+              task_ == Task::kMulticlass ? " classes" : " labels");
+  MaskedBatch batch;
+  batch.input = Floating(table ? input.reshape({-1, width_}) : input.flatten());
+  batch.target = (task_ == Task::kMultilabel ? target.reshape({-1, width_}) : target.flatten()).to(torch::kInt64);
+  TORCH_CHECK_VALUE(batch.input.size(0) == batch.target.size(0), "input ", input.sizes(), " and target ",
+                    target.sizes(), " of a ", ToString(task_), " task: ", batch.input.size(0), " and ",
+                    batch.target.size(0), " samples; they must be as many");
+  if (options_.ignore_index) {
+    batch.valid = batch.target != *options_.ignore_index;
+    batch.rows = task_ == Task::kMultilabel ? batch.valid.any(1) : batch.valid;
+  }
+  const int64_t classes = task_ == Task::kMulticlass ? width_ : 2;
+  torch::Tensor unknown = torch::logical_or(batch.target < 0, batch.target >= classes);
+  if (batch.valid.defined()) unknown = unknown.logical_and(batch.valid);
+  batch.unknown_labels = unknown.sum();
+  batch.valid = batch.valid.defined() ? batch.valid.logical_and(unknown.logical_not()) : unknown.logical_not();
+  Activate(&batch);
+  return batch;
+}
+
+void Preprocess::Activate(MaskedBatch* batch) const {
+  torch::Tensor& input = batch->input;
+  const bool softmax = task_ == Task::kMulticlass;
+  const auto counted = [&](const torch::Tensor& outside) {
+    if (!batch->rows.defined()) return outside;
+    return outside.logical_and(input.dim() == 2 ? batch->rows.unsqueeze(1) : batch->rows);
+  };
+  if (options_.scores == Scores::kProbabilities) {
+    batch->outside_of_range = counted(OutsideOfRange(input, kRounding)).sum();
+    return;
+  }
+  const torch::Tensor active = softmax ? input.softmax(-1) : input.sigmoid();
+  input = options_.scores == Scores::kLogits ? active
+                                             : torch::where(counted(OutsideOfRange(input, 0)).any(), active, input);
+}
+
+MaskedBatch Preprocess::ApplyRegression(const torch::Tensor& input, const torch::Tensor& target) const {
+  TORCH_CHECK_TYPE(target.is_floating_point(), "target of a regression: found ", target.dtype(),
+                   "; allowed: a floating point dtype");
+  TORCH_CHECK_VALUE(input.numel() == target.numel() && input.numel() % width_ == 0, "regression with ", width_,
+                    " outputs: input has ", input.numel(), " elements and target ", target.numel(),
+                    "; allowed: as many, and a multiple of the outputs");
+  MaskedBatch batch;
+  const std::vector<int64_t> shape = width_ > 1 ? std::vector<int64_t>{-1, width_} : std::vector<int64_t>{-1};
+  batch.input = input.to(target.scalar_type()).reshape(shape);
+  batch.target = target.reshape(shape);
+  if (options_.ignore_nan) {
+    const torch::Tensor known = torch::isnan(batch.target).logical_not();
+    batch.valid = batch.rows = width_ > 1 ? known.all(1) : known;
+  }
+  return batch;
+}
+
+}  // namespace athanor

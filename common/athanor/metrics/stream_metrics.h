@@ -1,0 +1,81 @@
+// Metrics of each batch, averaged over the batches by their samples. Little memory and nothing to wait for; for metrics
+// that do not add up over batches (AUROC, F1, MCC, R2, RMSE …) the mean of batches is not the value of all samples: use
+// GlobalMetrics when that matters.
+//
+//   auto metrics = *StreamMetrics::Create({metrics::BinaryAccuracy(), {"bias", [](auto& p, auto& t) { … }}});
+//   metrics->Update(scores, labels);
+//   metrics->Text();                                  // "acc: 0.7500 (0.8125)\tbias: …"
+//
+// A batch whose value is NaN (an AUROC of one class, an empty batch) shows in Value() and does not count in the means;
+// elsewhere it would spoil the rest of the epoch.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "athanor/metrics/average_meter.h"
+#include "athanor/metrics/metric_func.h"
+#include "athanor/metrics/metric_set.h"
+
+namespace athanor {
+
+// A function of one batch: predictions and targets without the entries that do not count.
+using BatchFunction = std::function<torch::Tensor(const torch::Tensor&, const torch::Tensor&)>;
+
+class StreamMetric {
+ public:
+  StreamMetric(MetricFunc metric) : metric_(std::move(metric)) {}  // NOLINT(google-explicit-constructor)
+  StreamMetric(std::string name, BatchFunction function) : metric_(std::pair(std::move(name), std::move(function))) {}
+
+  const std::string& name() const;
+  const MetricFunc* descriptor() const { return std::get_if<MetricFunc>(&metric_); }
+  const BatchFunction* function() const;
+
+ private:
+  std::variant<MetricFunc, std::pair<std::string, BatchFunction>> metric_;
+};
+
+struct StreamOptions {
+  Preprocess preprocess;  // default: none of its own; that of the descriptors' task when they have one
+  bool preprocess_given = false;
+  Scores scores = Scores::kProbabilities;
+  std::shared_ptr<MeterSync> sync;
+};
+
+class StreamMetrics : public MetricSet {
+ public:
+  // The first metric of a name wins. INVALID_ARGUMENT for none, for one without a function, and for descriptors that
+  // contradict each other.
+  static absl::StatusOr<std::unique_ptr<StreamMetrics>> Create(std::vector<StreamMetric> metrics,
+                                                               StreamOptions options = {});
+  using MetricSet::Update;
+  void Update(const torch::Tensor& input, const torch::Tensor& target) override;
+
+  absl::StatusOr<MetricValues> Value() override { return meters_.Value(); }
+  absl::StatusOr<MetricValues> Batch() override { return meters_.Batch(); }
+  absl::StatusOr<MetricValues> Average() override { return meters_.Average(); }
+  absl::StatusOr<int64_t> Samples(bool of_batch, bool ranks) override;
+  absl::StatusOr<std::string> Text(int decimals = 4) override { return meters_.Text(decimals); }
+  void Reset() override;
+  const AverageMeters& meters() const { return meters_; }
+
+ private:
+  StreamMetrics(std::vector<StreamMetric> metrics, MetricNeeds needs, StreamOptions options);
+
+  std::vector<StreamMetric> metrics_;
+  MetricNeeds needs_;
+  StreamOptions options_;
+  bool functions_ = false;
+  AverageMeters meters_;
+};
+
+using MetricMeters = StreamMetrics;  // the reference has two names
+
+// One metric by itself, in the form of the others.
+absl::StatusOr<std::unique_ptr<StreamMetrics>> MetricMeter(StreamMetric metric, StreamOptions options = {});
+
+}  // namespace athanor

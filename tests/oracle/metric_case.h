@@ -1,0 +1,38 @@
+// What the metric families share: inputs, descriptors and functions by the recorder's names, comparison of values.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "athanor/metrics/functional/functional.h"
+#include "athanor/metrics/metric_func.h"
+#include "athanor/metrics/metric_values.h"
+#include "athanor/metrics/stream_metrics.h"
+#include "athanor/tensor/nested_tensor.h"
+#include "tests/oracle/replay.h"
+
+namespace athanor::oracle {
+
+// A tensor, a nested one, a list of numbers or of lists (ragged lists become nested).
+NestedValue BatchOf(const nlohmann::json& value);
+metrics::MetricOptions MetricOptionsOf(const nlohmann::json& args);
+metrics::FunctionOptions FunctionOptionsOf(const nlohmann::json& args);
+
+// "accuracy" … of functional.h; nullptr for an unknown name.
+using MetricFunction = torch::Tensor (*)(const torch::Tensor&, const torch::Tensor&, const metrics::FunctionOptions&);
+MetricFunction FindFunction(const std::string& name);
+bool IsDescriptor(const std::string& name);  // "binary_accuracy", "mcc" …
+MetricFunc DescriptorOf(const std::string& name, const nlohmann::json& args);
+// {"f": "preprocess_binary", "args": {...}}
+Preprocess PreprocessOf(const nlohmann::json& spec);
+
+// A number or a tensor, with the tolerance of its dtype; numbers 1e-6 (they come from float32 arithmetic).
+std::string CompareMetric(const nlohmann::json& expected, const torch::Tensor& found, const std::string& what);
+// {"name": value, …} against values of the same names, in any order; names that are not expected are a failure.
+std::string CompareMetrics(const nlohmann::json& expected, const MetricValues& found, const std::string& what);
+// The kind of exception or status that `run` ends with: "ValueError" …, "" for none.
+std::string KindOfFailure(const std::function<absl::Status()>& run);
+std::string CheckFailure(const nlohmann::json& expected, const std::function<absl::Status()>& run);
+bool IsError(const nlohmann::json& expected);
+
+}  // namespace athanor::oracle

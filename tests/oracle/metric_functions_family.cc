@@ -1,0 +1,56 @@
+// Metric functions on one batch, and the preprocessing by itself.
+#include "athanor/metrics/metric_set.h"
+#include "tests/oracle/metric_case.h"
+
+namespace athanor::oracle {
+namespace {
+
+std::string CheckFunction(const nlohmann::json& test) {
+  const MetricFunction function = FindFunction(test.at("function").get<std::string>());
+  if (function == nullptr) return "the replay does not know " + test["function"].dump();
+  const auto run = [&] {
+    const LabeledBatch batch = PackedPair(BatchOf(test.at("input")), BatchOf(test.at("target")));
+    return function(batch.input, batch.target, FunctionOptionsOf(test.at("args")));
+  };
+  if (IsError(test.at("expected"))) {
+    return CheckFailure(test["expected"], [&] {
+      run();
+      return absl::OkStatus();
+    });
+  }
+  return CompareMetric(test["expected"], run(), "value");
+}
+
+std::string CheckPreprocess(const nlohmann::json& test) {
+  const auto run = [&] {
+    const Preprocess preprocess = PreprocessOf({{"f", test.at("function")}, {"args", test.at("args")}});
+    const LabeledBatch batch = PackedPair(BatchOf(test.at("input")), BatchOf(test.at("target")));
+    return preprocess.ApplyAndDrop(batch.input, batch.target);
+  };
+  if (IsError(test.at("expected"))) {
+    return CheckFailure(test["expected"], [&] {
+      run();
+      return absl::OkStatus();
+    });
+  }
+  const LabeledBatch found = run();
+  return FirstOf({Compare(TensorOf(test["expected"]["input"]), found.input, 0, "input"),
+                  Compare(TensorOf(test["expected"]["target"]), found.target, 0, "target")});
+}
+
+void Functions(const nlohmann::json& file, Report& report) {
+  for (const auto& test : file.at("cases"))
+    report.Case(test.at("id").get<std::string>(), [&] { return CheckFunction(test); });
+}
+
+void Preprocessing(const nlohmann::json& file, Report& report) {
+  for (const auto& test : file.at("cases"))
+    report.Case(test.at("id").get<std::string>(), [&] { return CheckPreprocess(test); });
+}
+
+}  // namespace
+
+ATHANOR_ORACLE_FAMILY(metric_functions, Functions);
+ATHANOR_ORACLE_FAMILY(metric_preprocess, Preprocessing);
+
+}  // namespace athanor::oracle
