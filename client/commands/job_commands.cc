@@ -275,7 +275,7 @@ absl::Status Events(CommandContext& context, const JobArguments& arguments) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
   if (arguments.follow) {
     return client->Watch(arguments.job, 0, [](const v1::WatchJobResponse& update) {
-      for (const v1::JobEvent& event : update.events()) std::cout << EventLine(event, false) << std::endl;
+      for (const v1::JobEvent& event : update.events()) std::cout << EventLine(event, false) << "\n" << std::flush;
       return true;
     });
   }
@@ -300,7 +300,7 @@ absl::Status Events(CommandContext& context, const JobArguments& arguments) {
 void AddJobCommands(CLI::App& app, CommandContext& context) {
   CLI::App* job = app.add_subcommand("job", "Submit, follow and steer jobs")->require_subcommand(1);
   auto arguments = std::make_shared<JobArguments>();
-  auto add = [&](const char* name, const char* help, const char* example, std::function<absl::Status()> run) {
+  auto add = [&](const char* name, const char* help, const char* example, const std::function<absl::Status()>& run) {
     CLI::App* command = job->add_subcommand(name, help);
     command->footer(absl::StrCat("Example:\n  ", example, "\n\n", kExitCodesHelp));
     command->callback([&context, run] { context.Report(run()); });
@@ -334,7 +334,7 @@ void AddJobCommands(CLI::App& app, CommandContext& context) {
             [&context, arguments] { return WatchJob(context, arguments->job); }));
   named(add("explain", "Why is the job where it is: decisions, first failure, its last lines",
             "athanor job explain digits", [&context, arguments] { return Explain(context, *arguments); }));
-  auto verb = [&](const char* name, const char* help, VerbMethod method, std::vector<v1::JobState> goal) {
+  auto verb = [&](const char* name, const char* help, VerbMethod method, const std::vector<v1::JobState>& goal) {
     CLI::App* command = named(add(name, help, absl::StrCat("athanor job ", name, " digits --wait").c_str(),
                                   [&context, arguments, method, goal] {
                                     if (goal.size() == 1) return Verb(context, *arguments, method, {goal[0]});

@@ -109,7 +109,7 @@ void BindEnvironment(CLI::App& app, const std::string& environment_prefix) {
     if (name == "help" || name == "version") continue;
     std::string variable = absl::AsciiStrToUpper(name);
     std::replace(variable.begin(), variable.end(), '-', '_');
-    option->envname(environment_prefix + "_" + variable);
+    option->envname(absl::StrCat(environment_prefix, "_", variable));
   }
 }
 

@@ -16,7 +16,7 @@ namespace {
 // Answers a verb whose response is the entry as it is after the verb: runs the verb, then reads.
 template <typename CheckFn, typename MakeFn, typename ReadFn>
 grpc::ServerUnaryReactor* VerbThenRead(const RpcContext& rpc, grpc::CallbackServerContext* context, const char* method,
-                                       CheckFn check, MakeFn make, ReadFn read) {
+                                       CheckFn check, const MakeFn& make, const ReadFn& read) {
   const UnaryCall call(rpc, context, method);
   absl::Status status = call.authorized();
   if (status.ok()) status = check();

@@ -222,7 +222,7 @@ grpc::ServerWriteReactor<v1::LogChunk>* StartLogStream(const RpcContext& rpc, co
   if (status.ok()) status = CheckLogRequest(request);
   if (!status.ok()) {
     reactor->End(status);
-    return reactor;
+    return reactor;  // NOLINT(clang-analyzer-cplusplus.NewDelete): gRPC calls OnDone only after it has the reactor
   }
   ++open_streams;
   std::thread([loop = rpc.loop, reactor, request] {

@@ -112,6 +112,7 @@ absl::Status CheckRunner(const std::string& text) {
   const std::vector<FieldProblem> problems = CheckRunnerConfig(runner, &config);
   if (problems.empty()) return absl::OkStatus();
   std::vector<std::string> lines;
+  lines.reserve(problems.size());
   for (const FieldProblem& problem : problems)
     lines.push_back(absl::StrCat("runner.", problem.path, ": ", problem.message));
   return absl::InvalidArgumentError(absl::StrJoin(lines, "\n"));

@@ -64,7 +64,7 @@ grpc::ServerUnaryReactor* RunRead(const RpcContext& rpc, grpc::CallbackServerCon
 // Runs a verb: `check()` validates, `make(call id)` is the event, `fill(reply)` writes the response of a success.
 template <typename CheckFn, typename MakeFn, typename FillFn>
 grpc::ServerUnaryReactor* RunVerb(const RpcContext& rpc, grpc::CallbackServerContext* context, const char* method,
-                                  CheckFn check, MakeFn make, FillFn fill) {
+                                  CheckFn check, const MakeFn& make, FillFn fill) {
   const UnaryCall call(rpc, context, method);
   absl::Status status = call.authorized();
   if (status.ok()) status = check();

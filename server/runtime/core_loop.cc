@@ -62,7 +62,7 @@ void CoreLoop::Post(core::Event event, std::function<void()> done) {
   wake_.notify_one();
 }
 
-void CoreLoop::PostVerb(std::function<core::Event(core::CallId)> make, CallTable::Callback callback) {
+void CoreLoop::PostVerb(const std::function<core::Event(core::CallId)>& make, CallTable::Callback callback) {
   absl::Status refused;
   {
     std::lock_guard lock(mutex_);

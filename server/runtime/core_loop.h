@@ -45,7 +45,7 @@ class CoreLoop {
   // Thread-safe. `done` (optional) runs after the event's records are durable.
   void Post(core::Event event, std::function<void()> done = nullptr);
   // A client's verb: `callback` gets the one answer. Refuses when the queue is full or the store has no space.
-  void PostVerb(std::function<core::Event(core::CallId)> make, CallTable::Callback callback);
+  void PostVerb(const std::function<core::Event(core::CallId)>& make, CallTable::Callback callback);
   // Runs `read` on the loop's thread between batches, and while a batch waits for space on the disk.
   using Read = std::function<void(const core::CoordinatorCore&, absl::Time now)>;
   void PostRead(Read read);

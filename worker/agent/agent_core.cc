@@ -256,6 +256,7 @@ void AgentCore::RememberEnded(const RankKey& key) {
 
 std::vector<RankKey> AgentCore::Keys() const {
   std::vector<RankKey> keys;
+  keys.reserve(ranks_.size());
   for (const auto& [key, rank] : ranks_) keys.push_back(key);
   return keys;
 }

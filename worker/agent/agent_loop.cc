@@ -305,6 +305,7 @@ std::vector<std::string> AgentLoop::Environment(const v1::LaunchRank& launch) co
   values[kEnvFailureFile] = logs_.FailurePath(key);
   values[kEnvRestarts] = absl::StrCat(launch.restarts());
   std::vector<std::string> environment;
+  environment.reserve(values.size());
   for (const auto& [name, value] : values) environment.push_back(absl::StrCat(name, "=", value));
   return environment;
 }

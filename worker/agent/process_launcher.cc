@@ -49,6 +49,7 @@ absl::StatusOr<Process> StartProcess(const ProcessRequest& request) {
     return absl::ResourceExhaustedError(absl::StrCat("cannot write ", request.log_path, ": ", strerror(errno)));
   const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
   std::vector<char*> environment;
+  environment.reserve(request.environment.size() + 1);
   for (const std::string& one : request.environment) environment.push_back(const_cast<char*>(one.c_str()));
   environment.push_back(nullptr);
   char* argv[] = {const_cast<char*>(request.program.c_str()), nullptr};

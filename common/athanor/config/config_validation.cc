@@ -23,7 +23,8 @@ bool ProblemUnder(const Problems& problems, absl::string_view section) {
 }
 
 bool Given(const nlohmann::json& value) {
-  return !value.is_null() && !(value.is_array() && value.empty()) && value != "";
+  return !value.is_null() && !(value.is_array() && value.empty()) &&
+         !(value.is_string() && value.get_ref<const std::string&>().empty());
 }
 
 // Options that the section's type does not have, and options without a type.
@@ -59,7 +60,7 @@ void CheckParamGroup(const OptimConfig& optim, const ParamGroupConfig& group, co
     problems->push_back({JoinPath(path, "pattern"), "missing; allowed: a regular expression"});
   } else {
     try {
-      std::regex compiled(group.pattern);
+      std::regex compiled(group.pattern);  // NOLINT(bugprone-unused-local-non-trivial-variable): only whether it can be
     } catch (const std::regex_error& error) {
       problems->push_back({JoinPath(path, "pattern"),
                            absl::StrCat("\"", group.pattern, "\" is no regular expression: ", error.what())});

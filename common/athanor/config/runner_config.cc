@@ -23,8 +23,7 @@ const std::vector<TypeOptions>& OptimTable() {
       {"adamax", {"betas", "eps"}},
       {"asgd", {"lambd", "alpha", "t0"}},
       {"rprop", {"etas", "step_sizes"}},
-      {"lbfgs",
-       {"max_iter", "max_eval", "tolerance_grad", "tolerance_change", "history_size", "line_search_fn"}},
+      {"lbfgs", {"max_iter", "max_eval", "tolerance_grad", "tolerance_change", "history_size", "line_search_fn"}},
       {"lion", {"betas"}},
       {"muon", {"momentum", "nesterov", "eps", "ns_steps"}},
   };
@@ -58,6 +57,7 @@ const std::vector<TypeOptions>& SchedTable() {
 
 std::vector<absl::string_view> TypesOf(const std::vector<TypeOptions>& table) {
   std::vector<absl::string_view> types;
+  types.reserve(table.size());
   for (const TypeOptions& row : table) types.push_back(row.type);
   return types;
 }
