@@ -81,6 +81,8 @@ function(athanor_use_torch_pch name)
     target_link_libraries(athanor_torch_pch PRIVATE athanor::torch)
     target_compile_features(athanor_torch_pch PRIVATE cxx_std_20)
     target_precompile_headers(athanor_torch_pch PRIVATE <torch/torch.h>)
+    # Without a time stamp inside, ccache knows the header again.
+    target_compile_options(athanor_torch_pch PRIVATE $<$<CXX_COMPILER_ID:Clang>:SHELL:-Xclang -fno-pch-timestamp>)
   endif()
   get_target_property(kind ${name} TYPE)
   if(kind STREQUAL "EXECUTABLE")  # the header is compiled with -fPIC, and GCC refuses it under an executable's -fPIE

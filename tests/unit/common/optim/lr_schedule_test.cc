@@ -83,7 +83,7 @@ TEST(LrScheduleTest, ReplaysEveryCaseOfTheOracle) {
     ASSERT_TRUE(schedule.ok()) << name << ": " << schedule.status();
     EXPECT_EQ(*schedule->options().warmup_steps, item["effective"]["warmup_steps"]) << name;
     EXPECT_EQ(*schedule->options().cooldown_steps, item["effective"]["cooldown_steps"]) << name;
-    EXPECT_EQ(*schedule->options().scaling, item["effective"]["scaling"]) << name;
+    EXPECT_EQ(*schedule->options().scaling, item["effective"]["scaling"].get<std::string>()) << name;
     for (size_t k = 0; k < item["lrs"].size(); ++k) {
       if (item.contains("resume") && item["resume"]["after_steps"] == k) {
         LrSchedule fresh = *LrSchedule::Make(schedule->options(), bases);

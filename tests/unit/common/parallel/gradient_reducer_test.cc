@@ -45,7 +45,7 @@ TEST_P(GradientReducerTest, MeanOfRanksIsGradientOfWholeBatch) {
     expected.emplace_back();
     for (const torch::Tensor& parameter : reference.parameters()) expected.back().push_back(parameter.grad().clone());
   }
-  RunRanks(world, shared, [&, world = world, bucket_bytes = bucket_bytes](ProcessGroup* group) {
+  RunRanks(world, shared, [&, bucket_bytes = bucket_bytes](ProcessGroup* group) {
     auto net = std::make_shared<Net>();
     Fill(*net, 5 + group->rank() * 100);  // only rank 0's count
     auto reducer = GradientReducer::Create(*net, group, {.bucket_bytes = bucket_bytes});
