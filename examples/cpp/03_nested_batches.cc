@@ -2,9 +2,9 @@
 //
 //   03_nested_batches [steps]
 //
-// The task: does a sequence of digits hold more even than odd ones? Lengths are 1 to 40. A plain loop with the library's
-// parts: a collated NestedTensor, layers that work on the packed values, attention that never sees padding, an optimizer
-// and a metric.
+// The task: does a sequence of digits hold more even than odd ones? Lengths are 1 to 40. A plain loop with the
+// library's parts: a collated NestedTensor, layers that work on the packed values, attention that never sees padding,
+// an optimizer and a metric.
 #include <cstdio>
 #include <cstdlib>
 

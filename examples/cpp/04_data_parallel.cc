@@ -1,5 +1,5 @@
-// Data parallel training without the service: rank 0 starts the other ranks as processes of their own and hosts the store
-// in which they find each other.
+// Data parallel training without the service: rank 0 starts the other ranks as processes of their own and hosts the
+// store in which they find each other.
 //
 //   04_data_parallel [ranks]
 //
