@@ -228,6 +228,21 @@ def loop(bench):
             "bars": []}
 
 
+def nested(bench):
+    """Forward and backward against the padded batch, forward against ATen's nested tensors; ratios of medians."""
+    found, bars = {}, []
+    for padding in (0.25, 0.5, 0.75):
+        one = program(bench, "bench_nested_tensor", padding=padding, rounds=bench.rounds(40))
+        ratios = {}
+        for name, times in one["operations"].items():
+            ratios[name] = {"of_padded": statistics.median(times["padded"]) / statistics.median(times["ours"]),
+                            "of_aten": statistics.median(times["aten_forward"]) / statistics.median(times["ours_forward"])}
+            if padding == 0.5:
+                bars.append(bar(f"nested tensors, {name}: speed / padded, half of it padding", ratios[name]["of_padded"], 2, "x", at_least=True))
+        found[str(padding)] = {**one, "ratios": ratios}
+    return {**found, "bars": bars}
+
+
 def bar(name, value, limit, unit, at_least=False):
     return {"name": name, "value": value, "bar": limit, "unit": unit, "at_least": at_least,
             "holds": value >= limit if at_least else value <= limit}
@@ -235,7 +250,7 @@ def bar(name, value, limit, unit, at_least=False):
 
 ITEMS = {"submit": submit, "first_step": first_step, "recovery": recovery, "coordinator_restart": coordinator_restart,
          "checkpoint_stall": checkpoint_stall, "agents_1000": lambda b: swarm(b, 1000 if not b.quick else 100),
-         "agents_10000": lambda b: swarm(b, 10000 if not b.quick else 300), "ddp": ddp, "loop": loop}
+         "agents_10000": lambda b: swarm(b, 10000 if not b.quick else 300), "ddp": ddp, "loop": loop, "nested": nested}
 
 
 def machine():
