@@ -6,8 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
-#include "athanor/data/tensor_dataset.h"
 #include "athanor/data/npy_reader.h"
+#include "athanor/data/tensor_dataset.h"
 
 namespace athanor {
 namespace {

@@ -76,7 +76,7 @@ bool MayChangeOnResume(absl::string_view path) {
       "comm",         "threads",     "log",        "workspace_root", "lineage", "experiment", "name",
       "dir",          "tensorboard", "heartbeat",  "auto_resume",    "resume",  "pretrained", "max_nonfinite_losses"};
   static constexpr std::array<absl::string_view, 7> kLoader = {
-      "num_workers",        "prefetch_factor",        "in_order", "pin_memory", "timeout",
+      "num_workers",        "prefetch_factor",       "in_order", "pin_memory", "timeout",
       "persistent_workers", "snapshot_every_n_steps"};
   for (absl::string_view key : kFree) {
     if (path == key || absl::StartsWith(path, absl::StrCat(key, "."))) return true;

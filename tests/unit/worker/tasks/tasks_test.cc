@@ -8,8 +8,8 @@
 #include <fstream>
 
 #include "athanor/config/config_loader.h"
-#include "athanor/runner/torch_runner.h"
 #include "athanor/data/npy_reader.h"
+#include "athanor/runner/torch_runner.h"
 #include "worker/tasks/task.h"
 #include "worker/tasks/task_options.h"
 
