@@ -25,7 +25,7 @@ set(_layer_athanor_server_rpc         "athanor_server_runtime;athanor_config;ath
 set(_layer_athanord                   "athanor_server_rpc")                                                    # F
 set(_layer_athanor_agent_lib          "athanor_service")                                                       # F
 set(_layer_athanor-agent              "athanor_agent_lib")                                                     # F
-set(_layer_athanor_task               "athanor_runner;athanor_data;athanor_config")                            # T: worker/tasks
+set(_layer_athanor_task               "athanor_runner;athanor_data;athanor_metrics;athanor_config")                            # T: worker/tasks
 set(_layer_athanor_trainer_link       "athanor_service")                                                       # F: gRPC side of the trainer
 set(_layer_athanor_trainer_lib        "athanor_task;athanor_runner;athanor_trainer_link")                      # T
 set(_layer_athanor-trainer            "athanor_trainer_lib")                                                   # T

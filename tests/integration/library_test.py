@@ -1,12 +1,15 @@
 """The library's files read by the field's own programs, and theirs read by the library: PyTorch, safetensors, TensorBoard."""
 
 import collections
+import csv
 import json
 import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 import unittest
+import unittest.mock
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +18,22 @@ TOOL = pathlib.Path(os.environ["ATHANOR_BUILD"]) / "tests/integration/library_to
 DTYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "c10::Half", torch.bfloat16: "c10::BFloat16",
           torch.int64: "long int", torch.int32: "int", torch.int16: "short int", torch.int8: "signed char",
           torch.uint8: "unsigned char", torch.bool: "bool"}
+
+
+def wandb_records(data):
+    """The records of a .wandb file: LevelDB's log format behind 7 bytes of its own."""
+    from wandb.proto.wandb_internal_pb2 import Record
+    at, block, parts = 7, 32768, b""
+    while at + 7 <= len(data):
+        if block - at % block < 7:
+            at += block - at % block
+            continue
+        length, kind = int.from_bytes(data[at + 4:at + 6], "little"), data[at + 6]
+        parts += data[at + 7:at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield Record.FromString(parts)
+            parts = b""
 
 
 class LibraryTest(unittest.TestCase):
@@ -126,6 +145,56 @@ class LibraryTest(unittest.TestCase):
         self.assertEqual([e.step for e in events.Scalars("train/loss")], [10, 20, 30, 40])
         self.assertEqual([e.step for e in events.Scalars("val/accuracy")], [20, 40])
         self.assertAlmostEqual(events.Scalars("val/loss")[-1].value, run["metrics"]["val.loss"], places=5)
+
+    def test_tables_of_metrics(self):
+        run = self.train(csv=True, jsonl=True, dir=str(self.folder / "run"))
+        rows = list(csv.DictReader((self.folder / "run/metrics.csv").open()))
+        losses = [(int(r["step"]), float(r["value"])) for r in rows if r["name"] == "train.loss"]
+        self.assertEqual([step for step, _ in losses], [10, 20, 30, 40])
+        lines = [json.loads(line) for line in (self.folder / "run/metrics.jsonl").read_text().splitlines()]
+        self.assertEqual([(l["step"], l["train.loss"]) for l in lines if "train.loss" in l],
+                         [(s, unittest.mock.ANY) for s, _ in losses])
+        self.assertAlmostEqual([l for l in lines if "val.loss" in l][-1]["val.loss"], run["metrics"]["val.loss"], places=6)
+        # A run that continues appends, also after a line that a crash cut off.
+        with (self.folder / "run/metrics.jsonl").open("a") as file:
+            file.write('{"cut')
+        self.train(csv=True, jsonl=True, dir=str(self.folder / "run"), auto_resume=True, steps=60)
+        text = (self.folder / "run/metrics.jsonl").read_text().splitlines()
+        self.assertEqual(json.loads(text[text.index('{"cut') + 1])["step"], 50)
+        self.assertEqual((self.folder / "run/metrics.csv").read_text().count("time,step"), 1)
+
+    def test_traces_of_windows(self):
+        run = self.train(dir=str(self.folder / "run"), profiling={
+            "enabled": True, "wait": 2, "warmup": 1, "active": 3, "repeat": 2, "record_shapes": True, "profile_memory": True})
+        self.assertEqual(run["notes"], [])
+        traces = sorted((self.folder / "run/profiles").glob("*/rank-00000/*.json"))
+        self.assertEqual([t.name for t in traces], ["trace-000000000003.json", "trace-000000000009.json"])
+        for trace in traces:
+            events = json.loads(trace.read_text())["traceEvents"]
+            names = collections.Counter(e.get("name") for e in events if e.get("ph") == "X")
+            for part in ("data", "forward", "backward", "optimizer"):
+                self.assertEqual(names[part], 3, part)
+            self.assertGreater(names["aten::addmm"], 0)
+            shaped = [e for e in events if e.get("name") == "aten::addmm" and "Input Dims" in e.get("args", {})]
+            self.assertTrue(shaped, "record_shapes")
+            self.assertTrue([e for e in events if e.get("name") == "[memory]"], "profile_memory")
+
+    def test_a_run_becomes_one_of_weights_and_biases(self):
+        refused = self.tool("train", json.dumps({"wandb": True}), check=False)
+        self.assertIn("scripts/wandb_import.py", refused.stderr)
+        run = self.train(jsonl=True, dir=str(self.folder / "run"))
+        script = pathlib.Path(__file__).parents[2] / "scripts/wandb_import.py"
+        done = subprocess.run([sys.executable, str(script), str(self.folder / "run"), "--project", "digits"], capture_output=True,
+                              text=True, timeout=120, env={**os.environ, "HOME": str(self.folder)})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (log,) = pathlib.Path(done.stdout.strip()).glob("*.wandb")
+        records = list(wandb_records(log.read_bytes()))
+        history = [{i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in r.history.item}
+                   for r in records if r.WhichOneof("record_type") == "history"]
+        self.assertEqual([h["_step"] for h in history], [10, 20, 30, 40])
+        self.assertAlmostEqual(history[-1]["val/loss"], run["metrics"]["val.loss"], places=6)
+        config = {i.key: json.loads(i.value_json) for r in records if r.WhichOneof("record_type") == "run" for i in r.run.config.update}
+        self.assertEqual(config["steps"], 40)
 
     def test_auto_resume_starts_and_continues(self):
         first = self.train(auto_resume=True, dir=str(self.folder / "run"))

@@ -159,8 +159,8 @@ metrics::FunctionOptions FunctionOptionsOf(const nlohmann::json& args) {
   options.num_labels = Maybe<int64_t>(args, "num_labels");
   options.scores = Scores::kDetect;
   if (args.contains("task") && !args["task"].is_null()) {
-    absl::StatusOr<Task> task = ParseTask(args["task"].get<std::string>());
-    TORCH_CHECK_VALUE(task.ok() && *task != Task::kRegression, "no such task");
+    absl::StatusOr<MetricTask> task = ParseTask(args["task"].get<std::string>());
+    TORCH_CHECK_VALUE(task.ok() && *task != MetricTask::kRegression, "no such task");
     options.task = *task;
   }
   return options;

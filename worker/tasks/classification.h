@@ -1,20 +1,53 @@
-// The loss and the metric that classifiers share.
+// What tasks that tell classes apart share: the loss, "accuracy", and the option
+//
+//   metrics  also measure auroc, auprc, acc, f1 and mcc, exactly over all samples (acc and f1 are means over the
+//            classes). Default false
 #pragma once
 
 #include <torch/torch.h>
 
-#include "athanor/runner/step_output.h"
+#include <memory>
+#include <utility>
+
+#include "athanor/metrics/metric_factory.h"
+#include "worker/tasks/task.h"
+#include "worker/tasks/task_options.h"
 
 namespace athanor {
 
-// Cross-entropy, and "accuracy": the share of samples whose largest logit is the target. `logits` N x classes, `target`
-// N, int64.
-inline StepOutput ClassificationOutput(const torch::Tensor& logits, const torch::Tensor& target) {
-  StepOutput output;
-  output.loss = torch::cross_entropy_loss(logits, target);
-  torch::NoGradGuard no_grad;
-  output.metrics["accuracy"] = logits.argmax(1).eq(target).to(torch::kFloat32).mean();
-  return output;
-}
+class ClassificationTask : public Task {
+ public:
+  absl::StatusOr<std::unique_ptr<MetricSet>> Metrics(std::shared_ptr<MeterSync> sync) override {
+    if (!measured_) return nullptr;
+    return BuildMetrics(
+        {.type = "multiclass", .num_classes = classes_, .scores = Scores::kLogits, .sync = std::move(sync)});
+  }
+
+ protected:
+  // Reads the option; `classes` 0: the task does not classify.
+  void ReadMetricsOption(TaskOptions* options, int64_t classes) {
+    classes_ = classes;
+    measured_ = options->Flag("metrics", false);
+    if (measured_ && classes == 0) options->Complain("metrics", "belongs to cross_entropy only");
+  }
+
+  // Cross-entropy, and "accuracy": the share of samples whose largest logit is the target. `logits` N x classes,
+  // `target` N, int64.
+  StepOutput Classified(const torch::Tensor& logits, const torch::Tensor& target) const {
+    StepOutput output;
+    output.loss = torch::cross_entropy_loss(logits, target);
+    torch::NoGradGuard no_grad;
+    output.metrics["accuracy"] = logits.argmax(1).eq(target).to(torch::kFloat32).mean();
+    if (measured_) {
+      output.scores = logits.detach();
+      output.labels = target;
+    }
+    return output;
+  }
+
+ private:
+  bool measured_ = false;
+  int64_t classes_ = 0;
+};
 
 }  // namespace athanor

@@ -22,7 +22,7 @@
 namespace athanor {
 namespace {
 
-class DigitsMlp : public Task {
+class DigitsMlp : public ClassificationTask {
  public:
   absl::Status Setup(const TaskContext& context) override {
     TaskOptions options("digits_mlp", context.options);
@@ -32,6 +32,7 @@ class DigitsMlp : public Task {
     noise_ = options.Number("noise", 0, 0, 100);
     const int64_t inputs = options.Integer("inputs", 64, 1, 1 << 24);
     data.classes = options.Integer("classes", 10, 2, 1 << 20);
+    ReadMetricsOption(&options, data.classes);
     data.sample_shape = {inputs};
     RETURN_IF_ERROR(options.Check());
     ASSIGN_OR_RETURN(datasets_, LoadLabelledData(data));
@@ -52,7 +53,7 @@ class DigitsMlp : public Task {
   StepOutput Forward(const Batch& batch) override {
     const bool noisy = noise_ > 0 && model_->is_training();
     const torch::Tensor input = noisy ? batch.input + noise_ * torch::randn_like(batch.input) : batch.input;
-    return ClassificationOutput(model_->forward(input), batch.target);
+    return Classified(model_->forward(input), batch.target);
   }
 
  private:

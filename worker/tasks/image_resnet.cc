@@ -1,5 +1,5 @@
 // image_resnet: a small residual network (pre-activation, group normalisation: no statistics that ranks would have to
-// share). Options besides those of labelled_data.h (scale: default 1):
+// share). Options besides those of labelled_data.h and classification.h (scale: default 1):
 //
 //   image    [channels, height, width] of one image. Default [1, 8, 8]
 //   classes  Default 10
@@ -84,13 +84,14 @@ class ResNetImpl : public nn::Module {
 };
 TORCH_MODULE(ResNet);
 
-class ImageResNet : public Task {
+class ImageResNet : public ClassificationTask {
  public:
   absl::Status Setup(const TaskContext& context) override {
     TaskOptions options("image_resnet", context.options);
     LabelledDataOptions data = ReadLabelledDataOptions(options, 1);
     data.sample_shape = options.Integers("image", {1, 8, 8}, 1, 4096, 3);
     data.classes = options.Integer("classes", 10, 2, 1 << 20);
+    ReadMetricsOption(&options, data.classes);
     const int64_t width = options.Integer("width", 16, kGroups, 4096);
     const std::vector<int64_t> blocks = options.Integers("blocks", {1, 1, 1}, 1, 64, 6);
     if (data.sample_shape.size() != 3) options.Complain("image", "allowed: [channels, height, width]");
@@ -104,9 +105,7 @@ class ImageResNet : public Task {
 
   std::shared_ptr<nn::Module> Model() override { return model_.ptr(); }
   std::map<std::string, std::shared_ptr<Dataset>> Datasets() override { return datasets_; }
-  StepOutput Forward(const Batch& batch) override {
-    return ClassificationOutput(model_->forward(batch.input), batch.target);
-  }
+  StepOutput Forward(const Batch& batch) override { return Classified(model_->forward(batch.input), batch.target); }
 
  private:
   ResNet model_{nullptr};

@@ -19,6 +19,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "athanor/data/dataset.h"
+#include "athanor/metrics/meter_sync.h"
+#include "athanor/metrics/metric_set.h"
 #include "athanor/runner/step_output.h"
 
 namespace athanor {
@@ -42,6 +44,9 @@ class Task {
   virtual std::map<std::string, std::shared_ptr<Dataset>> Datasets() = 0;
   // One forward pass; the batch is on the model's device. Called in train mode with gradients, in eval mode without.
   virtual StepOutput Forward(const Batch& batch) = 0;
+  // Metrics of StepOutput::scores and labels; a new set each time, null for none. `sync` is over the ranks (null on
+  // one) and goes into it. See TorchRunnerOptions::metrics.
+  virtual absl::StatusOr<std::unique_ptr<MetricSet>> Metrics(std::shared_ptr<MeterSync> /*sync*/) { return nullptr; }
 };
 
 using TaskFactory = std::function<std::unique_ptr<Task>()>;

@@ -1,6 +1,6 @@
 // torchscript: trains a module that Python saved with torch.jit.save(torch.jit.script(model)) or torch.jit.trace. Its
-// forward takes the batch's input and gives logits or predictions. Options besides those of labelled_data.h (scale:
-// default 1):
+// forward takes the batch's input and gives logits or predictions. Options besides those of labelled_data.h and
+// classification.h (scale: default 1):
 //
 //   module        the saved file
 //   loss          cross_entropy (targets are class numbers) or mse. Default cross_entropy
@@ -82,7 +82,7 @@ absl::StatusOr<std::shared_ptr<ScriptTree>> LoadModule(const std::string& path, 
   }
 }
 
-class TorchScriptTask : public Task {
+class TorchScriptTask : public ClassificationTask {
  public:
   absl::Status Setup(const TaskContext& context) override {
     TaskOptions options("torchscript", context.options);
@@ -94,6 +94,7 @@ class TorchScriptTask : public Task {
     if (classify_ && classes == 0) options.Complain("classes", "missing; cross_entropy needs it");
     if (!classify_ && classes != 0) options.Complain("classes", "belongs to cross_entropy only");
     data.classes = classify_ ? classes : 0;
+    ReadMetricsOption(&options, data.classes);
     RETURN_IF_ERROR(options.Check());
     ASSIGN_OR_RETURN(model_, LoadModule(path, context.device));
     ASSIGN_OR_RETURN(datasets_, LoadLabelledData(data));
@@ -105,7 +106,7 @@ class TorchScriptTask : public Task {
 
   StepOutput Forward(const Batch& batch) override {
     const torch::Tensor output = model_->forward(batch.input);
-    if (classify_) return ClassificationOutput(output, batch.target);
+    if (classify_) return Classified(output, batch.target);
     StepOutput result;
     result.loss = torch::mse_loss(output, batch.target.view_as(output));
     return result;

@@ -126,6 +126,7 @@ class RankRun {
       options.datasets = task_->Datasets();
     }));
     options.forward = [this](const Batch& batch) { return task_->Forward(batch); };
+    options.metrics = [this](std::shared_ptr<MeterSync> sync) { return task_->Metrics(std::move(sync)); };
     options.device = device_;
     c10::OptionalDeviceGuard guard;
     if (device_.is_cuda()) guard.reset_device(device_);

@@ -8,6 +8,7 @@
 #include "athanor/base/crc32c.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/layout.h"
 #include "athanor/checkpoint/manifest.h"
 #include "athanor/io/mapped_file.h"
@@ -73,8 +74,16 @@ absl::StatusOr<ResumeCandidate> CandidateAt(const std::string& folder) {
   if (!path.has_filename()) path = path.parent_path();  // "a/step-000000000010/"
   const std::optional<int64_t> step = StepOfDirName(path.filename().string());
   if (step.has_value()) return ResumeCandidate{.step = *step, .path = path.string()};
-  return absl::InvalidArgumentError(
-      absl::StrCat("'", folder, "'; allowed: the folder of a checkpoint, such as ", CheckpointDirName(120)));
+  if (const std::optional<int64_t> named = ReadPointer(path.string()); named.has_value()) {
+    return ResumeCandidate{.step = *named, .path = (path.parent_path() / CheckpointDirName(*named)).string()};
+  }
+  return absl::InvalidArgumentError(absl::StrCat("'", folder, "'; allowed: the folder of a checkpoint, such as ",
+                                                 CheckpointDirName(120), ", or its name, such as latest"));
+}
+
+absl::StatusOr<nlohmann::json> ReadCheckpointMeta(const ResumeCandidate& candidate) {
+  ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(candidate.path));
+  return std::move(manifest.meta);
 }
 
 absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size) {

@@ -12,8 +12,12 @@ namespace athanor {
 // Complete checkpoints below `root` (a manifest that parses), newest first. A missing root holds none.
 absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpoints(const std::string& root);
 
-// The checkpoint in this folder, whose name tells the step. INVALID_ARGUMENT for another name.
+// The checkpoint in this folder, whose name tells the step, or the one that a name beside it means: "<root>/latest",
+// "<root>/best.pointer" (alias_files.h). INVALID_ARGUMENT for anything else.
 absl::StatusOr<ResumeCandidate> CandidateAt(const std::string& folder);
+
+// What the checkpoint says about itself without its tensors: TrainingState::meta.
+absl::StatusOr<nlohmann::json> ReadCheckpointMeta(const ResumeCandidate& candidate);
 
 // As FileCheckpointManager::Read().
 absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size);

@@ -22,6 +22,7 @@
 #include "athanor/base/failpoint.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/checkpoint/layout.h"
 #include "athanor/checkpoint/manifest.h"
@@ -123,6 +124,16 @@ class FileCheckpointManager::Impl {
     return last_;
   }
 
+  absl::Status Point(int64_t step, const std::vector<std::string>& aliases) {
+    if (options_.load_only || options_.rank != 0 || committer_->OwnsRetention()) return absl::OkStatus();
+    const std::string manifest = absl::StrCat(options_.root, "/", CheckpointDirName(step), "/", kManifestFile);
+    if (!std::filesystem::exists(manifest)) return absl::NotFoundError(absl::StrCat("no checkpoint at ", manifest));
+    RETURN_IF_ERROR(NameAndRetain(step, aliases));
+    std::lock_guard lock(mutex_);
+    stats_.last_aliases = aliases;
+    return absl::OkStatus();
+  }
+
   CheckpointStats stats() const {
     std::lock_guard lock(mutex_);
     return stats_;
@@ -156,7 +167,8 @@ class FileCheckpointManager::Impl {
       Job& job = *job_;
       lock.unlock();
       const std::string directory = absl::StrCat(options_.root, "/", CheckpointDirName(job.request.step));
-      const std::string file = ShardFileName(options_.rank, options_.world_size, attempt_);
+      // A step that is saved again gets files of its own: its manifest names the old ones until it is replaced.
+      const std::string file = ShardFileName(options_.rank, options_.world_size, absl::StrCat(attempt_, "-", ++saves_));
       absl::StatusOr<ShardInfo> shard = WriteShard(directory, file);
       absl::Status failed;
       if (!shard.ok()) failed = GiveUp(job.request.step, directory + "/" + file, shard.status());
@@ -186,6 +198,7 @@ class FileCheckpointManager::Impl {
         ++stats_.saved;
         stats_.bytes += commit.shard.bytes;
         stats_.last_committed_step = std::max(stats_.last_committed_step, commit.job.request.step);
+        stats_.last_aliases = commit.job.request.aliases;
       } else {
         CountFailure(status);
       }
@@ -265,8 +278,9 @@ class FileCheckpointManager::Impl {
     summary.save_seconds = SecondsSince(job.began);
     RETURN_IF_ERROR(committer_->CommitManifest(summary));
     RemoveLeftovers(directory, kept);
-    if (!committer_->OwnsRetention()) ApplyRetention(job.request);
-    return absl::OkStatus();
+    if (committer_->OwnsRetention()) return absl::OkStatus();
+    if (job.request.is_best && job.request.aliases.empty()) best_step_ = job.request.step;
+    return NameAndRetain(job.request.step, job.request.aliases);
   }
 
   // Shards and temporary files of attempts that died before their commit.
@@ -280,18 +294,29 @@ class FileCheckpointManager::Impl {
     }
   }
 
-  void ApplyRetention(const SaveRequest& request) {
-    if (request.is_best) best_step_ = request.step;
-    std::vector<int64_t> steps;
-    const absl::StatusOr<std::vector<ResumeCandidate>> found = ListCheckpoints(options_.root);
-    if (!found.ok()) return;
-    for (const ResumeCandidate& one : *found) steps.push_back(one.step);
-    for (const int64_t step : StepsToDelete(std::move(steps), options_.keep_latest_k, {best_step_})) {
-      const std::filesystem::path directory = std::filesystem::path(options_.root) / CheckpointDirName(step);
+  // Names move before anything is deleted: whoever reads them finds a whole checkpoint at any time.
+  absl::Status NameAndRetain(int64_t step, const std::vector<std::string>& aliases) {
+    RetentionInput input;
+    const std::map<std::string, int64_t> before = ReadAliases(options_.root);
+    for (const std::string& alias : aliases) {
+      const auto old = before.find(alias);
+      if (old != before.end() && old->second != step) input.abandoned.insert(old->second);
+      RETURN_IF_ERROR(PointAlias(options_.root, alias, step));
+    }
+    ASSIGN_OR_RETURN(const std::vector<ResumeCandidate> found, ListCheckpoints(options_.root));
+    for (const ResumeCandidate& one : found) input.steps.push_back(one.step);
+    input.aliases = ReadAliases(options_.root);
+    if (best_step_ >= 0) input.aliases.emplace("best", best_step_);
+    input.keep_latest_k = options_.keep_latest_k;
+    const Retention retention = ChooseRetention(input);
+    for (const std::string& alias : retention.aliases) RemoveAlias(options_.root, alias);
+    for (const int64_t gone : retention.steps) {
+      const std::filesystem::path directory = std::filesystem::path(options_.root) / CheckpointDirName(gone);
       std::error_code error;
       std::filesystem::remove(directory / kManifestFile, error);  // first: from here on it is no checkpoint
       std::filesystem::remove_all(directory, error);
     }
+    return absl::OkStatus();
   }
 
   const CheckpointManagerOptions options_;
@@ -300,6 +325,7 @@ class FileCheckpointManager::Impl {
   const std::string attempt_;
   StagedShard staged_;      // the training thread's while no job is there, else the writer's
   int64_t best_step_ = -1;  // commit thread
+  int64_t saves_ = 0;       // writer thread
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
@@ -330,6 +356,9 @@ FileCheckpointManager::FileCheckpointManager(std::unique_ptr<Impl> impl) : impl_
 FileCheckpointManager::~FileCheckpointManager() = default;
 absl::Status FileCheckpointManager::Save(const TrainingState& state, const SaveRequest& request) {
   return impl_->Save(state, request);
+}
+absl::Status FileCheckpointManager::Point(int64_t step, const std::vector<std::string>& aliases) {
+  return impl_->Point(step, aliases);
 }
 absl::Status FileCheckpointManager::WaitForRoom(absl::Duration timeout) {
   return impl_->WaitForRoom(timeout);

@@ -4,6 +4,7 @@
 //   <root>/step-000000000120/shard-00000-of-00002.safetensors
 //                            shard-00001-of-00002.safetensors
 //                            manifest.json                       <- its presence makes the checkpoint complete
+//   <root>/latest.pointer      <- names of checkpoints, where no coordinator keeps them (alias_files.h)
 //
 // Save() copies the state into host memory kept between saves (the only part training waits for), and hands it to the
 // writer thread: tmp file, fsync, rename, fsync of the folder. One shard is written at a time. From there the commit
@@ -42,6 +43,8 @@ struct SaveRequest {
   int64_t step = 0;
   std::map<std::string, double> metrics;
   bool is_best = false;
+  // names for it: "latest", "best" …; where the committer keeps names they are its own
+  std::vector<std::string> aliases;
   bool must_wait = false;  // wait for room instead of skipping this one (final and stop checkpoints)
 };
 
@@ -51,6 +54,7 @@ struct CheckpointStats {                       // of this process
   double stall_seconds = 0;  // training waited
   std::string last_error;
   int64_t last_committed_step = -1;
+  std::vector<std::string> last_aliases;  // of the newest committed one, in order
 };
 
 // One place to resume from. `path` is the checkpoint's directory.
@@ -73,6 +77,8 @@ class FileCheckpointManager {
   // `stats().last_error` and abandoned; training goes on. INVALID_ARGUMENT for a state that cannot be written
   // (undefined tensor, sparse).
   absl::Status Save(const TrainingState& state, const SaveRequest& request);
+  // Other names for a checkpoint that is committed. NOT_FOUND when there is none of that step.
+  absl::Status Point(int64_t step, const std::vector<std::string>& aliases);
   // OK when a Save() would start now: waits at most `timeout` for the shard that is being written (DEADLINE_EXCEEDED),
   // and not at all for commits: UNAVAILABLE when kMaxPendingCommits are pending.
   absl::Status WaitForRoom(absl::Duration timeout);

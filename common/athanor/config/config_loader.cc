@@ -46,10 +46,33 @@ nlohmann::json ParseLiteral(absl::string_view text) {
 
 }  // namespace
 
+namespace {
+
+// Options that users of other trainers bring along. The nearest name would lead them astray.
+void ExplainAbsent(std::vector<FieldProblem>* problems) {
+  static const std::map<absl::string_view, absl::string_view> reasons = {
+      {"wandb",
+       "not written: the format of offline runs belongs to the wandb package. Set \"jsonl: true\" and run "
+       "scripts/wandb_import.py on the run's metrics.jsonl"},
+      {"fp8", "not available; allowed: \"precision\" bf16 or fp16"},
+      {"compile", "not available: a model compiled by Python comes in as a TorchScript task"},
+      {"ft", "not needed: the service restarts lost ranks by itself"},
+      {"fsdp", "not available: \"stack\" is ddp"},
+      {"parallel", "not available: \"stack\" is ddp"},
+  };
+  for (FieldProblem& problem : *problems) {
+    const auto reason = reasons.find(problem.path);
+    if (reason != reasons.end()) problem.message = std::string(reason->second);
+  }
+}
+
+}  // namespace
+
 std::vector<FieldProblem> CheckRunnerConfig(const nlohmann::json& json, RunnerConfig* out) {
   std::vector<FieldProblem> problems;
   RunnerConfig config;
   CheckStruct(json, "", &config, &problems);
+  ExplainAbsent(&problems);
   if (json.is_object()) AddContradictions(config, &problems);
   if (out != nullptr) *out = std::move(config);
   return problems;
@@ -71,11 +94,16 @@ nlohmann::json ToJson(const RunnerConfig& config) {
 }
 
 bool MayChangeOnResume(absl::string_view path) {
-  static constexpr std::array<absl::string_view, 21> kFree = {
-      "log_interval", "evaluate",    "checkpoint", "steps",          "epochs",  "patience",   "score",
-      "comm",         "threads",     "log",        "workspace_root", "lineage", "experiment", "name",
-      "dir",          "tensorboard", "heartbeat",  "auto_resume",    "resume",  "pretrained", "max_nonfinite_losses"};
-  static constexpr std::array<absl::string_view, 7> kLoader = {
+  static constexpr absl::string_view kFree[] = {"log_interval", "evaluate",       "checkpoint",
+                                                "steps",        "epochs",         "patience",
+                                                "score",        "comm",           "threads",
+                                                "log",          "workspace_root", "lineage",
+                                                "experiment",   "name",           "dir",
+                                                "tensorboard",  "heartbeat",      "auto_resume",
+                                                "resume",       "pretrained",     "max_nonfinite_losses",
+                                                "csv",          "jsonl",          "profiling",
+                                                "gc",           "stack"};
+  static constexpr absl::string_view kLoader[] = {
       "num_workers",        "prefetch_factor",       "in_order", "pin_memory", "timeout",
       "persistent_workers", "snapshot_every_n_steps"};
   for (absl::string_view key : kFree) {
@@ -83,7 +111,7 @@ bool MayChangeOnResume(absl::string_view path) {
   }
   if (!absl::StartsWith(path, "dataloader.")) return false;
   const absl::string_view last = path.substr(path.rfind('.') + 1);
-  return std::find(kLoader.begin(), kLoader.end(), last) != kLoader.end();
+  return std::find(std::begin(kLoader), std::end(kLoader), last) != std::end(kLoader);
 }
 
 std::vector<std::string> ResumeDifferences(const nlohmann::json& saved, const RunnerConfig& current) {

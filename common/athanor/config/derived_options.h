@@ -44,4 +44,9 @@ inline int64_t CheckpointInterval(const RunnerConfig& config) {
   return config.steps ? std::max<int64_t>((*config.steps + 19) / 20, 1) : 1;
 }
 
+// Whether checkpoints are written in the background: `checkpoint.async_mode`, else `async_enabled`.
+inline bool AsyncCheckpoints(const CheckpointConfig& config) {
+  return config.async_mode ? *config.async_mode != "disabled" : config.async_enabled;
+}
+
 }  // namespace athanor

@@ -144,9 +144,13 @@ BOOST_DESCRIBE_STRUCT(EvaluateConfig, (), (interval, splits))
 
 struct CheckpointConfig {
   std::string dir_name = "checkpoints";
+  std::string backend = "auto";  // "auto", "file", "dcp": one format for all
+
   std::optional<int64_t> interval;
   int64_t keep_latest_k = 3;
   bool async_enabled = true;
+  std::optional<std::string> async_mode;  // "disabled", "async", "async_with_pinned_mem"; set: decides
+  bool fail_on_error = false;
   bool load_only = false;
   std::optional<std::string> export_dtype;  // "fp32", "fp16", "bf16", "fp64"
   bool last_save_model_only = false;
@@ -155,8 +159,8 @@ struct CheckpointConfig {
   static std::span<const FieldRule> Rules();
 };
 BOOST_DESCRIBE_STRUCT(CheckpointConfig, (),
-                      (dir_name, interval, keep_latest_k, async_enabled, load_only, export_dtype, last_save_model_only,
-                       exclude_from_loading, wait_timeout))
+                      (dir_name, backend, interval, keep_latest_k, async_enabled, async_mode, fail_on_error, load_only,
+                       export_dtype, last_save_model_only, exclude_from_loading, wait_timeout))
 
 struct CommConfig {
   double init_timeout_seconds = 60;
@@ -195,6 +199,8 @@ struct DataLoaderConfig {
   int64_t snapshot_every_n_steps = 1;
   std::optional<bool> pin_memory;  // unset: when training on an accelerator
   double timeout = 600;
+  std::string on_damage = "fail";                   // "fail", "skip"
+  int64_t max_damaged = 1000;                       // samples left out with "skip"
   std::optional<int64_t> seed;                      // of the order of samples; unset: `seed`, or 0
   std::map<std::string, SplitLoaderConfig> splits;  // JSON: dataloader.<split>.<option>
   static std::span<const FieldRule> Rules();
@@ -205,7 +211,7 @@ struct DataLoaderConfig {
 };
 BOOST_DESCRIBE_STRUCT(DataLoaderConfig, (),
                       (batch_size, shuffle, drop_last, num_workers, prefetch_factor, in_order, persistent_workers,
-                       snapshot_every_n_steps, pin_memory, timeout, seed, splits))
+                       snapshot_every_n_steps, pin_memory, timeout, on_damage, max_damaged, seed, splits))
 
 struct EmaConfig {
   bool enabled = false;
@@ -222,7 +228,33 @@ struct HeartbeatConfig {
 };
 BOOST_DESCRIBE_STRUCT(HeartbeatConfig, (), (enabled, interval_seconds, dir_name))
 
+// Windows of operator traces: athanor/runner/profiler.h.
+struct ProfilingConfig {
+  bool enabled = false;
+  int64_t wait = 1;
+  int64_t warmup = 1;
+  int64_t active = 3;
+  std::optional<int64_t> repeat;
+  bool record_shapes = false;
+  bool profile_memory = false;
+  bool with_stack = false;
+  bool with_flops = false;
+  std::string trace_dir = "profiles";
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(ProfilingConfig, (),
+                      (enabled, wait, warmup, active, repeat, record_shapes, profile_memory, with_stack, with_flops,
+                       trace_dir))
+
+// The counterpart of pacing a garbage collector.
+struct GcConfig {
+  std::optional<int64_t> interval;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(GcConfig, (), (interval))
+
 struct RunnerConfig {
+  std::string stack = "auto";  // "auto", "ddp"
   // Where the run is kept and how it is watched: athanor/runner/workspace.h.
   std::string workspace_root = "experiments";
   std::string lineage = "lin";
@@ -231,7 +263,11 @@ struct RunnerConfig {
   std::optional<std::string> dir;
   bool log = true;
   bool tensorboard = false;
+  bool csv = false;
+  bool jsonl = false;
   HeartbeatConfig heartbeat;
+  ProfilingConfig profiling;
+  GcConfig gc;
   // Where it starts from.
   bool auto_resume = false;
   std::optional<std::string> resume;
@@ -262,10 +298,11 @@ struct RunnerConfig {
   static std::span<const FieldRule> Rules();
 };
 BOOST_DESCRIBE_STRUCT(RunnerConfig, (),
-                      (workspace_root, lineage, experiment, name, dir, log, tensorboard, heartbeat, auto_resume, resume,
-                       pretrained, seed, deterministic, steps, epochs, accum_steps, train_splits, precision,
-                       max_grad_norm, max_grad_value, skip_nonfinite_grad, max_nonfinite_losses, patience, log_interval,
-                       threads, score, evaluate, optim, sched, checkpoint, comm, dataloader, ema))
+                      (stack, workspace_root, lineage, experiment, name, dir, log, tensorboard, csv, jsonl, heartbeat,
+                       profiling, gc, auto_resume, resume, pretrained, seed, deterministic, steps, epochs, accum_steps,
+                       train_splits, precision, max_grad_norm, max_grad_value, skip_nonfinite_grad,
+                       max_nonfinite_losses, patience, log_interval, threads, score, evaluate, optim, sched, checkpoint,
+                       comm, dataloader, ema))
 
 // Canonical type names, and the options that a type takes besides the common ones (`type`, `lr`, `weight_decay`,
 // `param_groups`; `type`, `interval`). Empty for an unknown type.

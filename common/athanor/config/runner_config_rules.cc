@@ -5,6 +5,9 @@ namespace athanor {
 
 std::span<const FieldRule> RunnerConfig::Rules() {
   static const std::vector<FieldRule> rules = {
+      {.name = "stack",
+       .meaning = "Runner: auto picks by the other options; ddp is data parallelism (TorchRunner).",
+       .allowed = {"auto", "ddp|torch"}},
       {.name = "workspace_root", .meaning = "Folder of all runs. Under the service the job's folder is used instead."},
       {.name = "lineage", .meaning = "Folder of related runs under `workspace_root`."},
       {.name = "experiment", .meaning = "What this run is about; part of its name."},
@@ -13,7 +16,11 @@ std::span<const FieldRule> RunnerConfig::Rules() {
        .meaning = "The run's folder itself. Default: made of the keys above and the configuration's id."},
       {.name = "log", .meaning = "Write a log file into the run's folder (main process)."},
       {.name = "tensorboard", .meaning = "Write event files for TensorBoard into the run's folder (main process)."},
+      {.name = "csv", .meaning = "Write metrics.csv into the run's folder (main process)."},
+      {.name = "jsonl", .meaning = "Write metrics.jsonl, a line per read-out, into the run's folder (main process)."},
       {.name = "heartbeat", .meaning = "A file per rank that tells where it stands."},
+      {.name = "profiling", .meaning = "Traces of windows of updates."},
+      {.name = "gc", .meaning = "Pacing of memory returns."},
       {.name = "auto_resume",
        .meaning = "Continue from the newest whole checkpoint of the run's folder, if there is one."},
       {.name = "resume", .meaning = "Checkpoint to continue from, with all its state."},
@@ -97,6 +104,9 @@ std::span<const FieldRule> HeartbeatConfig::Rules() {
 std::span<const FieldRule> CheckpointConfig::Rules() {
   static const std::vector<FieldRule> rules = {
       {.name = "dir_name", .meaning = "Folder of the checkpoints, in the run's folder."},
+      {.name = "backend",
+       .meaning = "Accepted for what users bring along: one format serves any number of ranks.",
+       .allowed = {"auto", "file", "dcp"}},
       {.name = "interval",
        .meaning = "Epochs (with `epochs`) or updates (with `steps`) between checkpoints; 0: only the last. "
                   "Default: 1 epoch, or a twentieth of the steps.",
@@ -105,6 +115,12 @@ std::span<const FieldRule> CheckpointConfig::Rules() {
        .meaning = "Checkpoints to keep; 0: all. Best, tagged and used ones stay in any case.",
        .min = 0},
       {.name = "async_enabled", .meaning = "Write in the background."},
+      {.name = "async_mode",
+       .meaning = "The same by name; set, it decides. In the last two modes a save copies into host memory that is "
+                  "kept between saves.",
+       .allowed = {"disabled|false|off|disable", "async|true|on|enable|enabled", "async_with_pinned_mem"}},
+      {.name = "fail_on_error",
+       .meaning = "A checkpoint that cannot be written fails the run, at the next save or the end."},
       {.name = "load_only", .meaning = "Never write checkpoints."},
       {.name = "export_dtype",
        .meaning = "Floating-point type of the last save; needs `last_save_model_only`.",
@@ -114,6 +130,32 @@ std::span<const FieldRule> CheckpointConfig::Rules() {
       {.name = "wait_timeout",
        .meaning = "Seconds to wait for writes at the end. Default: until they are done.",
        .min = 0},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> ProfilingConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "enabled", .meaning = "Record traces (Chrome trace JSON, one file per window and rank)."},
+      {.name = "wait", .meaning = "Updates of each cycle that are not watched.", .min = 0},
+      {.name = "warmup", .meaning = "Updates that are watched and thrown away.", .min = 0},
+      {.name = "active", .meaning = "Updates of a window.", .min = 1},
+      {.name = "repeat", .meaning = "Windows to record. Default: until the end.", .min = 1},
+      {.name = "record_shapes", .meaning = "Shapes of the operators' inputs."},
+      {.name = "profile_memory", .meaning = "Allocations."},
+      {.name = "with_stack", .meaning = "Call stacks of C++ operators."},
+      {.name = "with_flops", .meaning = "Floating-point operations of matrix products and convolutions."},
+      {.name = "trace_dir", .meaning = "Folder of the traces, in the run's folder."},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> GcConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "interval",
+       .meaning = "Updates between returns of freed memory to the system and of cached blocks to the device. Default: "
+                  "never.",
+       .min = 1},
   };
   return rules;
 }
@@ -152,6 +194,10 @@ std::span<const FieldRule> DataLoaderConfig::Rules() {
        .min = 1},
       {.name = "pin_memory", .meaning = "Page-locked batches. Default: true when training on an accelerator."},
       {.name = "timeout", .meaning = "Seconds to wait for a batch.", .min = 0, .max = 86400, .min_open = true},
+      {.name = "on_damage",
+       .meaning = "A sample that cannot be read: the run fails, or the sample is left out and counted.",
+       .allowed = {"fail", "skip"}},
+      {.name = "max_damaged", .meaning = "Different samples that may be left out with `on_damage: skip`.", .min = 0},
       {.name = "seed", .meaning = "Of the order of samples. Default: `seed`.", .min = 0},
       {.name = "splits", .meaning = "Overrides per split.", .rest = true},
   };

@@ -68,7 +68,7 @@ void AddCount(const torch::Tensor& count, torch::Tensor* to) {
 absl::StatusOr<std::unique_ptr<GlobalMetrics>> GlobalMetrics::Create(std::vector<MetricFunc> metrics,
                                                                      GlobalOptions options) {
   ASSIGN_OR_RETURN(MetricNeeds needs, MergeNeeds(metrics));
-  if (needs.task == Task::kNone)
+  if (needs.task == MetricTask::kNone)
     return absl::InvalidArgumentError(
         "metrics: none of them names a task (binary, multiclass, multilabel, regression)");
   return std::unique_ptr<GlobalMetrics>(new GlobalMetrics(std::move(metrics), std::move(needs), std::move(options)));

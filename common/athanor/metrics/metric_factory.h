@@ -34,6 +34,6 @@ struct MetricsOptions {
 absl::StatusOr<std::unique_ptr<MetricSet>> BuildMetrics(const MetricsOptions& options);
 
 // The descriptors that BuildMetrics takes. `width`: classes, labels or outputs.
-std::vector<MetricFunc> DefaultMetrics(Task task, int64_t width, const metrics::MetricOptions& options = {});
+std::vector<MetricFunc> DefaultMetrics(MetricTask task, int64_t width, const metrics::MetricOptions& options = {});
 
 }  // namespace athanor

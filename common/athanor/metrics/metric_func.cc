@@ -34,11 +34,11 @@ void ForEachSum(State& state, const Visit& visit) {
 
 int64_t MetricNeeds::width() const {
   switch (task) {
-    case Task::kMulticlass:
+    case MetricTask::kMulticlass:
       return num_classes.value_or(1);
-    case Task::kMultilabel:
+    case MetricTask::kMultilabel:
       return num_labels.value_or(1);
-    case Task::kRegression:
+    case MetricTask::kRegression:
       return num_outputs.value_or(1);
     default:
       return 1;
@@ -48,15 +48,15 @@ int64_t MetricNeeds::width() const {
 Preprocess MetricNeeds::MakePreprocess(Scores scores) const {
   const PreprocessOptions options{.ignore_index = ignore_index, .ignore_nan = true, .scores = scores};
   switch (task) {
-    case Task::kBinary:
+    case MetricTask::kBinary:
       return Preprocess::Binary(options);
-    case Task::kMulticlass:
+    case MetricTask::kMulticlass:
       return Preprocess::Multiclass(width(), options);
-    case Task::kMultilabel:
+    case MetricTask::kMultilabel:
       return Preprocess::Multilabel(width(), options);
-    case Task::kRegression:
+    case MetricTask::kRegression:
       return Preprocess::Regression(width(), options);
-    case Task::kNone:
+    case MetricTask::kNone:
       break;
   }
   return Preprocess();
@@ -81,12 +81,12 @@ MetricState MetricState::Count(const MetricNeeds& needs, const MaskedBatch& batc
 
 MetricState MetricState::Empty(const MetricNeeds& needs, const torch::Device& device) {
   const auto floats = torch::TensorOptions().dtype(torch::kFloat32).device(device);
-  const bool table = needs.task == Task::kMulticlass || needs.task == Task::kMultilabel;
+  const bool table = needs.task == MetricTask::kMulticlass || needs.task == MetricTask::kMultilabel;
   const torch::Tensor input = table ? torch::zeros({0, needs.width()}, floats) : torch::zeros({0}, floats);
-  const bool labels = needs.task != Task::kRegression && needs.task != Task::kNone;
-  const torch::Tensor target = needs.task == Task::kMultilabel ? input : torch::zeros({0}, floats);
+  const bool labels = needs.task != MetricTask::kRegression && needs.task != MetricTask::kNone;
+  const torch::Tensor target = needs.task == MetricTask::kMultilabel ? input : torch::zeros({0}, floats);
   MaskedBatch batch{input, labels ? target.to(torch::kInt64) : target, {}, {}, {}, {}};
-  if (needs.task == Task::kRegression && needs.width() > 1) {
+  if (needs.task == MetricTask::kRegression && needs.width() > 1) {
     batch.input = batch.target = torch::zeros({0, needs.width()}, floats);
   }
   return Count(needs, batch);
@@ -149,11 +149,11 @@ absl::StatusOr<MetricNeeds> MergeNeeds(const std::vector<MetricFunc>& metrics) {
   for (const MetricFunc& metric : metrics) {
     const MetricNeeds& needs = metric.needs;
     if (!metric.compute) return absl::InvalidArgumentError(absl::StrCat("metric '", metric.name, "' has no compute"));
-    if (all.task != Task::kNone && needs.task != Task::kNone && all.task != needs.task) {
+    if (all.task != MetricTask::kNone && needs.task != MetricTask::kNone && all.task != needs.task) {
       return absl::InvalidArgumentError(absl::StrCat("metrics of one container contradict each other in task: ",
                                                      ToString(all.task), " and ", ToString(needs.task)));
     }
-    if (needs.task != Task::kNone) all.task = needs.task;
+    if (needs.task != MetricTask::kNone) all.task = needs.task;
     RETURN_IF_ERROR(MergeOne("num_classes", needs.num_classes, &all.num_classes));
     RETURN_IF_ERROR(MergeOne("num_labels", needs.num_labels, &all.num_labels));
     RETURN_IF_ERROR(MergeOne("num_outputs", needs.num_outputs, &all.num_outputs));

@@ -27,7 +27,7 @@
 namespace athanor {
 
 struct MetricNeeds {
-  Task task = Task::kNone;
+  MetricTask task = MetricTask::kNone;
   // Must agree among the metrics of a container; absent agrees with everything.
   std::optional<int64_t> num_classes, num_labels, num_outputs;
   std::optional<double> threshold;

@@ -22,25 +22,26 @@ bool SharesStorage(const torch::Tensor& a, const torch::Tensor& b) {
 
 }  // namespace
 
-const char* ToString(Task task) {
+const char* ToString(MetricTask task) {
   switch (task) {
-    case Task::kBinary:
+    case MetricTask::kBinary:
       return "binary";
-    case Task::kMulticlass:
+    case MetricTask::kMulticlass:
       return "multiclass";
-    case Task::kMultilabel:
+    case MetricTask::kMultilabel:
       return "multilabel";
-    case Task::kRegression:
+    case MetricTask::kRegression:
       return "regression";
-    case Task::kNone:
+    case MetricTask::kNone:
       break;
   }
   return "none";
 }
 
-absl::StatusOr<Task> ParseTask(const std::string& name) {
+absl::StatusOr<MetricTask> ParseTask(const std::string& name) {
   const std::string lower = absl::AsciiStrToLower(name);
-  for (Task task : {Task::kBinary, Task::kMulticlass, Task::kMultilabel, Task::kRegression}) {
+  for (MetricTask task :
+       {MetricTask::kBinary, MetricTask::kMulticlass, MetricTask::kMultilabel, MetricTask::kRegression}) {
     if (lower == ToString(task)) return task;
   }
   return absl::InvalidArgumentError(
@@ -77,34 +78,34 @@ bool MaskedBatch::AliasOf(const torch::Tensor& other_input, const torch::Tensor&
   return SharesStorage(input, other_input) || SharesStorage(target, other_target);
 }
 
-Preprocess::Preprocess(Task task, int64_t width, const PreprocessOptions& options)
+Preprocess::Preprocess(MetricTask task, int64_t width, const PreprocessOptions& options)
     : task_(task), width_(width), options_(options) {
   TORCH_CHECK_VALUE(width > 0, ToString(task), ": found ", width, " classes, labels or outputs; allowed: 1 or more");
 }
 
 Preprocess Preprocess::Base(const PreprocessOptions& options) {
-  return Preprocess(Task::kNone, 1, options);
+  return Preprocess(MetricTask::kNone, 1, options);
 }
 Preprocess Preprocess::Binary(const PreprocessOptions& options) {
-  return Preprocess(Task::kBinary, 1, options);
+  return Preprocess(MetricTask::kBinary, 1, options);
 }
 Preprocess Preprocess::Multiclass(int64_t num_classes, const PreprocessOptions& options) {
-  return Preprocess(Task::kMulticlass, num_classes, options);
+  return Preprocess(MetricTask::kMulticlass, num_classes, options);
 }
 Preprocess Preprocess::Multilabel(int64_t num_labels, const PreprocessOptions& options) {
-  return Preprocess(Task::kMultilabel, num_labels, options);
+  return Preprocess(MetricTask::kMultilabel, num_labels, options);
 }
 Preprocess Preprocess::Regression(int64_t num_outputs, const PreprocessOptions& options) {
-  return Preprocess(Task::kRegression, num_outputs, options);
+  return Preprocess(MetricTask::kRegression, num_outputs, options);
 }
 
 MaskedBatch Preprocess::Apply(const torch::Tensor& input, const torch::Tensor& target) const {
   const torch::NoGradGuard no_grad;
   TORCH_CHECK_TYPE(input.defined() && target.defined(), "input and target must be tensors");
   switch (task_) {
-    case Task::kNone:
+    case MetricTask::kNone:
       return ApplyBase(input.detach(), target.detach());
-    case Task::kRegression:
+    case MetricTask::kRegression:
       return ApplyRegression(input.detach(), target.detach());
     default:
       return ApplyClasses(input.detach(), target.detach());
@@ -131,20 +132,20 @@ MaskedBatch Preprocess::ApplyBase(const torch::Tensor& input, const torch::Tenso
 }
 
 MaskedBatch Preprocess::ApplyClasses(const torch::Tensor& input, const torch::Tensor& target) const {
-  const bool table = task_ != Task::kBinary;
+  const bool table = task_ != MetricTask::kBinary;
   TORCH_CHECK(!table || input.numel() % width_ == 0, "input: ", input.sizes(), " does not divide into rows of ", width_,
-              task_ == Task::kMulticlass ? " classes" : " labels");
+              task_ == MetricTask::kMulticlass ? " classes" : " labels");
   MaskedBatch batch;
   batch.input = Floating(table ? input.reshape({-1, width_}) : input.flatten());
-  batch.target = (task_ == Task::kMultilabel ? target.reshape({-1, width_}) : target.flatten()).to(torch::kInt64);
+  batch.target = (task_ == MetricTask::kMultilabel ? target.reshape({-1, width_}) : target.flatten()).to(torch::kInt64);
   TORCH_CHECK_VALUE(batch.input.size(0) == batch.target.size(0), "input ", input.sizes(), " and target ",
                     target.sizes(), " of a ", ToString(task_), " task: ", batch.input.size(0), " and ",
                     batch.target.size(0), " samples; they must be as many");
   if (options_.ignore_index) {
     batch.valid = batch.target != *options_.ignore_index;
-    batch.rows = task_ == Task::kMultilabel ? batch.valid.any(1) : batch.valid;
+    batch.rows = task_ == MetricTask::kMultilabel ? batch.valid.any(1) : batch.valid;
   }
-  const int64_t classes = task_ == Task::kMulticlass ? width_ : 2;
+  const int64_t classes = task_ == MetricTask::kMulticlass ? width_ : 2;
   torch::Tensor unknown = torch::logical_or(batch.target < 0, batch.target >= classes);
   if (batch.valid.defined()) unknown = unknown.logical_and(batch.valid);
   batch.unknown_labels = unknown.sum();
@@ -155,7 +156,7 @@ MaskedBatch Preprocess::ApplyClasses(const torch::Tensor& input, const torch::Te
 
 void Preprocess::Activate(MaskedBatch* batch) const {
   torch::Tensor& input = batch->input;
-  const bool softmax = task_ == Task::kMulticlass;
+  const bool softmax = task_ == MetricTask::kMulticlass;
   const auto counted = [&](const torch::Tensor& outside) {
     if (!batch->rows.defined()) return outside;
     return outside.logical_and(input.dim() == 2 ? batch->rows.unsqueeze(1) : batch->rows);

@@ -26,12 +26,12 @@
 
 namespace athanor {
 
-enum class Task { kNone, kBinary, kMulticlass, kMultilabel, kRegression };
+enum class MetricTask { kNone, kBinary, kMulticlass, kMultilabel, kRegression };
 enum class Scores { kProbabilities, kLogits, kDetect };
 
-const char* ToString(Task task);
+const char* ToString(MetricTask task);
 // "binary", "multiclass", "multilabel" or "regression", in any case.
-absl::StatusOr<Task> ParseTask(const std::string& name);
+absl::StatusOr<MetricTask> ParseTask(const std::string& name);
 
 struct LabeledBatch {
   torch::Tensor input, target;
@@ -74,18 +74,18 @@ class Preprocess {
   MaskedBatch Apply(const torch::Tensor& input, const torch::Tensor& target) const;
   LabeledBatch ApplyAndDrop(const torch::Tensor& input, const torch::Tensor& target) const;
 
-  Task task() const { return task_; }
+  MetricTask task() const { return task_; }
   int64_t width() const { return width_; }  // classes, labels or outputs
   const PreprocessOptions& options() const { return options_; }
 
  private:
-  Preprocess(Task task, int64_t width, const PreprocessOptions& options);
+  Preprocess(MetricTask task, int64_t width, const PreprocessOptions& options);
   MaskedBatch ApplyBase(const torch::Tensor& input, const torch::Tensor& target) const;
   MaskedBatch ApplyClasses(const torch::Tensor& input, const torch::Tensor& target) const;
   MaskedBatch ApplyRegression(const torch::Tensor& input, const torch::Tensor& target) const;
   void Activate(MaskedBatch* batch) const;
 
-  Task task_ = Task::kNone;
+  MetricTask task_ = MetricTask::kNone;
   int64_t width_ = 1;
   PreprocessOptions options_{.ignore_index = std::nullopt, .ignore_nan = false};
 };

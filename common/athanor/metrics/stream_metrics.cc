@@ -50,7 +50,7 @@ StreamMetrics::StreamMetrics(std::vector<StreamMetric> metrics, MetricNeeds need
 void StreamMetrics::Update(const torch::Tensor& input, const torch::Tensor& target) {
   const torch::NoGradGuard no_grad;
   const MaskedBatch batch = options_.preprocess.Apply(input, target);
-  const MetricState state = needs_.task == Task::kNone ? MetricState{} : MetricState::Count(needs_, batch);
+  const MetricState state = needs_.task == MetricTask::kNone ? MetricState{} : MetricState::Count(needs_, batch);
   LabeledBatch dropped;
   if (functions_) dropped = batch.Drop();  // functions get a selection, which waits for the device
   const bool all = !batch.valid.defined() && !batch.rows.defined();

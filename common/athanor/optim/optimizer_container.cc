@@ -9,35 +9,45 @@
 namespace athanor {
 
 absl::StatusOr<bool> OptimizerContainer::Step(double factor) {
+  return ScaledStep(factor, factor != 1);
+}
+
+absl::StatusOr<bool> OptimizerContainer::Step(const torch::Tensor& factor) {
+  return ScaledStep(factor, true);
+}
+
+absl::StatusOr<bool> OptimizerContainer::MustSkip() const {
+  if (!options_.skip_nonfinite_grad) return false;
+  const bool mine = NonFiniteGradients(optimizer_->parameters()).item<float>() != 0;
+  return options_.any_rank ? options_.any_rank(mine) : mine;
+}
+
+template <class Factor>
+absl::StatusOr<bool> OptimizerContainer::ScaledStep(const Factor& factor, bool scale) {
   if (optimizer_->needs_closure()) {
     return absl::FailedPreconditionError(
         absl::StrCat(optimizer_->type(), " evaluates the loss several times an update: call Step(closure)"));
   }
   const auto& parameters = optimizer_->parameters();
-  if (factor != 1) ScaleGradients(parameters, factor);
-  if (options_.skip_nonfinite_grad) {
-    bool skip = NonFiniteGradients(parameters).item<float>() != 0;
-    if (options_.any_rank) {
-      ASSIGN_OR_RETURN(skip, options_.any_rank(skip));
-    }
-    if (skip) {
-      optimizer_->ZeroGrad();
-      ++skipped_;
-      return false;
-    }
+  ASSIGN_OR_RETURN(const bool skip, MustSkip());
+  if (skip) {
+    ZeroGrad();
+    ++skipped_;
+    return false;
   }
+  if (scale) ScaleGradients(parameters, factor);
   if (options_.max_grad_value) ClipGradValue(parameters, *options_.max_grad_value);
   if (options_.max_grad_norm) grad_norm_ = ClipGradNorm(parameters, *options_.max_grad_norm);
   optimizer_->Step();
   RETURN_IF_ERROR(StepSchedules());
-  optimizer_->ZeroGrad();
+  ZeroGrad();
   return true;
 }
 
 absl::StatusOr<bool> OptimizerContainer::Step(const LossClosure& closure) {
   optimizer_->Step(closure);
   RETURN_IF_ERROR(StepSchedules());
-  optimizer_->ZeroGrad();
+  ZeroGrad();
   return true;
 }
 

@@ -5,7 +5,7 @@
 //   loss.backward();
 //   ASSIGN_OR_RETURN(bool updated, container.Step());         // false: left out, nothing but the gradients has changed
 //
-// Order: scale by `factor`, look for NaN and infinity, clip by value, clip by norm, update, step the schedules of
+// Order: look for NaN and infinity, scale by `factor`, clip by value, clip by norm, update, step the schedules of
 // interval kStep, clear the gradients. A skipped update clears the gradients only. Not thread-safe; owns nothing.
 #pragma once
 
@@ -30,6 +30,7 @@ struct OptimizerContainerOptions {
   // Whether any rank votes to skip; asked on every rank with its own vote. Unset: this rank decides alone, which is
   // right where every rank holds the same gradients.
   std::function<absl::StatusOr<bool>(bool mine)> any_rank;
+  std::function<void()> zero_grad;  // in place of Optimizer::ZeroGrad(): whoever owns the gradients clears them
 };
 
 class OptimizerContainer {
@@ -42,12 +43,13 @@ class OptimizerContainer {
   // One update from the gradients that are there, times `factor`. FAILED_PRECONDITION for an optimizer that needs a
   // closure; errors of LibTorch pass through as exceptions, as in Optimizer::Step().
   absl::StatusOr<bool> Step(double factor = 1);
+  absl::StatusOr<bool> Step(const torch::Tensor& factor);  // 0-dim, on the gradients' device: nobody waits for it
   // The same for lbfgs, which makes the gradients itself; no clipping and no check, which the line search would not
   // see.
   absl::StatusOr<bool> Step(const LossClosure& closure);
   // After an epoch: schedules of interval kEpoch. `metric`: for those that want one.
   absl::Status StepEpoch(std::optional<double> metric);
-  void ZeroGrad() { optimizer_->ZeroGrad(); }
+  void ZeroGrad() { options_.zero_grad ? options_.zero_grad() : optimizer_->ZeroGrad(); }
 
   int64_t updates() const { return updates_; }
   int64_t skipped() const { return skipped_; }
@@ -56,6 +58,9 @@ class OptimizerContainer {
   Optimizer& optimizer() { return *optimizer_; }
 
  private:
+  template <class Factor>
+  absl::StatusOr<bool> ScaledStep(const Factor& factor, bool scale);
+  absl::StatusOr<bool> MustSkip() const;
   absl::Status StepSchedules();
 
   Optimizer* optimizer_;

@@ -9,12 +9,15 @@
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/config/derived_options.h"
+#include "athanor/runner/memory_report.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
 
 BaseRunner::BaseRunner(RunnerConfig config, BaseRunnerOptions options)
-    : config_(std::move(config)), options_(std::move(options)) {}
+    : config_(std::move(config)),
+      options_(std::move(options)),
+      excluded_(config_.checkpoint.exclude_from_loading.begin(), config_.checkpoint.exclude_from_loading.end()) {}
 
 BaseRunner::~BaseRunner() = default;
 
@@ -49,7 +52,7 @@ absl::StatusOr<RunResult> BaseRunner::Loop() {
   Report(RunnerPhase::kTraining);
   Telemetry::Clock clock;
   while (!Done()) {
-    ASSIGN_OR_RETURN(const StepResult step, TrainStep());
+    ASSIGN_OR_RETURN(const StepResult step, WatchedUpdate());
     state_.step += step.updated ? 1 : 0;
     state_.epoch += step.epoch_ended ? 1 : 0;
     state_.micro_step += config_.accum_steps;  // a short window counts as a whole one
@@ -60,6 +63,17 @@ absl::StatusOr<RunResult> BaseRunner::Loop() {
     if (verdict_.stop && !Done()) return Drain();
   }
   return Finish();
+}
+
+absl::StatusOr<StepResult> BaseRunner::WatchedUpdate() {
+  if (profiler_ != nullptr) profiler_->Step(state_.step);
+  absl::StatusOr<StepResult> step = TrainUpdate();
+  if (step.ok() && config_.gc.interval.has_value() && (round_ + 1) % *config_.gc.interval == 0)
+    RETURN_IF_ERROR(RunTorch("returning memory", [&] { ReturnFreedMemory(device()); }));
+  if (FailureKindOf(step.status()) != FailureKind::kOutOfMemory) return step;
+  const std::string report = MemoryText(MemoryParts(), device());
+  if (recorder_ != nullptr) recorder_->Note("ERROR", absl::StrCat("out of memory: ", report));
+  return Annotate(step.status(), absl::StrCat("memory of rank ", options_.topology.rank(), ": ", report));
 }
 
 bool BaseRunner::Done() const {
@@ -89,7 +103,8 @@ absl::Status BaseRunner::AtBoundary(const StepResult& step) {
   if (evaluate) RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/Done()));
   if (step.epoch_ended) RETURN_IF_ERROR(EpochEnded(MonitoredMetric()));
   // The last checkpoint is Finish()'s.
-  if ((save || evaluation_is_best_) && !Done()) RETURN_IF_ERROR(Save(/*must_wait=*/false, /*model_only=*/false));
+  if ((save || evaluation_is_best_) && !Done())
+    RETURN_IF_ERROR(Save({}, evaluation_is_best_, /*must_wait=*/false).status());
   return absl::OkStatus();
 }
 
@@ -161,27 +176,9 @@ std::optional<double> BaseRunner::MonitoredMetric() const {
   return found == evaluation_.end() ? std::nullopt : std::optional<double>(found->second);
 }
 
-absl::Status BaseRunner::Save(bool must_wait, bool model_only) {
-  if (!checkpoints_->enabled()) return absl::OkStatus();
-  if (verdict_.nonfinite_in_a_row > 0) {
-    // Such weights are no place to come back to.
-    notes_.push_back(absl::StrCat("step ", state_.step, " was not saved: its loss is not finite"));
-    return absl::OkStatus();
-  }
-  Report(RunnerPhase::kSaving);
-  SaveRequest request;
-  request.step = state_.step;
-  request.must_wait = must_wait;
-  if (evaluated_step_ == state_.step) {
-    request.metrics = evaluation_;
-    request.is_best = evaluation_is_best_;
-  }
-  return checkpoints_->Save([&] { return CaptureState(model_only); }, request);
-}
-
 absl::StatusOr<RunResult> BaseRunner::Drain() {
   if (heartbeat_ != nullptr) heartbeat_->Terminating("asked to leave at a step boundary");
-  if (checkpoints_->last_step() != state_.step) RETURN_IF_ERROR(Save(/*must_wait=*/true, /*model_only=*/false));
+  RETURN_IF_ERROR(Save({.force = true}, LatestIsBest(), /*must_wait=*/true).status());
   RETURN_IF_ERROR(Annotate(checkpoints_->Drain(), "the checkpoint before leaving"));
   Report(RunnerPhase::kFinishing);
   return Result(RunOutcome::kPreempted);
@@ -191,9 +188,9 @@ absl::StatusOr<RunResult> BaseRunner::Finish() {
   Report(RunnerPhase::kFinishing);
   if (evaluated_step_ != state_.step && !evaluate_splits_.empty())
     RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/true));
-  const bool model_only = config_.checkpoint.last_save_model_only;
-  if (checkpoints_->last_step() != state_.step) RETURN_IF_ERROR(Save(/*must_wait=*/true, model_only));
+  RETURN_IF_ERROR(Save({.last_step = true}, LatestIsBest(), /*must_wait=*/true).status());
   if (const absl::Status drained = checkpoints_->Drain(); !drained.ok()) {
+    if (config_.checkpoint.fail_on_error) return Annotate(drained, "the last checkpoint");
     notes_.push_back(absl::StrCat("the last checkpoint: ", drained.message()));
   }
   if (options_.process_group != nullptr) {
@@ -214,33 +211,12 @@ RunResult BaseRunner::Result(RunOutcome outcome) const {
   result.best_step = score_->best_step();
   result.notes = notes_;
   result.notes.insert(result.notes.end(), checkpoints_->notes().begin(), checkpoints_->notes().end());
+  if (profiler_ != nullptr && !profiler_->error().ok())
+    result.notes.push_back(absl::StrCat("profiling ended: ", profiler_->error().message()));
   if (recorder_ != nullptr && !recorder_->error().ok()) {
     result.notes.push_back(absl::StrCat("run files: ", recorder_->error().message()));
   }
   return result;
-}
-
-absl::Status BaseRunner::Restore() {
-  if (restored_) return absl::OkStatus();
-  restored_ = true;
-  Report(RunnerPhase::kRestoring);
-  ASSIGN_OR_RETURN(std::optional<RestoredRun> run, checkpoints_->Restore());
-  if (!run.has_value()) {
-    if (!config_.pretrained.has_value()) return absl::OkStatus();
-    return Annotate(LoadPretrained(*config_.pretrained), "pretrained");
-  }
-  const bool weights_only = run->candidate.weights_only;
-  RETURN_IF_ERROR(Annotate(LoadState(run->restored, weights_only), absl::StrCat("resume from ", run->candidate.path)));
-  if (weights_only) return absl::OkStatus();
-  elastic_.restarts += 1;
-  elastic_.resumed_from_step = run->candidate.step;
-  progress_.resumed_from_step = run->candidate.step;
-  return absl::OkStatus();
-}
-
-bool BaseRunner::excluded(const std::string& part) const {
-  const auto& parts = config_.checkpoint.exclude_from_loading;
-  return std::find(parts.begin(), parts.end(), part) != parts.end();
 }
 
 const ProgressReport& BaseRunner::Refreshed() {

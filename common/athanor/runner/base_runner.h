@@ -8,17 +8,21 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "athanor/checkpoint/local_committer.h"
+#include "athanor/checkpoint/save_plan.h"
 #include "athanor/config/runner_config.h"
 #include "athanor/parallel/process_group.h"
 #include "athanor/parallel/topology.h"
 #include "athanor/runner/heartbeat.h"
+#include "athanor/runner/profiler.h"
 #include "athanor/runner/run_checkpoints.h"
 #include "athanor/runner/run_recorder.h"
 #include "athanor/runner/runner_hooks.h"
@@ -48,7 +52,7 @@ struct RunResult {
       notes;  // worth a line in the log: damaged checkpoints passed over, a final evaluation that failed …
 };
 
-// What TrainStep() has done: one attempted update.
+// What TrainUpdate() has done: one attempted update.
 struct StepResult {
   bool updated = true;       // false: left out because of non-finite gradients
   bool epoch_ended = false;  // the pass over the training data is complete
@@ -89,6 +93,24 @@ class BaseRunner {
   // has not been done. Collective.
   absl::Status Restore();
 
+  // Takes parts of a checkpoint's state, whatever its configuration was, and goes on from there; nothing is restored
+  // later. `path` as for CandidateAt() (athanor/checkpoint/checkpoint_reader.h). `parts`: of "model", "ema",
+  // "optimizer", "scheduler", "dataloader", "train", "rng"; empty: all. INVALID_ARGUMENT for an unknown part and for
+  // one that the checkpoint does not hold. Collective.
+  absl::Status LoadCheckpoint(const std::string& path, const std::vector<std::string>& parts = {});
+
+  // Saves the present state when PlanSave() (athanor/checkpoint/save_plan.h) says so, and returns what it said; on disk
+  // the names are files "<name>.pointer" beside the checkpoint. Under a service the names are the service's, which
+  // keeps "latest" and "best". A step that is saved already only gets the names. Without any evaluation so far the
+  // state counts as the best. Collective; returns when training may go on. INVALID_ARGUMENT for a name that is none.
+  absl::StatusOr<SavePlan> SaveCheckpoint(const SaveArguments& arguments = {});
+  // The state before training, for others to start from; under `name` alone. A note in the result when the run has
+  // advanced already.
+  absl::Status SaveSeedCheckpoint(const std::string& name = "seed");
+  // Waits for the saves in flight. DEADLINE_EXCEEDED when it takes longer than checkpoint.wait_timeout.
+  absl::Status WaitForCheckpoints();
+  CheckpointStats checkpoint_stats() const { return checkpoints_->stats(); }
+
   const TrainState& state() const { return state_; }
   const ProgressReport& progress() const { return progress_; }
   const RunnerConfig& config() const { return config_; }
@@ -98,13 +120,14 @@ class BaseRunner {
   // Before anything else; the derived class's factory calls it.
   absl::Status Prepare(std::vector<std::string> evaluate_splits);
 
-  virtual absl::StatusOr<StepResult> TrainStep() = 0;
+  virtual absl::StatusOr<StepResult> TrainUpdate() = 0;
   // After a pass: epoch-interval schedules, the next pass's data. `metric`: for schedules that want one.
   virtual absl::Status EpochEnded(std::optional<double> metric) = 0;
   virtual const std::string& schedule_monitor() const = 0;
   virtual absl::StatusOr<std::map<std::string, double>> EvaluateSplit(const std::string& split) = 0;
   // Collective where the ranks hold state that only one of them saves.
   virtual absl::StatusOr<TrainingState> CaptureState(bool model_only) = 0;
+  // The parts that are not excluded(); `weights_only`: the model, whatever is excluded.
   virtual absl::Status LoadState(const RestoredState& restored, bool weights_only) = 0;
   virtual absl::Status LoadPretrained(const std::string& path) = 0;
   virtual int64_t StepsPerEpoch() const = 0;
@@ -112,6 +135,8 @@ class BaseRunner {
   virtual void ReadStepMetrics(
       std::map<std::string, double>* metrics) = 0;  // "lr", "grad_norm"; may wait for the device
   virtual torch::Device device() const = 0;
+  // What takes how many bytes: for the report at out-of-memory.
+  virtual std::vector<std::pair<std::string, int64_t>> MemoryParts() const { return {}; }
 
   RunnerConfig config_;
   BaseRunnerOptions options_;
@@ -120,13 +145,14 @@ class BaseRunner {
   StepMeters meters_;
   std::unique_ptr<ScoreTracker> score_;
   std::unique_ptr<Watchdog> watchdog_;
-  bool excluded(const std::string& part) const;  // by checkpoint.exclude_from_loading
+  bool excluded(const std::string& part) const { return excluded_.contains(part); }
 
  private:
   absl::Status OpenWorkspace();
   absl::StatusOr<std::vector<ResumeCandidate>> ConfiguredCandidates() const;
   void CloseWorkspace(const absl::StatusOr<RunResult>& result);
   absl::StatusOr<RunResult> Loop();
+  absl::StatusOr<StepResult> WatchedUpdate();
   bool Done() const;
   bool EvaluationDue(const StepResult& step) const;
   int64_t TotalSteps() const;
@@ -134,7 +160,8 @@ class BaseRunner {
   absl::Status AtBoundary(const StepResult& step);
   absl::Status EvaluateAll(bool tolerate_failure);
   std::optional<double> MonitoredMetric() const;
-  absl::Status Save(bool must_wait, bool model_only);
+  bool LatestIsBest() const { return evaluated_step_ == state_.step && evaluation_is_best_; }
+  absl::StatusOr<SavePlan> Save(SaveArguments arguments, bool is_best, bool must_wait);
   absl::Status ReadOut();
   absl::StatusOr<RunResult> Drain();
   absl::StatusOr<RunResult> Finish();
@@ -146,6 +173,7 @@ class BaseRunner {
   std::unique_ptr<RunCheckpoints> checkpoints_;
   std::unique_ptr<RunRecorder> recorder_;  // of the main process
   std::unique_ptr<Heartbeat> heartbeat_;
+  std::unique_ptr<Profiler> profiler_;
   std::unique_ptr<StepAgreement> agreement_;
   Telemetry telemetry_;
   ProgressReport progress_;
@@ -157,6 +185,7 @@ class BaseRunner {
   int64_t round_ = 0;  // attempted updates of this process; equal on all ranks
   int64_t skipped_in_a_row_ = 0;
   int64_t log_interval_ = 0;
+  std::set<std::string> excluded_;  // from loading: checkpoint.exclude_from_loading, or what LoadCheckpoint() left out
   bool restored_ = false;
   bool trained_ = false;
   StepVerdict verdict_;

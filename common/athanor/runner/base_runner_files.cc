@@ -1,10 +1,9 @@
-// What a BaseRunner has on disk besides the contents of checkpoints, and where it starts from.
+// What a BaseRunner has on disk besides checkpoints.
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "athanor/base/status_macros.h"
-#include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/runner/base_runner.h"
 #include "athanor/tensor/torch_status.h"
 
@@ -27,6 +26,15 @@ absl::Status BaseRunner::OpenWorkspace() {
       if (recorder.ok()) recorder_ = *std::move(recorder);
       if (!recorder.ok()) notes_.push_back(absl::StrCat("no run files: ", recorder.status().message()));
     }
+    if (config_.profiling.enabled) {
+      absl::StatusOr<std::unique_ptr<Profiler>> profiler =
+          Profiler::Create(config_.profiling,
+                           absl::StrCat(workspace.dir, "/", config_.profiling.trace_dir, "/", workspace.timestamp, "/",
+                                        absl::StrFormat("rank-%05d", rank)),
+                           device().is_cuda());
+      if (profiler.ok()) profiler_ = *std::move(profiler);
+      if (!profiler.ok()) notes_.push_back(absl::StrCat("no traces: ", profiler.status().message()));
+    }
     if (config_.heartbeat.enabled) {
       nlohmann::json identity = IdentityOf(workspace);
       identity["rank"] = rank;
@@ -43,17 +51,8 @@ absl::Status BaseRunner::OpenWorkspace() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<ResumeCandidate>> BaseRunner::ConfiguredCandidates() const {
-  if (config_.resume.has_value()) {
-    absl::StatusOr<ResumeCandidate> candidate = CandidateAt(*config_.resume);
-    if (!candidate.ok()) return WithFailureKind(Annotate(candidate.status(), "resume"), FailureKind::kInvalid);
-    return std::vector<ResumeCandidate>{*std::move(candidate)};
-  }
-  if (!config_.auto_resume || options_.checkpoint_root.empty()) return std::vector<ResumeCandidate>();
-  return ListCheckpoints(options_.checkpoint_root);
-}
-
 void BaseRunner::CloseWorkspace(const absl::StatusOr<RunResult>& result) {
+  if (profiler_ != nullptr) profiler_->Close();
   if (recorder_ != nullptr) {
     const bool finished = result.ok() && result->outcome == RunOutcome::kFinished;
     const char* outcome = !result.ok() ? "failed" : finished ? "finished" : "preempted";

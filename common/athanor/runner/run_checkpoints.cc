@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
 #include "athanor/tensor/torch_status.h"
@@ -16,6 +17,20 @@ namespace {
 constexpr absl::Duration kBestPatience = absl::Minutes(1);
 
 }  // namespace
+
+absl::StatusOr<RunnerConfig> ReadRunnerConfig(const std::string& path) {
+  ASSIGN_OR_RETURN(const ResumeCandidate candidate, CandidateAt(path));
+  ASSIGN_OR_RETURN(const nlohmann::json meta, ReadCheckpointMeta(candidate));
+  const auto found = meta.is_object() ? meta.find("config") : meta.end();
+  if (found == meta.end()) {
+    return absl::DataLossError(
+        absl::StrCat(candidate.path, ": holds no configuration; take it as weights (FromPretrained)"));
+  }
+  RunnerConfig config;
+  const absl::Status read = ToStatus(CheckRunnerConfig(*found, &config));
+  if (!read.ok()) return absl::DataLossError(absl::StrCat(candidate.path, ": its configuration: ", read.message()));
+  return config;
+}
 
 RunCheckpoints::RunCheckpoints(const RunnerConfig& config, RunCheckpointsOptions options)
     : config_(config), options_(std::move(options)) {
@@ -34,7 +49,7 @@ absl::StatusOr<std::unique_ptr<RunCheckpoints>> RunCheckpoints::Create(const Run
   manager.root = resolved.root;
   manager.rank = resolved.topology.rank();
   manager.world_size = resolved.topology.world_size();
-  manager.async = config.checkpoint.async_enabled;
+  manager.async = AsyncCheckpoints(config.checkpoint);
   manager.load_only = config.checkpoint.load_only;
   manager.keep_latest_k = static_cast<int>(config.checkpoint.keep_latest_k);
   ASSIGN_OR_RETURN(checkpoints->manager_, FileCheckpointManager::Create(manager, resolved.committer));
@@ -109,8 +124,16 @@ bool RunCheckpoints::Due(int64_t step, int64_t epoch, bool epoch_ended) const {
 }
 
 absl::Status RunCheckpoints::Save(const std::function<absl::StatusOr<TrainingState>()>& capture,
-                                  const SaveRequest& request) {
+                                  const SaveRequest& request, bool model_only) {
   if (manager_ == nullptr || config_.checkpoint.load_only) return absl::OkStatus();
+  RETURN_IF_ERROR(FailOnError());
+  if (request.step == last_step_ && (model_only == last_is_model_only_ || options_.committer->OwnsRetention())) {
+    const absl::Status drained = Drain();
+    if (config_.checkpoint.fail_on_error) RETURN_IF_ERROR(drained);
+    // Without it, it was given up or is somewhere else: saved anew.
+    ASSIGN_OR_RETURN(const bool named, AllRanks(manager_->Point(request.step, request.aliases).ok()));
+    if (named) return absl::OkStatus();
+  }
   if (!request.must_wait) {
     // A best one is worth the end of a write, but not a commit that waits for a coordinator that is away.
     const bool room = manager_->WaitForRoom(request.is_best ? kBestPatience : absl::ZeroDuration()).ok();
@@ -125,13 +148,26 @@ absl::Status RunCheckpoints::Save(const std::function<absl::StatusOr<TrainingSta
   resolved.must_wait = true;  // agreed: there is room
   RETURN_IF_ERROR(manager_->Save(state, resolved));
   last_step_ = request.step;
+  last_is_model_only_ = model_only;
   return absl::OkStatus();
+}
+
+absl::Status RunCheckpoints::FailOnError() {
+  if (!config_.checkpoint.fail_on_error) return absl::OkStatus();
+  const CheckpointStats stats = manager_->stats();
+  ASSIGN_OR_RETURN(const bool fine, AllRanks(stats.failed == 0));
+  if (fine) return absl::OkStatus();
+  return absl::AbortedError(
+      absl::StrCat("checkpoint.fail_on_error: ", stats.failed == 0 ? "another rank could not save" : stats.last_error));
 }
 
 absl::Status RunCheckpoints::Drain() {
   if (manager_ == nullptr) return absl::OkStatus();
   const std::optional<double> limit = config_.checkpoint.wait_timeout;
-  return manager_->Wait(limit.has_value() ? absl::Seconds(*limit) : absl::InfiniteDuration());
+  const absl::Status written = manager_->Wait(limit.has_value() ? absl::Seconds(*limit) : absl::InfiniteDuration());
+  // Not alone: the other ranks must know before they go on.
+  if (config_.checkpoint.fail_on_error) RETURN_IF_ERROR(FailOnError());
+  return written;
 }
 
 CheckpointStats RunCheckpoints::stats() const {

@@ -33,6 +33,9 @@ struct RestoredRun {
   ResumeCandidate candidate;
 };
 
+// The configuration that a checkpoint was made with. `path` as for CandidateAt(). DATA_LOSS when it holds none.
+absl::StatusOr<RunnerConfig> ReadRunnerConfig(const std::string& path);
+
 class RunCheckpoints {
  public:
   static absl::StatusOr<std::unique_ptr<RunCheckpoints>> Create(const RunnerConfig& config,
@@ -50,8 +53,12 @@ class RunCheckpoints {
 
   // Saves, unless a rank has no room (it is still writing, or too many saves wait for their commit) and `must_wait` is
   // off: then all ranks skip it. For a best one, writes are waited for. `capture` runs only when it is saved.
-  absl::Status Save(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request);
-  // Waits for the saves in flight. DEADLINE_EXCEEDED when it takes longer than `checkpoint.wait_timeout`.
+  // A step that is saved already only gets its names, unless the model alone is to take its place (`model_only`).
+  // Under `checkpoint.fail_on_error`: ABORTED on all ranks when an earlier save failed on one of them.
+  absl::Status Save(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request,
+                    bool model_only = false);
+  // Waits for the saves in flight. DEADLINE_EXCEEDED when it takes longer than `checkpoint.wait_timeout`. ABORTED as
+  // for Save().
   absl::Status Drain();
 
   CheckpointStats stats() const;  // those skipped here included
@@ -60,6 +67,7 @@ class RunCheckpoints {
  private:
   RunCheckpoints(const RunnerConfig& config, RunCheckpointsOptions options);
   absl::StatusOr<bool> AllRanks(bool mine);
+  absl::Status FailOnError();
   absl::StatusOr<RestoredState> ReadChecked(const ResumeCandidate& candidate) const;
 
   const RunnerConfig config_;
@@ -67,6 +75,7 @@ class RunCheckpoints {
   int64_t interval_ = 0;  // updates or epochs, see config
   int64_t last_step_ = -1;
   int64_t skipped_ = 0;
+  bool last_is_model_only_ = false;
   std::unique_ptr<FileCheckpointManager> manager_;
   std::vector<std::string> notes_;
 };

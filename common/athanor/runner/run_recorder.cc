@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -68,6 +69,13 @@ absl::StatusOr<std::unique_ptr<RunRecorder>> RunRecorder::Open(const RunnerConfi
   if (config.tensorboard) {
     ASSIGN_OR_RETURN(recorder->events_, EventWriter::Create(place.tensorboard_dir()));
   }
+  for (const auto& [wanted, name, format] :
+       {std::tuple(config.csv, "/metrics.csv", MetricsLog::Format::kCsv),
+        std::tuple(config.jsonl, "/metrics.jsonl", MetricsLog::Format::kJsonLines)}) {
+    if (!wanted) continue;
+    ASSIGN_OR_RETURN(std::unique_ptr<MetricsLog> log, MetricsLog::Open(place.dir + name, format));
+    recorder->logs_.push_back(std::move(log));
+  }
   return recorder;
 }
 
@@ -83,7 +91,7 @@ void RunRecorder::Step(const ProgressReport& progress) {
   }
   metrics["train.samples_per_second"] = progress.samples_per_second;
   metrics["train.step_seconds"] = progress.step_seconds;
-  Scalars(metrics, progress.step);
+  Scalars(metrics, progress);
   const std::string last = progress.total_steps > 0 ? absl::StrCat(progress.total_steps) : "∞";
   Note("INFO", absl::StrCat("training on train [", progress.step, "/", last, "]", MetricsText(metrics, "train.")));
 }
@@ -99,17 +107,18 @@ void RunRecorder::Evaluated(const ProgressReport& progress, const std::map<std::
     const auto [split, metric] = SplitName(name);
     if (split == "train") row["train"].emplace(metric, value);
   }
-  Scalars(metrics, progress.step);
+  Scalars(metrics, progress);
   results_.Append(IndexOf(progress), row);
   Keep(results_.Write(workspace_.dir, IdentityOf(workspace_)));
   if (events_ != nullptr) Keep(events_->Flush());
 }
 
-void RunRecorder::Scalars(const std::map<std::string, double>& metrics, int64_t step) {
-  if (events_ == nullptr) return;
+void RunRecorder::Scalars(const std::map<std::string, double>& metrics, const ProgressReport& progress) {
   const absl::Time now = absl::Now();
+  for (const auto& log : logs_) Keep(log->Append(now, progress.step, progress.epoch, metrics));
+  if (events_ == nullptr) return;
   for (const auto& [name, value] : metrics) {
-    Keep(events_->AddScalar(absl::StrReplaceAll(name, {{".", "/"}}), value, step, now));
+    Keep(events_->AddScalar(absl::StrReplaceAll(name, {{".", "/"}}), value, progress.step, now));
   }
 }
 

@@ -1,5 +1,6 @@
 // What a run leaves for people to read, in its workspace: results.json, latest.json, best.json, a log, TensorBoard
-// events, metadata and, at the end, summary.json. The main process has one.
+// events, metrics.csv and metrics.jsonl (metrics_log.h), metadata and, at the end, summary.json. The main process has
+// one.
 //
 //   ASSIGN_OR_RETURN(auto recorder, RunRecorder::Open(config, workspace, /*evaluate_splits=*/{"val"}));
 //   recorder->Step(progress);                                        // at read-outs
@@ -23,6 +24,7 @@
 #include "absl/strings/string_view.h"
 #include "athanor/config/runner_config.h"
 #include "athanor/runner/event_writer.h"
+#include "athanor/runner/metrics_log.h"
 #include "athanor/runner/run_results.h"
 #include "athanor/runner/runner_hooks.h"
 #include "athanor/runner/workspace.h"
@@ -31,7 +33,8 @@ namespace athanor {
 
 class RunRecorder {
  public:
-  // Writes the metadata; opens the log (config.log) and the event file (config.tensorboard).
+  // Writes the metadata; opens the log (config.log), the event file (config.tensorboard) and the tables (config.csv,
+  // config.jsonl).
   static absl::StatusOr<std::unique_ptr<RunRecorder>> Open(const RunnerConfig& config, Workspace workspace,
                                                            const std::vector<std::string>& evaluate_splits);
   ~RunRecorder();
@@ -51,7 +54,7 @@ class RunRecorder {
  private:
   RunRecorder(const RunnerConfig& config, Workspace workspace, const std::vector<std::string>& evaluate_splits);
   int64_t IndexOf(const ProgressReport& progress) const;
-  void Scalars(const std::map<std::string, double>& metrics, int64_t step);
+  void Scalars(const std::map<std::string, double>& metrics, const ProgressReport& progress);
   void Keep(const absl::Status& status);
 
   const Workspace workspace_;
@@ -59,6 +62,7 @@ class RunRecorder {
   const absl::Time started_;
   RunResults results_;
   std::unique_ptr<EventWriter> events_;
+  std::vector<std::unique_ptr<MetricsLog>> logs_;
   std::FILE* log_ = nullptr;
   absl::Status error_;
 };

@@ -24,6 +24,10 @@ void StepMeters::Add(const StepOutput& output, int64_t weight) {
   if (pending_.size() + output.metrics.size() + 1 > kMaxPending) Collect();
   AddValue("loss", output.loss, weight, output.weight, true);
   for (const auto& [name, value] : output.metrics) AddValue(name, value, weight, {}, false);
+  if (metrics_ == nullptr || weight == 0) return;
+  TORCH_CHECK(output.scores.defined() && output.labels.defined(),
+              "the forward function gave no scores and labels, which the runner's metrics need");
+  metrics_->Update(output.scores.detach(), output.labels);
 }
 
 void StepMeters::Collect() {
@@ -86,12 +90,26 @@ absl::StatusOr<std::map<std::string, double>> StepMeters::Means(ProcessGroup* gr
     meter = Meter{};
     i += 2;
   }
+  if (metrics_ != nullptr) RETURN_IF_ERROR(ReadMetrics(&means));
   return means;
+}
+
+absl::Status StepMeters::ReadMetrics(std::map<std::string, double>* means) {
+  ASSIGN_OR_RETURN(const MetricValues values, metrics_->Average());
+  for (const auto& [name, value] : values) {
+    const torch::Tensor numbers = value.to(torch::kCPU, torch::kFloat64).reshape({-1});
+    for (int64_t i = 0; i < numbers.numel(); ++i) {
+      (*means)[numbers.numel() == 1 ? name : absl::StrCat(name, "_", i)] = numbers[i].item<double>();
+    }
+  }
+  metrics_->Reset();
+  return absl::OkStatus();
 }
 
 void StepMeters::Reset() {
   pending_.clear();
   for (auto& [name, meter] : meters_) meter = Meter{};
+  if (metrics_ != nullptr) metrics_->Reset();
 }
 
 }  // namespace athanor

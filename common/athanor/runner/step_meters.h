@@ -11,10 +11,13 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "athanor/metrics/metric_set.h"
 #include "athanor/parallel/process_group.h"
 #include "athanor/runner/step_output.h"
 
@@ -22,6 +25,10 @@ namespace athanor {
 
 class StepMeters {
  public:
+  // Fed with StepOutput::scores and labels from here on, and read out with the means. Its MeterSync, if it has one, is
+  // over the ranks of Means().
+  void SetMetrics(std::unique_ptr<MetricSet> metrics) { metrics_ = std::move(metrics); }
+
   // The loss and metrics of a batch of `weight` samples; the loss counts with output.weight where it is defined. Weight
   // 0: registers the names only.
   void Add(const StepOutput& output, int64_t weight);
@@ -32,8 +39,9 @@ class StepMeters {
   int64_t nonfinite_in_a_row() const { return in_a_row_; }
   int64_t nonfinite_total() const { return total_; }
 
-  // Weighted means over all ranks (own ones when `group` is null); forgets the sums. Collective: every rank has added
-  // the same names, else INVALID_ARGUMENT on all. A name without weight anywhere is NaN.
+  // Weighted means and the metrics ("auroc"; of a vector "f1_0", "f1_1" …) over all ranks (own ones when `group` is
+  // null); forgets the sums. Collective: every rank has added the same names, else INVALID_ARGUMENT on all. A name
+  // without weight anywhere is NaN.
   absl::StatusOr<std::map<std::string, double>> Means(ProcessGroup* group);
   // Forgets values and sums, keeps the names.
   void Reset();
@@ -52,9 +60,11 @@ class StepMeters {
   };
   void AddValue(const std::string& name, const torch::Tensor& value, int64_t weight, const torch::Tensor& own_weight,
                 bool is_loss);
+  absl::Status ReadMetrics(std::map<std::string, double>* means);
 
   std::map<std::string, Meter> meters_;  // stable addresses
   std::vector<Entry> pending_;
+  std::unique_ptr<MetricSet> metrics_;
   int64_t in_a_row_ = 0;
   int64_t total_ = 0;
 };

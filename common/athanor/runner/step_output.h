@@ -18,6 +18,8 @@ struct StepOutput {
   // as targets that are not ignored. A 0-dim tensor on the model's device; undefined: the batch's samples. Weight 0:
   // the batch counts nothing, and its loss may be NaN. Every call on every rank gives a weight, or none does.
   torch::Tensor weight;
+  // For TorchRunnerOptions::metrics, N x ... as those metrics want them; undefined: nothing for them.
+  torch::Tensor scores, labels;
 };
 
 // The batch is on the model's device. In train mode with gradients, in eval mode without. Every call, on every rank,

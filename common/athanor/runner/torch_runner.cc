@@ -1,22 +1,24 @@
 #include "athanor/runner/torch_runner.h"
 
+#include <ATen/record_function.h>
+
 #include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
-#include "athanor/optim/gradients.h"
+#include "athanor/runner/memory_report.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
 
-absl::StatusOr<StepResult> TorchRunner::TrainStep() {
+absl::StatusOr<StepResult> TorchRunner::TrainUpdate() {
   StepResult result;
   double divisor = 0;
-  bool last = false;
+  window_ends_ = false;
   window_weight_.reset();
   window_batches_ = 0;
-  while (!last) RETURN_IF_ERROR(MicroBatch(&last, &divisor, &result));
+  while (!window_ends_) RETURN_IF_ERROR(MicroBatch(&divisor, &result));
   Telemetry::Clock clock;
   ASSIGN_OR_RETURN(result.updated, Update(divisor));
   result.times.optimizer = clock.Lap();
@@ -28,28 +30,43 @@ absl::StatusOr<StepResult> TorchRunner::TrainStep() {
   return result;
 }
 
-absl::Status TorchRunner::MicroBatch(bool* last, double* divisor, StepResult* result) {
+absl::Status TorchRunner::MicroBatch(double* divisor, StepResult* result) {
   Telemetry::Clock clock;
-  absl::StatusOr<Batch> batch = loader_->Next();
+  absl::StatusOr<Batch> batch;
+  {
+    RECORD_USER_SCOPE("data");
+    batch = loader_->Next();
+  }
   if (!batch.ok()) return WithFailureKind(Annotate(batch.status(), "training data"), FailureKind::kData);
   ++result->micro_batches;
   result->samples += batch->size;
   *divisor += static_cast<double>(batch->size) / static_cast<double>(loader_->batch_size());
-  *last = result->micro_batches == config_.accum_steps || loader_->pass_ends();
+  window_ends_ = result->micro_batches == config_.accum_steps || loader_->pass_ends();
   result->times.data += clock.Lap();
-  return RunTorch("training step", [&] { ForwardBackward(*batch, *last, &result->times); });
+  return RunTorch("training step", [&] { ForwardBackward(*batch, &result->times); });
 }
 
-void TorchRunner::ForwardBackward(const Batch& host_batch, bool last, StepTimes* times) {
+void TorchRunner::ForwardBackward(const Batch& host_batch, StepTimes* times) {
   Telemetry::Clock clock;
   const Batch batch = ToDevice(host_batch);
-  StepOutput output;
-  {
-    AutocastScope autocast(config_.precision, device_);
-    output = CheckedForward(batch);
-  }
+  backward_seconds_ = 0;
+  const int64_t before = window_batches_;
+  const StepOutput output = TrainStep(batch);
+  TORCH_CHECK(window_batches_ == before + 1, "TrainStep() must call Accumulate() once; it did so ",
+              window_batches_ - before, " times");
   meters_.Add(output, batch.size);
-  times->forward += clock.Lap();
+  times->forward += clock.Lap() - backward_seconds_;
+  times->backward += backward_seconds_;
+}
+
+StepOutput TorchRunner::TrainStep(const Batch& batch) {
+  StepOutput output = Forward(batch);
+  Accumulate(output, batch);
+  return output;
+}
+
+void TorchRunner::Accumulate(const StepOutput& output, const Batch& batch) {
+  Telemetry::Clock clock;
   const bool first = window_batches_++ == 0;
   TORCH_CHECK(first || output.weight.defined() == window_weight_.defined(),
               "the forward function gave a weight for some micro-batches of a window and none for others");
@@ -60,11 +77,16 @@ void TorchRunner::ForwardBackward(const Batch& host_batch, bool last, StepTimes*
                            : static_cast<double>(batch.size) / static_cast<double>(loader_->batch_size());
   const double weight = share * gradient_scale_.scale();
   if (weight != 1.0) loss = loss * weight;
+  RECORD_USER_SCOPE("backward");
   // Without preparation the reducer stays out of the way: gradients add up locally.
-  if (last && reducer_ != nullptr) reducer_->PrepareForBackward(loss);
+  if (window_ends_ && reducer_ != nullptr) reducer_->PrepareForBackward(loss);
+  Backward(loss);
+  if (window_ends_ && reducer_ != nullptr) reducer_->FinishBackward();
+  backward_seconds_ += clock.Lap();
+}
+
+void TorchRunner::Backward(const torch::Tensor& loss) {
   loss.backward();
-  if (last && reducer_ != nullptr) reducer_->FinishBackward();
-  times->backward += clock.Lap();
 }
 
 torch::Tensor TorchRunner::WeightedLoss(const StepOutput& output) {
@@ -86,39 +108,26 @@ absl::Status TorchRunner::SumWindowWeight() {
 }
 
 // From sums over the window to its mean; takes the scale of float16 losses away.
-void TorchRunner::ScaleWindow(double divisor) {
-  const auto& parameters = optimizer_->parameters();
-  if (window_weight_.defined()) {
-    const torch::Tensor factor =
-        torch::where(window_weight_ > 0, 1.0 / window_weight_, torch::zeros_like(window_weight_));
-    ScaleGradients(parameters, factor / gradient_scale_.scale());
-    return;
-  }
-  const double factor = (config_.accum_steps == 1 ? 1.0 : 1.0 / divisor) / gradient_scale_.scale();
-  if (factor != 1.0) ScaleGradients(parameters, factor);
+std::variant<double, torch::Tensor> TorchRunner::WindowFactor(double divisor) {
+  if (!window_weight_.defined()) return (config_.accum_steps == 1 ? 1.0 : 1.0 / divisor) / gradient_scale_.scale();
+  const torch::Tensor factor =
+      torch::where(window_weight_ > 0, 1.0 / window_weight_, torch::zeros_like(window_weight_));
+  return factor / gradient_scale_.scale();
 }
 
 absl::StatusOr<bool> TorchRunner::Update(double divisor) {
+  RECORD_USER_SCOPE("optimizer");
   RETURN_IF_ERROR(SumWindowWeight());
-  bool skip = false;
-  const auto& parameters = optimizer_->parameters();
-  RETURN_IF_ERROR(RunTorch("optimizer step", [&] {
-    // Every rank holds the same mean gradients: all come to the same answer without asking each other.
-    const bool check = config_.skip_nonfinite_grad || gradient_scale_.enabled();
-    skip = check && NonFiniteGradients(parameters).item<float>() != 0;
-    if (!skip) {
-      ScaleWindow(divisor);
-      if (config_.max_grad_value.has_value()) ClipGradValue(parameters, *config_.max_grad_value);
-      if (config_.max_grad_norm.has_value()) grad_norm_ = ClipGradNorm(parameters, *config_.max_grad_norm);
-      optimizer_->Step();
-      if (average_ != nullptr) average_->Update();
-    }
-    DropGradients();
-  }));
-  gradient_scale_.Update(skip);
-  if (!skip && scheduler_ != nullptr && scheduler_->interval() == SchedInterval::kStep)
-    RETURN_IF_ERROR(scheduler_->Step());
-  return !skip;
+  absl::StatusOr<bool> updated = false;
+  RETURN_IF_ERROR(RunTorch("optimizer step", [&] { updated = OptimizerStep(WindowFactor(divisor)); }));
+  if (updated.ok()) gradient_scale_.Update(/*overflow=*/!*updated);
+  return updated;
+}
+
+absl::StatusOr<bool> TorchRunner::OptimizerStep(const std::variant<double, torch::Tensor>& factor) {
+  ASSIGN_OR_RETURN(const bool updated, std::visit([this](const auto& one) { return container_->Step(one); }, factor));
+  if (updated && average_ != nullptr) average_->Update();
+  return updated;
 }
 
 void TorchRunner::DropGradients() {
@@ -136,8 +145,14 @@ Batch TorchRunner::ToDevice(Batch batch) const {
   return batch;
 }
 
-StepOutput TorchRunner::CheckedForward(const Batch& batch) {
-  StepOutput output = forward_(batch);
+StepOutput TorchRunner::Forward(const Batch& batch) {
+  TORCH_CHECK(forward_ != nullptr, "the runner has no forward function, and the step is not overridden");
+  StepOutput output;
+  {
+    RECORD_USER_SCOPE("forward");
+    AutocastScope autocast(config_.precision, device_);
+    output = forward_(batch);
+  }
   TORCH_CHECK(output.loss.defined(), "the forward function returned no loss");
   TORCH_CHECK(output.loss.numel() == 1, "the forward function returned a loss of shape ", output.loss.sizes(),
               "; it must be one number");
@@ -148,14 +163,7 @@ StepOutput TorchRunner::CheckedForward(const Batch& batch) {
 }
 
 absl::Status TorchRunner::EpochEnded(std::optional<double> metric) {
-  if (scheduler_ != nullptr && scheduler_->interval() == SchedInterval::kEpoch) {
-    if (scheduler_->needs_metric()) {
-      // Without a number there is no improvement to see.
-      RETURN_IF_ERROR(scheduler_->Step(metric.value_or(std::nan(""))));
-    } else {
-      RETURN_IF_ERROR(scheduler_->Step());
-    }
-  }
+  RETURN_IF_ERROR(container_->StepEpoch(metric));
   loader_->NextRound(state_.step);
   return absl::OkStatus();
 }
@@ -169,6 +177,8 @@ absl::StatusOr<std::map<std::string, double>> TorchRunner::EvaluateSplit(const s
   }
   if (reducer_ != nullptr) RETURN_IF_ERROR(reducer_->SyncBuffers());
   StepMeters meters;
+  ASSIGN_OR_RETURN(std::unique_ptr<MetricSet> metrics, MakeMetrics());
+  meters.SetMetrics(std::move(metrics));
   absl::Status done;
   {
     const ModelAverage::Swap swap(average_.get());
@@ -195,19 +205,40 @@ absl::Status TorchRunner::ForwardAll(StatefulDataLoader* loader, StepMeters* met
     absl::StatusOr<Batch> batch = loader->Next();
     if (absl::IsOutOfRange(batch.status())) return absl::OkStatus();
     if (!batch.ok()) return WithFailureKind(Annotate(batch.status(), "evaluation data"), FailureKind::kData);
-    RETURN_IF_ERROR(RunTorch("evaluation step", [&] {
-      AutocastScope autocast(config_.precision, device_);
-      // A batch of padding only is run for its metric names.
-      meters->Add(CheckedForward(ToDevice(*batch)), batch->size);
-    }));
+    RETURN_IF_ERROR(RunTorch("evaluation step", [&] { meters->Add(EvaluateStep(ToDevice(*batch)), batch->size); }));
     if (watchdog_ != nullptr) watchdog_->Feed("evaluation", state_.step);
   }
 }
 
+StepOutput TorchRunner::EvaluateStep(const Batch& batch) {
+  return Forward(batch);
+}
+
 void TorchRunner::ReadStepMetrics(std::map<std::string, double>* metrics) {
   (*metrics)["lr"] = optimizer_->lr();
-  if (grad_norm_.defined()) (*metrics)["grad_norm"] = grad_norm_.item<double>();
+  if (container_->grad_norm().defined()) (*metrics)["grad_norm"] = container_->grad_norm().item<double>();
   if (config_.skip_nonfinite_grad) (*metrics)["skipped_updates"] = static_cast<double>(state_.skipped_updates);
+  if (tolerant_.empty()) return;
+  int64_t damaged = 0;  // this rank's
+  for (const auto& [name, dataset] : tolerant_) damaged += dataset->report().damaged;
+  (*metrics)["damaged_samples"] = static_cast<double>(damaged);
+}
+
+std::vector<std::pair<std::string, int64_t>> TorchRunner::MemoryParts() const {
+  std::vector<torch::Tensor> parameters, gradients, states;
+  for (const auto& [name, tensor] : model_tensors_) parameters.push_back(tensor);
+  for (const torch::Tensor& parameter : optimizer_->parameters()) gradients.push_back(parameter.grad());
+  for (const auto& [name, tensor] : optimizer_->StateTensors()) states.push_back(tensor);
+  std::vector<std::pair<std::string, int64_t>> parts = {{"parameters and buffers", BytesOf(parameters)},
+                                                        {"gradients", BytesOf(gradients)},
+                                                        {"optimizer", BytesOf(states)}};
+  if (average_ == nullptr) return parts;
+  TensorMap average;
+  average_->Store(&average);
+  std::vector<torch::Tensor> averaged;
+  for (const auto& [name, tensor] : average) averaged.push_back(tensor);
+  parts.emplace_back("average of the weights", BytesOf(averaged));
+  return parts;
 }
 
 }  // namespace athanor

@@ -16,23 +16,38 @@
 // window of `accum_steps` micro-batches on all ranks; the last window of a pass holds what is left, and is divided by
 // that.
 //
-// Not thread-safe: one training thread. See base_runner.h for Train(), Evaluate() and Restore().
+// Each step can be overridden by itself:
+//
+//   class Gan : public TorchRunner {
+//    public:
+//     using TorchRunner::TorchRunner;
+//     StepOutput TrainStep(const Batch& batch) override { ... Accumulate(output, batch); return output; }
+//   };
+//   ASSIGN_OR_RETURN(std::unique_ptr<Gan> runner, TorchRunner::Make<Gan>(config, std::move(options)));
+//
+// Not thread-safe: one training thread. See base_runner.h for Train(), Evaluate(), Restore() and SaveCheckpoint().
 #pragma once
 
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "athanor/base/status_macros.h"
 #include "athanor/config/runner_config.h"
 #include "athanor/data/dataset.h"
 #include "athanor/data/stateful_data_loader.h"
+#include "athanor/data/tolerant_dataset.h"
 #include "athanor/data/train_splits.h"
+#include "athanor/metrics/meter_sync.h"
+#include "athanor/metrics/metric_set.h"
 #include "athanor/optim/lr_scheduler.h"
-#include "athanor/optim/optimizer.h"
+#include "athanor/optim/optimizer_container.h"
 #include "athanor/parallel/gradient_reducer.h"
 #include "athanor/runner/base_runner.h"
 #include "athanor/runner/model_average.h"
@@ -47,6 +62,9 @@ struct TorchRunnerOptions : BaseRunnerOptions {
   ForwardFn forward;
   // For Infer(): the prediction for a batch, whose first dimension is the batch's. Its target may be undefined.
   std::function<torch::Tensor(const Batch& batch)> predict;
+  // Metrics of StepOutput::scores and labels: one set for training, one for every evaluation. `sync` is over the ranks
+  // and goes into the set; null on one rank. Read out, and begun anew, with the mean loss.
+  std::function<absl::StatusOr<std::unique_ptr<MetricSet>>(std::shared_ptr<MeterSync> sync)> metrics;
   torch::Device device = torch::kCPU;
   bool find_unused_parameters = false;  // a forward pass may leave parameters out (differently from rank to rank)
 };
@@ -57,6 +75,22 @@ class TorchRunner : public BaseRunner {
   // Seeds this process's generators with seed + rank. With `config.seed` unset rank 0 draws one; it is kept in the
   // checkpoints.
   static absl::StatusOr<std::unique_ptr<TorchRunner>> Create(RunnerConfig config, TorchRunnerOptions options);
+  // The same for a class of your own, whose constructor takes the config, the options and `more`. `options.forward` may
+  // be left out: then the class overrides the steps that call it.
+  template <class Runner, class... More>
+  static absl::StatusOr<std::unique_ptr<Runner>> Make(RunnerConfig config, TorchRunnerOptions options, More&&... more) {
+    RETURN_IF_ERROR(CheckOptions(config, options));
+    std::unique_ptr<Runner> runner(new Runner(std::move(config), std::move(options), std::forward<More>(more)...));
+    RETURN_IF_ERROR(static_cast<TorchRunner*>(runner.get())->Build());
+    return runner;
+  }
+  // A runner with the configuration and the state that a checkpoint holds. `path` as for CandidateAt()
+  // (athanor/checkpoint/checkpoint_reader.h). `change`: edits the configuration before use, such as more steps.
+  static absl::StatusOr<std::unique_ptr<TorchRunner>> FromCheckpoint(
+      const std::string& path, TorchRunnerOptions options, const std::function<void(RunnerConfig*)>& change = nullptr);
+  // A runner that starts from the weights at `path` (see ReadWeights() in pretrained.h) and nothing else.
+  static absl::StatusOr<std::unique_ptr<TorchRunner>> FromPretrained(RunnerConfig config, const std::string& path,
+                                                                     TorchRunnerOptions options);
   ~TorchRunner() override;
 
   // Takes one batch's prediction, on the CPU; anything but OK ends the inference.
@@ -68,27 +102,56 @@ class TorchRunner : public BaseRunner {
   // The same, collected: N x ..., a last dimension of 1 taken away.
   absl::StatusOr<torch::Tensor> Infer(const std::string& split, int64_t max_batches = -1);
 
+  // The model from the checkpoint or weights file at `path`, and nothing else. INVALID_ARGUMENT names what does not
+  // fit.
+  absl::Status LoadPretrained(const std::string& path) override;
+
   torch::nn::Module& model() { return *model_; }
   const Optimizer& optimizer() const { return *optimizer_; }
   uint64_t seed() const { return seed_; }
 
  protected:
-  absl::StatusOr<StepResult> TrainStep() override;
+  // For Make().
+  TorchRunner(RunnerConfig config, TorchRunnerOptions options);
+
+  // The steps. Batches are on the model's device. They may throw: the exception is the user's (kind user_code), or
+  // says what it is (out of memory, a lost peer).
+
+  // One micro-batch: the loss, its gradients (Accumulate()), and what is to be measured.
+  virtual StepOutput TrainStep(const Batch& batch);
+  // In eval mode without gradients. `batch.size` 0: padding only, run for the names of its metrics.
+  virtual StepOutput EvaluateStep(const Batch& batch);
+  // The prediction for a batch, whose first dimension is the batch's.
+  virtual torch::Tensor InferStep(const Batch& batch);
+  // Adds d loss / d parameter to the gradients. `loss` has its weight in the window already.
+  virtual void Backward(const torch::Tensor& loss);
+  // The update from the window's gradients, times `factor` (a 0-dim tensor, or a number): check, clip, step, schedules,
+  // average of the weights, gradients cleared. False: left out.
+  virtual absl::StatusOr<bool> OptimizerStep(const std::variant<double, torch::Tensor>& factor);
+
+  // What TrainStep() and EvaluateStep() do first: `options.forward` under autocast, its output checked.
+  StepOutput Forward(const Batch& batch);
+  // Weighs the output's loss within its window, and calls Backward(). Once per micro-batch.
+  void Accumulate(const StepOutput& output, const Batch& batch);
+  OptimizerContainer& optimizer_container() { return *container_; }
+
+  absl::StatusOr<StepResult> TrainUpdate() override;
   absl::Status EpochEnded(std::optional<double> metric) override;
   const std::string& schedule_monitor() const override;
   absl::StatusOr<std::map<std::string, double>> EvaluateSplit(const std::string& split) override;
   absl::StatusOr<TrainingState> CaptureState(bool model_only) override;
   absl::Status LoadState(const RestoredState& restored, bool weights_only) override;
-  absl::Status LoadPretrained(const std::string& path) override;
   int64_t StepsPerEpoch() const override;
   double EpochFraction() const override;
   void ReadStepMetrics(std::map<std::string, double>* metrics) override;
   torch::Device device() const override { return device_; }
+  std::vector<std::pair<std::string, int64_t>> MemoryParts() const override;
 
  private:
-  TorchRunner(RunnerConfig config, TorchRunnerOptions options);
+  static absl::Status CheckOptions(const RunnerConfig& config, const TorchRunnerOptions& options);
   absl::Status Build();
   absl::Status ResolveSeed();
+  void TolerateDamage();
   absl::Status BuildModel();
   absl::Status BuildOptimizer();
   absl::StatusOr<std::unique_ptr<StatefulDataLoader>> BuildLoader(const std::string& split, bool train) const;
@@ -96,25 +159,29 @@ class TorchRunner : public BaseRunner {
   absl::StatusOr<std::vector<std::string>> EvaluateSplits() const;
   StatefulDataLoader* EvaluationLoader(const std::string& split);
 
-  absl::Status MicroBatch(bool* last, double* divisor, StepResult* result);
-  void ForwardBackward(const Batch& batch, bool last, StepTimes* times);
+  absl::Status MicroBatch(double* divisor, StepResult* result);
+  void ForwardBackward(const Batch& batch, StepTimes* times);
   absl::StatusOr<bool> Update(double divisor);
   torch::Tensor WeightedLoss(const StepOutput& output);
-  void ScaleWindow(double divisor);
+  std::variant<double, torch::Tensor> WindowFactor(double divisor);
+  absl::StatusOr<std::unique_ptr<MetricSet>> MakeMetrics() const;
   absl::Status SumWindowWeight();
   Batch ToDevice(Batch batch) const;
-  StepOutput CheckedForward(const Batch& batch);
   void DropGradients();
   absl::Status ForwardAll(StatefulDataLoader* loader, StepMeters* meters);
   absl::Status PredictAll(StatefulDataLoader* loader, const PredictionSink& sink, int64_t max_batches);
 
   absl::Status LoadModel(const TensorMap& tensors);
   absl::Status LoadProgress(const RestoredState& restored);
+  absl::Status LoadDataPosition(const nlohmann::json& meta);
+  bool OnlyModelWanted() const;
 
   std::shared_ptr<torch::nn::Module> model_;
   std::map<std::string, std::shared_ptr<Dataset>> datasets_;
+  std::map<std::string, std::shared_ptr<TolerantDataset>> tolerant_;  // those with dataloader.on_damage: skip
   ForwardFn forward_;
   std::function<torch::Tensor(const Batch&)> predict_;
+  std::function<absl::StatusOr<std::unique_ptr<MetricSet>>(std::shared_ptr<MeterSync>)> make_metrics_;
   const torch::Device device_;
   const bool find_unused_;
   uint64_t seed_ = 0;
@@ -126,9 +193,11 @@ class TorchRunner : public BaseRunner {
   GradientScale gradient_scale_;
   std::unique_ptr<TrainSplits> loader_;
   std::map<std::string, std::unique_ptr<StatefulDataLoader>> evaluation_loaders_;
-  torch::Tensor grad_norm_;      // of the last update, when it was clipped
+  std::unique_ptr<OptimizerContainer> container_;
   torch::Tensor window_weight_;  // sum of the window's StepOutput::weight; undefined: samples count
   int64_t window_batches_ = 0;
+  bool window_ends_ = false;     // with the micro-batch under way
+  double backward_seconds_ = 0;  // of it
   bool first_update_ = true;
 };
 

@@ -12,6 +12,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
+#include "athanor/runner/run_checkpoints.h"
 #include "athanor/runner/torch_runner.h"
 #include "athanor/tensor/torch_status.h"
 
@@ -22,10 +23,9 @@ absl::Status Invalid(const absl::Status& status) {
   return status.ok() ? status : WithFailureKind(status, FailureKind::kInvalid);
 }
 
-absl::Status CheckOptions(const RunnerConfig& config, const TorchRunnerOptions& options) {
+absl::Status Check(const RunnerConfig& config, const TorchRunnerOptions& options) {
   RETURN_IF_ERROR(ToStatus(CheckRunnerConfig(config)));
   if (options.model == nullptr) return absl::InvalidArgumentError("runner: no model");
-  if (options.forward == nullptr) return absl::InvalidArgumentError("runner: no forward function");
   for (const std::string& split : TrainSplitNames(config)) {
     if (options.datasets.count(split) == 0)
       return absl::InvalidArgumentError(absl::StrCat("runner: no dataset '", split, "'"));
@@ -50,6 +50,7 @@ TorchRunner::TorchRunner(RunnerConfig config, TorchRunnerOptions options)
       datasets_(std::move(options.datasets)),
       forward_(std::move(options.forward)),
       predict_(std::move(options.predict)),
+      make_metrics_(std::move(options.metrics)),
       device_(options.device),
       find_unused_(options.find_unused_parameters),
       gradient_scale_(config_.precision == "fp16") {}
@@ -57,10 +58,44 @@ TorchRunner::TorchRunner(RunnerConfig config, TorchRunnerOptions options)
 TorchRunner::~TorchRunner() = default;
 
 absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::Create(RunnerConfig config, TorchRunnerOptions options) {
-  RETURN_IF_ERROR(Invalid(CheckOptions(config, options)));
-  std::unique_ptr<TorchRunner> runner(new TorchRunner(std::move(config), std::move(options)));
-  RETURN_IF_ERROR(runner->Build());
+  RETURN_IF_ERROR(CheckOptions(config, options));
+  if (options.forward == nullptr) return Invalid(absl::InvalidArgumentError("runner: no forward function"));
+  return Make<TorchRunner>(std::move(config), std::move(options));
+}
+
+absl::Status TorchRunner::CheckOptions(const RunnerConfig& config, const TorchRunnerOptions& options) {
+  return Invalid(Check(config, options));
+}
+
+absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::FromCheckpoint(
+    const std::string& path, TorchRunnerOptions options, const std::function<void(RunnerConfig*)>& change) {
+  absl::StatusOr<RunnerConfig> config = ReadRunnerConfig(path);
+  if (!config.ok()) return Invalid(config.status());
+  if (change != nullptr) change(&*config);
+  config->resume.reset();
+  config->pretrained.reset();
+  config->auto_resume = false;
+  options.resume_candidates.clear();
+  ASSIGN_OR_RETURN(std::unique_ptr<TorchRunner> runner, Create(*std::move(config), std::move(options)));
+  RETURN_IF_ERROR(runner->LoadCheckpoint(path));
   return runner;
+}
+
+absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::FromPretrained(RunnerConfig config, const std::string& path,
+                                                                         TorchRunnerOptions options) {
+  config.resume.reset();
+  config.auto_resume = false;
+  config.pretrained = path;
+  options.resume_candidates.clear();
+  ASSIGN_OR_RETURN(std::unique_ptr<TorchRunner> runner, Create(std::move(config), std::move(options)));
+  RETURN_IF_ERROR(runner->Restore());
+  return runner;
+}
+
+absl::StatusOr<std::unique_ptr<MetricSet>> TorchRunner::MakeMetrics() const {
+  if (make_metrics_ == nullptr) return nullptr;
+  const bool alone = options_.process_group == nullptr || options_.process_group->world_size() == 1;
+  return make_metrics_(alone ? nullptr : MakeMeterSync(*options_.process_group));
 }
 
 absl::Status TorchRunner::Build() {
@@ -71,13 +106,26 @@ absl::Status TorchRunner::Build() {
   }
   RETURN_IF_ERROR(ResolveSeed());
   ASSIGN_OR_RETURN(const std::vector<std::string> splits, EvaluateSplits());
+  TolerateDamage();
   ASSIGN_OR_RETURN(loader_, BuildTrainLoaders());
   for (const auto& [name, dataset] : datasets_) {
     ASSIGN_OR_RETURN(evaluation_loaders_[name], BuildLoader(name, /*train=*/false));
   }
   RETURN_IF_ERROR(BuildModel());
   RETURN_IF_ERROR(BuildOptimizer());
+  absl::StatusOr<std::unique_ptr<MetricSet>> metrics = MakeMetrics();
+  if (!metrics.ok()) return Invalid(Annotate(metrics.status(), "runner: metrics"));
+  meters_.SetMetrics(*std::move(metrics));
   return Prepare(splits);
+}
+
+void TorchRunner::TolerateDamage() {
+  for (auto& [name, dataset] : datasets_) {
+    const DataLoaderConfig config = config_.dataloader.For(name);
+    if (config.on_damage != "skip") continue;
+    tolerant_[name] = std::make_shared<TolerantDataset>(dataset, TolerantOptions{.max_damaged = config.max_damaged});
+    dataset = tolerant_[name];
+  }
 }
 
 absl::Status TorchRunner::ResolveSeed() {
@@ -188,6 +236,14 @@ absl::Status TorchRunner::BuildOptimizer() {
   absl::StatusOr<std::unique_ptr<LrScheduler>> scheduler = LrScheduler::Make(config_.sched, budget, optimizer_.get());
   if (!scheduler.ok()) return Invalid(scheduler.status());
   scheduler_ = *std::move(scheduler);
+  // Every rank holds the same mean gradients: all come to the same answer without asking each other.
+  container_ = std::make_unique<OptimizerContainer>(
+      optimizer_.get(),
+      OptimizerContainerOptions{.max_grad_value = config_.max_grad_value,
+                                .max_grad_norm = config_.max_grad_norm,
+                                .skip_nonfinite_grad = config_.skip_nonfinite_grad || gradient_scale_.enabled(),
+                                .zero_grad = [this] { DropGradients(); }});
+  if (scheduler_ != nullptr) container_->Add(scheduler_.get());
   return absl::OkStatus();
 }
 

@@ -1,4 +1,5 @@
 // Inference: predictions for the samples of a split.
+#include <typeinfo>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,7 +11,6 @@
 namespace athanor {
 
 absl::Status TorchRunner::Infer(const std::string& split, const PredictionSink& sink, int64_t max_batches) {
-  if (predict_ == nullptr) return absl::FailedPreconditionError("infer: the runner was made without `predict`");
   StatefulDataLoader* loader = EvaluationLoader(split);
   if (loader == nullptr) {
     std::vector<std::string> known;
@@ -18,6 +18,8 @@ absl::Status TorchRunner::Infer(const std::string& split, const PredictionSink& 
     return absl::NotFoundError(
         absl::StrCat("infer: no split '", split, "'; the splits are: ", absl::StrJoin(known, ", ")));
   }
+  if (predict_ == nullptr && typeid(*this) == typeid(TorchRunner))
+    return absl::FailedPreconditionError("infer: the runner was made without `predict`");
   RETURN_IF_ERROR(Restore());
   const bool was_training = model_->is_training();
   ModelAverage::Swap average(average_.get());
@@ -37,14 +39,19 @@ absl::Status TorchRunner::PredictAll(StatefulDataLoader* loader, const Predictio
     if (batch->size == 0) continue;  // this rank has fewer samples than others
     torch::Tensor prediction;
     RETURN_IF_ERROR(RunTorch("inference step", [&] {
-      AutocastScope autocast(config_.precision, device_);
-      prediction = predict_(ToDevice(*batch)).to(torch::kCPU);
+      prediction = InferStep(ToDevice(*batch)).to(torch::kCPU);
       TORCH_CHECK(prediction.dim() > 0, "predict returned a scalar; its first dimension must be the batch's");
     }));
     RETURN_IF_ERROR(sink(*batch, prediction.slice(0, 0, batch->size)));
     if (watchdog_ != nullptr) watchdog_->Feed("inference", state_.step);
   }
   return absl::OkStatus();
+}
+
+torch::Tensor TorchRunner::InferStep(const Batch& batch) {
+  TORCH_CHECK(predict_ != nullptr, "the runner has no predict function, and the step is not overridden");
+  AutocastScope autocast(config_.precision, device_);
+  return predict_(batch);
 }
 
 absl::StatusOr<torch::Tensor> TorchRunner::Infer(const std::string& split, int64_t max_batches) {

@@ -58,6 +58,12 @@ absl::StatusOr<TrainingState> TorchRunner::CaptureState(bool model_only) {
 
 absl::Status TorchRunner::LoadState(const RestoredState& restored, bool weights_only) {
   const TrainingState& state = restored.state;
+  if (!weights_only && state.meta.is_object() && state.meta.value("model_only", false) && !OnlyModelWanted()) {
+    return WithFailureKind(
+        absl::InvalidArgumentError("the checkpoint holds the model alone (checkpoint.last_save_model_only): "
+                                   "take it as weights of a new job"),
+        FailureKind::kInvalid);
+  }
   if (weights_only || !excluded("model")) RETURN_IF_ERROR(LoadModel(state.replicated));
   if (weights_only) {
     if (average_ != nullptr) average_->CopyFromModel();
@@ -66,12 +72,6 @@ absl::Status TorchRunner::LoadState(const RestoredState& restored, bool weights_
   const auto format = state.meta.find("format");
   if (format == state.meta.end() || *format != kStateFormat) {
     return absl::DataLossError(absl::StrCat("checkpoint: its state is of another format than ", kStateFormat));
-  }
-  if (state.meta.value("model_only", false)) {
-    return WithFailureKind(
-        absl::InvalidArgumentError("the checkpoint holds the model alone (checkpoint.last_save_model_only): "
-                                   "take it as weights of a new job"),
-        FailureKind::kInvalid);
   }
   if (average_ != nullptr && !excluded("ema")) RETURN_IF_ERROR(average_->Load(state.replicated));
   if (!excluded("optimizer")) {
@@ -108,8 +108,39 @@ absl::Status TorchRunner::LoadModel(const TensorMap& tensors) {
   return absl::OkStatus();
 }
 
+bool TorchRunner::OnlyModelWanted() const {
+  return excluded("optimizer") && excluded("scheduler") && excluded("dataloader") && excluded("train") &&
+         excluded("rng") && (average_ == nullptr || excluded("ema"));
+}
+
 absl::Status TorchRunner::LoadProgress(const RestoredState& restored) {
   const nlohmann::json& meta = restored.state.meta;
+  if (!excluded("dataloader")) RETURN_IF_ERROR(LoadDataPosition(meta));
+  if (!excluded("train")) {
+    ASSIGN_OR_RETURN(const nlohmann::json train, Part(meta, "train"));
+    RETURN_IF_ERROR(state_.FromJson(train));
+    ASSIGN_OR_RETURN(const nlohmann::json score, Part(meta, "score"));
+    RETURN_IF_ERROR(score_->FromJson(score));
+    if (const auto elastic = meta.find("elastic"); elastic != meta.end())
+      elastic_.restarts = elastic->value("restarts", int64_t{0});
+  }
+  if (scheduler_ != nullptr && !excluded("scheduler")) {
+    ASSIGN_OR_RETURN(const nlohmann::json scheduler, Part(meta, "scheduler"));
+    if (!scheduler.is_null()) RETURN_IF_ERROR(scheduler_->LoadStateDict(scheduler));
+  }
+  if (!excluded("optimizer")) {
+    ASSIGN_OR_RETURN(const nlohmann::json scale, Part(meta, "gradient_scale"));
+    RETURN_IF_ERROR(gradient_scale_.FromJson(scale));
+  }
+  if (excluded("rng")) return absl::OkStatus();
+  if (restored.same_world) return RestoreGenerators(device_, restored.state.per_rank);
+  // Another number of ranks: no rank's numbers go on where they were, but they must not start over either.
+  SeedGenerators(seed_ + static_cast<uint64_t>(options_.topology.rank()) +
+                 0x9e3779b97f4a7c15ull * static_cast<uint64_t>(restored.step + 1));
+  return absl::OkStatus();
+}
+
+absl::Status TorchRunner::LoadDataPosition(const nlohmann::json& meta) {
   ASSIGN_OR_RETURN(const nlohmann::json seed, Part(meta, "seed"));
   if (!seed.is_number_integer()) return absl::DataLossError("checkpoint: seed is not a number");
   if (!config_.seed.has_value() && seed.get<uint64_t>() != seed_) {
@@ -117,30 +148,8 @@ absl::Status TorchRunner::LoadProgress(const RestoredState& restored) {
     seed_ = seed.get<uint64_t>();
     ASSIGN_OR_RETURN(loader_, BuildTrainLoaders());
   }
-  if (!excluded("train")) {
-    ASSIGN_OR_RETURN(const nlohmann::json train, Part(meta, "train"));
-    RETURN_IF_ERROR(state_.FromJson(train));
-  }
-  if (!excluded("dataloader")) {
-    ASSIGN_OR_RETURN(const nlohmann::json loader, Part(meta, "loader"));
-    RETURN_IF_ERROR(loader_->LoadStateDict(loader));
-  }
-  if (scheduler_ != nullptr && !excluded("scheduler")) {
-    ASSIGN_OR_RETURN(const nlohmann::json scheduler, Part(meta, "scheduler"));
-    if (!scheduler.is_null()) RETURN_IF_ERROR(scheduler_->LoadStateDict(scheduler));
-  }
-  ASSIGN_OR_RETURN(const nlohmann::json scale, Part(meta, "gradient_scale"));
-  RETURN_IF_ERROR(gradient_scale_.FromJson(scale));
-  ASSIGN_OR_RETURN(const nlohmann::json score, Part(meta, "score"));
-  RETURN_IF_ERROR(score_->FromJson(score));
-  if (const auto elastic = meta.find("elastic"); elastic != meta.end())
-    elastic_.restarts = elastic->value("restarts", int64_t{0});
-  if (excluded("rng")) return absl::OkStatus();
-  if (restored.same_world) return RestoreGenerators(device_, restored.state.per_rank);
-  // Another number of ranks: no rank's numbers go on where they were, but they must not start over either.
-  SeedGenerators(seed_ + static_cast<uint64_t>(options_.topology.rank()) +
-                 0x9e3779b97f4a7c15ull * static_cast<uint64_t>(restored.step + 1));
-  return absl::OkStatus();
+  ASSIGN_OR_RETURN(const nlohmann::json loader, Part(meta, "loader"));
+  return loader_->LoadStateDict(loader);
 }
 
 }  // namespace athanor

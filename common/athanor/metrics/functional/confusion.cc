@@ -29,9 +29,9 @@ struct Counts {
   torch::Tensor tp, fp, tn, fn;  // float64: 0-dim (binary) or one per class
 };
 
-Counts CountsOf(const torch::Tensor& confusion, Task task) {
+Counts CountsOf(const torch::Tensor& confusion, MetricTask task) {
   const torch::Tensor m = confusion.to(torch::kFloat64);
-  if (task == Task::kMulticlass) {
+  if (task == MetricTask::kMulticlass) {
     const torch::Tensor tp = m.diagonal();
     const torch::Tensor fp = m.sum(0) - tp;
     const torch::Tensor fn = m.sum(1) - tp;
@@ -45,8 +45,8 @@ torch::Tensor Divide(const torch::Tensor& numerator, const torch::Tensor& denomi
   return numerator / denominator.clamp_min(1);
 }
 
-torch::Tensor PerClass(Ratio ratio, const Counts& c, Task task, double beta) {
-  const bool multiclass = task == Task::kMulticlass;
+torch::Tensor PerClass(Ratio ratio, const Counts& c, MetricTask task, double beta) {
+  const bool multiclass = task == MetricTask::kMulticlass;
   switch (ratio) {
     case Ratio::kAccuracy:
       return multiclass ? Divide(c.tp, c.tp + c.fn) : Divide(c.tp + c.tn, c.tp + c.tn + c.fp + c.fn);
@@ -80,9 +80,9 @@ absl::StatusOr<Average> ParseAverage(const std::string& name) {
   return absl::InvalidArgumentError(absl::StrCat("average: found '", name, "'; allowed: macro, micro, weighted, none"));
 }
 
-torch::Tensor CountConfusion(const MaskedBatch& batch, Task task, int64_t width, double threshold, int64_t k) {
+torch::Tensor CountConfusion(const MaskedBatch& batch, MetricTask task, int64_t width, double threshold, int64_t k) {
   const torch::NoGradGuard no_grad;
-  if (task == Task::kMulticlass) {
+  if (task == MetricTask::kMulticlass) {
     return CountInto(batch.target * width + PredictedClass(batch, k), batch.valid, width * width)
         .reshape({width, width});
   }
@@ -97,14 +97,14 @@ torch::Tensor CountConfusion(const MaskedBatch& batch, Task task, int64_t width,
   const torch::Tensor cells = torch::stack(
       {count(negative, rejected), count(negative, predicted), count(positive, rejected), count(positive, predicted)},
       -1);
-  return task == Task::kBinary ? cells.reshape({2, 2}) : cells.reshape({width, 2, 2});
+  return task == MetricTask::kBinary ? cells.reshape({2, 2}) : cells.reshape({width, 2, 2});
 }
 
-torch::Tensor RatioOf(Ratio ratio, const torch::Tensor& confusion, Task task, Average average, double beta) {
+torch::Tensor RatioOf(Ratio ratio, const torch::Tensor& confusion, MetricTask task, Average average, double beta) {
   const torch::NoGradGuard no_grad;
   Counts counts = CountsOf(confusion, task);
   torch::Tensor result;
-  if (task == Task::kBinary) {
+  if (task == MetricTask::kBinary) {
     result = PerClass(ratio, counts, task, beta);
   } else if (average == Average::kMicro) {
     for (torch::Tensor* part : {&counts.tp, &counts.fp, &counts.tn, &counts.fn}) *part = part->sum();
@@ -116,7 +116,8 @@ torch::Tensor RatioOf(Ratio ratio, const torch::Tensor& confusion, Task task, Av
     if (average == Average::kWeighted) {
       weights = support;
     } else if (average == Average::kMacro) {
-      weights = task == Task::kMulticlass ? (support + counts.fp > 0).to(torch::kFloat64) : torch::ones_like(result);
+      weights =
+          task == MetricTask::kMulticlass ? (support + counts.fp > 0).to(torch::kFloat64) : torch::ones_like(result);
     }
     if (weights.defined()) result = Divide((weights * result).sum(), weights.sum());
   }

@@ -36,10 +36,10 @@ enum class Ratio {
 // Counts a batch of the given task. A score is positive when it is greater than `threshold` (binary, multilabel); with
 // k > 1 (multiclass) a sample counts as predicted right when its label is among the k highest scores, else as its top
 // score.
-torch::Tensor CountConfusion(const MaskedBatch& batch, Task task, int64_t width, double threshold, int64_t k = 1);
+torch::Tensor CountConfusion(const MaskedBatch& batch, MetricTask task, int64_t width, double threshold, int64_t k = 1);
 
 // Denominators are at least 1, so 0 / 0 is 0; NaN (or a vector of NaN) when nothing was counted.
-torch::Tensor RatioOf(Ratio ratio, const torch::Tensor& confusion, Task task, Average average, double beta = 1);
+torch::Tensor RatioOf(Ratio ratio, const torch::Tensor& confusion, MetricTask task, Average average, double beta = 1);
 
 // In -1..1; multilabel matrices are added up. 0 when a class is constant (binary: the limit for vanishing counts).
 torch::Tensor MatthewsCorrelation(const torch::Tensor& confusion);

@@ -34,11 +34,11 @@ struct Column {
   torch::Tensor scores, positive, valid;
 };
 
-std::vector<Column> Columns(const MaskedBatch& batch, Task task, int64_t width, bool micro) {
-  if (task == Task::kBinary) return {{batch.input, batch.target == 1, batch.valid}};
+std::vector<Column> Columns(const MaskedBatch& batch, MetricTask task, int64_t width, bool micro) {
+  if (task == MetricTask::kBinary) return {{batch.input, batch.target == 1, batch.valid}};
   torch::Tensor positive = batch.target == 1;
   torch::Tensor valid = batch.valid;
-  if (task == Task::kMulticlass) {
+  if (task == MetricTask::kMulticlass) {
     positive = batch.target.unsqueeze(1) == torch::arange(width, batch.target.options());
     if (valid.defined()) valid = valid.unsqueeze(1).expand({-1, width});
   }
@@ -63,8 +63,9 @@ torch::Tensor Reduce(const torch::Tensor& areas, const torch::Tensor& support, A
 }
 
 // A label without positives has precision 0 everywhere; a class that is missing from a multiclass task says nothing.
-torch::Tensor ZeroForNoPositives(Curve curve, Task task, const torch::Tensor& area, const torch::Tensor& counted) {
-  if (curve == Curve::kAuroc || task == Task::kMulticlass) return area;
+torch::Tensor ZeroForNoPositives(Curve curve, MetricTask task, const torch::Tensor& area,
+                                 const torch::Tensor& counted) {
+  if (curve == Curve::kAuroc || task == MetricTask::kMulticlass) return area;
   return torch::where(torch::logical_and(torch::isnan(area), counted > 0), -0.0, area);
 }
 
@@ -103,18 +104,18 @@ torch::Tensor ExactArea(Curve curve, const torch::Tensor& scores, const torch::T
   return AreaFromCounts(curve, cumulate(hits), cumulate(misses));
 }
 
-torch::Tensor AreaOf(Curve curve, const MaskedBatch& batch, Task task, int64_t width, Average average,
+torch::Tensor AreaOf(Curve curve, const MaskedBatch& batch, MetricTask task, int64_t width, Average average,
                      MissingClass missing) {
   const torch::NoGradGuard no_grad;
-  const bool single = task == Task::kBinary || average == Average::kMicro;
+  const bool single = task == MetricTask::kBinary || average == Average::kMicro;
   std::vector<torch::Tensor> areas, supports;
   for (const Column& column : Columns(batch, task, width, average == Average::kMicro)) {
     const torch::Tensor support = CountOf(column.positive, column.valid);
     const torch::Tensor counted = CountOf(torch::ones_like(column.positive), column.valid);
-    areas.push_back(ZeroForNoPositives(curve, single ? Task::kBinary : task,
+    areas.push_back(ZeroForNoPositives(curve, single ? MetricTask::kBinary : task,
                                        ExactArea(curve, column.scores, column.positive, column.valid), counted));
     supports.push_back(support);
-    if (curve == Curve::kAuprc && task == Task::kMulticlass && missing == MissingClass::kReference && !single &&
+    if (curve == Curve::kAuprc && task == MetricTask::kMulticlass && missing == MissingClass::kReference && !single &&
         batch.target.numel() > 0) {
       const torch::Tensor none = CountOf(batch.target == 1, batch.valid) == 0;
       areas.back() = torch::where(none, TopPrecision(column), areas.back());
@@ -124,7 +125,7 @@ torch::Tensor AreaOf(Curve curve, const MaskedBatch& batch, Task task, int64_t w
   return Reduce(torch::stack(areas), torch::stack(supports), average);
 }
 
-torch::Tensor CountCurve(const MaskedBatch& batch, Task task, int64_t width, int64_t bins) {
+torch::Tensor CountCurve(const MaskedBatch& batch, MetricTask task, int64_t width, int64_t bins) {
   const torch::NoGradGuard no_grad;
   TORCH_CHECK_VALUE(bins >= 2, "thresholds of a binned curve: found ", bins, "; allowed: 2 or more");
   const auto options = torch::TensorOptions().dtype(torch::kInt64).device(batch.input.device());
@@ -141,27 +142,27 @@ torch::Tensor CountCurve(const MaskedBatch& batch, Task task, int64_t width, int
   return torch::stack(counts);
 }
 
-torch::Tensor BinnedAreaOf(Curve curve, const torch::Tensor& counts, Task task, Average average) {
+torch::Tensor BinnedAreaOf(Curve curve, const torch::Tensor& counts, MetricTask task, Average average) {
   const torch::NoGradGuard no_grad;
   torch::Tensor m = counts.to(torch::kFloat64).flip(-1);
-  const bool single = task == Task::kBinary || average == Average::kMicro;
+  const bool single = task == MetricTask::kBinary || average == Average::kMicro;
   if (single) m = m.sum(0, /*keepdim=*/true);
   std::vector<torch::Tensor> areas;
   for (int64_t i = 0; i < m.size(0); ++i) {
     const torch::Tensor area = AreaFromCounts(curve, m[i][1].cumsum(0), m[i][0].cumsum(0));
-    areas.push_back(ZeroForNoPositives(curve, single ? Task::kBinary : task, area, m[i].sum()));
+    areas.push_back(ZeroForNoPositives(curve, single ? MetricTask::kBinary : task, area, m[i].sum()));
   }
   if (single) return areas[0].to(torch::kFloat32);
   return Reduce(torch::stack(areas), m.select(1, 1).sum(1), average);
 }
 
-torch::Tensor CountCalibration(const MaskedBatch& batch, Task task, int64_t bins) {
+torch::Tensor CountCalibration(const MaskedBatch& batch, MetricTask task, int64_t bins) {
   const torch::NoGradGuard no_grad;
-  TORCH_CHECK_VALUE(bins >= 1 && task != Task::kMultilabel, "calibration error: found ", bins, " bins for a ",
+  TORCH_CHECK_VALUE(bins >= 1 && task != MetricTask::kMultilabel, "calibration error: found ", bins, " bins for a ",
                     ToString(task), " task; allowed: 1 or more, binary and multiclass");
   torch::Tensor confidence = batch.input;
   torch::Tensor hit = batch.target == 1;
-  if (task == Task::kMulticlass) {
+  if (task == MetricTask::kMulticlass) {
     torch::Tensor top;
     std::tie(confidence, top) = batch.input.max(1);
     hit = top == batch.target;

@@ -32,17 +32,17 @@ torch::Tensor ExactArea(Curve curve, const torch::Tensor& scores, const torch::T
 
 // Area over a batch of a task; float32. kMicro treats every (sample, class) pair as one binary decision. kMacro and
 // kWeighted leave classes out whose area is NaN; AUROC's 0 for a missing class counts.
-torch::Tensor AreaOf(Curve curve, const MaskedBatch& batch, Task task, int64_t width, Average average,
+torch::Tensor AreaOf(Curve curve, const MaskedBatch& batch, MetricTask task, int64_t width, Average average,
                      MissingClass missing = MissingClass::kLeaveOut);
 
 // int64 [columns, 2, bins]: negatives and positives by bin; columns: 1, classes or labels.
-torch::Tensor CountCurve(const MaskedBatch& batch, Task task, int64_t width, int64_t bins);
-torch::Tensor BinnedAreaOf(Curve curve, const torch::Tensor& counts, Task task, Average average);
+torch::Tensor CountCurve(const MaskedBatch& batch, MetricTask task, int64_t width, int64_t bins);
+torch::Tensor BinnedAreaOf(Curve curve, const torch::Tensor& counts, MetricTask task, Average average);
 
 // float64 [3, bins]: samples, sum of confidences, sum of hits by confidence; binary: the score and the label,
 // multiclass: the highest score and whether it is the label's (Guo et al., On calibration of modern neural networks,
 // 2017).
-torch::Tensor CountCalibration(const MaskedBatch& batch, Task task, int64_t bins);
+torch::Tensor CountCalibration(const MaskedBatch& batch, MetricTask task, int64_t bins);
 enum class CalibrationNorm { kL1, kL2, kMax };
 torch::Tensor CalibrationErrorOf(const torch::Tensor& counts, CalibrationNorm norm);
 

@@ -3,30 +3,30 @@
 namespace athanor::metrics::internal {
 namespace {
 
-MetricNeeds NeedsOf(Task task, int64_t width, const MetricOptions& options) {
+MetricNeeds NeedsOf(MetricTask task, int64_t width, const MetricOptions& options) {
   TORCH_CHECK_VALUE(width >= 1, ToString(task), " metric: found ", width, " classes or labels; allowed: 1 or more");
   MetricNeeds needs;
   needs.task = task;
-  if (task == Task::kMulticlass) needs.num_classes = width;
-  if (task == Task::kMultilabel) needs.num_labels = width;
+  if (task == MetricTask::kMulticlass) needs.num_classes = width;
+  if (task == MetricTask::kMultilabel) needs.num_labels = width;
   needs.ignore_index = options.ignore_index;
   return needs;
 }
 
 // The matrix of `k`, and the threshold that binary and multilabel decisions depend on.
-MetricNeeds ConfusionNeeds(Task task, int64_t width, const MetricOptions& options) {
+MetricNeeds ConfusionNeeds(MetricTask task, int64_t width, const MetricOptions& options) {
   MetricNeeds needs = NeedsOf(task, width, options);
-  TORCH_CHECK_VALUE(options.k >= 1 && (task != Task::kMulticlass || options.k <= width), "k: found ", options.k,
+  TORCH_CHECK_VALUE(options.k >= 1 && (task != MetricTask::kMulticlass || options.k <= width), "k: found ", options.k,
                     "; allowed: 1 .. ", width);
-  if (task != Task::kMulticlass) needs.threshold = options.threshold;
-  needs.confusion = {task == Task::kMulticlass ? options.k : 1};
+  if (task != MetricTask::kMulticlass) needs.threshold = options.threshold;
+  needs.confusion = {task == MetricTask::kMulticlass ? options.k : 1};
   return needs;
 }
 
 }  // namespace
 
-MetricFunc RatioMetric(Task task, int64_t width, Ratio ratio, const char* name, const MetricOptions& options) {
-  if (task == Task::kMulticlass && ratio == Ratio::kBalancedAccuracy) {
+MetricFunc RatioMetric(MetricTask task, int64_t width, Ratio ratio, const char* name, const MetricOptions& options) {
+  if (task == MetricTask::kMulticlass && ratio == Ratio::kBalancedAccuracy) {
     TORCH_CHECK_VALUE(options.average == Average::kMacro && options.k == 1,
                       "multiclass balanced accuracy is the macro average of recall; allowed: average macro, k 1");
   }
@@ -38,7 +38,7 @@ MetricFunc RatioMetric(Task task, int64_t width, Ratio ratio, const char* name, 
           }};
 }
 
-MetricFunc CurveMetric(Task task, int64_t width, Curve curve, const MetricOptions& options) {
+MetricFunc CurveMetric(MetricTask task, int64_t width, Curve curve, const MetricOptions& options) {
   MetricNeeds needs = NeedsOf(task, width, options);
   const char* name = curve == Curve::kAuroc ? "auroc" : "auprc";
   const int64_t bins = options.thresholds;
@@ -54,20 +54,20 @@ MetricFunc CurveMetric(Task task, int64_t width, Curve curve, const MetricOption
           [=](const MetricState& state) { return BinnedAreaOf(curve, state.curves.at(bins), task, options.average); }};
 }
 
-MetricFunc MccMetric(Task task, int64_t width, const MetricOptions& options) {
+MetricFunc MccMetric(MetricTask task, int64_t width, const MetricOptions& options) {
   const MetricNeeds needs = ConfusionNeeds(task, width, options);
   const int64_t k = *needs.confusion.begin();
   return {"mcc", needs, [k](const MetricState& state) { return MatthewsCorrelation(state.confusion.at(k)); }};
 }
 
-MetricFunc KappaMetric(Task task, int64_t width, const MetricOptions& options) {
+MetricFunc KappaMetric(MetricTask task, int64_t width, const MetricOptions& options) {
   const MetricNeeds needs = ConfusionNeeds(task, width, options);
   const int64_t k = *needs.confusion.begin();
   const KappaWeights weights = options.weights;
   return {"kappa", needs, [=](const MetricState& state) { return KappaOf(state.confusion.at(k), weights); }};
 }
 
-MetricFunc CalibrationMetric(Task task, int64_t width, const MetricOptions& options) {
+MetricFunc CalibrationMetric(MetricTask task, int64_t width, const MetricOptions& options) {
   MetricNeeds needs = NeedsOf(task, width, options);
   const int64_t bins = options.bins;
   const CalibrationNorm norm = options.norm;
@@ -76,7 +76,7 @@ MetricFunc CalibrationMetric(Task task, int64_t width, const MetricOptions& opti
   return {"ece", needs, [=](const MetricState& state) { return CalibrationErrorOf(state.calibration.at(bins), norm); }};
 }
 
-MetricFunc ConfusionMetric(Task task, int64_t width, const MetricOptions& options) {
+MetricFunc ConfusionMetric(MetricTask task, int64_t width, const MetricOptions& options) {
   const MetricNeeds needs = ConfusionNeeds(task, width, options);
   const int64_t k = *needs.confusion.begin();
   const Normalize normalize = options.normalize;

@@ -6,26 +6,27 @@ namespace athanor::metrics {
 namespace {
 
 struct TaskWidth {
-  Task task;
+  MetricTask task;
   int64_t width;
 };
 
 TaskWidth TaskOf(const FunctionOptions& options) {
   TORCH_CHECK_VALUE(!options.num_classes || !options.num_labels,
                     "found num_classes and num_labels; allowed: one of them, or none for a binary task");
-  Task task = Task::kBinary;
-  if (options.num_classes) task = Task::kMulticlass;
-  if (options.num_labels) task = Task::kMultilabel;
+  MetricTask task = MetricTask::kBinary;
+  if (options.num_classes) task = MetricTask::kMulticlass;
+  if (options.num_labels) task = MetricTask::kMultilabel;
   if (options.task) task = *options.task;
-  if (task == Task::kMulticlass) {
+  if (task == MetricTask::kMulticlass) {
     TORCH_CHECK_VALUE(options.num_classes, "num_classes is needed for a multiclass task");
     return {task, *options.num_classes};
   }
-  if (task == Task::kMultilabel) {
+  if (task == MetricTask::kMultilabel) {
     TORCH_CHECK_VALUE(options.num_labels, "num_labels is needed for a multilabel task");
     return {task, *options.num_labels};
   }
-  TORCH_CHECK_VALUE(task == Task::kBinary, "task: found ", ToString(task), "; allowed: binary, multiclass, multilabel");
+  TORCH_CHECK_VALUE(task == MetricTask::kBinary, "task: found ", ToString(task),
+                    "; allowed: binary, multiclass, multilabel");
   return {task, 1};
 }
 
@@ -48,7 +49,7 @@ torch::Tensor EvaluateCurve(Curve curve, const torch::Tensor& input, const torch
   return Evaluate(internal::CurveMetric(task, width, curve, options), input, target, options.scores);
 }
 
-using Maker = MetricFunc (*)(Task, int64_t, const MetricOptions&);
+using Maker = MetricFunc (*)(MetricTask, int64_t, const MetricOptions&);
 
 torch::Tensor EvaluateMade(Maker maker, const torch::Tensor& input, const torch::Tensor& target,
                            const FunctionOptions& options) {

@@ -23,7 +23,7 @@
 namespace athanor::metrics {
 
 struct FunctionOptions : MetricOptions {
-  std::optional<Task> task;
+  std::optional<MetricTask> task;
   std::optional<int64_t> num_classes, num_labels;
   Scores scores = Scores::kProbabilities;
 };

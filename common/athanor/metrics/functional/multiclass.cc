@@ -5,53 +5,54 @@
 namespace athanor::metrics {
 
 MetricFunc MulticlassAccuracy(int64_t num_classes, const MetricOptions& options) {
-  return internal::RatioMetric(Task::kMulticlass, num_classes, Ratio::kAccuracy, "acc", options);
+  return internal::RatioMetric(MetricTask::kMulticlass, num_classes, Ratio::kAccuracy, "acc", options);
 }
 MetricFunc MulticlassPrecision(int64_t num_classes, const MetricOptions& options) {
-  return internal::RatioMetric(Task::kMulticlass, num_classes, Ratio::kPrecision, "precision", options);
+  return internal::RatioMetric(MetricTask::kMulticlass, num_classes, Ratio::kPrecision, "precision", options);
 }
 MetricFunc MulticlassRecall(int64_t num_classes, const MetricOptions& options) {
-  return internal::RatioMetric(Task::kMulticlass, num_classes, Ratio::kRecall, "recall", options);
+  return internal::RatioMetric(MetricTask::kMulticlass, num_classes, Ratio::kRecall, "recall", options);
 }
 MetricFunc MulticlassSpecificity(int64_t num_classes, const MetricOptions& options) {
-  return internal::RatioMetric(Task::kMulticlass, num_classes, Ratio::kSpecificity, "specificity", options);
+  return internal::RatioMetric(MetricTask::kMulticlass, num_classes, Ratio::kSpecificity, "specificity", options);
 }
 MetricFunc MulticlassBalancedAccuracy(int64_t num_classes, const MetricOptions& options) {
-  return internal::RatioMetric(Task::kMulticlass, num_classes, Ratio::kBalancedAccuracy, "balanced_accuracy", options);
+  return internal::RatioMetric(MetricTask::kMulticlass, num_classes, Ratio::kBalancedAccuracy, "balanced_accuracy",
+                               options);
 }
 MetricFunc MulticlassJaccardIndex(int64_t num_classes, const MetricOptions& options) {
-  return internal::RatioMetric(Task::kMulticlass, num_classes, Ratio::kJaccard, "jaccard", options);
+  return internal::RatioMetric(MetricTask::kMulticlass, num_classes, Ratio::kJaccard, "jaccard", options);
 }
 MetricFunc MulticlassIou(int64_t num_classes, const MetricOptions& options) {
-  return internal::RatioMetric(Task::kMulticlass, num_classes, Ratio::kJaccard, "iou", options);
+  return internal::RatioMetric(MetricTask::kMulticlass, num_classes, Ratio::kJaccard, "iou", options);
 }
 MetricFunc MulticlassHammingLoss(int64_t num_classes, const MetricOptions& options) {
-  return internal::RatioMetric(Task::kMulticlass, num_classes, Ratio::kHammingLoss, "hamming_loss", options);
+  return internal::RatioMetric(MetricTask::kMulticlass, num_classes, Ratio::kHammingLoss, "hamming_loss", options);
 }
 MetricFunc MulticlassFBeta(int64_t num_classes, const MetricOptions& options) {
-  return internal::RatioMetric(Task::kMulticlass, num_classes, Ratio::kFBeta, "fbeta", options);
+  return internal::RatioMetric(MetricTask::kMulticlass, num_classes, Ratio::kFBeta, "fbeta", options);
 }
 MetricFunc MulticlassF1(int64_t num_classes, MetricOptions options) {
   options.beta = 1;
-  return internal::RatioMetric(Task::kMulticlass, num_classes, Ratio::kFBeta, "f1", options);
+  return internal::RatioMetric(MetricTask::kMulticlass, num_classes, Ratio::kFBeta, "f1", options);
 }
 MetricFunc MulticlassAuroc(int64_t num_classes, const MetricOptions& options) {
-  return internal::CurveMetric(Task::kMulticlass, num_classes, Curve::kAuroc, options);
+  return internal::CurveMetric(MetricTask::kMulticlass, num_classes, Curve::kAuroc, options);
 }
 MetricFunc MulticlassAuprc(int64_t num_classes, const MetricOptions& options) {
-  return internal::CurveMetric(Task::kMulticlass, num_classes, Curve::kAuprc, options);
+  return internal::CurveMetric(MetricTask::kMulticlass, num_classes, Curve::kAuprc, options);
 }
 MetricFunc MulticlassMcc(int64_t num_classes, const MetricOptions& options) {
-  return internal::MccMetric(Task::kMulticlass, num_classes, options);
+  return internal::MccMetric(MetricTask::kMulticlass, num_classes, options);
 }
 MetricFunc MulticlassConfusionMatrix(int64_t num_classes, const MetricOptions& options) {
-  return internal::ConfusionMetric(Task::kMulticlass, num_classes, options);
+  return internal::ConfusionMetric(MetricTask::kMulticlass, num_classes, options);
 }
 MetricFunc MulticlassCohenKappa(int64_t num_classes, const MetricOptions& options) {
-  return internal::KappaMetric(Task::kMulticlass, num_classes, options);
+  return internal::KappaMetric(MetricTask::kMulticlass, num_classes, options);
 }
 MetricFunc MulticlassCalibrationError(int64_t num_classes, const MetricOptions& options) {
-  return internal::CalibrationMetric(Task::kMulticlass, num_classes, options);
+  return internal::CalibrationMetric(MetricTask::kMulticlass, num_classes, options);
 }
 
 }  // namespace athanor::metrics

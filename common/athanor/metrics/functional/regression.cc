@@ -8,7 +8,7 @@ namespace {
 MetricNeeds NeedsOf(int64_t num_outputs) {
   TORCH_CHECK_VALUE(num_outputs >= 1, "num_outputs: found ", num_outputs, "; allowed: 1 or more");
   MetricNeeds needs;
-  needs.task = Task::kRegression;
+  needs.task = MetricTask::kRegression;
   needs.num_outputs = num_outputs;
   return needs;
 }

@@ -115,7 +115,7 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"dataloader.num_worker", "2",
               "dataloader.num_worker: unknown key, did you mean \"num_workers\"? allowed: batch_size, "
               "shuffle, drop_last, num_workers, prefetch_factor, in_order, persistent_workers, snapshot_every_n_steps, "
-              "pin_memory, timeout, seed"},
+              "pin_memory, timeout, on_damage, max_damaged, seed"},
         Wrong{"dataloader.val.batch_size", "0", "dataloader.val.batch_size: found 0 (integer); allowed: integer >= 1"},
         Wrong{"checkpoint.export_dtype", "fp16", "checkpoint.export_dtype: needs checkpoint.last_save_model_only"},
         Wrong{"checkpoint.keep_latest_k", "-1", "checkpoint.keep_latest_k: found -1 (integer); allowed: integer >= 0"},

@@ -1,0 +1,120 @@
+// Where a BaseRunner starts from, and what it saves.
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/checkpoint/alias_files.h"
+#include "athanor/checkpoint/checkpoint_reader.h"
+#include "athanor/config/derived_options.h"
+#include "athanor/runner/base_runner.h"
+#include "athanor/tensor/torch_status.h"
+
+namespace athanor {
+namespace {
+
+constexpr std::array<const char*, 7> kParts = {"model", "ema", "optimizer", "scheduler", "dataloader", "train", "rng"};
+
+}  // namespace
+
+absl::StatusOr<std::vector<ResumeCandidate>> BaseRunner::ConfiguredCandidates() const {
+  if (config_.resume.has_value()) {
+    absl::StatusOr<ResumeCandidate> candidate = CandidateAt(*config_.resume);
+    if (!candidate.ok()) return WithFailureKind(Annotate(candidate.status(), "resume"), FailureKind::kInvalid);
+    return std::vector<ResumeCandidate>{*std::move(candidate)};
+  }
+  if (!config_.auto_resume || options_.checkpoint_root.empty()) return std::vector<ResumeCandidate>();
+  return ListCheckpoints(options_.checkpoint_root);
+}
+
+absl::Status BaseRunner::Restore() {
+  if (restored_) return absl::OkStatus();
+  restored_ = true;
+  Report(RunnerPhase::kRestoring);
+  ASSIGN_OR_RETURN(std::optional<RestoredRun> run, checkpoints_->Restore());
+  if (!run.has_value()) {
+    if (!config_.pretrained.has_value()) return absl::OkStatus();
+    return Annotate(LoadPretrained(*config_.pretrained), "pretrained");
+  }
+  const bool weights_only = run->candidate.weights_only;
+  RETURN_IF_ERROR(Annotate(LoadState(run->restored, weights_only), absl::StrCat("resume from ", run->candidate.path)));
+  if (weights_only) return absl::OkStatus();
+  elastic_.restarts += 1;
+  elastic_.resumed_from_step = run->candidate.step;
+  progress_.resumed_from_step = run->candidate.step;
+  return absl::OkStatus();
+}
+
+absl::Status BaseRunner::LoadCheckpoint(const std::string& path, const std::vector<std::string>& parts) {
+  for (const std::string& part : parts) {
+    if (std::find(kParts.begin(), kParts.end(), part) != kParts.end()) continue;
+    return WithFailureKind(absl::InvalidArgumentError(absl::StrCat("load checkpoint: no part '", part,
+                                                                   "'; allowed: ", absl::StrJoin(kParts, ", "))),
+                           FailureKind::kInvalid);
+  }
+  ASSIGN_OR_RETURN(const ResumeCandidate candidate, CandidateAt(path));
+  ASSIGN_OR_RETURN(const RestoredState restored,
+                   ReadCheckpoint(candidate, options_.topology.rank(), options_.topology.world_size()));
+  std::set<std::string> excluded(config_.checkpoint.exclude_from_loading.begin(),
+                                 config_.checkpoint.exclude_from_loading.end());
+  if (!parts.empty()) {
+    excluded = std::set<std::string>(kParts.begin(), kParts.end());
+    for (const std::string& part : parts) excluded.erase(part);
+  }
+  excluded_.swap(excluded);
+  const absl::Status loaded = LoadState(restored, /*weights_only=*/false);
+  excluded_.swap(excluded);
+  RETURN_IF_ERROR(Annotate(loaded, absl::StrCat("load checkpoint ", candidate.path)));
+  restored_ = true;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SavePlan> BaseRunner::Save(SaveArguments arguments, bool is_best, bool must_wait) {
+  if (!checkpoints_->enabled()) return SavePlan{.reason = "no folder for checkpoints"};
+  if (verdict_.nonfinite_in_a_row > 0) {
+    // Such weights are no place to come back to.
+    notes_.push_back(absl::StrCat("step ", state_.step, " was not saved: its loss is not finite"));
+    return SavePlan{.reason = "the loss is not finite"};
+  }
+  // A history name says "after N passes": not within one.
+  const bool by_epoch = !config_.steps.has_value();
+  if (by_epoch && EpochFraction() > 0 && EpochFraction() < 1) arguments.history = false;
+  const SaveRules rules{.by_epoch = by_epoch,
+                        .interval = CheckpointInterval(config_),
+                        .load_only = config_.checkpoint.load_only,
+                        .model_only = config_.checkpoint.last_save_model_only};
+  SavePlan plan = PlanSave(rules, arguments, arguments.epochs.value_or(state_.epoch), state_.step, is_best);
+  if (!plan.save) return plan;
+  Report(RunnerPhase::kSaving);
+  SaveRequest request;
+  request.step = state_.step;
+  request.must_wait = must_wait;
+  request.aliases = plan.aliases;
+  request.is_best = is_best && arguments.save_best;
+  if (evaluated_step_ == state_.step) request.metrics = evaluation_;
+  RETURN_IF_ERROR(checkpoints_->Save([&] { return CaptureState(plan.model_only); }, request, plan.model_only));
+  return plan;
+}
+
+absl::StatusOr<SavePlan> BaseRunner::SaveCheckpoint(const SaveArguments& arguments) {
+  if (!IsAliasName(arguments.name)) {
+    return absl::InvalidArgumentError(absl::StrCat("save checkpoint: name '", arguments.name,
+                                                   "'; allowed: letters, digits, '.', '_', '-', not '.' first"));
+  }
+  return Save(arguments, score_->since_best() == 0, /*must_wait=*/true);
+}
+
+absl::Status BaseRunner::SaveSeedCheckpoint(const std::string& name) {
+  if (state_.step > 0 || state_.epoch > 0) {
+    notes_.push_back(absl::StrCat("the seed checkpoint '", name, "' was saved after step ", state_.step));
+  }
+  return SaveCheckpoint({.name = name, .save_best = false, .force = true, .history = false}).status();
+}
+
+absl::Status BaseRunner::WaitForCheckpoints() {
+  return checkpoints_->Drain();
+}
+
+}  // namespace athanor
