@@ -27,6 +27,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import training  # noqa: E402
 from local_cluster import ClusterError, LocalCluster, poll  # noqa: E402
 
 DIGITS = ROOT / "examples/data/digits/digits.csv"
@@ -49,8 +50,8 @@ def job_spec(name, steps, log_interval=1, save_every=10**9):
 
 
 class Bench:
-    def __init__(self, build, quick):
-        self.build, self.quick = build, quick
+    def __init__(self, build, quick, peers):
+        self.build, self.quick, self.peers = build, quick, peers
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ath-bench-"))
 
     def rounds(self, full, quick=1):
@@ -243,6 +244,11 @@ def nested(bench):
     return {**found, "bars": bars}
 
 
+def training_item(bench):
+    found = training.measure(bench.build, bench.peers, bench.rounds(5), bench.quick)
+    return {**found, "bars": training.bars(found, bar)}
+
+
 def bar(name, value, limit, unit, at_least=False):
     return {"name": name, "value": value, "bar": limit, "unit": unit, "at_least": at_least,
             "holds": value >= limit if at_least else value <= limit}
@@ -250,7 +256,7 @@ def bar(name, value, limit, unit, at_least=False):
 
 ITEMS = {"submit": submit, "first_step": first_step, "recovery": recovery, "coordinator_restart": coordinator_restart,
          "checkpoint_stall": checkpoint_stall, "agents_1000": lambda b: swarm(b, 1000 if not b.quick else 100),
-         "agents_10000": lambda b: swarm(b, 10000 if not b.quick else 300), "ddp": ddp, "loop": loop, "nested": nested}
+         "agents_10000": lambda b: swarm(b, 10000 if not b.quick else 300), "ddp": ddp, "loop": loop, "nested": nested, "training": training_item}
 
 
 def machine():
@@ -268,13 +274,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
     parser.add_argument("--only", choices=ITEMS, action="append")
+    parser.add_argument("--peers", default=sys.executable, help="Python with bench/peers/requirements.txt, for the item training")
     parser.add_argument("--quick", action="store_true", help="small and short: shows that it works, not how fast")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/latest.json")
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
     if args.list:
         return print("\n".join(ITEMS))
-    bench = Bench(args.build.resolve(), args.quick)
+    bench = Bench(args.build.resolve(), args.quick, args.peers)
     report = {"machine": machine(), "commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain")), "quick": args.quick,
               "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "load_before": os.getloadavg()[0], "items": {}}
     failed = 0

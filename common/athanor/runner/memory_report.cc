@@ -1,7 +1,6 @@
 #include "athanor/runner/memory_report.h"
 
 #include <ATen/DeviceAccelerator.h>
-#include <malloc.h>
 
 #include <algorithm>
 #include <fstream>
@@ -14,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "athanor/base/file_system.h"
+#include "athanor/tensor/host_memory.h"
 
 namespace athanor {
 namespace {
@@ -89,7 +89,7 @@ std::string MemoryText(std::vector<std::pair<std::string, int64_t>> parts, const
 }
 
 void ReturnFreedMemory(const torch::Device& device) {
-  malloc_trim(0);
+  ReleaseKeptHostMemory();
   if (!device.is_cpu()) at::accelerator::emptyCache();
 }
 

@@ -14,6 +14,7 @@
 #include "athanor/config/derived_options.h"
 #include "athanor/runner/run_checkpoints.h"
 #include "athanor/runner/torch_runner.h"
+#include "athanor/tensor/host_memory.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
@@ -104,6 +105,7 @@ absl::Status TorchRunner::Build() {
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     at::globalContext().setBenchmarkCuDNN(false);
   }
+  if (device_.is_cpu()) KeepHostMemory();
   RETURN_IF_ERROR(ResolveSeed());
   ASSIGN_OR_RETURN(const std::vector<std::string> splits, EvaluateSplits());
   TolerateDamage();
