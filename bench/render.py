@@ -15,6 +15,20 @@ def number(value):
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def trainers(item):
+    """Ours beside each trainer: rate, start-up and memory, as ratios."""
+    rows = []
+    for workload, one in item.items():
+        if not isinstance(one, dict) or "ratios" not in one:
+            continue
+        cells = [f"{number(r['rate'])} / {number(r['start'])} / {number(r['memory'])}" for r in one["ratios"].values()]
+        if not rows:
+            rows = ["", "Ours beside other trainers: rate of ours / start-up of theirs / peak memory of ours, as multiples (large, large and small are good).",
+                    "", f"| workload | {' | '.join(one['ratios'])} |", f"|---|{'---|' * len(cells)}"]
+        rows.append(f"| {workload} | {' | '.join(cells)} |")
+    return rows
+
+
 def table(report):
     machine = report["machine"]
     lines = [f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {report['date'][:10]}, commit {report['commit'][:10]}"
@@ -37,6 +51,7 @@ def table(report):
         extra.append(f"eight clients submit {number(items['submit']['eight_clients_per_second'])} durable jobs a second (p99 {number(items['submit']['eight_clients']['p99_ms'])} ms)")
     if "ratio" in items.get("loop", {}):
         extra.append(f"the runner's loop keeps {items['loop']['ratio'] * 100:.0f} % of the steps per second of a hand-written LibTorch loop")
+    lines += trainers(items.get("training", {}))
     if extra:
         lines += ["", "Beside the bars: " + "; ".join(extra) + "."]
     return "\n".join(lines) + "\n"
