@@ -245,7 +245,7 @@ def nested(bench):
 
 
 def training_item(bench):
-    found = training.measure(bench.build, bench.peers, bench.rounds(5), bench.quick)
+    found = training.measure(bench.build, bench.peers, bench.rounds(3), bench.quick)
     return {**found, "bars": training.bars(found, bar)}
 
 

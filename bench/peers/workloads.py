@@ -134,6 +134,7 @@ def accelerate(workload, steps, batch_size, events):
             if events.step >= steps:
                 break
     events.end()
+    accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
