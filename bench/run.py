@@ -244,8 +244,29 @@ def nested(bench):
     return {**found, "bars": bars}
 
 
+def image_loader(bench):
+    """512 JPEGs of 500 x 375 through decoding, random crop to 224, flip and normalisation; two workers."""
+    folder, count = bench.folder / "photos", 64 if bench.quick else 512
+    make = ("import sys, pathlib, numpy; from PIL import Image; random = numpy.random.default_rng(1)\n"
+            "for i in range(int(sys.argv[2])):\n"
+            "    path = pathlib.Path(sys.argv[1]) / str(i % 4) / f'{i}.jpg'; path.parent.mkdir(parents=True, exist_ok=True)\n"
+            "    small = Image.fromarray(random.integers(0, 255, (24, 32, 3), dtype=numpy.uint8))\n"
+            "    small.resize((500, 375), Image.BICUBIC).save(path, quality=90)\n")
+    subprocess.run([bench.peers, "-c", make, str(folder), str(count)], check=True)
+    ours, peer = [], []
+    for _ in range(bench.rounds(3)):
+        found = program(bench, "bench_image_loader", folder=str(folder), workers=2, batch_size=32, epochs=3)
+        ours.append(max(found["images_per_second"]))
+        done = subprocess.run([bench.peers, str(ROOT / "bench/peers/image_loader.py"), str(folder), "2", "32", "3"], capture_output=True,
+                              text=True, check=True, timeout=300)
+        peer.append(max(json.loads(done.stdout)["images_per_second"]))
+    ratio = statistics.median(a / b for a, b in zip(ours, peer))
+    return {"ours_images_per_second": ours, "peer_images_per_second": peer, "ratio": ratio,
+            "bars": [bar("images per second / torch DataLoader's", ratio, 3, "x", at_least=True)]}
+
+
 def training_item(bench):
-    found = training.measure(bench.build, bench.peers, bench.rounds(3), bench.quick)
+    found = training.measure(bench.build, bench.peers, bench.rounds(2), bench.quick)
     return {**found, "bars": training.bars(found, bar)}
 
 
@@ -256,7 +277,8 @@ def bar(name, value, limit, unit, at_least=False):
 
 ITEMS = {"submit": submit, "first_step": first_step, "recovery": recovery, "coordinator_restart": coordinator_restart,
          "checkpoint_stall": checkpoint_stall, "agents_1000": lambda b: swarm(b, 1000 if not b.quick else 100),
-         "agents_10000": lambda b: swarm(b, 10000 if not b.quick else 300), "ddp": ddp, "loop": loop, "nested": nested, "training": training_item}
+         "agents_10000": lambda b: swarm(b, 10000 if not b.quick else 300), "ddp": ddp, "loop": loop, "nested": nested, "training": training_item,
+         "image_loader": image_loader}
 
 
 def machine():
