@@ -3,8 +3,8 @@
 //
 //   task: {name: custom_sine, library: /absolute/path/libcustom_task.so, options: {points: 512, hidden: 32}}
 //
-// CMake: athanor_task_library(custom_task 05_custom_task.cc). The trainer loads the library; the line at the end registers
-// the task.
+// CMake: athanor_task_library(custom_task 05_custom_task.cc). The trainer loads the library; the line at the end
+// registers the task.
 #include <torch/torch.h>
 
 #include <map>
