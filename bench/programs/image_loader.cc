@@ -7,6 +7,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/data/image_folder.h"
 #include "athanor/data/stateful_data_loader.h"
+#include "athanor/tensor/host_memory.h"
 #include "bench/programs/program.h"
 
 namespace athanor::bench {
@@ -14,6 +15,7 @@ namespace {
 
 absl::StatusOr<nlohmann::json> Run(const nlohmann::json& settings) {
   torch::set_num_threads(1);
+  KeepHostMemory();  // as in a training process
   ImageTransforms transforms;
   transforms.Add(RandomResizedCrop(224))
       .Add(RandomHorizontalFlip())

@@ -1,75 +1,22 @@
 #include "athanor/data/image_codec.h"
 
-#include <csetjmp>
 #include <cstdio>
 #include <cstring>
-#include <vector>
 
-#include <jpeglib.h>
 #include <png.h>
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/data/image_jpeg.h"
 
 namespace athanor {
 namespace {
 
 constexpr int64_t kMaxPixels = int64_t{1} << 28;
-constexpr size_t kMaxFileBytes = size_t{1} << 30;
 
 absl::Status Damaged(const std::string& name, const std::string& what) {
   return absl::DataLossError(absl::StrCat("image ", name, ": ", what));
-}
-
-// The decoder reports errors by leaving through a jump; no object with a destructor may live on its way.
-struct JpegErrors {
-  jpeg_error_mgr base;
-  std::jmp_buf leave;
-  char message[JMSG_LENGTH_MAX];
-};
-
-void JpegFailed(j_common_ptr info) {
-  auto* errors = reinterpret_cast<JpegErrors*>(info->err);
-  errors->base.format_message(info, errors->message);
-  std::longjmp(errors->leave, 1);
-}
-
-// A cut file is only a warning to the decoder: it would fill up with grey.
-void JpegWarned(j_common_ptr info, int level) {
-  if (level < 0) JpegFailed(info);
-}
-
-enum class JpegStage { kHeader, kPixels };
-
-// Reads the size, or the pixels into `rows` (H x W x 3). False: errors->message says why.
-bool RunJpeg(JpegErrors* errors, const void* bytes, size_t size, JpegStage stage, int64_t* height, int64_t* width,
-             uint8_t* rows) {
-  jpeg_decompress_struct info = {};
-  info.err = jpeg_std_error(&errors->base);
-  errors->base.error_exit = &JpegFailed;
-  errors->base.emit_message = &JpegWarned;
-  errors->message[0] = '\0';
-  if (setjmp(errors->leave) != 0) {
-    jpeg_destroy_decompress(&info);
-    return false;
-  }
-  jpeg_create_decompress(&info);
-  jpeg_mem_src(&info, static_cast<const unsigned char*>(bytes), static_cast<unsigned long>(size));
-  jpeg_read_header(&info, TRUE);
-  *height = info.image_height;
-  *width = info.image_width;
-  if (stage == JpegStage::kPixels) {
-    info.out_color_space = JCS_RGB;
-    jpeg_start_decompress(&info);
-    while (info.output_scanline < info.output_height) {
-      JSAMPROW row = rows + static_cast<size_t>(info.output_scanline) * static_cast<size_t>(*width) * 3;
-      jpeg_read_scanlines(&info, &row, 1);
-    }
-    jpeg_finish_decompress(&info);
-  }
-  jpeg_destroy_decompress(&info);
-  return true;
 }
 
 absl::Status CheckSize(const std::string& name, int64_t height, int64_t width) {
@@ -77,48 +24,118 @@ absl::Status CheckSize(const std::string& name, int64_t height, int64_t width) {
   return Damaged(name, absl::StrCat("found ", height, " x ", width, " pixels; allowed: 1 to ", kMaxPixels));
 }
 
-torch::Tensor ChannelsFirst(const torch::Tensor& rows) {
-  return rows.permute({2, 0, 1}).contiguous();
-}
-
-absl::StatusOr<torch::Tensor> DecodeJpeg(const std::string& name, const void* bytes, size_t size) {
-  JpegErrors errors;
-  int64_t height = 0, width = 0;
-  if (!RunJpeg(&errors, bytes, size, JpegStage::kHeader, &height, &width, nullptr))
-    return Damaged(name, errors.message);
-  RETURN_IF_ERROR(CheckSize(name, height, width));
-  torch::Tensor rows = torch::empty({height, width, 3}, torch::kUInt8);
-  if (!RunJpeg(&errors, bytes, size, JpegStage::kPixels, &height, &width, rows.data_ptr<uint8_t>()))
-    return Damaged(name, errors.message);
-  return ChannelsFirst(rows);
-}
-
-absl::StatusOr<torch::Tensor> DecodePng(const std::string& name, const void* bytes, size_t size) {
-  png_image image = {};
-  image.version = PNG_IMAGE_VERSION;
-  if (png_image_begin_read_from_memory(&image, bytes, size) == 0) return Damaged(name, image.message);
-  const absl::Status fits = CheckSize(name, image.height, image.width);
-  if (!fits.ok()) {
-    png_image_free(&image);
-    return fits;
+absl::Status CheckBox(const std::string& name, const ImageBox& box, int64_t height, int64_t width) {
+  if (box.top >= 0 && box.left >= 0 && box.height > 0 && box.width > 0 && box.top + box.height <= height &&
+      box.left + box.width <= width) {
+    return absl::OkStatus();
   }
-  image.format = PNG_FORMAT_RGBA;
-  torch::Tensor rows = torch::empty({image.height, image.width, 4}, torch::kUInt8);
-  if (png_image_finish_read(&image, nullptr, rows.data_ptr<uint8_t>(), 0, nullptr) == 0)
-    return Damaged(name, image.message);
-  return ChannelsFirst(rows.slice(2, 0, 3));
+  return absl::InvalidArgumentError(absl::StrCat("image ", name, ": found a box of ", box.height, " x ", box.width,
+                                                 " at ", box.top, ", ", box.left, "; allowed: within ", height, " x ",
+                                                 width));
+}
+
+absl::Status ReadPngHeader(const std::string& name, const void* bytes, size_t size, png_image* image) {
+  *image = {};
+  image->version = PNG_IMAGE_VERSION;
+  if (png_image_begin_read_from_memory(image, bytes, size) == 0) return Damaged(name, image->message);
+  const absl::Status fits = CheckSize(name, image->height, image->width);
+  if (!fits.ok()) png_image_free(image);
+  return fits;
+}
+
+bool IsJpeg(const void* bytes, size_t size) {
+  return size >= 3 && std::memcmp(bytes, "\xff\xd8\xff", 3) == 0;
+}
+
+absl::Status CheckFormat(const std::string& name, const void* bytes, size_t size) {
+  if (IsJpeg(bytes, size) || (size >= 8 && std::memcmp(bytes, "\x89PNG\r\n\x1a\n", 8) == 0)) return absl::OkStatus();
+  return Damaged(name, size == 0 ? "the file is empty" : "neither JPEG nor PNG");
 }
 
 }  // namespace
 
+int64_t Reduced(int64_t size, int reduction) {
+  return (size + reduction - 1) / reduction;
+}
+
+absl::StatusOr<ImageHeader> ReadImageHeader(const std::string& name, const void* bytes, size_t size) {
+  RETURN_IF_ERROR(CheckFormat(name, bytes, size));
+  if (!IsJpeg(bytes, size)) {
+    png_image image;
+    RETURN_IF_ERROR(ReadPngHeader(name, bytes, size, &image));
+    png_image_free(&image);
+    return ImageHeader{.height = image.height, .width = image.width};
+  }
+  internal::JpegHeader found;
+  std::string error;
+  if (!internal::ReadJpegHeader(bytes, size, &found, &error)) return Damaged(name, error);
+  RETURN_IF_ERROR(CheckSize(name, found.height, found.width));
+  return ImageHeader{.height = found.height, .width = found.width, .jpeg = true};
+}
+
+void ImagePixels::Reserve(size_t rows, size_t row_bytes) {
+  if (storage_.size() < rows * row_bytes) storage_.resize(rows * row_bytes);
+  rows_.row_bytes = row_bytes;
+}
+
+absl::Status ImagePixels::DecodeJpeg(const std::string& name, const void* bytes, size_t size, const ImageBox& box,
+                                     int reduction) {
+  internal::JpegHeader header;
+  std::string error;
+  if (!internal::ReadJpegHeader(bytes, size, &header, &error)) return Damaged(name, error);
+  RETURN_IF_ERROR(CheckSize(name, header.height, header.width));
+  RETURN_IF_ERROR(CheckBox(name, box, Reduced(header.height, reduction), Reduced(header.width, reduction)));
+  const internal::JpegWindow window = internal::DecodableWindow(
+      header, {.reduction = reduction, .top = box.top, .left = box.left, .height = box.height, .width = box.width});
+  Reserve(static_cast<size_t>(window.height), static_cast<size_t>(window.width * kPixelBytes));
+  if (!internal::ReadJpegWindow(bytes, size, window, storage_.data(), rows_.row_bytes, &error))
+    return Damaged(name, error);
+  rows_.data = storage_.data() + static_cast<size_t>(box.top - window.top) * rows_.row_bytes +
+               (box.left - window.left) * kPixelBytes;
+  return absl::OkStatus();
+}
+
+absl::Status ImagePixels::DecodePng(const std::string& name, const void* bytes, size_t size, const ImageBox& box) {
+  png_image image;
+  RETURN_IF_ERROR(ReadPngHeader(name, bytes, size, &image));
+  if (const absl::Status fits = CheckBox(name, box, image.height, image.width); !fits.ok()) {
+    png_image_free(&image);
+    return fits;
+  }
+  image.format = PNG_FORMAT_RGBA;
+  Reserve(image.height, size_t{image.width} * kPixelBytes);
+  if (png_image_finish_read(&image, nullptr, storage_.data(), 0, nullptr) == 0) return Damaged(name, image.message);
+  rows_.data = storage_.data() + static_cast<size_t>(box.top) * rows_.row_bytes + box.left * kPixelBytes;
+  return absl::OkStatus();
+}
+
+absl::Status ImagePixels::Decode(const std::string& name, const void* bytes, size_t size, const ImageBox& box,
+                                 int reduction) {
+  RETURN_IF_ERROR(CheckFormat(name, bytes, size));
+  if ((reduction != 1 && reduction != 2 && reduction != 4 && reduction != 8) ||
+      (reduction != 1 && !IsJpeg(bytes, size))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("image ", name, ": found a reduction of ", reduction, "; allowed: 1, of a JPEG also 2, 4, 8"));
+  }
+  return IsJpeg(bytes, size) ? DecodeJpeg(name, bytes, size, box, reduction) : DecodePng(name, bytes, size, box);
+}
+
 absl::StatusOr<torch::Tensor> DecodeImage(const std::string& name, const void* bytes, size_t size) {
-  if (size >= 3 && std::memcmp(bytes, "\xff\xd8\xff", 3) == 0) return DecodeJpeg(name, bytes, size);
-  if (size >= 8 && std::memcmp(bytes, "\x89PNG\r\n\x1a\n", 8) == 0) return DecodePng(name, bytes, size);
-  return Damaged(name, size == 0 ? "the file is empty" : "neither JPEG nor PNG");
+  ASSIGN_OR_RETURN(const ImageHeader header, ReadImageHeader(name, bytes, size));
+  ImagePixels pixels;
+  RETURN_IF_ERROR(pixels.Decode(name, bytes, size, {.height = header.height, .width = header.width}));
+  torch::Tensor image = torch::empty({3, header.height, header.width}, torch::kUInt8);
+  uint8_t* red = image.data_ptr<uint8_t>();
+  const int64_t plane = header.height * header.width;
+  for (int64_t y = 0; y < header.height; ++y, red += header.width) {
+    SplitPlanes(pixels.rows().data + static_cast<size_t>(y) * pixels.rows().row_bytes, header.width, red, red + plane,
+                red + 2 * plane);
+  }
+  return image;
 }
 
 absl::StatusOr<torch::Tensor> ReadImage(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path, kMaxFileBytes));
+  ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path, kMaxImageFileBytes));
   return DecodeImage(path, bytes.data(), bytes.size());
 }
 

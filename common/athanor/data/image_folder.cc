@@ -6,9 +6,9 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/data/image_codec.h"
-#include "athanor/tensor/torch_status.h"
 
 namespace athanor {
 namespace {
@@ -34,9 +34,10 @@ absl::StatusOr<std::vector<fs::path>> Sorted(const fs::path& folder, bool folder
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<ImageFolder>> ImageFolder::Open(const std::string& path, ImageTransforms transforms,
+absl::StatusOr<std::shared_ptr<ImageFolder>> ImageFolder::Open(const std::string& path,
+                                                               const ImageTransforms& transforms,
                                                                const ImageFolderOptions& options) {
-  std::shared_ptr<ImageFolder> dataset(new ImageFolder(std::move(transforms), options));
+  std::shared_ptr<ImageFolder> dataset(new ImageFolder(transforms, options));
   ASSIGN_OR_RETURN(const std::vector<fs::path> folders, Sorted(path, /*folders=*/true));
   for (const fs::path& folder : folders) {
     ASSIGN_OR_RETURN(const std::vector<fs::path> files, Sorted(folder, /*folders=*/false));
@@ -52,29 +53,20 @@ absl::StatusOr<std::shared_ptr<ImageFolder>> ImageFolder::Open(const std::string
 }
 
 absl::StatusOr<Batch> ImageFolder::GetInEpoch(const std::vector<int64_t>& indices, int64_t epoch) const {
-  std::vector<torch::Tensor> images;
+  ImageCollator images(pipeline_, static_cast<int64_t>(indices.size()));
   std::vector<int64_t> labels;
   for (const int64_t index : indices) {
     if (index < 0 || index >= size())
       return absl::OutOfRangeError(absl::StrCat("sample ", index, "; allowed: 0 to ", size(), " exclusive"));
     const Sample& sample = samples_[static_cast<size_t>(index)];
-    ASSIGN_OR_RETURN(torch::Tensor image, ReadImage(sample.path));
-    const absl::Status done = RunTorch("image transforms", [&] {
-      image = transforms_.Apply(std::move(image), SampleSeed(options_.seed, epoch, index));
-    });
-    if (!done.ok()) return Annotate(done, sample.path);
-    if (!images.empty() && image.sizes() != images.front().sizes()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(sample.path, ": ", c10::str(image.sizes()), " beside ", c10::str(images.front().sizes()),
-                       " in one batch; add a transform that brings all images to one size"));
-    }
-    images.push_back(std::move(image));
+    ASSIGN_OR_RETURN(const std::string bytes, ReadFile(sample.path, kMaxImageFileBytes));
+    RETURN_IF_ERROR(images.Add(sample.path, bytes.data(), bytes.size(), SampleSeed(seed_, epoch, index)));
     labels.push_back(sample.label);
   }
   Batch batch;
   batch.size = static_cast<int64_t>(indices.size());
-  if (images.empty()) return batch;
-  batch.input = torch::stack(images);
+  if (indices.empty()) return batch;
+  batch.input = images.Take();
   batch.target = torch::tensor(labels, torch::kInt64);
   return batch;
 }

@@ -15,18 +15,20 @@
 
 #include "absl/status/statusor.h"
 #include "athanor/data/dataset.h"
+#include "athanor/data/image_pipeline.h"
 #include "athanor/data/image_transforms.h"
 
 namespace athanor {
 
 struct ImageFolderOptions {
   uint64_t seed = 0;  // of random transforms
+  ImagePipelineOptions pipeline;
 };
 
 class ImageFolder : public Dataset {
  public:
   // NOT_FOUND: no folder; DATA_LOSS: no class or no image in it. No image is decoded yet.
-  static absl::StatusOr<std::shared_ptr<ImageFolder>> Open(const std::string& path, ImageTransforms transforms,
+  static absl::StatusOr<std::shared_ptr<ImageFolder>> Open(const std::string& path, const ImageTransforms& transforms,
                                                            const ImageFolderOptions& options = {});
 
   int64_t size() const override { return static_cast<int64_t>(samples_.size()); }
@@ -42,13 +44,13 @@ class ImageFolder : public Dataset {
     std::string path;
     int64_t label;
   };
-  ImageFolder(ImageTransforms transforms, const ImageFolderOptions& options)
-      : transforms_(std::move(transforms)), options_(options) {}
+  ImageFolder(const ImageTransforms& transforms, const ImageFolderOptions& options)
+      : pipeline_(transforms, options.pipeline), seed_(options.seed) {}
 
   std::vector<Sample> samples_;
   std::vector<std::string> classes_;
-  ImageTransforms transforms_;
-  ImageFolderOptions options_;
+  ImagePipeline pipeline_;
+  uint64_t seed_;
 };
 
 }  // namespace athanor

@@ -1,13 +1,22 @@
 #include "athanor/data/image_transforms.h"
 
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/DistributionsHelper.h>
+
 #include <algorithm>
 #include <cmath>
+#include <mutex>
+
+#include "athanor/data/image_geometry.h"
 
 namespace athanor {
 namespace {
 
+// The values of torch::rand({}, random, torch::kFloat64), without a tensor each.
 double Uniform(at::Generator& random, double low, double high) {
-  return torch::rand({}, random, torch::kFloat64).item<double>() * (high - low) + low;
+  const std::scoped_lock lock(random.mutex());
+  const at::uniform_real_distribution<double> unit(0, 1);
+  return unit(at::check_generator<at::CPUGeneratorImpl>(random)) * (high - low) + low;
 }
 
 // In [0, bound).
@@ -15,18 +24,12 @@ int64_t Below(at::Generator& random, int64_t bound) {
   return std::min(static_cast<int64_t>(Uniform(random, 0, static_cast<double>(bound))), bound - 1);
 }
 
-torch::Tensor Resized(const torch::Tensor& image, int64_t height, int64_t width) {
-  if (image.size(1) == height && image.size(2) == width) return image;
-  const torch::Tensor wide = image.unsqueeze(0).to(torch::kFloat32);
-  const torch::Tensor scaled = at::_upsample_bilinear2d_aa(wide, {height, width}, /*align_corners=*/false).squeeze(0);
-  if (image.is_floating_point()) return scaled.to(image.scalar_type());
-  return scaled.round().clamp(0, 255).to(image.scalar_type());
-}
-
-torch::Tensor Cropped(const torch::Tensor& image, int64_t top, int64_t left, int64_t height, int64_t width) {
-  TORCH_CHECK(top >= 0 && left >= 0 && top + height <= image.size(1) && left + width <= image.size(2), "a crop of ",
-              height, " x ", width, " does not fit into an image of ", image.size(1), " x ", image.size(2));
-  return image.slice(1, top, top + height).slice(2, left, left + width);
+void RandomCropStep(ImageGeometry& geometry, at::Generator& random, int64_t size) {
+  const int64_t rows = geometry.height() - size + 1, columns = geometry.width() - size + 1;
+  TORCH_CHECK(rows > 0 && columns > 0, "a crop of ", size, " does not fit into ", geometry.height(), " x ",
+              geometry.width());
+  const int64_t top = Below(random, rows);
+  geometry.Crop(top, Below(random, columns), size, size);
 }
 
 }  // namespace
@@ -57,37 +60,38 @@ torch::Tensor ImageTransforms::Apply(torch::Tensor image, uint64_t seed) const {
 }
 
 ImageTransform Resize(int64_t size) {
-  return [size](const torch::Tensor& image, at::Generator&) {
-    const int64_t height = image.size(1), width = image.size(2);
+  const auto step = [size](ImageGeometry& geometry, at::Generator&) {
+    const int64_t height = geometry.height(), width = geometry.width();
     const auto longer = [&](int64_t side, int64_t other) { return std::max<int64_t>(size * side / other, 1); };
-    return height <= width ? Resized(image, size, longer(width, height)) : Resized(image, longer(height, width), size);
+    height <= width ? geometry.Resize(size, longer(width, height)) : geometry.Resize(longer(height, width), size);
   };
+  return GeometricTransform{.step = step, .resizes = true};
 }
 
 ImageTransform Resize(int64_t height, int64_t width) {
-  return [=](const torch::Tensor& image, at::Generator&) { return Resized(image, height, width); };
+  const auto step = [=](ImageGeometry& geometry, at::Generator&) { geometry.Resize(height, width); };
+  return GeometricTransform{.step = step, .resizes = true};
 }
 
 ImageTransform CenterCrop(int64_t size) {
-  return [size](const torch::Tensor& image, at::Generator&) {
-    return Cropped(image, (image.size(1) - size) / 2, (image.size(2) - size) / 2, size, size);
+  const auto step = [size](ImageGeometry& geometry, at::Generator&) {
+    geometry.Crop((geometry.height() - size) / 2, (geometry.width() - size) / 2, size, size);
   };
+  return GeometricTransform{.step = step};
 }
 
 ImageTransform RandomCrop(int64_t size, int64_t padding) {
+  const auto step = [size](ImageGeometry& geometry, at::Generator& random) { RandomCropStep(geometry, random, size); };
+  const GeometricTransform crop{.step = step};
+  if (padding == 0) return crop;
   return [=](const torch::Tensor& image, at::Generator& random) {
-    const torch::Tensor wide =
-        padding == 0 ? image : torch::constant_pad_nd(image, {padding, padding, padding, padding}, 0);
-    const int64_t rows = wide.size(1) - size + 1, columns = wide.size(2) - size + 1;
-    TORCH_CHECK(rows > 0 && columns > 0, "a crop of ", size, " does not fit into ", wide.sizes());
-    const int64_t top = Below(random, rows);
-    return Cropped(wide, top, Below(random, columns), size, size);
+    return crop(torch::constant_pad_nd(image, {padding, padding, padding, padding}, 0), random);
   };
 }
 
 ImageTransform RandomResizedCrop(int64_t size, double min_scale, double max_scale, double min_ratio, double max_ratio) {
-  return [=](const torch::Tensor& image, at::Generator& random) {
-    const int64_t height = image.size(1), width = image.size(2);
+  const auto step = [=](ImageGeometry& geometry, at::Generator& random) {
+    const int64_t height = geometry.height(), width = geometry.width();
     constexpr int kTries = 10;
     for (int i = 0; i < kTries; ++i) {
       const double area = Uniform(random, min_scale, max_scale) * static_cast<double>(height * width);
@@ -95,21 +99,25 @@ ImageTransform RandomResizedCrop(int64_t size, double min_scale, double max_scal
       const int64_t w = std::llround(std::sqrt(area * ratio)), h = std::llround(std::sqrt(area / ratio));
       if (w < 1 || h < 1 || w > width || h > height) continue;
       const int64_t top = Below(random, height - h + 1);
-      return Resized(Cropped(image, top, Below(random, width - w + 1), h, w), size, size);
+      geometry.Crop(top, Below(random, width - w + 1), h, w);
+      return geometry.Resize(size, size);
     }
     // No such crop in this image: the middle, as near to the ratio as it goes.
     const double own = static_cast<double>(width) / static_cast<double>(height);
     const double ratio = std::clamp(own, min_ratio, max_ratio);
     const int64_t w = own > ratio ? std::llround(static_cast<double>(height) * ratio) : width;
     const int64_t h = own < ratio ? std::llround(static_cast<double>(width) / ratio) : height;
-    return Resized(Cropped(image, (height - h) / 2, (width - w) / 2, h, w), size, size);
+    geometry.Crop((height - h) / 2, (width - w) / 2, h, w);
+    geometry.Resize(size, size);
   };
+  return GeometricTransform{.step = step, .resizes = true};
 }
 
 ImageTransform RandomHorizontalFlip(double probability) {
-  return [=](const torch::Tensor& image, at::Generator& random) {
-    return Uniform(random, 0, 1) < probability ? image.flip(2) : image;
+  const auto step = [probability](ImageGeometry& geometry, at::Generator& random) {
+    if (Uniform(random, 0, 1) < probability) geometry.Flip();
   };
+  return GeometricTransform{.step = step, .flips = true};
 }
 
 ImageTransform Grayscale() {
@@ -124,20 +132,23 @@ ImageTransform Grayscale() {
 }
 
 ImageTransform ToFloat() {
-  return [](const torch::Tensor& image, at::Generator&) {
-    return image.scalar_type() == torch::kUInt8 ? image.to(torch::kFloat32) / 255 : image.to(torch::kFloat32);
-  };
+  return PointwiseTransform{.apply = [](const torch::Tensor& image) {
+    return image.scalar_type() == torch::kUInt8 ? image.to(torch::kFloat32).div_(255) : image.to(torch::kFloat32);
+  }};
 }
 
 ImageTransform Normalize(std::vector<double> mean, std::vector<double> deviation) {
   const torch::Tensor means = torch::tensor(mean, torch::kFloat32).view({-1, 1, 1});
   const torch::Tensor deviations = torch::tensor(deviation, torch::kFloat32).view({-1, 1, 1});
-  return [=](const torch::Tensor& image, at::Generator&) {
+  const auto apply = [=](const torch::Tensor& image) {
     TORCH_CHECK(image.is_floating_point(), "normalise needs floating point: put ToFloat() before it");
     TORCH_CHECK(means.size(0) == image.size(0) && deviations.size(0) == image.size(0), "normalise: ", image.size(0),
                 " channels, ", means.size(0), " means, ", deviations.size(0), " deviations");
-    return (image - means) / deviations;
+    return (image - means).div_(deviations);
   };
+  // Of different lengths: no image has that many channels, and the first one says so.
+  const int64_t channels = mean.size() == deviation.size() ? static_cast<int64_t>(mean.size()) : -1;
+  return PointwiseTransform{.apply = apply, .channels = channels, .needs_float = true};
 }
 
 }  // namespace athanor

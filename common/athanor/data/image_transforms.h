@@ -7,7 +7,7 @@
 //
 // Random ones draw from the generator that Apply() seeds for the sample: the same seed, epoch and index give the same
 // image in every run, on every rank and loader thread. Misuse (an empty image, a crop larger than the image) throws
-// c10::Error, as ATen does. Thread-safe.
+// c10::Error, as ATen does. Thread-safe. Encoded images: athanor/data/image_pipeline.h does the same in one pass.
 #pragma once
 
 #include <torch/torch.h>
@@ -28,12 +28,14 @@ class ImageTransforms {
   ImageTransforms& Add(ImageTransform transform);
   torch::Tensor Apply(torch::Tensor image, uint64_t seed) const;
   bool empty() const { return transforms_.empty(); }
+  const std::vector<ImageTransform>& all() const { return transforms_; }
 
  private:
   std::vector<ImageTransform> transforms_;
 };
 
-// Bilinear with antialiasing, as Pillow does it. The first makes the shorter side `size` and keeps the ratio.
+// Bilinear with antialiasing; of uint8 the values of Pillow up to 12, bit for bit (13 takes the rows first for some
+// sizes: within 1). The first makes the shorter side `size` and keeps the ratio.
 ImageTransform Resize(int64_t size);
 ImageTransform Resize(int64_t height, int64_t width);
 ImageTransform CenterCrop(int64_t size);                       // size x size
