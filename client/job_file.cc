@@ -196,7 +196,7 @@ class JobReader {
     if (!options.is_object())
       return Problem("task.options", absl::StrCat(Found(options), "; allowed: a map of fields"));
     for (auto& [key, value] : options.items()) {
-      for (const char* ending : {"data", "file", "path", "module"}) {
+      for (const char* ending : {"data", "file", "path", "module", "package"}) {
         if (value.is_string() && absl::EndsWith(key, ending)) {
           value = Resolve(value.get<std::string>());
           break;

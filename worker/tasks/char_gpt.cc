@@ -16,6 +16,7 @@
 
 #include "athanor/base/status_macros.h"
 #include "athanor/data/byte_text_dataset.h"
+#include "athanor/tensor/fp8_linear.h"
 #include "worker/tasks/builtin_tasks.h"
 #include "worker/tasks/task_options.h"
 
@@ -29,8 +30,8 @@ struct GptShape {
   double dropout = 0;
 };
 
-nn::Linear Projection(int64_t in, int64_t out, double deviation) {
-  nn::Linear layer(in, out);
+Fp8Linear Projection(int64_t in, int64_t out, double deviation) {
+  Fp8Linear layer(in, out);
   torch::NoGradGuard no_grad;
   layer->weight.normal_(0, deviation);
   layer->bias.zero_();
@@ -68,7 +69,7 @@ class GptBlockImpl : public nn::Module {
 
   const GptShape shape_;
   nn::LayerNorm norm1_{nullptr}, norm2_{nullptr};
-  nn::Linear qkv_{nullptr}, attention_out_{nullptr}, up_{nullptr}, down_{nullptr};
+  Fp8Linear qkv_{nullptr}, attention_out_{nullptr}, up_{nullptr}, down_{nullptr};
 };
 TORCH_MODULE(GptBlock);
 
@@ -97,7 +98,7 @@ class GptImpl : public nn::Module {
   nn::Embedding tokens_{nullptr}, positions_{nullptr};
   nn::Sequential blocks_;
   nn::LayerNorm norm_{nullptr};
-  nn::Linear head_{nullptr};
+  Fp8Linear head_{nullptr};
 };
 TORCH_MODULE(Gpt);
 

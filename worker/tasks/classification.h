@@ -28,7 +28,7 @@ class ClassificationTask : public Task {
   void ReadMetricsOption(TaskOptions* options, int64_t classes) {
     classes_ = classes;
     measured_ = options->Flag("metrics", false);
-    if (measured_ && classes == 0) options->Complain("metrics", "belongs to cross_entropy only");
+    if (measured_ && classes == 0) options->Complain("metrics", "belongs to models that tell classes apart");
   }
 
   // Cross-entropy, and "accuracy": the share of samples whose largest logit is the target. `logits` N x classes,
@@ -36,13 +36,17 @@ class ClassificationTask : public Task {
   StepOutput Classified(const torch::Tensor& logits, const torch::Tensor& target) const {
     StepOutput output;
     output.loss = torch::cross_entropy_loss(logits, target);
-    torch::NoGradGuard no_grad;
-    output.metrics["accuracy"] = logits.argmax(1).eq(target).to(torch::kFloat32).mean();
-    if (measured_) {
-      output.scores = logits.detach();
-      output.labels = target;
-    }
+    Measure(logits, target, &output);
     return output;
+  }
+
+  // All but the loss.
+  void Measure(const torch::Tensor& logits, const torch::Tensor& target, StepOutput* output) const {
+    torch::NoGradGuard no_grad;
+    output->metrics["accuracy"] = logits.argmax(1).eq(target).to(torch::kFloat32).mean();
+    if (!measured_) return;
+    output->scores = logits.detach();
+    output->labels = target;
   }
 
  private:

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "athanor/base/status_macros.h"
+#include "athanor/tensor/fp8_linear.h"
 #include "worker/tasks/builtin_tasks.h"
 #include "worker/tasks/classification.h"
 #include "worker/tasks/labelled_data.h"
@@ -39,12 +40,12 @@ class DigitsMlp : public ClassificationTask {
 
     int64_t width = inputs;
     for (int64_t next : hidden) {
-      model_->push_back(torch::nn::Linear(width, next));
+      model_->push_back(Fp8Linear(width, next));
       model_->push_back(torch::nn::ReLU());
       if (dropout > 0) model_->push_back(torch::nn::Dropout(dropout));
       width = next;
     }
-    model_->push_back(torch::nn::Linear(width, data.classes));
+    model_->push_back(Fp8Linear(width, data.classes));
     return absl::OkStatus();
   }
 

@@ -21,6 +21,7 @@ struct Registry {
     factories["digits_mlp"] = MakeDigitsMlp;
     factories["image_resnet"] = MakeImageResNet;
     factories["torchscript"] = MakeTorchScriptTask;
+    factories["train_step"] = MakeTrainStepTask;
   }
 };
 

@@ -87,7 +87,8 @@ TEST_F(TasksTest, CharGptBeatsLetterFrequencies) {
 }
 
 TEST_F(TasksTest, NamesAreUniqueAndUnknownOnesAreAnswered) {
-  EXPECT_THAT(TaskNames(), testing::IsSupersetOf({"char_gpt", "digits_mlp", "image_resnet", "torchscript"}));
+  EXPECT_THAT(TaskNames(),
+              testing::IsSupersetOf({"char_gpt", "digits_mlp", "image_resnet", "torchscript", "train_step"}));
   EXPECT_FALSE(RegisterTask("digits_mlp", [] { return nullptr; }));
   EXPECT_THAT(RefusedTaskNames(), testing::Contains("digits_mlp"));
   const absl::Status status = MakeTask("digit_mlp").status();
@@ -112,6 +113,8 @@ TEST_F(TasksTest, OptionsAreRefusedByName) {
       {"char_gpt", {{"data", "t.txt"}, {"n_head", 3}}, "a multiple of n_head"},
       {"torchscript", {{"data", kDigits}, {"module", "m.pt"}}, "task.options.classes: missing"},
       {"torchscript", {{"data", kDigits}, {"module", kDigits}, {"classes", 10}}, "is not a TorchScript file"},
+      {"train_step", {{"data", kDigits}}, "task.options.package: missing; train_step needs it"},
+      {"train_step", {{"data", kDigits}, {"package", kDigits}}, "is no train-step package (no train_step.json in it)"},
   };
   for (const auto& wrong : kCases) {
     const absl::Status status = SetUpTask(wrong.task, wrong.options);
@@ -120,7 +123,47 @@ TEST_F(TasksTest, OptionsAreRefusedByName) {
   }
   EXPECT_TRUE(
       absl::IsNotFound(SetUpTask("torchscript", {{"data", kDigits}, {"module", "/nowhere/m.pt"}, {"classes", 10}})));
+  EXPECT_TRUE(absl::IsNotFound(SetUpTask("train_step", {{"data", kDigits}, {"package", "/nowhere/p.train_step"}})));
   EXPECT_TRUE(absl::IsDataLoss(SetUpTask("digits_mlp", {{"data", kDigits}, {"classes", 9}})));
+}
+
+// Before any of its code is loaded. Whole packages: tests/e2e/tasks_test.py.
+TEST_F(TasksTest, TrainStepPackagesThatDoNotFitAreRefused) {
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("athanor-package-" + std::to_string(getpid()));
+  std::filesystem::create_directories(folder);
+  const json good = {{"format", 1},
+                     {"torch", TORCH_VERSION},
+                     {"cpu_flags", json::array()},
+                     {"precision", "fp32"},
+                     {"input", {{"shape", {64}}, {"dtype", "float32"}}},
+                     {"target", {{"shape", json::array()}, {"dtype", "int64"}}},
+                     {"classes", 10},
+                     {"metrics", json::array()},
+                     {"parameters", {{{"name", "w"}, {"shape", {1}}, {"dtype", "float32"}, {"trainable", true}}}},
+                     {"buffers", json::array()},
+                     {"files", {{"weights.safetensors", {{"size", 3}, {"crc32", 891568578}}}}}};
+  auto refused = [&](const std::string& key, const json& value, absl::StatusCode code, const std::string& message) {
+    json manifest = good;
+    manifest[key] = value;
+    std::ofstream(folder / "train_step.json") << manifest;
+    const absl::Status status = SetUpTask("train_step", {{"data", kDigits}, {"package", folder.string()}});
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+  };
+  using absl::StatusCode;
+  refused("format", 2, StatusCode::kInvalidArgument, "found format 2; allowed: 1");
+  refused("torch", "1.0.0", StatusCode::kInvalidArgument, "found torch 1.0.0; allowed: " TORCH_VERSION);
+  refused("cpu_flags", json::array({"warp9"}), StatusCode::kInvalidArgument,
+          "needs CPU features that this machine has not: warp9");
+  refused("classes", "ten", StatusCode::kDataLoss, "train_step.json is damaged");
+  refused("files", {{"../w", {{"size", 1}, {"crc32", 1}}}}, StatusCode::kDataLoss, "the file \"../w\"");
+  refused("format", 1, StatusCode::kNotFound, "weights.safetensors cannot be read");
+  std::ofstream(folder / "weights.safetensors") << "abd";
+  refused("format", 1, StatusCode::kDataLoss, "weights.safetensors is damaged");
+  std::ofstream(folder / "weights.safetensors") << "abc";
+  refused("format", 1, StatusCode::kDataLoss, "weights.safetensors");  // the checksum is right, the content is not
+  std::filesystem::remove_all(folder);
 }
 
 // What Python wrote: arrays of numpy and a scripted module.
