@@ -2,10 +2,13 @@
 
 #include <cmath>
 #include <functional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/metrics/state_reader.h"
+#include "athanor/tensor/torch_status.h"
 
 namespace athanor {
 namespace {
@@ -72,7 +75,8 @@ void AverageMeter::Add(const torch::Tensor& value, int64_t n, const torch::Tenso
   device_n_ = device_n;
   if (!counts) return;
   if (!sum_.defined()) sum_ = torch::zeros_like(stored);
-  if (sum_.device() != stored.device()) sum_ = sum_.to(stored.device(), /*non_blocking=*/true);
+  if (sum_.device() != stored.device())
+    sum_ = sum_.to(stored.device(), stored.scalar_type(), /*non_blocking=*/!stored.is_cpu());
   if (!device_n.defined()) {
     sum_ = sum_ + stored * n;
     count_ += n;
@@ -112,7 +116,7 @@ AverageMeter::Weighted AverageMeter::PartOf(Part part) const {
   };
   if (part == Part::kAll) return {Sum().to(torch::kCPU, torch::kFloat64), weight(count_, device_count_)};
   const torch::Tensor n = weight(std::max<int64_t>(0, n_), device_n_);
-  if (!last_.defined()) return {Sum().to(torch::kCPU, torch::kFloat64), n};
+  if (!last_.defined()) return {torch::zeros_like(Sum(), torch::device(torch::kCPU).dtype(torch::kFloat64)), n};
   const torch::Tensor last = last_.to(torch::kCPU, torch::kFloat64);
   return {torch::where(n > 0, last, torch::zeros_like(last)) * n, n};
 }
@@ -139,6 +143,15 @@ std::string AverageMeter::Text(int decimals) const {
 
 void AverageMeter::Reset() {
   *this = AverageMeter(sync_);
+}
+
+void AverageMeter::Restore(const torch::Tensor& sum, int64_t count) {
+  const bool number = sum.dim() == 0;
+  if (number && count == 0) return;  // tensors may still come
+  sum_ = sum;
+  count_ = count;
+  scalars_ = number;
+  if (!number) shape_ = sum.sizes().vec();
 }
 
 // ---- several ----
@@ -286,6 +299,50 @@ std::string AverageMeters::Text(int decimals) const {
 
 void AverageMeters::Reset() {
   for (auto& [name, meter] : meters_) meter->Reset();
+}
+
+absl::StatusOr<TensorMap> AverageMeters::StateTensors() const {
+  return RunTorch("metrics", [&] {
+    const torch::NoGradGuard no_grad;
+    TensorMap state;
+    for (const auto& [name, meter] : meters_) {
+      state[name + ".sum"] = meter->Sum().contiguous();
+      const torch::Tensor known = torch::tensor(meter->count_, torch::kInt64);
+      state[name + ".count"] =
+          meter->device_count_.defined() ? (meter->device_count_ + known).to(torch::kInt64) : known;
+    }
+    return state;
+  });
+}
+
+absl::StatusOr<std::function<void()>> AverageMeters::PlanLoad(const TensorMap& state) {
+  std::vector<AverageMeter> loaded;
+  const auto read = [&]() -> absl::Status {
+    StateReader reader(state);
+    for (const auto& [name, meter] : meters_) {
+      const std::string key = name + ".sum";
+      const auto found = state.find(key);  // any shape will do
+      std::vector<int64_t> sizes;
+      if (found != state.end() && found->second.defined()) sizes = found->second.sizes().vec();
+      ASSIGN_OR_RETURN(const torch::Tensor sum, reader.Take(key, {torch::kFloat64, torch::kFloat32}, sizes));
+      if (sum.dim() > 0 && sum.numel() == 1) return StateReader::Wrong(key, sum, "one number as []");
+      ASSIGN_OR_RETURN(const torch::Tensor count, reader.TakeCount(name + ".count"));
+      loaded.emplace_back(sync_).Restore(sum, count.item<int64_t>());
+    }
+    return reader.Done();
+  };
+  absl::Status status;
+  RETURN_IF_ERROR(RunTorch("metrics", [&] { status = read(); }));
+  RETURN_IF_ERROR(status);
+  return [this, loaded = std::move(loaded)] {
+    for (size_t i = 0; i < loaded.size(); ++i) *meters_[i].second = loaded[i];
+  };
+}
+
+absl::Status AverageMeters::LoadState(const TensorMap& state) {
+  ASSIGN_OR_RETURN(const std::function<void()> load, PlanLoad(state));
+  load();
+  return absl::OkStatus();
 }
 
 }  // namespace athanor

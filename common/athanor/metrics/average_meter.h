@@ -24,6 +24,7 @@
 #include <torch/torch.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -31,6 +32,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "athanor/metrics/meter_sync.h"
 #include "athanor/metrics/metric_values.h"
@@ -69,6 +71,7 @@ class AverageMeter {
   torch::Tensor AsStored(const torch::Tensor& value) const;
   void CheckShape(const torch::Tensor& value, bool counts);
   Weighted PartOf(Part part) const;
+  void Restore(const torch::Tensor& sum, int64_t count);  // into an empty one
 
   std::shared_ptr<MeterSync> sync_;
   torch::Tensor last_, sum_;  // undefined until the first update that counts
@@ -98,6 +101,13 @@ class AverageMeters {
   absl::StatusOr<MetricValues> Weights(bool of_batch) const;
   std::string Text(int decimals = 4) const;  // "loss: 0.5000 (0.6200)\tacc: …"
   void Reset();                              // keeps the names
+
+  // As in MetricSet: "<name>.sum" (float64, or float32 on devices without it) and "<name>.count" (int64, here). Last
+  // values are not saved. The names must be there when a state is loaded: their order, which the ranks share, is not in
+  // the state.
+  absl::StatusOr<TensorMap> StateTensors() const;
+  absl::Status LoadState(const TensorMap& state);
+  absl::StatusOr<std::function<void()>> PlanLoad(const TensorMap& state);
 
  private:
   using Parts = std::vector<AverageMeter::Weighted>;

@@ -2,27 +2,32 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/metrics/state_reader.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
 namespace {
-
-torch::Tensor ValidOf(const MaskedBatch& batch) {
-  return batch.valid.defined() ? batch.valid : torch::ones_like(batch.target, torch::kBool);
-}
 
 torch::Tensor RowsOf(const MaskedBatch& batch) {
   if (batch.rows.defined()) return batch.rows;
   return torch::ones({batch.target.size(0)}, torch::TensorOptions().dtype(torch::kBool).device(batch.target.device()));
 }
 
+// Of rows for regression, also where nothing was seen yet: chunks and ranks must agree on the shape.
+torch::Tensor ValidOf(const MaskedBatch& batch) {
+  if (batch.valid.defined()) return batch.valid;
+  return batch.target.is_floating_point() ? RowsOf(batch) : torch::ones_like(batch.target, torch::kBool);
+}
+
+// On the device of the last one: a restored history may lie on another.
 MaskedBatch Join(const std::vector<MaskedBatch>& chunks) {
+  const torch::Device device = chunks.back().input.device();
   std::vector<torch::Tensor> inputs, targets, valids, rows;
   for (const MaskedBatch& chunk : chunks) {
-    inputs.push_back(chunk.input);
-    targets.push_back(chunk.target);
-    valids.push_back(ValidOf(chunk));
-    rows.push_back(RowsOf(chunk));
+    inputs.push_back(chunk.input.to(device));
+    targets.push_back(chunk.target.to(device));
+    valids.push_back(ValidOf(chunk).to(device));
+    rows.push_back(RowsOf(chunk).to(device));
   }
   MaskedBatch joined;
   joined.input = torch::cat(inputs);
@@ -60,7 +65,70 @@ absl::StatusOr<MaskedBatch> GatherBatch(MeterSync& sync, const MaskedBatch& mine
 
 void AddCount(const torch::Tensor& count, torch::Tensor* to) {
   if (!count.defined()) return;
-  *to = to->defined() ? *to + count : count.clone();
+  *to = to->defined() ? to->to(count.device(), /*non_blocking=*/!count.is_cpu()) + count : count.clone();
+}
+
+torch::Tensor CountOrZero(const torch::Tensor& count) {
+  return count.defined() ? count : torch::zeros({}, torch::kInt64);
+}
+
+// The tensors of a fixed size, by the names under which they are saved.
+template <class State>
+auto SizedTensors(State& state) {
+  std::vector<std::pair<std::string, decltype(&state.moments)>> tensors;
+  for (auto [kind, by_size] : {std::pair{"confusion", &state.confusion}, std::pair{"curves", &state.curves},
+                               std::pair{"calibration", &state.calibration}}) {
+    for (auto& [size, tensor] : *by_size) tensors.emplace_back(absl::StrCat(kind, ".", size), &tensor);
+  }
+  if (state.moments.defined()) tensors.emplace_back("moments", &state.moments);
+  return tensors;
+}
+
+void SaveSamples(const std::string& prefix, const MaskedBatch& batch, TensorMap* state) {
+  (*state)[prefix + ".input"] = batch.input.contiguous();
+  (*state)[prefix + ".target"] = batch.target.contiguous();
+  (*state)[prefix + ".valid"] = ValidOf(batch).contiguous();
+  (*state)[prefix + ".rows"] = RowsOf(batch).contiguous();
+}
+
+// What `preprocess` makes of no batch at all.
+MaskedBatch NoSamples(const Preprocess& preprocess) {
+  MetricNeeds needs;
+  needs.task = preprocess.task();
+  needs.num_classes = needs.num_labels = needs.num_outputs = preprocess.width();
+  needs.history = true;
+  return MetricState::Empty(needs, torch::kCPU).samples;
+}
+
+absl::StatusOr<MaskedBatch> ReadSamples(const std::string& prefix, const Preprocess& preprocess, StateReader* reader) {
+  using Dtypes = std::vector<torch::ScalarType>;
+  using Sizes = std::optional<std::vector<int64_t>>;
+  const MaskedBatch none = NoSamples(preprocess);
+  const bool anything = preprocess.task() == MetricTask::kNone;
+  const auto dtypes = [&](const torch::Tensor& like) -> Dtypes {
+    if (anything) return {};
+    if (!like.is_floating_point()) return {like.scalar_type()};
+    return {torch::kFloat64, torch::kFloat32, torch::kFloat16, torch::kBFloat16};
+  };
+  const auto sizes = [&](const torch::Tensor& like) -> Sizes {
+    if (anything) return std::nullopt;
+    std::vector<int64_t> any_rows = like.sizes().vec();
+    any_rows[0] = StateReader::kAnySize;
+    return any_rows;
+  };
+  MaskedBatch batch;
+  ASSIGN_OR_RETURN(batch.input, reader->Take(prefix + ".input", dtypes(none.input), sizes(none.input)));
+  ASSIGN_OR_RETURN(batch.target, reader->Take(prefix + ".target", dtypes(none.target), sizes(none.target)));
+  ASSIGN_OR_RETURN(batch.valid, reader->Take(prefix + ".valid", {torch::kBool}, std::nullopt));
+  ASSIGN_OR_RETURN(batch.rows, reader->Take(prefix + ".rows", {torch::kBool}, std::nullopt));
+  const int64_t count = batch.input.size(0);
+  for (const auto& [key, tensor] :
+       {std::pair{".target", batch.target}, std::pair{".valid", batch.valid}, std::pair{".rows", batch.rows}}) {
+    const bool same = tensor.sizes() == batch.target.sizes() || tensor.dim() == 1;
+    if (tensor.size(0) != count || !same)
+      return StateReader::Wrong(prefix + key, tensor, absl::StrCat(count, " rows, as ", prefix, ".input has"));
+  }
+  return batch;
 }
 
 }  // namespace
@@ -154,7 +222,7 @@ absl::StatusOr<MetricValues> GlobalMetrics::Average() {
     const MaskedBatch none = MetricState::Empty(needs_, torch::kCPU).samples;
     state.samples = chunks_.empty() ? none : Join(chunks_);
     if (alone()) {
-      chunks_ = {state.samples};
+      if (!chunks_.empty()) chunks_ = {state.samples};
     } else {
       ASSIGN_OR_RETURN(const MetricState all, Combine(state));
       gathered_.push_back(all.samples);
@@ -194,6 +262,69 @@ absl::StatusOr<std::string> GlobalMetrics::Text(int decimals) {
                     ValueText(mean[i].second, decimals), ")");
   }
   return text;
+}
+
+absl::StatusOr<TensorMap> GlobalMetrics::StateTensors() {
+  return RunTorch("metrics", [&] {
+    const torch::NoGradGuard no_grad;
+    const MetricState all = all_ ? *all_ : MetricState::Empty(needs_, torch::kCPU);
+    TensorMap state;
+    state["samples"] = CountOrZero(samples_);
+    state["unknown_labels"] = CountOrZero(unknown_);
+    state["outside_of_range"] = CountOrZero(outside_);
+    state["float64"] = torch::tensor(all.dtype == torch::kFloat64, torch::kBool);
+    for (const auto& [key, tensor] : SizedTensors(all)) {
+      state[key] = tensor->clone(at::MemoryFormat::Contiguous);  // further batches are added in place
+    }
+    if (!needs_.history) return state;
+    for (auto [prefix, batches] : {std::pair{"history", &chunks_}, std::pair{"exchanged", &gathered_}}) {
+      if (batches->size() > 1) *batches = {Join(*batches)};  // not two copies of it
+      SaveSamples(prefix, batches->empty() ? NoSamples(preprocess_) : batches->front(), &state);
+    }
+    return state;
+  });
+}
+
+absl::StatusOr<GlobalMetrics::Saved> GlobalMetrics::Read(const TensorMap& state) const {
+  StateReader reader(state);
+  Saved saved;
+  ASSIGN_OR_RETURN(saved.samples, reader.TakeCount("samples"));
+  ASSIGN_OR_RETURN(saved.unknown, reader.TakeCount("unknown_labels"));
+  ASSIGN_OR_RETURN(saved.outside, reader.TakeCount("outside_of_range"));
+  ASSIGN_OR_RETURN(const torch::Tensor wide, reader.Take("float64", {torch::kBool}, {{}}));
+  saved.all = MetricState::Empty(needs_, torch::kCPU);
+  if (wide.item<bool>()) saved.all.dtype = torch::kFloat64;
+  for (const auto& [key, tensor] : SizedTensors(saved.all)) {
+    ASSIGN_OR_RETURN(*tensor, reader.Take(key, {tensor->scalar_type()}, tensor->sizes().vec()));
+  }
+  if (needs_.history) {
+    for (auto [prefix, batches] : {std::pair{"history", &saved.chunks}, std::pair{"exchanged", &saved.gathered}}) {
+      ASSIGN_OR_RETURN(MaskedBatch batch, ReadSamples(prefix, preprocess_, &reader));
+      if (batch.input.size(0) > 0) batches->push_back(std::move(batch));
+    }
+    if (alone() && !saved.gathered.empty())
+      return StateReader::Wrong("exchanged.input", saved.gathered[0].input, "no rows where there are no other ranks");
+  }
+  RETURN_IF_ERROR(reader.Done());
+  return saved;
+}
+
+absl::StatusOr<std::function<void()>> GlobalMetrics::PlanLoad(const TensorMap& state) {
+  absl::StatusOr<Saved> read;
+  RETURN_IF_ERROR(RunTorch("metrics", [&] {
+    const torch::NoGradGuard no_grad;
+    read = Read(state);
+  }));
+  RETURN_IF_ERROR(read.status());
+  return [this, saved = *std::move(read)] {
+    Reset();
+    all_ = saved.all;
+    chunks_ = saved.chunks;
+    gathered_ = saved.gathered;
+    samples_ = saved.samples;
+    unknown_ = saved.unknown;
+    outside_ = saved.outside;
+  };
 }
 
 void GlobalMetrics::Reset() {

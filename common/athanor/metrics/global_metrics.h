@@ -10,6 +10,7 @@
 // read-out. The result is kept until the next Update.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,6 +42,13 @@ class GlobalMetrics : public MetricSet {
   absl::StatusOr<int64_t> Samples(bool of_batch, bool ranks) override;
   absl::StatusOr<std::string> Text(int decimals = 4) override;
   void Reset() override;
+  // Counts: "samples", "unknown_labels", "outside_of_range" (int64) and "float64" (bool: such scores were seen). By
+  // kind of state: "confusion.<k>", "curves.<thresholds>" (int64), "calibration.<bins>", "moments" (float64). Where a
+  // history is kept: "history.{input,target,valid,rows}", all samples of this rank that no read-out has exchanged, in
+  // the dtypes of the batches, and "exchanged.{…}", those of all ranks that one has: each rank saves them.
+  absl::StatusOr<TensorMap> StateTensors() override;
+  // Samples that were exchanged do not load where there are no other ranks.
+  absl::StatusOr<std::function<void()>> PlanLoad(const TensorMap& state) override;
 
   const MetricNeeds& needs() const { return needs_; }
   // Everything seen here so far, for metrics of one's own. Samples only when the needs contain history.
@@ -48,6 +56,12 @@ class GlobalMetrics : public MetricSet {
 
  private:
   GlobalMetrics(std::vector<MetricFunc> metrics, MetricNeeds needs, GlobalOptions options);
+  struct Saved {
+    MetricState all;
+    std::vector<MaskedBatch> chunks, gathered;
+    torch::Tensor samples, unknown, outside;
+  };
+  absl::StatusOr<Saved> Read(const TensorMap& state) const;
   absl::Status CheckBatches();
   absl::StatusOr<MetricValues> Compute(const MetricState& state) const;
   // `state` of all ranks; its samples are those of this rank and are replaced by everybody's.

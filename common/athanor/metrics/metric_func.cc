@@ -95,16 +95,18 @@ MetricState MetricState::Empty(const MetricNeeds& needs, const torch::Device& de
 void MetricState::Add(const MetricState& other) {
   const torch::NoGradGuard no_grad;
   if (other.dtype == torch::kFloat64) dtype = torch::kFloat64;
+  // A copy to the host that is not waited for may be read before it has come.
   for (auto [mine, theirs] : {std::pair{&confusion, &other.confusion}, std::pair{&curves, &other.curves},
                               std::pair{&calibration, &other.calibration}}) {
     for (auto& [key, tensor] : *mine) {
       const torch::Tensor& more = theirs->at(key);
-      if (tensor.device() != more.device()) tensor = tensor.to(more.device(), /*non_blocking=*/true);
+      if (tensor.device() != more.device()) tensor = tensor.to(more.device(), /*non_blocking=*/!more.is_cpu());
       tensor.add_(more);
     }
   }
   if (!moments.defined()) return;
-  if (moments.device() != other.moments.device()) moments = moments.to(other.moments.device(), /*non_blocking=*/true);
+  if (moments.device() != other.moments.device())
+    moments = moments.to(other.moments.device(), /*non_blocking=*/!other.moments.is_cpu());
   moments = metrics::MergeMoments(moments, other.moments);
 }
 

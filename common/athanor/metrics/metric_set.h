@@ -11,11 +11,22 @@
 //
 // Errors of read-outs: FAILED_PRECONDITION for scores or labels that the task does not know, UNAVAILABLE for a rank
 // that is gone. Update throws c10::ValueError and c10::TypeError for sizes and dtypes. Not thread-safe.
+//
+// Saving: what this rank has seen, for one that goes on later as if it had not stopped. No collectives.
+//
+//   ASSIGN_OR_RETURN(TensorMap state, metrics->StateTensors());
+//   RETURN_IF_ERROR(fresh->LoadState(state));         // made with the same metrics and options, on the same rank
+//
+// Average() and Samples(false, …) of the two are then equal bit for bit, at once and after further batches (on one
+// kind of device). The last batch is not saved: until the next Update, Value() and Batch() answer as before the first
+// one (NaN, no samples).
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "athanor/metrics/metric_values.h"
 #include "athanor/metrics/preprocess.h"
@@ -38,6 +49,18 @@ class MetricSet {
   // "acc: 0.7500 (0.8000)\tf1: …": value (mean here). Never a collective.
   virtual absl::StatusOr<std::string> Text(int decimals = 4) = 0;
   virtual void Reset() = 0;
+
+  // Defined, dense, contiguous, on the devices of the batches; the same names however much was seen, also nothing. They
+  // keep their values when more batches come; do not write into them. Does not wait for the device. UNIMPLEMENTED where
+  // a container cannot.
+  virtual absl::StatusOr<TensorMap> StateTensors();
+  // In place of everything seen so far. Copies; state lies on the devices of `state` until the next batch moves it to
+  // its own. INVALID_ARGUMENT names the key that is missing or unknown, or whose shape or dtype is another; then
+  // nothing has changed. UNIMPLEMENTED where a container cannot.
+  absl::Status LoadState(const TensorMap& state);
+  // LoadState in two steps, for several containers that load all or none: checks and copies, and returns the call that
+  // puts the state in place. That cannot fail; make it before anything else happens to the container, or never.
+  virtual absl::StatusOr<std::function<void()>> PlanLoad(const TensorMap& state);
 };
 
 // Packed values of both, aligned. Throws c10::ValueError when batch sizes differ.

@@ -3,6 +3,7 @@
 
 #include <torch/torch.h>
 
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,9 @@ namespace athanor {
 
 // Each value 0-dim or a vector.
 using MetricValues = std::vector<std::pair<std::string, torch::Tensor>>;
+
+// State by name.
+using TensorMap = std::map<std::string, torch::Tensor>;  // as in checkpoint/training_state.h
 
 // nullptr when there is none of that name.
 const torch::Tensor* FindValue(const MetricValues& values, const std::string& name);

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "athanor/base/status_macros.h"
 
 namespace athanor {
@@ -12,6 +15,11 @@ namespace {
 
 bool AllNan(const torch::Tensor& value) {
   return value.isnan().all().item<bool>();
+}
+
+// Ends at the first '/' of a key, whatever task and metrics are called.
+std::string PrefixOf(const std::string& task) {
+  return absl::StrCat(absl::StrReplaceAll(task, {{"%", "%25"}, {"/", "%2F"}}), "/");
 }
 
 }  // namespace
@@ -149,6 +157,37 @@ absl::StatusOr<std::string> MultiTaskMetrics::Text(int decimals) {
 
 void MultiTaskMetrics::Reset() {
   for (auto& [task, metrics] : tasks_) metrics->Reset();
+}
+
+absl::StatusOr<TensorMap> MultiTaskMetrics::StateTensors() {
+  TensorMap state;
+  for (auto& [task, metrics] : tasks_) {
+    absl::StatusOr<TensorMap> own = metrics->StateTensors();
+    RETURN_IF_ERROR(Annotate(own.status(), absl::StrCat("task '", task, "'")));
+    for (auto& [key, tensor] : *own) state[PrefixOf(task) + key] = std::move(tensor);
+  }
+  return state;
+}
+
+absl::Status MultiTaskMetrics::LoadState(const TensorMap& state) {
+  std::map<std::string, TensorMap> by_prefix;
+  for (auto& [task, metrics] : tasks_) by_prefix[PrefixOf(task)];
+  for (const auto& [key, tensor] : state) {
+    const size_t end = key.find('/') + 1;  // 0 without a prefix, which no task has
+    const auto own = by_prefix.find(key.substr(0, end));
+    if (own == by_prefix.end())
+      return absl::InvalidArgumentError(
+          absl::StrCat("metric state '", key, "': of no task; there are: ", absl::StrJoin(tasks(), ", ")));
+    own->second[key.substr(end)] = tensor;
+  }
+  std::vector<std::function<void()>> loads;
+  for (auto& [task, metrics] : tasks_) {
+    absl::StatusOr<std::function<void()>> load = metrics->PlanLoad(by_prefix[PrefixOf(task)]);
+    RETURN_IF_ERROR(Annotate(load.status(), absl::StrCat("task '", task, "'")));
+    loads.push_back(*std::move(load));
+  }
+  for (const std::function<void()>& load : loads) load();
+  return absl::OkStatus();
 }
 
 }  // namespace athanor

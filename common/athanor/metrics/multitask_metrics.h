@@ -60,6 +60,11 @@ class MultiTaskMetrics {
   absl::StatusOr<std::string> Text(int decimals = 4);  // one line a task
   void Reset();
 
+  // As in MetricSet, for all tasks at once: "<task>/<key of its metrics>", with '/' and '%' of a task's name as %2F and
+  // %25. All tasks load, or none: INVALID_ARGUMENT names task and key, also for a task that only one side has.
+  absl::StatusOr<TensorMap> StateTensors();
+  absl::Status LoadState(const TensorMap& state);
+
  private:
   enum class Part { kValue, kBatch, kAverage };
   struct Entry {

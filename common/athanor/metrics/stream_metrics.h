@@ -61,6 +61,9 @@ class StreamMetrics : public MetricSet {
   absl::StatusOr<int64_t> Samples(bool of_batch, bool ranks) override;
   absl::StatusOr<std::string> Text(int decimals = 4) override { return meters_.Text(decimals); }
   void Reset() override;
+  // "<metric>.sum", "<metric>.count": sums of the batches' values by their samples (AverageMeters).
+  absl::StatusOr<TensorMap> StateTensors() override { return meters_.StateTensors(); }
+  absl::StatusOr<std::function<void()>> PlanLoad(const TensorMap& state) override { return meters_.PlanLoad(state); }
   const AverageMeters& meters() const { return meters_; }
 
  private:
