@@ -11,7 +11,7 @@ PREFIX ?= $(CURDIR)/install
 COMPILER ?= $$(command -v clang++-19 || echo g++)
 CONFIGURE = cmake -G Ninja -S . -B $(1) --log-level=WARNING -DCMAKE_CXX_COMPILER=$(COMPILER) $(2)
 
-.PHONY: help setup configure build demo serve test bench format check-format lint asan tsan fuzz cuda install clean
+.PHONY: help setup configure build demo serve test bench docs format check-format lint asan tsan fuzz cuda install clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -42,6 +42,11 @@ bench: configure ## Run the benchmarks; JSON into bench/results, table into docs
 	@cmake --build $(BUILD) -j $(JOBS) -- --quiet
 	@.venv/bin/python bench/run.py --build $(BUILD)
 	@python3 bench/render.py
+
+docs: ## API reference of the library by Doxygen, into build/docs/html
+	@scripts/setup.sh doxygen
+	@mkdir -p build && ATHANOR_DOCS_OUT=build/docs doxygen docs/Doxyfile
+	@echo "build/docs/html/index.html"
 
 format: ## Format all C++ sources
 	@scripts/format.sh

@@ -8,11 +8,11 @@ set(_layer_athanor_parallel_plan      "athanor_base;athanor_config")            
 set(_layer_athanor_checkpoint_plan    "athanor_base;athanor_config")                                           # F
 set(_layer_athanor_tensor             "athanor_base")                                                          # T
 set(_layer_athanor_io                 "athanor_tensor;athanor_checkpoint_plan")                                # T
-set(_layer_athanor_parallel           "athanor_tensor;athanor_parallel_plan")                                  # T
+set(_layer_athanor_parallel           "athanor_tensor;athanor_parallel_plan;athanor_config")                   # T
 set(_layer_athanor_metrics            "athanor_tensor;athanor_parallel")                                       # T
 set(_layer_athanor_optim              "athanor_tensor;athanor_optim_schedule;athanor_config")                  # T
 set(_layer_athanor_data               "athanor_tensor;athanor_io;athanor_parallel_plan")                                  # T
-set(_layer_athanor_tools              "athanor_tensor;athanor_io;athanor_data")                                   # T
+set(_layer_athanor_tools              "athanor_tensor;athanor_io;athanor_data;athanor_config")                                   # T
 set(_layer_athanor_checkpoint         "athanor_io;athanor_parallel;athanor_checkpoint_plan")                   # T
 set(_layer_athanor_runner             "athanor_checkpoint;athanor_parallel;athanor_optim;athanor_data;athanor_metrics;athanor_config")  # T
 set(_layer_athanor_proto              "")                                                                      # F

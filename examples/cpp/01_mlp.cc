@@ -1,18 +1,17 @@
 // Trains a small classifier with the library alone: no service, no coordinator.
 //
-//   01_mlp [steps]
+//   01_mlp [--config run.yaml] [--steps 1000] [--optim.lr 0.01] …
 //
-// The data: points in two interleaved spirals. With data parallelism, start it N times with RANK, WORLD_SIZE,
-// STORE_HOST and STORE_PORT and give ProcessGroup::Create() to the runner (see athanor/parallel/process_group.h).
+// The data: points in two interleaved spirals. Several ranks: 04_data_parallel.cc.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 
-#include "athanor/config/config_loader.h"
 #include "athanor/data/tensor_dataset.h"
 #include "athanor/runner/supervisor.h"
 #include "athanor/runner/torch_runner.h"
+#include "athanor/tools/config_file.h"
 
 namespace {
 
@@ -41,17 +40,17 @@ class Console : public athanor::RunnerHooks {
   const athanor::Supervisor* supervisor_;
 };
 
-absl::Status Run(int64_t steps) {
-  const nlohmann::json json = {{"seed", 1},
-                               {"steps", steps},
-                               {"log_interval", 100},
-                               {"max_grad_norm", 1.0},
-                               {"optim", {{"type", "adamw"}, {"lr", 0.01}}},
-                               {"sched", {{"type", "cosine"}}},
-                               {"evaluate", {{"interval", 200}}},
-                               {"dataloader", {{"batch_size", 64}}}};
-  athanor::RunnerConfig config;
-  if (const auto problems = CheckRunnerConfig(json, &config); !problems.empty()) return ToStatus(problems);
+absl::Status Run(int argc, char** argv) {
+  const auto config = athanor::ReadRunConfig(argc, argv,
+                                             {{"seed", 1},
+                                              {"steps", 1000},
+                                              {"log_interval", 100},
+                                              {"max_grad_norm", 1.0},
+                                              {"optim", {{"type", "adamw"}, {"lr", 0.01}}},
+                                              {"sched", {{"type", "cosine"}}},
+                                              {"evaluate", {{"interval", 200}}},
+                                              {"dataloader", {{"batch_size", 64}}}});
+  if (!config.ok()) return config.status();
 
   athanor::SeedGenerators(1);
   torch::nn::Sequential net(torch::nn::Linear(2, 64), torch::nn::ReLU(), torch::nn::Linear(64, 64), torch::nn::ReLU(),
@@ -69,7 +68,7 @@ absl::Status Run(int64_t steps) {
                                {{"accuracy", (logits.argmax(1) == batch.target).to(torch::kFloat).mean()}}};
   };
   options.hooks = &console;
-  auto runner = athanor::TorchRunner::Create(config, std::move(options));
+  auto runner = athanor::TorchRunner::Create(*config, std::move(options));
   if (!runner.ok()) return runner.status();
   const auto result = (*runner)->Train();
   if (!result.ok()) return result.status();
@@ -83,8 +82,7 @@ absl::Status Run(int64_t steps) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int64_t steps = argc > 1 ? std::strtoll(argv[1], nullptr, 10) : 1000;
-  const absl::Status status = Run(steps);
+  const absl::Status status = Run(argc, argv);
   if (status.ok()) return 0;
   std::fprintf(stderr, "01_mlp: %s\n", std::string(status.message()).c_str());
   return 1;

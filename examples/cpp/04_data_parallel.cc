@@ -3,8 +3,8 @@
 //
 //   04_data_parallel [ranks]
 //
-// On several machines start one process per rank yourself and give each RANK, WORLD_SIZE, STORE_HOST and STORE_PORT; or
-// submit a job to the service, which does that, watches the ranks and restarts them.
+// Started by torchrun (--no-python), or by hand with WORLD_SIZE, RANK, MASTER_ADDR and MASTER_PORT set, it is one rank;
+// or submit a job to the service, which does that, watches the ranks and restarts them.
 #include <spawn.h>
 #include <sys/wait.h>
 
@@ -17,12 +17,12 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/data/tensor_dataset.h"
-#include "athanor/parallel/process_group.h"
+#include "athanor/parallel/launch_environment.h"
 #include "athanor/runner/torch_runner.h"
 
 namespace {
 
-absl::Status Train(athanor::ProcessGroup* group) {
+absl::Status Train(const athanor::LaunchedRanks& ranks) {
   athanor::RunnerConfig config;
   const auto problems = athanor::CheckRunnerConfig({{"seed", 1},
                                                     {"epochs", 5},
@@ -45,42 +45,52 @@ absl::Status Train(athanor::ProcessGroup* group) {
     return athanor::StepOutput{torch::nn::functional::cross_entropy(logits, batch.target),
                                {{"accuracy", (logits.argmax(1) == batch.target).to(torch::kFloat).mean()}}};
   };
-  ASSIGN_OR_RETURN(options.topology, athanor::Topology::Create(group->world_size(), group->rank(), group->rank()));
-  options.process_group = group;
+  options.topology = ranks.topology;
+  options.process_group = ranks.group.get();
   ASSIGN_OR_RETURN(auto runner, athanor::TorchRunner::Create(config, std::move(options)));
   ASSIGN_OR_RETURN(const athanor::RunResult result, runner->Train());
-  if (group->rank() == 0) {  // metrics are means over all ranks: every rank has the same
-    std::printf("%d ranks, %ld updates: test accuracy %.4f\n", group->world_size(), static_cast<long>(result.step),
-                result.metrics.at("test.accuracy"));
+  if (ranks.topology.is_main()) {  // metrics are means over all ranks: every rank has the same
+    std::printf("%d ranks, %ld updates: test accuracy %.4f\n", ranks.topology.world_size(),
+                static_cast<long>(result.step), result.metrics.at("test.accuracy"));
   }
   return absl::OkStatus();
 }
 
-absl::Status RunRank(int rank, int world_size, int port, athanor::HostStore* store) {
-  ASSIGN_OR_RETURN(
-      auto group,
-      athanor::ProcessGroup::Create(
-          {.rank = rank, .world_size = world_size, .store_port = port, .prefix = "example", .hosted_store = store}));
-  return Train(group.get());
+absl::Status RunRank() {
+  ASSIGN_OR_RETURN(const athanor::LaunchEnvironment launch, athanor::ReadLaunchEnvironment(std::nullopt));
+  ASSIGN_OR_RETURN(const athanor::LaunchedRanks ranks,
+                   athanor::JoinLaunchedRanks(launch, athanor::CommConfig(), torch::kCPU));
+  return Train(ranks);
 }
 
-absl::StatusOr<pid_t> Spawn(const char* program, int rank, int world_size, int port) {
-  std::string arguments[] = {program, std::to_string(world_size), std::to_string(rank), std::to_string(port)};
-  char* argv[] = {arguments[0].data(), arguments[1].data(), arguments[2].data(), arguments[3].data(), nullptr};
-  pid_t child = 0;
-  if (posix_spawn(&child, "/proc/self/exe", nullptr, nullptr, argv, environ) != 0)
-    return absl::InternalError(absl::StrCat("rank ", rank, " cannot be started"));
-  return child;
+void SetRank(int rank) {
+  setenv("RANK", std::to_string(rank).c_str(), 1);
+  setenv("LOCAL_RANK", std::to_string(rank).c_str(), 1);
 }
 
+absl::StatusOr<int> FreePort() {
+  ASSIGN_OR_RETURN(const auto store, athanor::HostStore::Create({}));
+  return store->port();
+}
+
+// What a launcher does: the same program once for every other rank, then this process as rank 0.
 absl::Status RunAll(const char* program, int world_size) {
-  ASSIGN_OR_RETURN(auto store, athanor::HostStore::Create({}));
+  ASSIGN_OR_RETURN(const int port, FreePort());
+  setenv("WORLD_SIZE", std::to_string(world_size).c_str(), 1);
+  setenv("MASTER_ADDR", "127.0.0.1", 1);
+  setenv("MASTER_PORT", std::to_string(port).c_str(), 1);
   std::vector<pid_t> children;
   for (int rank = 1; rank < world_size; ++rank) {
-    ASSIGN_OR_RETURN(const pid_t child, Spawn(program, rank, world_size, store->port()));
+    SetRank(rank);
+    std::string name = program;
+    char* argv[] = {name.data(), nullptr};
+    pid_t child = 0;
+    if (posix_spawn(&child, "/proc/self/exe", nullptr, nullptr, argv, environ) != 0)
+      return absl::InternalError(absl::StrCat("rank ", rank, " cannot be started"));
     children.push_back(child);
   }
-  absl::Status status = RunRank(0, world_size, store->port(), store.get());
+  SetRank(0);
+  absl::Status status = RunRank();
   for (const pid_t child : children) {
     int code = 0;
     waitpid(child, &code, 0);
@@ -92,9 +102,8 @@ absl::Status RunAll(const char* program, int world_size) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int world_size = argc > 1 ? std::atoi(argv[1]) : 2;
-  const absl::Status status =
-      argc > 3 ? RunRank(std::atoi(argv[2]), world_size, std::atoi(argv[3]), nullptr) : RunAll(argv[0], world_size);
+  const bool launched = std::getenv("RANK") != nullptr;
+  const absl::Status status = launched ? RunRank() : RunAll(argv[0], argc > 1 ? std::atoi(argv[1]) : 2);
   if (status.ok()) return 0;
   std::fprintf(stderr, "04_data_parallel: %s\n", std::string(status.message()).c_str());
   return 1;

@@ -113,15 +113,6 @@ double WeightsNorm(torch::nn::Module& model) {
 
 absl::StatusOr<RunnerConfig> TraceConfig(const json& recorded) {
   json config = recorded;
-  for (const char* key : {"evaluate_splits", "score_split", "score_name"}) config.erase(key);
-  if (config.contains("train_splits") && config["train_splits"].is_string())
-    config["train_splits"] = nlohmann::json::array({config["train_splits"]});
-  if (recorded.contains("evaluate_splits")) {
-    const json& splits = recorded["evaluate_splits"];
-    config["evaluate"]["splits"] = splits.is_string() ? json::array({splits}) : splits;
-  }
-  if (recorded.contains("score_split")) config["score"]["split"] = recorded["score_split"];
-  if (recorded.contains("score_name")) config["score"]["name"] = recorded["score_name"];
   // What the recorder does where nothing is said.
   json& loader = config["dataloader"];
   if (!loader.contains("batch_size")) loader["batch_size"] = 2;

@@ -220,6 +220,8 @@ void AgentLoop::OnProcessEnd(const RankKey& key) {
   if (!status.ok()) return;
   std::optional<v1::FailureCause> cause =
       ExplainExit(*status, logs_.FailurePath(key), logs_.LogPath(key), it->second.out_of_memory_kills);
+  unlink(
+      absl::StrCat(logs_.FailurePath(key), ".tmp").c_str());  // it may have been killed while it wrote its last words
   epoll_ctl(epoll_, EPOLL_CTL_DEL, it->second.process.pidfd, nullptr);
   close(it->second.process.pidfd);
   running_.erase(it);

@@ -18,7 +18,12 @@ constexpr absl::Duration kReportTimeout = absl::Seconds(1);
 // Without news the agent still hears that this process lives and where it stands.
 constexpr absl::Duration kRepeatAfter = absl::Seconds(1);
 
-// Step … step=120 of=6000 epoch=5.45 loss=0.0312 samples_per_second=31045 msg="lr:0.001 train.accuracy:0.99"
+std::string Millis(double seconds) {
+  return absl::StrFormat("%.3f", seconds * 1000);
+}
+
+// Step … step=120 of=6000 epoch=5.45 loss=0.0312 samples_per_second=31045 step_ms=1.012 data_ms=0.021 … memory_mb=212
+// eta=6s msg="lr:0.001 train.accuracy:0.99"
 void LogProgress(std::string_view event, const ProgressReport& report) {
   std::string metrics;
   for (const auto& [name, value] : report.metrics)
@@ -28,7 +33,15 @@ void LogProgress(std::string_view event, const ProgressReport& report) {
            {"of", absl::StrCat(report.total_steps)},
            {"epoch", absl::StrFormat("%.2f", report.epoch)},
            {"loss", absl::StrFormat("%.6g", report.loss)},
-           {"samples_per_second", absl::StrFormat("%.0f", report.samples_per_second)}},
+           {"samples_per_second", absl::StrFormat("%.0f", report.samples_per_second)},
+           {"step_ms", Millis(report.step_seconds)},
+           {"data_ms", Millis(report.times.data)},
+           {"forward_ms", Millis(report.times.forward)},
+           {"backward_ms", Millis(report.times.backward)},
+           {"optimizer_ms", Millis(report.times.optimizer)},
+           {"wait_ms", Millis(report.times.wait)},
+           {"memory_mb", absl::StrCat((report.memory_bytes + report.device_bytes) >> 20)},
+           {"eta", absl::StrFormat("%.0fs", report.eta_seconds)}},
           metrics);
 }
 

@@ -45,14 +45,16 @@ absl::StatusOr<ProcessGroupOptions> RendezvousClient::GroupOptions(const Rendezv
   return options;
 }
 
-absl::StatusOr<Membership> RendezvousClient::Finish(const torch::Device& device, absl::Duration comm_timeout) {
+absl::StatusOr<Membership> RendezvousClient::Finish(const torch::Device& device, const CommConfig& comm) {
   Membership member;
   ASSIGN_OR_RETURN(member.plan, joining_.get());
   ATHANOR_FAILPOINT("trainer.after_join");
   if (env_.world_size > 1) {
     ASSIGN_OR_RETURN(ProcessGroupOptions options, GroupOptions(member.plan));
     options.device = device;
-    options.timeout = comm_timeout;
+    options.timeout = absl::Seconds(comm.train_timeout_seconds);
+    options.backend = comm.backend;
+    options.shared_memory = comm.shared_memory;
     ASSIGN_OR_RETURN(member.group, ProcessGroup::Create(options));
   }
   member.store = std::move(store_);

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "athanor/config/runner_config.h"
 #include "athanor/parallel/process_group.h"
 #include "worker/trainer/agent_link.h"
 #include "worker/trainer/trainer_env.h"
@@ -36,7 +37,7 @@ class RendezvousClient {
   absl::Status Start();
   // Waits for the others. FAILED_PRECONDITION: the generation is over. DEADLINE_EXCEEDED: not all ranks came.
   // INVALID_ARGUMENT: an answer that does not fit this rank. `device`: of the tensors to be reduced.
-  absl::StatusOr<Membership> Finish(const torch::Device& device, absl::Duration comm_timeout);
+  absl::StatusOr<Membership> Finish(const torch::Device& device, const CommConfig& comm);
 
  private:
   absl::StatusOr<ProcessGroupOptions> GroupOptions(const RendezvousPlan& plan) const;

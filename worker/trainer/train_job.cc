@@ -99,7 +99,7 @@ class RankRun {
   }
 
   absl::Status Join(RendezvousClient* rendezvous) {
-    ASSIGN_OR_RETURN(member_, rendezvous->Finish(device_, absl::Seconds(config_.comm.train_timeout_seconds)));
+    ASSIGN_OR_RETURN(member_, rendezvous->Finish(device_, config_.comm));
     LogLine("INFO", "Joined",
             {{"world", std::to_string(env_.world_size)},
              {"resume_candidates", std::to_string(member_.plan.resume.size())},
@@ -114,7 +114,7 @@ class RankRun {
     options.hooks = hooks_.get();
     options.committer = committer_.get();
     options.checkpoint_root = env_.job_dir;
-    config_.log = false;  // a rank's output is its log
+    config_.log = config_.console = false;  // a rank's output is its log
     ASSIGN_OR_RETURN(options.workspace, JobWorkspace());
     for (const RendezvousPlan::Resume& point : member_.plan.resume) {
       options.resume_candidates.push_back({.step = point.step, .path = point.path, .weights_only = point.weights_only});

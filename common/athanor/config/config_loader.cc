@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "athanor/config/config_spellings.h"
 #include "athanor/config/config_validation.h"
 
 namespace athanor {
@@ -48,17 +49,31 @@ nlohmann::json ParseLiteral(absl::string_view text) {
 
 namespace {
 
+constexpr absl::string_view kOfPython =
+    "belongs to torch.compile, which runs in Python; here: \"compile.backend\" cuda_graphs, or a task train_step";
+
 // Options that users of other trainers bring along. The nearest name would lead them astray.
 void ExplainAbsent(std::vector<FieldProblem>* problems) {
   static const std::map<absl::string_view, absl::string_view> reasons = {
       {"wandb",
        "not written: the format of offline runs belongs to the wandb package. Set \"jsonl: true\" and run "
        "scripts/wandb_import.py on the run's metrics.jsonl"},
-      {"fp8", "not available; allowed: \"precision\" bf16 or fp16"},
-      {"compile", "not available: a model compiled by Python comes in as a TorchScript task"},
+      {"compile.mode", kOfPython},
+      {"compile.fullgraph", kOfPython},
+      {"compile.dynamic", kOfPython},
+      {"compile.options", kOfPython},
+      {"compile.optimize_ddp", kOfPython},
+      {"compile.precompile_artifact_dir", kOfPython},
+      {"compile.memory_policy", kOfPython},
+      {"fp8.recipe_cls", "a class of Python's; allowed: \"fp8.recipe\""},
+      {"fp8.recipe_kwargs", "arguments of a class of Python's; allowed: \"fp8.recipe\""},
+      {"fp8.group", "not needed: scales are each rank's own"},
+      {"dataloader.worker_init_fn", "a function of Python's workers; here randomness belongs to the sample"},
+      {"dataloader.generator", "an object of Python's; allowed: \"dataloader.seed\""},
       {"ft", "not needed: the service restarts lost ranks by itself"},
       {"fsdp", "not available: \"stack\" is ddp"},
       {"parallel", "not available: \"stack\" is ddp"},
+      {"deepspeed", "not available: \"stack\" is ddp"},
   };
   for (FieldProblem& problem : *problems) {
     const auto reason = reasons.find(problem.path);
@@ -71,9 +86,11 @@ void ExplainAbsent(std::vector<FieldProblem>* problems) {
 std::vector<FieldProblem> CheckRunnerConfig(const nlohmann::json& json, RunnerConfig* out) {
   std::vector<FieldProblem> problems;
   RunnerConfig config;
-  CheckStruct(json, "", &config, &problems);
+  std::vector<Respelling> respellings;
+  CheckStruct(CanonicalSpellings(json, &respellings, &problems), "", &config, &problems);
   ExplainAbsent(&problems);
   if (json.is_object()) AddContradictions(config, &problems);
+  for (FieldProblem& problem : problems) problem.path = AsTyped(problem.path, respellings);
   if (out != nullptr) *out = std::move(config);
   return problems;
 }
@@ -102,10 +119,17 @@ bool MayChangeOnResume(absl::string_view path) {
                                                 "tensorboard",  "heartbeat",      "auto_resume",
                                                 "resume",       "pretrained",     "max_nonfinite_losses",
                                                 "csv",          "jsonl",          "profiling",
-                                                "gc",           "stack"};
-  static constexpr absl::string_view kLoader[] = {
-      "num_workers",        "prefetch_factor",       "in_order", "pin_memory", "timeout",
-      "persistent_workers", "snapshot_every_n_steps"};
+                                                "gc",           "stack",          "console",
+                                                "compile",      "log_file",       "checkpoint_dir"};
+  static constexpr absl::string_view kLoader[] = {"num_workers",
+                                                  "prefetch_factor",
+                                                  "in_order",
+                                                  "pin_memory",
+                                                  "timeout",
+                                                  "persistent_workers",
+                                                  "snapshot_every_n_steps",
+                                                  "pin_memory_device",
+                                                  "multiprocessing_context"};
   for (absl::string_view key : kFree) {
     if (path == key || absl::StartsWith(path, absl::StrCat(key, "."))) return true;
   }

@@ -40,7 +40,7 @@ nlohmann::json ToJson(const RunnerConfig& config);
 // MayChangeOnResume(). Keys of `saved` that this version does not know are reported.
 std::vector<std::string> ResumeDifferences(const nlohmann::json& saved, const RunnerConfig& current);
 // True for log_interval, evaluate, checkpoint, steps, epochs, patience, score, comm, threads, max_nonfinite_losses, all
-// that says where the run is kept, watched and started from (workspace_root … pretrained), and the loader's
+// that says where the run is kept, watched and started from (workspace_root … pretrained), compile, and the loader's
 // num_workers, prefetch_factor, in_order, pin_memory, timeout, persistent_workers, snapshot_every_n_steps (also per
 // split), with everything below them.
 bool MayChangeOnResume(absl::string_view path);

@@ -5,6 +5,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "athanor/config/config_loader.h"
+#include "athanor/config/config_spellings.h"
 
 namespace athanor {
 namespace {
@@ -106,6 +107,11 @@ std::string ConfigurationMarkdown() {
   AppendSection<RunnerConfig>(&text, "The run", "", "");
   AppendTypes(&text, "optim", OptimTypes(), &OptimOptionsOf);
   AppendTypes(&text, "sched", SchedTypes(), &SchedOptionsOf);
+  absl::StrAppend(&text,
+                  "\n## Other spellings\n\nAlso understood, as other versions and trainers write them; one of the two "
+                  "may be set.\n\n| written | means |\n|---|---|\n");
+  for (const Respelling& pair : KnownSpellings())
+    absl::StrAppend(&text, "| `", pair.typed, "` | `", pair.canonical, "` |\n");
   absl::StrAppend(&text,
                   "\n## What may change on resume\n\nA checkpoint is continued only under an equal configuration. "
                   "These keys may differ: ");

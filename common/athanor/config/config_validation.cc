@@ -1,5 +1,7 @@
 #include "athanor/config/config_validation.h"
 
+#include "athanor/config/derived_options.h"
+
 #include <algorithm>
 #include <regex>
 
@@ -187,6 +189,22 @@ void CheckSched(const RunnerConfig& config, Problems* problems) {
   if (problems->size() == before) CheckSchedLength(config, problems);
 }
 
+// Its line search evaluates the loss several times an update, so what acts between gradient and update is not for it.
+void CheckLbfgs(const RunnerConfig& config, Problems* problems) {
+  const struct {
+    const char* path;
+    bool given;
+  } acts[] = {{"max_grad_norm", config.max_grad_norm.has_value()},
+              {"max_grad_value", config.max_grad_value.has_value()},
+              {"skip_nonfinite_grad", config.skip_nonfinite_grad},
+              {"precision", config.precision == "fp16"},
+              {"compile.enable", config.compile.enable || config.stack == "graph"}};
+  for (const auto& act : acts) {
+    if (act.given)
+      problems->push_back({act.path, "not with optim.type lbfgs, which searches along unchanged gradients"});
+  }
+}
+
 }  // namespace
 
 void AddContradictions(const RunnerConfig& config, std::vector<FieldProblem>* problems) {
@@ -202,6 +220,14 @@ void AddContradictions(const RunnerConfig& config, std::vector<FieldProblem>* pr
   const bool sched_was_good = !ProblemUnder(*problems, "sched") && !ProblemUnder(*problems, "scheduler");
   if (optim_was_good) CheckOptim(config.optim, problems);
   if (sched_was_good) CheckSched(config, problems);
+  if (config.fp8.enabled && config.precision != "" && config.precision != "fp8") {
+    problems->push_back(
+        {"precision", absl::StrCat("found \"", config.precision, "\" beside fp8.enabled; allowed: fp8")});
+  }
+  if (UsesStepGraph(config) && config.precision == "fp16") {
+    problems->push_back({"precision", "found \"fp16\" with compile.enable; allowed: bf16, whose losses need no scale"});
+  }
+  if (config.optim.type == "lbfgs") CheckLbfgs(config, problems);
   if (config.checkpoint.export_dtype && !config.checkpoint.last_save_model_only) {
     problems->push_back({"checkpoint.export_dtype", "needs checkpoint.last_save_model_only"});
   }

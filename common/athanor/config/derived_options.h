@@ -44,6 +44,16 @@ inline int64_t CheckpointInterval(const RunnerConfig& config) {
   return config.steps ? std::max<int64_t>((*config.steps + 19) / 20, 1) : 1;
 }
 
+// Whether linear layers compute in 8 bits: `fp8.enabled` or `precision: fp8`.
+inline bool UsesFp8(const RunnerConfig& config) {
+  return config.fp8.enabled || config.precision == "fp8";
+}
+
+// Whether the step is replayed as a graph: `compile.enable` or `stack: graph`.
+inline bool UsesStepGraph(const RunnerConfig& config) {
+  return config.compile.enable || config.stack == "graph";
+}
+
 // Whether checkpoints are written in the background: `checkpoint.async_mode`, else `async_enabled`.
 inline bool AsyncCheckpoints(const CheckpointConfig& config) {
   return config.async_mode ? *config.async_mode != "disabled" : config.async_enabled;

@@ -24,6 +24,7 @@ const std::vector<TypeOptions>& OptimTable() {
       {"asgd", {"lambd", "alpha", "t0"}},
       {"rprop", {"etas", "step_sizes"}},
       {"lbfgs", {"max_iter", "max_eval", "tolerance_grad", "tolerance_change", "history_size", "line_search_fn"}},
+      {"adafactor", {"beta2_decay", "eps", "eps1", "clip_threshold"}},
       {"lion", {"betas"}},
       {"muon", {"momentum", "nesterov", "eps", "ns_steps"}},
   };

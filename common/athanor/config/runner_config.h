@@ -64,6 +64,9 @@ struct OptimConfig {
   std::optional<double> tolerance_change;
   std::optional<int64_t> history_size;
   std::optional<std::string> line_search_fn;
+  std::optional<double> beta2_decay;
+  std::optional<double> eps1;
+  std::optional<double> clip_threshold;
   std::vector<ParamGroupConfig> param_groups;
   static std::span<const FieldRule> Rules();
 };
@@ -71,7 +74,7 @@ BOOST_DESCRIBE_STRUCT(OptimConfig, (),
                       (type, lr, weight_decay, betas, eps, momentum, dampening, nesterov, amsgrad, alpha, centered,
                        lr_decay, initial_accumulator_value, momentum_decay, decoupled_weight_decay, ns_steps, rho,
                        lambd, t0, etas, step_sizes, max_iter, max_eval, tolerance_grad, tolerance_change, history_size,
-                       line_search_fn, param_groups))
+                       line_search_fn, beta2_decay, eps1, clip_threshold, param_groups))
 
 // Which options a type takes: SchedOptionsOf().
 struct SchedConfig {
@@ -156,19 +159,33 @@ struct CheckpointConfig {
   bool last_save_model_only = false;
   std::vector<std::string> exclude_from_loading;
   std::optional<double> wait_timeout;
+  // Accepted for what users bring along; see their rules.
+  bool dedicated_async_process_group = true;
+  std::string async_process_group_backend = "gloo";
+  bool enable_ft_dataloader_checkpoints = false;
+  std::optional<std::string> ft_replica_id;
+  std::string ft_dataloader_checkpoint_prefix = "ft-replica";
   static std::span<const FieldRule> Rules();
 };
 BOOST_DESCRIBE_STRUCT(CheckpointConfig, (),
                       (dir_name, backend, interval, keep_latest_k, async_enabled, async_mode, fail_on_error, load_only,
-                       export_dtype, last_save_model_only, exclude_from_loading, wait_timeout))
+                       export_dtype, last_save_model_only, exclude_from_loading, wait_timeout,
+                       dedicated_async_process_group, async_process_group_backend, enable_ft_dataloader_checkpoints,
+                       ft_replica_id, ft_dataloader_checkpoint_prefix))
 
 struct CommConfig {
+  std::string backend = "auto";            // "auto", "gloo", "nccl"
+  std::optional<std::string> init_method;  // "env://", "tcp://host:port"; athanor/parallel/launch_environment.h
   double init_timeout_seconds = 60;
   double train_timeout_seconds = 600;
   double bucket_mb = 25;
+  bool shared_memory = true;
+  bool find_unused_parameters = false;
   static std::span<const FieldRule> Rules();
 };
-BOOST_DESCRIBE_STRUCT(CommConfig, (), (init_timeout_seconds, train_timeout_seconds, bucket_mb))
+BOOST_DESCRIBE_STRUCT(CommConfig, (),
+                      (backend, init_method, init_timeout_seconds, train_timeout_seconds, bucket_mb, shared_memory,
+                       find_unused_parameters))
 
 // What `dataloader.<split>` may set differently.
 struct SplitLoaderConfig {
@@ -198,6 +215,8 @@ struct DataLoaderConfig {
   bool persistent_workers = true;
   int64_t snapshot_every_n_steps = 1;
   std::optional<bool> pin_memory;  // unset: when training on an accelerator
+  std::string pin_memory_device;   // accepted for what users bring along, as the next
+  std::optional<std::string> multiprocessing_context;
   double timeout = 600;
   std::string on_damage = "fail";                   // "fail", "skip"
   int64_t max_damaged = 1000;                       // samples left out with "skip"
@@ -211,7 +230,8 @@ struct DataLoaderConfig {
 };
 BOOST_DESCRIBE_STRUCT(DataLoaderConfig, (),
                       (batch_size, shuffle, drop_last, num_workers, prefetch_factor, in_order, persistent_workers,
-                       snapshot_every_n_steps, pin_memory, timeout, on_damage, max_damaged, seed, splits))
+                       snapshot_every_n_steps, pin_memory, pin_memory_device, multiprocessing_context, timeout,
+                       on_damage, max_damaged, seed, splits))
 
 struct EmaConfig {
   bool enabled = false;
@@ -249,19 +269,41 @@ BOOST_DESCRIBE_STRUCT(ProfilingConfig, (),
 // The counterpart of pacing a garbage collector.
 struct GcConfig {
   std::optional<int64_t> interval;
+  int64_t generation = 1;  // accepted for what users bring along, as the next
+  bool disable_automatic = true;
   static std::span<const FieldRule> Rules();
 };
-BOOST_DESCRIBE_STRUCT(GcConfig, (), (interval))
+BOOST_DESCRIBE_STRUCT(GcConfig, (), (interval, generation, disable_automatic))
+
+// The counterpart of compiling a model: the step as one graph of kernels. athanor/runner/step_graph.h
+struct CompileConfig {
+  bool enable = false;
+  std::string backend = "cuda_graphs";
+  int64_t warmup = 3;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(CompileConfig, (), (enable, backend, warmup))
+
+// Linear layers in 8 bits: athanor/tensor/fp8_linear.h.
+struct Fp8Config {
+  bool enabled = false;
+  std::string recipe = "tensorwise";
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(Fp8Config, (), (enabled, recipe))
 
 struct RunnerConfig {
-  std::string stack = "auto";  // "auto", "ddp"
+  std::string stack = "auto";  // "auto", "ddp", "graph"
   // Where the run is kept and how it is watched: athanor/runner/workspace.h.
   std::string workspace_root = "experiments";
   std::string lineage = "lin";
   std::string experiment = "exp";
   std::optional<std::string> name;
   std::optional<std::string> dir;
+  std::optional<std::string> log_file;
+  std::optional<std::string> checkpoint_dir;
   bool log = true;
+  bool console = true;
   bool tensorboard = false;
   bool csv = false;
   bool jsonl = false;
@@ -279,7 +321,7 @@ struct RunnerConfig {
   std::optional<int64_t> epochs;
   int64_t accum_steps = 1;
   std::vector<std::string> train_splits;
-  std::string precision;  // "", "fp32", "bf16", "fp16"
+  std::string precision;  // "", "fp32", "bf16", "fp16", "fp8"
   std::optional<double> max_grad_norm;
   std::optional<double> max_grad_value;
   bool skip_nonfinite_grad = false;
@@ -295,14 +337,16 @@ struct RunnerConfig {
   CommConfig comm;
   DataLoaderConfig dataloader;
   EmaConfig ema;
+  CompileConfig compile;
+  Fp8Config fp8;
   static std::span<const FieldRule> Rules();
 };
 BOOST_DESCRIBE_STRUCT(RunnerConfig, (),
-                      (stack, workspace_root, lineage, experiment, name, dir, log, tensorboard, csv, jsonl, heartbeat,
-                       profiling, gc, auto_resume, resume, pretrained, seed, deterministic, steps, epochs, accum_steps,
-                       train_splits, precision, max_grad_norm, max_grad_value, skip_nonfinite_grad,
-                       max_nonfinite_losses, patience, log_interval, threads, score, evaluate, optim, sched, checkpoint,
-                       comm, dataloader, ema))
+                      (stack, workspace_root, lineage, experiment, name, dir, log_file, checkpoint_dir, log, console,
+                       tensorboard, csv, jsonl, heartbeat, profiling, gc, auto_resume, resume, pretrained, seed,
+                       deterministic, steps, epochs, accum_steps, train_splits, precision, max_grad_norm,
+                       max_grad_value, skip_nonfinite_grad, max_nonfinite_losses, patience, log_interval, threads,
+                       score, evaluate, optim, sched, checkpoint, comm, dataloader, ema, compile, fp8))
 
 // Canonical type names, and the options that a type takes besides the common ones (`type`, `lr`, `weight_decay`,
 // `param_groups`; `type`, `interval`). Empty for an unknown type.

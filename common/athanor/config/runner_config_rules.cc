@@ -3,21 +3,40 @@
 
 namespace athanor {
 
-std::span<const FieldRule> RunnerConfig::Rules() {
+namespace {
+
+// Where the run is kept and what it writes.
+const std::vector<FieldRule>& FolderRules() {
   static const std::vector<FieldRule> rules = {
-      {.name = "stack",
-       .meaning = "Runner: auto picks by the other options; ddp is data parallelism (TorchRunner).",
-       .allowed = {"auto", "ddp|torch"}},
       {.name = "workspace_root", .meaning = "Folder of all runs. Under the service the job's folder is used instead."},
       {.name = "lineage", .meaning = "Folder of related runs under `workspace_root`."},
       {.name = "experiment", .meaning = "What this run is about; part of its name."},
       {.name = "name", .meaning = "Name for people. Default: `<lineage>-<experiment>`."},
       {.name = "dir",
        .meaning = "The run's folder itself. Default: made of the keys above and the configuration's id."},
+      {.name = "log_file", .meaning = "The log file itself. Default: in the run's folder, by the time of the start."},
+      {.name = "checkpoint_dir",
+       .meaning =
+           "The folder of checkpoints itself. Default: in the run's folder. Under the service the job's folder is "
+           "used instead."},
       {.name = "log", .meaning = "Write a log file into the run's folder (main process)."},
+      {.name = "console",
+       .meaning =
+           "The lines of the log, and progress on a terminal, on standard error (main process, with a workspace)."},
       {.name = "tensorboard", .meaning = "Write event files for TensorBoard into the run's folder (main process)."},
       {.name = "csv", .meaning = "Write metrics.csv into the run's folder (main process)."},
       {.name = "jsonl", .meaning = "Write metrics.jsonl, a line per read-out, into the run's folder (main process)."},
+  };
+  return rules;
+}
+
+}  // namespace
+
+std::span<const FieldRule> RunnerConfig::Rules() {
+  static const std::vector<FieldRule> own = {
+      {.name = "stack",
+       .meaning = "Runner: auto and ddp are data parallelism (TorchRunner); graph is the same with `compile.enable`.",
+       .allowed = {"auto", "ddp|torch", "graph|graph_runner"}},
       {.name = "heartbeat", .meaning = "A file per rank that tells where it stands."},
       {.name = "profiling", .meaning = "Traces of windows of updates."},
       {.name = "gc", .meaning = "Pacing of memory returns."},
@@ -35,8 +54,9 @@ std::span<const FieldRule> RunnerConfig::Rules() {
       {.name = "accum_steps", .meaning = "Micro-batches per optimizer update.", .min = 1},
       {.name = "train_splits", .meaning = "Splits to train on, in the order of their names. Empty: train."},
       {.name = "precision",
-       .meaning = "Autocast type of forward and loss; empty: none.",
-       .allowed = {"", "fp32|float32|float", "bf16|bfloat16", "fp16|float16|half"}},
+       .meaning = "Autocast type of forward and loss; empty: none. fp8 is bf16 with linear layers in 8 bits.",
+       .allowed = {"", "fp32|float32|float", "bf16|bfloat16", "fp16|float16|half",
+                   "fp8|float8|fp8_e4m3|float8_e4m3|fp8_e4m3fn|float8_e4m3fn"}},
       {.name = "max_grad_norm",
        .meaning = "Clip the 2-norm of all gradients together to this.",
        .min = 0,
@@ -68,7 +88,14 @@ std::span<const FieldRule> RunnerConfig::Rules() {
       {.name = "comm", .meaning = "Communication between the ranks."},
       {.name = "dataloader", .meaning = "Batches; `dataloader.<split>.<option>` overrides for one split."},
       {.name = "ema", .meaning = "Exponential moving average of the weights, used for evaluation."},
+      {.name = "compile", .meaning = "The step as one graph of kernels (CUDA)."},
+      {.name = "fp8", .meaning = "Linear layers in 8 bits, on devices that have them (CUDA, compute capability 8.9)."},
   };
+  static const std::vector<FieldRule> rules = [] {
+    std::vector<FieldRule> all = FolderRules();
+    all.insert(all.end(), own.begin(), own.end());
+    return all;
+  }();
   return rules;
 }
 
@@ -130,6 +157,15 @@ std::span<const FieldRule> CheckpointConfig::Rules() {
       {.name = "wait_timeout",
        .meaning = "Seconds to wait for writes at the end. Default: until they are done.",
        .min = 0},
+      {.name = "dedicated_async_process_group",
+       .meaning = "Accepted for what users bring along: writers never use the training's process group."},
+      {.name = "async_process_group_backend",
+       .meaning = "Accepted for what users bring along: writers need no process group.",
+       .allowed = {"gloo"}},
+      {.name = "enable_ft_dataloader_checkpoints",
+       .meaning = "Accepted for what users bring along: every checkpoint holds the data position of all ranks."},
+      {.name = "ft_replica_id", .meaning = "Accepted for what users bring along; see the one above."},
+      {.name = "ft_dataloader_checkpoint_prefix", .meaning = "Accepted for what users bring along; see above."},
   };
   return rules;
 }
@@ -156,12 +192,47 @@ std::span<const FieldRule> GcConfig::Rules() {
        .meaning = "Updates between returns of freed memory to the system and of cached blocks to the device. Default: "
                   "never.",
        .min = 1},
+      {.name = "generation",
+       .meaning = "Accepted for what users bring along: C++ has no generations of garbage.",
+       .min = 0,
+       .max = 2},
+      {.name = "disable_automatic", .meaning = "Accepted for what users bring along: nothing collects by itself."},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> CompileConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "enable",
+       .meaning = "Capture forward and backward once per shape of a batch and replay them as one graph. Needs CUDA.",
+       .alias = "enabled"},
+      {.name = "backend",
+       .meaning =
+           "How: CUDA graphs. (torch.compile's own run in Python; an AOTInductor package is a task, train_step.)",
+       .allowed = {"cuda_graphs|cudagraphs"}},
+      {.name = "warmup", .meaning = "Updates before the capture, step by step.", .min = 1, .max = 1000},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> Fp8Config::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "enabled", .meaning = "The same as `precision: fp8`."},
+      {.name = "recipe",
+       .meaning = "One scale per tensor, or one per row of the operands.",
+       .allowed = {"tensorwise", "rowwise"}},
   };
   return rules;
 }
 
 std::span<const FieldRule> CommConfig::Rules() {
   static const std::vector<FieldRule> rules = {
+      {.name = "backend",
+       .meaning = "Library of the collectives; auto: nccl on CUDA, gloo on the CPU.",
+       .allowed = {"auto", "gloo", "nccl"}},
+      {.name = "init_method",
+       .meaning = "Where the ranks of a program without the service meet: env:// (MASTER_ADDR, MASTER_PORT) or "
+                  "tcp://host:port. Default: the environment."},
       {.name = "init_timeout_seconds",
        .meaning = "Limit for joining and the first collectives.",
        .min = 0,
@@ -173,6 +244,10 @@ std::span<const FieldRule> CommConfig::Rules() {
        .max = 86400,
        .min_open = true},
       {.name = "bucket_mb", .meaning = "Size of a gradient bucket in MiB.", .min = 0, .max = 4096, .min_open = true},
+      {.name = "shared_memory",
+       .meaning = "CPU ranks of one machine exchange through memory; off: over the network's loopback."},
+      {.name = "find_unused_parameters",
+       .meaning = "A forward pass may leave parameters out, other ones on other ranks."},
   };
   return rules;
 }
@@ -193,6 +268,11 @@ std::span<const FieldRule> DataLoaderConfig::Rules() {
        .meaning = "Accepted for what users bring along: loader states are exact after every batch in any case.",
        .min = 1},
       {.name = "pin_memory", .meaning = "Page-locked batches. Default: true when training on an accelerator."},
+      {.name = "pin_memory_device",
+       .meaning = "Accepted for what users bring along: pages are locked for the device of the run."},
+      {.name = "multiprocessing_context",
+       .meaning = "Accepted for what users bring along: workers are threads.",
+       .allowed = {"fork", "spawn", "forkserver"}},
       {.name = "timeout", .meaning = "Seconds to wait for a batch.", .min = 0, .max = 86400, .min_open = true},
       {.name = "on_damage",
        .meaning = "A sample that cannot be read: the run fails, or the sample is left out and counted.",
@@ -253,7 +333,7 @@ std::span<const FieldRule> OptimConfig::Rules() {
       {.name = "type",
        .meaning = "The optimizer; letter case does not matter. Empty: none.",
        .allowed = {"", "sgd", "adam|torch_adam", "adamw|torch_adamw", "adadelta", "adagrad", "adamax", "asgd", "nadam",
-                   "radam", "rmsprop", "rprop", "lion", "muon", "lbfgs"}},
+                   "radam", "rmsprop", "rprop", "lion", "muon", "lbfgs", "adafactor"}},
       {.name = "lr", .meaning = "Learning rate. Default: the type's.", .min = 0},
       {.name = "weight_decay",
        .meaning = "Weight decay: L2 term, decoupled for adamw, lion, muon. Default: the type's.",
@@ -284,6 +364,14 @@ std::span<const FieldRule> OptimConfig::Rules() {
       {.name = "line_search_fn",
        .meaning = "Search for the step's length. Default: none.",
        .allowed = {"strong_wolfe"}},
+      {.name = "beta2_decay", .meaning = "Exponent of the decay of the second moments. Default: -0.8.", .max = 0},
+      {.name = "eps1",
+       .meaning = "Lower bound of mean squared gradients. Default: the dtype's epsilon, squared.",
+       .min = 0},
+      {.name = "clip_threshold",
+       .meaning = "Largest root mean square of an update. Default: 1.",
+       .min = 1,
+       .alias = "d"},
       {.name = "param_groups", .meaning = "Overrides for parameters by name; the rest form a last group."},
   };
   return rules;

@@ -4,17 +4,20 @@
 #include <torch/torch.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "athanor/tensor/nested_tensor.h"
 
 namespace athanor {
 
 // One collated batch. `input` is N x …, `target` is N or N x …; both on the CPU as they leave the loader (pinned when
-// asked).
+// asked). Samples of unequal sizes are `ragged`, without padding, and `input` is undefined then.
 struct Batch {
   torch::Tensor input;
   torch::Tensor target;
+  std::optional<NestedTensor> ragged;
   int64_t size = 0;  // samples in it; 0 = padding only: weight 0 in losses and metrics
 };
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/data/ragged_dataset.h"
 #include "athanor/io/tensor_file.h"
 
 namespace athanor {
@@ -116,6 +117,34 @@ absl::StatusOr<JsonLinesDataset> OpenJsonLines(const std::string& path, const Js
                    TensorDataset::Make(input.Tensor(rows, false),
                                        options.target.empty() ? torch::Tensor() : target.Tensor(rows, target.whole)));
   return result;
+}
+
+absl::StatusOr<std::shared_ptr<RaggedDataset>> OpenRaggedJsonLines(const std::string& path, const FieldNames& names) {
+  std::vector<torch::Tensor> samples;
+  Column target;
+  bool whole = true;
+  RETURN_IF_ERROR(ForEachLine(path, [&](size_t number, const json& value) {
+    Column input;  // of this line alone: the next may be longer
+    std::vector<double> x, y;
+    std::string problem = value.is_object() ? input.Add(value, names.input, &x) : "found no JSON object";
+    if (problem.empty() && input.shape.empty()) problem = absl::StrCat("\"", names.input, "\" is no list");
+    if (problem.empty() && !samples.empty() && static_cast<int64_t>(input.shape.size()) != samples[0].dim()) {
+      problem = absl::StrCat("\"", names.input, "\" has ", input.shape.size(), " dims; allowed: ", samples[0].dim(),
+                             " as before");
+    }
+    if (problem.empty() && !names.target.empty()) problem = target.Add(value, names.target, &y);
+    if (!problem.empty()) return absl::DataLossError(absl::StrCat(path, ":", number, ": ", problem));
+    input.Take(x);
+    target.Take(y);
+    whole = whole && input.whole;
+    samples.push_back(torch::tensor(input.values, torch::kFloat64).reshape(input.shape));
+    return absl::OkStatus();
+  }));
+  if (samples.empty()) return absl::DataLossError(absl::StrCat(path, ": no rows"));
+  for (torch::Tensor& sample : samples) sample = sample.to(whole ? torch::kInt64 : torch::kFloat32);
+  const auto rows = static_cast<int64_t>(samples.size());
+  return RaggedDataset::Make(std::move(samples),
+                             names.target.empty() ? torch::Tensor() : target.Tensor(rows, target.whole));
 }
 
 absl::StatusOr<std::shared_ptr<TensorDataset>> OpenSafetensors(const std::string& path, const FieldNames& names) {

@@ -249,6 +249,7 @@ class StatefulDataLoader::Impl {
       if (options_.pin_memory) {
         if (batch->input.defined()) batch->input = batch->input.pin_memory();
         if (batch->target.defined()) batch->target = batch->target.pin_memory();
+        if (batch->ragged.has_value()) batch->ragged = batch->ragged->pin_memory();
       }
       return batch;
     } catch (const std::exception& error) {

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/tensor/nested_shape.h"
 
 namespace athanor {
 namespace {
@@ -14,6 +15,17 @@ torch::Tensor Joined(const std::vector<Batch>& parts, torch::Tensor Batch::* mem
     if ((part.*member).defined()) tensors.push_back(part.*member);
   }
   return tensors.empty() ? torch::Tensor() : torch::cat(tensors);
+}
+
+std::optional<NestedTensor> JoinedRagged(const std::vector<Batch>& parts) {
+  if (!parts.front().ragged.has_value()) return std::nullopt;
+  std::vector<torch::Tensor> elements;
+  for (const Batch& part : parts) {
+    for (torch::Tensor& element : nested::unbind(*part.ragged)) elements.push_back(std::move(element));
+  }
+  NestedOptions options;
+  static_cast<NestedView&>(options) = parts.front().ragged->view();
+  return NestedTensor(elements, options);
 }
 
 }  // namespace
@@ -36,6 +48,7 @@ absl::StatusOr<Batch> TolerantDataset::GetInEpoch(const std::vector<int64_t>& in
   Batch batch;
   batch.input = Joined(parts, &Batch::input);
   batch.target = Joined(parts, &Batch::target);
+  batch.ragged = JoinedRagged(parts);
   for (const Batch& part : parts) batch.size += part.size;
   return batch;
 }

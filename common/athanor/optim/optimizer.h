@@ -8,9 +8,10 @@
 //   loss.backward();  optimizer->Step();  optimizer->ZeroGrad();
 //
 // sgd, adam, adamw, adagrad run LibTorch's fused kernels on CPU and CUDA; adadelta, adamax, asgd, nadam, radam,
-// rmsprop, rprop, lion, muon run foreach kernels; lbfgs is LibTorch's and needs Step(closure). No call but lbfgs's
-// waits for the device. muon updates matrices; parameters of other shapes get the update of adamw with betas 0.9,
-// 0.999. LibTorch's own errors (c10::Error, c10::OutOfMemoryError) pass through Step(). Not thread-safe.
+// rmsprop, rprop, lion, muon run foreach kernels; adafactor goes parameter by parameter; lbfgs is LibTorch's and needs
+// Step(closure). No call but lbfgs's waits for the device. muon updates matrices; parameters of other shapes get the
+// update of adamw with betas 0.9, 0.999. LibTorch's own errors (c10::Error, c10::OutOfMemoryError) pass through Step().
+// Not thread-safe.
 #pragma once
 
 #include <torch/torch.h>
@@ -56,6 +57,9 @@ struct OptimGroupOptions {
   double t0 = 1e6;
   double eta_minus = 0.5, eta_plus = 1.2;
   double step_min = 1e-6, step_max = 50;
+  double beta2_decay = -0.8;
+  double eps1 = -1;  // < 0: the dtype's epsilon
+  double clip_threshold = 1;
 };
 
 // Runs forward and backward and returns the loss; the gradients are zero when it is called.
@@ -128,7 +132,10 @@ class Optimizer {
   virtual void Update(const OptimGroupOptions& options, const Work& work) = 0;
   // The slots that LoadState() accepts, and those that a parameter with updates must have.
   virtual std::vector<std::string> SlotNames() const = 0;
-  virtual std::vector<std::string> RequiredSlots() const { return {}; }
+  virtual std::vector<std::string> RequiredSlots(const torch::Tensor& /*parameter*/) const { return {}; }
+  virtual std::vector<int64_t> SlotSizes(const std::string& /*slot*/, const torch::Tensor& parameter) const {
+    return parameter.sizes().vec();
+  }
   virtual double* MomentumOf(OptimGroupOptions* options) const = 0;  // null: has none
 
  private:

@@ -37,7 +37,11 @@ absl::StatusOr<bool> OptimizerContainer::ScaledStep(const Factor& factor, bool s
   }
   if (scale) ScaleGradients(parameters, factor);
   if (options_.max_grad_value) ClipGradValue(parameters, *options_.max_grad_value);
-  if (options_.max_grad_norm) grad_norm_ = ClipGradNorm(parameters, *options_.max_grad_norm);
+  if (options_.max_grad_norm) {
+    grad_norm_ = ClipGradNorm(parameters, *options_.max_grad_norm);
+  } else if (measure_norm_) {
+    grad_norm_ = GradNorm(parameters);
+  }
   optimizer_->Step();
   RETURN_IF_ERROR(StepSchedules());
   ZeroGrad();

@@ -51,9 +51,13 @@ class OptimizerContainer {
   absl::Status StepEpoch(std::optional<double> metric);
   void ZeroGrad() { options_.zero_grad ? options_.zero_grad() : optimizer_->ZeroGrad(); }
 
+  // Whether the next updates measure the norm of the gradients also where they are not clipped by it.
+  void MeasureNorm(bool on) { measure_norm_ = on; }
+
   int64_t updates() const { return updates_; }
   int64_t skipped() const { return skipped_; }
-  // Of the last update that was clipped by norm, before clipping; undefined: none. On the gradients' device.
+  // Of the last update that was clipped by norm or measured, before clipping; undefined: none. On the gradients'
+  // device.
   const torch::Tensor& grad_norm() const { return grad_norm_; }
   Optimizer& optimizer() { return *optimizer_; }
 
@@ -67,6 +71,7 @@ class OptimizerContainer {
   OptimizerContainerOptions options_;
   std::vector<LrScheduler*> schedulers_;
   torch::Tensor grad_norm_;
+  bool measure_norm_ = false;
   int64_t updates_ = 0;
   int64_t skipped_ = 0;
 };

@@ -48,7 +48,7 @@ class NAdam final : public Optimizer {
     at::_foreach_addcdiv_(work.values, mean, denominator, of_mean);
   }
   std::vector<std::string> SlotNames() const override { return {"exp_avg", "exp_avg_sq"}; }
-  std::vector<std::string> RequiredSlots() const override { return SlotNames(); }
+  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return SlotNames(); }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->beta1; }
 };
 
@@ -77,7 +77,7 @@ class RAdam final : public Optimizer {
                           at::Scalar(-o.lr * rectified * std::sqrt(correction2) / correction1));
   }
   std::vector<std::string> SlotNames() const override { return {"exp_avg", "exp_avg_sq"}; }
-  std::vector<std::string> RequiredSlots() const override { return SlotNames(); }
+  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return SlotNames(); }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->beta1; }
 };
 
@@ -111,7 +111,7 @@ class RmsProp final : public Optimizer {
     }
   }
   std::vector<std::string> SlotNames() const override { return {"square_avg", "grad_avg", "momentum_buffer"}; }
-  std::vector<std::string> RequiredSlots() const override { return {"square_avg"}; }
+  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return {"square_avg"}; }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->momentum; }
 };
 
@@ -129,7 +129,7 @@ class Lion final : public Optimizer {
     at::_foreach_lerp_(mean, grads, 1 - o.beta2);
   }
   std::vector<std::string> SlotNames() const override { return {"exp_avg"}; }
-  std::vector<std::string> RequiredSlots() const override { return SlotNames(); }
+  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return SlotNames(); }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->beta1; }
 };
 

@@ -54,7 +54,7 @@ class Adam final : public Optimizer {
                           at::TensorList, double, double, double, double, double, bool, bool,
                           const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
   std::vector<std::string> SlotNames() const override { return {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}; }
-  std::vector<std::string> RequiredSlots() const override { return {"exp_avg", "exp_avg_sq"}; }
+  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return {"exp_avg", "exp_avg_sq"}; }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->beta1; }
 
   bool decoupled_;
@@ -71,7 +71,7 @@ class Adagrad final : public Optimizer {
                         /*maximize=*/false);
   }
   std::vector<std::string> SlotNames() const override { return {"sum"}; }
-  std::vector<std::string> RequiredSlots() const override { return {"sum"}; }
+  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return {"sum"}; }
   double* MomentumOf(OptimGroupOptions*) const override { return nullptr; }
 };
 

@@ -28,6 +28,10 @@ OptimGroupOptions DefaultsOf(const std::string& type) {
   }
   if (type == "rprop") o.lr = 1e-2;
   if (type == "lbfgs") o.lr = 1;
+  if (type == "adafactor") {
+    o.lr = 1e-2;
+    o.eps = 1e-3;
+  }
   if (type == "nadam" || type == "adamax") o.lr = 2e-3;
   if (type == "rmsprop") o.lr = 1e-2;
   if (type == "lion") {
@@ -70,6 +74,9 @@ OptimGroupOptions Resolve(const OptimConfig& config) {
     o.eta_minus = config.etas[0];
     o.eta_plus = config.etas[1];
   }
+  o.beta2_decay = config.beta2_decay.value_or(o.beta2_decay);
+  o.eps1 = config.eps1.value_or(o.eps1);
+  o.clip_threshold = config.clip_threshold.value_or(o.clip_threshold);
   if (config.step_sizes.size() == 2) {
     o.step_min = config.step_sizes[0];
     o.step_max = config.step_sizes[1];
@@ -123,6 +130,7 @@ absl::StatusOr<std::unique_ptr<Optimizer>> MakeOptimizer(const OptimConfig& conf
   std::unique_ptr<Optimizer> optimizer = MakeFusedOptimizer(config.type);
   if (optimizer == nullptr) optimizer = MakeForeachOptimizer(config.type);
   if (optimizer == nullptr) optimizer = MakeClassicOptimizer(config.type);
+  if (optimizer == nullptr && config.type == "adafactor") optimizer = MakeAdafactor();
   if (optimizer == nullptr && config.type == "lbfgs") optimizer = MakeLbfgs(config);
   if (optimizer == nullptr) {
     return absl::InvalidArgumentError(

@@ -78,15 +78,16 @@ absl::Status Optimizer::PlanLoad(const TensorMap& tensors, const nlohmann::json&
           absl::StrCat("optimizer state ", key, ": found slot ", slot, "; allowed: ", absl::StrJoin(slots, ", ")));
     }
     const torch::Tensor& parameter = found->second->tensor;
-    if (!tensor.defined() || tensor.sizes() != parameter.sizes() || tensor.scalar_type() != parameter.scalar_type()) {
-      return absl::InvalidArgumentError(absl::StrCat("optimizer state ", key, ": found ",
-                                                     tensor.defined() ? Shape(tensor) : "nothing",
-                                                     "; allowed: ", Shape(parameter)));
+    const std::vector<int64_t> sizes = SlotSizes(slot, parameter);
+    if (!tensor.defined() || tensor.sizes() != sizes || tensor.scalar_type() != parameter.scalar_type()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("optimizer state ", key, ": found ", tensor.defined() ? Shape(tensor) : "nothing",
+                       "; allowed: ", c10::toString(parameter.scalar_type()), " [", absl::StrJoin(sizes, ", "), "]"));
     }
     found->second->slots[slot] = tensor;
   }
   for (const Parameter& parameter : *plan) {
-    for (const std::string& slot : RequiredSlots()) {
+    for (const std::string& slot : RequiredSlots(parameter.tensor)) {
       if (parameter.steps > 0 && !parameter.slots.contains(slot)) {
         return absl::InvalidArgumentError(
             absl::StrCat("optimizer state: ", kPrefix, parameter.name, ".", slot, " is missing"));
@@ -114,8 +115,13 @@ absl::Status Optimizer::LoadState(const TensorMap& tensors, const nlohmann::json
       parameter.steps = fresh.steps;
       parameter.mu_product = fresh.mu_product;
       parameter.slots.clear();
-      for (const auto& [slot, tensor] : fresh.slots)
-        parameter.slots[slot] = torch::empty_like(parameter.tensor).copy_(tensor);
+      for (const auto& [slot, tensor] : fresh.slots) {
+        const bool alike =
+            tensor.sizes() == parameter.tensor.sizes();  // then also in memory: kernels walk both at once
+        torch::Tensor place = alike ? torch::empty_like(parameter.tensor)
+                                    : torch::empty(tensor.sizes(), parameter.tensor.options().requires_grad(false));
+        parameter.slots[slot] = place.copy_(tensor);
+      }
     }
   }
   return absl::OkStatus();

@@ -51,17 +51,26 @@ void IgnoreBrokenPipes() {
   }
 }
 
+absl::Status CheckBackend(const std::string& backend, const torch::Device& device) {
+  const char* needed = device.is_cuda() ? "nccl" : "gloo";
+  if (backend == "auto" || backend == needed) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("comm.backend: found \"", backend, "\"; allowed on ", device.str(), ": auto, ", needed));
+}
+
 absl::StatusOr<int> ListenOn(const std::string& host, int* port) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   addrinfo* found = nullptr;
-  if (const int error = getaddrinfo(host.c_str(), "0", &hints, &found); error != 0) {
+  if (const int error = getaddrinfo(host.c_str(), std::to_string(*port).c_str(), &hints, &found); error != 0) {
     return absl::UnavailableError(absl::StrCat("store: cannot resolve '", host, "': ", gai_strerror(error)));
   }
   absl::Cleanup free_addresses = [found] { freeaddrinfo(found); };
   const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return absl::UnavailableError(absl::StrCat("store: socket: ", strerror(errno)));
+  const int on = 1;  // a port of one's own choice may still be in the last states of an earlier run
+  if (*port != 0) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   sockaddr_storage bound{};
   socklen_t length = sizeof(bound);
   if (bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, SOMAXCONN) != 0 ||
@@ -87,7 +96,7 @@ HostStore::~HostStore() = default;
 
 absl::StatusOr<std::unique_ptr<HostStore>> HostStore::Create(const Options& options) {
   IgnoreBrokenPipes();
-  int port = 0;
+  int port = options.port;
   ASSIGN_OR_RETURN(const int fd, ListenOn(options.host, &port));
   auto impl = std::make_unique<Impl>();
   // The server takes the descriptor over, so the port cannot be lost between choosing and listening.
@@ -131,6 +140,7 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Create(const Process
     return absl::InvalidArgumentError(absl::StrCat("process group: rank ", options.rank, " of ", options.world_size,
                                                    ", must be in 0 .. world_size - 1"));
   }
+  RETURN_IF_ERROR(CheckBackend(options.backend, options.device));
 #ifndef USE_C10D_NCCL
   if (options.device.is_cuda()) {
     return absl::InvalidArgumentError("process group: this build has no NCCL; configure with -DATHANOR_CUDA=ON");

@@ -36,12 +36,12 @@ class ProcessGroup;
 
 namespace athanor {
 
-// The key-value server through which the ranks of a generation find each other. Listens on `host` alone, on a port the
-// system chose.
+// The key-value server through which the ranks of a generation find each other. Listens on `host` alone.
 class HostStore {
  public:
   struct Options {
     std::string host = "127.0.0.1";  // address at which the other ranks reach this machine
+    int port = 0;                    // 0: the system chooses
     absl::Duration timeout = absl::Seconds(60);
   };
   // UNAVAILABLE when the address cannot be bound.
@@ -67,6 +67,7 @@ struct ProcessGroupOptions {
   int store_port = 0;
   std::string prefix;                          // "<job>/<generation>"
   torch::Device device = torch::kCPU;          // of the tensors to be reduced
+  std::string backend = "auto";                // "gloo" (CPU), "nccl" (CUDA); auto: what the device needs
   absl::Duration timeout = absl::Seconds(60);  // of joining, and of each collective
   std::string bind_host = "127.0.0.1";         // this rank's own address; picks the network interface
   HostStore* hosted_store = nullptr;           // rank 0 may hand over its server's store; outlives the group
@@ -83,7 +84,8 @@ class HostMemoryGroup;
 
 class ProcessGroup {
  public:
-  // Joins; returns when every rank has. INVALID_ARGUMENT for ranks out of range or a device this build cannot serve.
+  // Joins; returns when every rank has. INVALID_ARGUMENT for ranks out of range, a device this build cannot serve, or a
+  // backend that does not serve the device.
   static absl::StatusOr<std::unique_ptr<ProcessGroup>> Create(const ProcessGroupOptions& options);
   ~ProcessGroup();
 

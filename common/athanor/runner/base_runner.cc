@@ -50,6 +50,10 @@ absl::StatusOr<RunResult> BaseRunner::Loop() {
   RETURN_IF_ERROR(Restore());
   watchdog_ = std::make_unique<Watchdog>(options_.hang_timeout, options_.on_hang);
   Report(RunnerPhase::kTraining);
+  if (std::exchange(state_.before_evaluation, false)) {
+    RETURN_IF_ERROR(EvaluateAndEndPass(!evaluate_splits_.empty(), std::exchange(state_.before_pass_end, false)));
+    checkpoints_->Supersede();
+  }
   Telemetry::Clock clock;
   while (!Done()) {
     ASSIGN_OR_RETURN(const StepResult step, WatchedUpdate());
@@ -100,11 +104,31 @@ absl::Status BaseRunner::AtBoundary(const StepResult& step) {
   ASSIGN_OR_RETURN(verdict_, Agree(evaluate || save));
   if (step.updated && log_interval_ > 0 && state_.step % log_interval_ == 0) RETURN_IF_ERROR(ReadOut());
   evaluation_is_best_ = false;
-  if (evaluate) RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/Done()));
-  if (step.epoch_ended) RETURN_IF_ERROR(EpochEnded(MonitoredMetric()));
+  if (evaluate && Done()) RETURN_IF_ERROR(SaveBeforeLastEvaluation(step.epoch_ended));
+  RETURN_IF_ERROR(EvaluateAndEndPass(evaluate, step.epoch_ended));
   // The last checkpoint is Finish()'s.
   if ((save || evaluation_is_best_) && !Done())
     RETURN_IF_ERROR(Save({}, evaluation_is_best_, /*must_wait=*/false).status());
+  return absl::OkStatus();
+}
+
+absl::Status BaseRunner::EvaluateAndEndPass(bool evaluate, bool epoch_ended) {
+  if (evaluate) RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/Done()));
+  return epoch_ended ? EpochEnded(MonitoredMetric()) : absl::OkStatus();
+}
+
+// Whatever the last evaluation does to this process, the training is on disk.
+absl::Status BaseRunner::SaveBeforeLastEvaluation(bool epoch_ended) {
+  if (!checkpoints_->Supersede()) return absl::OkStatus();
+  state_.before_evaluation = true;
+  state_.before_pass_end = epoch_ended;
+  const SaveArguments arguments{.save_best = false, .force = true, .history = false};
+  const absl::Status saved = Save(arguments, /*is_best=*/false, /*must_wait=*/true).status();
+  state_.before_evaluation = state_.before_pass_end = false;
+  RETURN_IF_ERROR(saved);
+  const absl::Status drained = checkpoints_->Drain();
+  if (!drained.ok() && config_.checkpoint.fail_on_error) return drained;
+  checkpoints_->Supersede();
   return absl::OkStatus();
 }
 
@@ -134,14 +158,22 @@ absl::Status BaseRunner::ReadOut() {
   ASSIGN_OR_RETURN(const auto means, meters_.Means(options_.process_group));
   for (const auto& [name, value] : means) progress_.metrics[absl::StrCat("train.", name)] = value;
   if (const auto loss = means.find("loss"); loss != means.end()) progress_.loss = loss->second;
-  RETURN_IF_ERROR(RunTorch("reading metrics", [&] { ReadStepMetrics(&progress_.metrics); }));
+  RETURN_IF_ERROR(RunTorch("reading metrics", [&] {
+    ReadStepMetrics(&progress_.metrics);
+    const MemoryUse memory = ReadMemoryUse(device());
+    progress_.memory_bytes = memory.resident;
+    progress_.memory_bytes_peak = memory.resident_peak;
+    progress_.device_bytes = memory.allocated;
+    progress_.device_bytes_peak = memory.allocated_peak;
+    progress_.device_reserved_bytes_peak = memory.reserved_peak;
+  }));
   if (recorder_ != nullptr) recorder_->Step(Refreshed());
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::map<std::string, double>> BaseRunner::Evaluate(const std::string& split) {
+absl::StatusOr<std::map<std::string, double>> BaseRunner::Evaluate(const std::string& split, int64_t max_batches) {
   RETURN_IF_ERROR(Restore());
-  return EvaluateSplit(split);
+  return EvaluateSplit(split, max_batches);
 }
 
 absl::Status BaseRunner::EvaluateAll(bool tolerate_failure) {
@@ -149,7 +181,7 @@ absl::Status BaseRunner::EvaluateAll(bool tolerate_failure) {
   Telemetry::Clock clock;
   std::map<std::string, double> results;
   for (const std::string& split : evaluate_splits_) {
-    absl::StatusOr<std::map<std::string, double>> means = EvaluateSplit(split);
+    absl::StatusOr<std::map<std::string, double>> means = EvaluateSplit(split, /*max_batches=*/-1);
     if (!means.ok()) {
       // A finished training is not thrown away because its last evaluation failed.
       if (!tolerate_failure || FailureKindOf(means.status()) == FailureKind::kPeerLost) return means.status();
@@ -186,8 +218,10 @@ absl::StatusOr<RunResult> BaseRunner::Drain() {
 
 absl::StatusOr<RunResult> BaseRunner::Finish() {
   Report(RunnerPhase::kFinishing);
-  if (evaluated_step_ != state_.step && !evaluate_splits_.empty())
+  if (evaluated_step_ != state_.step && !evaluate_splits_.empty()) {
+    RETURN_IF_ERROR(SaveBeforeLastEvaluation(/*epoch_ended=*/false));
     RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/true));
+  }
   RETURN_IF_ERROR(Save({.last_step = true}, LatestIsBest(), /*must_wait=*/true).status());
   if (const absl::Status drained = checkpoints_->Drain(); !drained.ok()) {
     if (config_.checkpoint.fail_on_error) return Annotate(drained, "the last checkpoint");
@@ -226,6 +260,9 @@ const ProgressReport& BaseRunner::Refreshed() {
   progress_.step_seconds = telemetry_.step_seconds();
   progress_.samples_per_second = telemetry_.samples_per_second();
   progress_.times = telemetry_.times();
+  const int64_t left = progress_.total_steps - state_.step;
+  progress_.eta_seconds =
+      left >= 0 && progress_.step_seconds > 0 ? static_cast<double>(left) * progress_.step_seconds : -1;
   return progress_;
 }
 

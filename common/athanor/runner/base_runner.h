@@ -86,8 +86,9 @@ class BaseRunner {
   absl::StatusOr<RunResult> Train();
 
   // Exact means over all samples of the split, over all ranks: "loss" and the metrics of the forward pass. Collective.
-  // NOT_FOUND lists the splits. Restores first when that has not happened yet.
-  absl::StatusOr<std::map<std::string, double>> Evaluate(const std::string& split);
+  // NOT_FOUND lists the splits. Restores first when that has not happened yet. `max_batches`: of each rank, from the
+  // start of the split, -1 for all; a split that has fewer is evaluated as far as it goes.
+  absl::StatusOr<std::map<std::string, double>> Evaluate(const std::string& split, int64_t max_batches = -1);
 
   // Takes the newest whole candidate, else the weights of config.pretrained, once; Train() and Evaluate() do it when it
   // has not been done. Collective.
@@ -124,7 +125,8 @@ class BaseRunner {
   // After a pass: epoch-interval schedules, the next pass's data. `metric`: for schedules that want one.
   virtual absl::Status EpochEnded(std::optional<double> metric) = 0;
   virtual const std::string& schedule_monitor() const = 0;
-  virtual absl::StatusOr<std::map<std::string, double>> EvaluateSplit(const std::string& split) = 0;
+  virtual absl::StatusOr<std::map<std::string, double>> EvaluateSplit(const std::string& split,
+                                                                      int64_t max_batches) = 0;
   // Collective where the ranks hold state that only one of them saves.
   virtual absl::StatusOr<TrainingState> CaptureState(bool model_only) = 0;
   // The parts that are not excluded(); `weights_only`: the model, whatever is excluded.
@@ -138,6 +140,11 @@ class BaseRunner {
   // What takes how many bytes: for the report at out-of-memory.
   virtual std::vector<std::pair<std::string, int64_t>> MemoryParts() const { return {}; }
 
+  // What a checkpoint keeps of what was measured: the rows of results (main process) and the last read-out in `meta`,
+  // this rank's sums since then in `rank_meta` and `per_rank`. Older checkpoints have nothing of it.
+  absl::Status CaptureMeasurements(TrainingState* state);
+  absl::Status LoadMeasurements(const RestoredState& restored);
+
   RunnerConfig config_;
   BaseRunnerOptions options_;
   TrainState state_;
@@ -146,6 +153,8 @@ class BaseRunner {
   std::unique_ptr<ScoreTracker> score_;
   std::unique_ptr<Watchdog> watchdog_;
   bool excluded(const std::string& part) const { return excluded_.contains(part); }
+  // Whether the update under way ends a log interval, if it is not left out.
+  bool ReadOutFollows() const { return log_interval_ > 0 && (state_.step + 1) % log_interval_ == 0; }
 
  private:
   absl::Status OpenWorkspace();
@@ -158,8 +167,11 @@ class BaseRunner {
   int64_t TotalSteps() const;
   absl::StatusOr<StepVerdict> Agree(bool before_save);
   absl::Status AtBoundary(const StepResult& step);
+  absl::Status EvaluateAndEndPass(bool evaluate, bool epoch_ended);
+  absl::Status SaveBeforeLastEvaluation(bool epoch_ended);
   absl::Status EvaluateAll(bool tolerate_failure);
   std::optional<double> MonitoredMetric() const;
+  absl::Status LoadMetrics(const TensorMap& per_rank);
   bool LatestIsBest() const { return evaluated_step_ == state_.step && evaluation_is_best_; }
   absl::StatusOr<SavePlan> Save(SaveArguments arguments, bool is_best, bool must_wait);
   absl::Status ReadOut();

@@ -3,6 +3,7 @@
 #include <array>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
@@ -10,11 +11,13 @@
 #include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/config/derived_options.h"
 #include "athanor/runner/base_runner.h"
+#include "athanor/runner/json_numbers.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
 namespace {
 
+constexpr char kMetricsPrefix[] = "metrics.";
 constexpr std::array<const char*, 7> kParts = {"model", "ema", "optimizer", "scheduler", "dataloader", "train", "rng"};
 
 }  // namespace
@@ -111,6 +114,47 @@ absl::Status BaseRunner::SaveSeedCheckpoint(const std::string& name) {
     notes_.push_back(absl::StrCat("the seed checkpoint '", name, "' was saved after step ", state_.step));
   }
   return SaveCheckpoint({.name = name, .save_best = false, .force = true, .history = false}).status();
+}
+
+absl::Status BaseRunner::CaptureMeasurements(TrainingState* state) {
+  state->meta["read_out"] = NumbersToJson(progress_.metrics);
+  if (recorder_ != nullptr) state->meta["results"] = recorder_->results().ToJson();
+  RETURN_IF_ERROR(RunTorch("reading the losses", [&] { state->rank_meta["meters"] = meters_.StateDict(); }));
+  if (meters_.metrics() == nullptr) return absl::OkStatus();
+  absl::StatusOr<TensorMap> metrics = meters_.metrics()->StateTensors();
+  if (absl::IsUnimplemented(metrics.status())) return absl::OkStatus();  // a set of the user's own
+  RETURN_IF_ERROR(metrics.status());
+  for (auto& [name, tensor] : *metrics) state->per_rank[absl::StrCat(kMetricsPrefix, name)] = std::move(tensor);
+  return absl::OkStatus();
+}
+
+absl::Status BaseRunner::LoadMetrics(const TensorMap& per_rank) {
+  TensorMap state;
+  for (const auto& [name, tensor] : per_rank) {
+    if (absl::StartsWith(name, kMetricsPrefix)) state[name.substr(sizeof(kMetricsPrefix) - 1)] = tensor.to(device());
+  }
+  // Other metrics than then begin anew, as they would without a checkpoint.
+  if (state.empty() || meters_.metrics() == nullptr) return absl::OkStatus();
+  const absl::Status loaded = meters_.metrics()->LoadState(state);
+  if (!loaded.ok()) notes_.push_back(absl::StrCat("the training metrics begin anew: ", loaded.message()));
+  return absl::OkStatus();
+}
+
+absl::Status BaseRunner::LoadMeasurements(const RestoredState& restored) {
+  const nlohmann::json& meta = restored.state.meta;
+  if (const auto found = meta.find("read_out"); found != meta.end()) {
+    try {
+      progress_.metrics = NumbersFromJson(*found);
+    } catch (const std::exception& error) {
+      return absl::DataLossError(absl::StrCat("checkpoint: the last read-out is damaged: ", error.what()));
+    }
+  }
+  if (const auto found = meta.find("results"); found != meta.end() && recorder_ != nullptr)
+    RETURN_IF_ERROR(recorder_->RestoreResults(*found));
+  if (!restored.same_world || !restored.state.rank_meta.is_object()) return absl::OkStatus();
+  const auto meters = restored.state.rank_meta.find("meters");
+  if (meters != restored.state.rank_meta.end()) RETURN_IF_ERROR(meters_.LoadStateDict(*meters));
+  return LoadMetrics(restored.state.per_rank);
 }
 
 absl::Status BaseRunner::WaitForCheckpoints() {

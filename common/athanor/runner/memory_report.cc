@@ -88,6 +88,16 @@ std::string MemoryText(std::vector<std::pair<std::string, int64_t>> parts, const
   }
 }
 
+MemoryUse ReadMemoryUse(const torch::Device& device) {
+  MemoryUse use{.resident = StatusField("VmRSS:").value_or(0), .resident_peak = StatusField("VmHWM:").value_or(0)};
+  if (device.is_cpu()) return use;
+  const auto stats = at::accelerator::getDeviceStats(device.index());
+  use.allocated = stats.allocated_bytes[0].current;
+  use.allocated_peak = stats.allocated_bytes[0].peak;
+  use.reserved_peak = stats.reserved_bytes[0].peak;
+  return use;
+}
+
 void ReturnFreedMemory(const torch::Device& device) {
   ReleaseKeptHostMemory();
   if (!device.is_cpu()) at::accelerator::emptyCache();

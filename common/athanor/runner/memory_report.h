@@ -22,6 +22,13 @@ int64_t BytesOf(const std::vector<torch::Tensor>& tensors);
 // by size. Never throws.
 std::string MemoryText(std::vector<std::pair<std::string, int64_t>> parts, const torch::Device& device);
 
+// Of this process, and what the device's allocator has given out and holds; 0 on the CPU. Waits for nothing.
+struct MemoryUse {
+  int64_t resident = 0, resident_peak = 0;
+  int64_t allocated = 0, allocated_peak = 0, reserved_peak = 0;
+};
+MemoryUse ReadMemoryUse(const torch::Device& device);
+
 // Freed heap pages to the system, cached blocks to the device. Costs milliseconds.
 void ReturnFreedMemory(const torch::Device& device);
 

@@ -7,12 +7,12 @@
 namespace athanor {
 
 AutocastScope::AutocastScope(const std::string& precision, const torch::Device& device) : type_(device.type()) {
-  if (precision != "bf16" && precision != "fp16") return;
+  if (precision != "bf16" && precision != "fp16" && precision != "fp8") return;
   active_ = true;
   was_enabled_ = at::autocast::is_autocast_enabled(type_);
   was_dtype_ = at::autocast::get_autocast_dtype(type_);
   at::autocast::set_autocast_enabled(type_, true);
-  at::autocast::set_autocast_dtype(type_, precision == "bf16" ? at::kBFloat16 : at::kHalf);
+  at::autocast::set_autocast_dtype(type_, precision == "fp16" ? at::kHalf : at::kBFloat16);
   at::autocast::increment_nesting();
 }
 

@@ -13,7 +13,7 @@
 
 namespace athanor {
 
-// Autocast while it lives; does nothing for "" and "fp32".
+// Autocast while it lives (fp8: bfloat16, with Fp8Scope beside it); does nothing for "" and "fp32".
 class AutocastScope {
  public:
   AutocastScope(const std::string& precision, const torch::Device& device);

@@ -152,6 +152,12 @@ absl::Status RunCheckpoints::Save(const std::function<absl::StatusOr<TrainingSta
   return absl::OkStatus();
 }
 
+bool RunCheckpoints::Supersede() {
+  if (manager_ == nullptr || config_.checkpoint.load_only || options_.committer->OwnsRetention()) return false;
+  last_step_ = -1;
+  return true;
+}
+
 absl::Status RunCheckpoints::FailOnError() {
   if (!config_.checkpoint.fail_on_error) return absl::OkStatus();
   const CheckpointStats stats = manager_->stats();

@@ -57,6 +57,9 @@ class RunCheckpoints {
   // Under `checkpoint.fail_on_error`: ABORTED on all ranks when an earlier save failed on one of them.
   absl::Status Save(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request,
                     bool model_only = false);
+  // The state of a step that is saved already is about to change: the next save writes it anew. False, and nothing
+  // done, where checkpoints are not replaced: the committer keeps them.
+  bool Supersede();
   // Waits for the saves in flight. DEADLINE_EXCEEDED when it takes longer than `checkpoint.wait_timeout`. ABORTED as
   // for Save().
   absl::Status Drain();

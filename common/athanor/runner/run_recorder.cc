@@ -33,6 +33,23 @@ std::pair<std::string, std::string> SplitName(const std::string& name) {
                                   : std::pair(name.substr(0, dot), name.substr(dot + 1));
 }
 
+// Where the time of a step goes, how fast it is, what it takes.
+void AddMeasures(const ProgressReport& progress, std::map<std::string, double>* metrics) {
+  const auto add = [metrics](const char* name, double value) { (*metrics)[absl::StrCat("train.", name)] = value; };
+  add("samples_per_second", progress.samples_per_second);
+  add("step_seconds", progress.step_seconds);
+  add("data_seconds", progress.times.data);
+  add("forward_seconds", progress.times.forward);
+  add("backward_seconds", progress.times.backward);
+  add("optimizer_seconds", progress.times.optimizer);
+  add("wait_seconds", progress.times.wait);
+  constexpr double kMebibyte = 1 << 20;
+  add("memory_mb", static_cast<double>(progress.memory_bytes) / kMebibyte);
+  if (progress.device_bytes_peak == 0) return;
+  add("max_memory_allocated_mb", static_cast<double>(progress.device_bytes_peak) / kMebibyte);
+  add("max_memory_reserved_mb", static_cast<double>(progress.device_reserved_bytes_peak) / kMebibyte);
+}
+
 ResultRow RowOf(const std::map<std::string, double>& metrics) {
   ResultRow row;
   for (const auto& [name, value] : metrics) {
@@ -66,6 +83,7 @@ absl::StatusOr<std::unique_ptr<RunRecorder>> RunRecorder::Open(const RunnerConfi
     recorder->log_ = std::fopen(path.c_str(), "ae");
     if (recorder->log_ == nullptr) return FileError(errno, "create", path);
   }
+  if (config.console) recorder->console_ = std::make_unique<RunConsole>(RunConsole::Stderr());
   if (config.tensorboard) {
     ASSIGN_OR_RETURN(recorder->events_, EventWriter::Create(place.tensorboard_dir()));
   }
@@ -89,11 +107,12 @@ void RunRecorder::Step(const ProgressReport& progress) {
     const auto [split, metric] = SplitName(name);
     if (split == "train") metrics[absl::StrCat(split, ".", metric)] = value;
   }
-  metrics["train.samples_per_second"] = progress.samples_per_second;
-  metrics["train.step_seconds"] = progress.step_seconds;
+  AddMeasures(progress, &metrics);
   Scalars(metrics, progress);
   const std::string last = progress.total_steps > 0 ? absl::StrCat(progress.total_steps) : "∞";
-  Note("INFO", absl::StrCat("training on train [", progress.step, "/", last, "]", MetricsText(metrics, "train.")));
+  Note("INFO", absl::StrCat("training on train [", progress.step, "/", last, "]", MetricsText(metrics, "train."),
+                            "\teta: ", DurationText(progress.eta_seconds)));
+  if (console_ != nullptr) console_->Progress(progress);
 }
 
 void RunRecorder::Evaluated(const ProgressReport& progress, const std::map<std::string, double>& metrics) {
@@ -123,9 +142,11 @@ void RunRecorder::Scalars(const std::map<std::string, double>& metrics, const Pr
 }
 
 void RunRecorder::Note(absl::string_view level, absl::string_view text) {
-  if (log_ == nullptr) return;
+  if (log_ == nullptr && console_ == nullptr) return;
   const std::string when = absl::FormatTime("%Y-%m-%d %H:%M:%E3S", absl::Now(), absl::LocalTimeZone());
   const std::string line = absl::StrCat(absl::StrReplaceAll(when, {{".", ","}}), " [", level, "] ", text, "\n");
+  if (console_ != nullptr) console_->Line(level, absl::string_view(line).substr(0, line.size() - 1));
+  if (log_ == nullptr) return;
   if (std::fwrite(line.data(), 1, line.size(), log_) != line.size() || std::fflush(log_) != 0) {
     Keep(FileError(errno, "write", workspace_.log_file()));
   }

@@ -8,8 +8,8 @@
 //   recorder->Finish("finished", result_json);
 //
 // Training never fails because of these files: the first error is in error(), later ones are silent. Log lines are
-// "2026-11-23 20:15:00,123 [INFO] training on train [120/6000]\tloss: 0.0312\t…", numbers with 4 decimals. Not
-// thread-safe.
+// "2026-11-23 20:15:00,123 [INFO] training on train [120/6000]\tloss: 0.0312\t…", numbers with 4 decimals; with
+// config.console they are on standard error too. Not thread-safe.
 #pragma once
 
 #include <cstdio>
@@ -25,6 +25,7 @@
 #include "athanor/config/runner_config.h"
 #include "athanor/runner/event_writer.h"
 #include "athanor/runner/metrics_log.h"
+#include "athanor/runner/run_console.h"
 #include "athanor/runner/run_results.h"
 #include "athanor/runner/runner_hooks.h"
 #include "athanor/runner/workspace.h"
@@ -48,6 +49,8 @@ class RunRecorder {
   void Finish(absl::string_view outcome, const ProgressReport& progress, absl::string_view error);
 
   const RunResults& results() const { return results_; }
+  // Rows of an earlier process of the same run, from its results().ToJson(): they stand before the rows to come.
+  absl::Status RestoreResults(const nlohmann::json& rows) { return results_.FromJson(rows); }
   const Workspace& workspace() const { return workspace_; }
   absl::Status error() const { return error_; }
 
@@ -64,6 +67,7 @@ class RunRecorder {
   std::unique_ptr<EventWriter> events_;
   std::vector<std::unique_ptr<MetricsLog>> logs_;
   std::FILE* log_ = nullptr;
+  std::unique_ptr<RunConsole> console_;
   absl::Status error_;
 };
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/runner/json_numbers.h"
 
 namespace athanor {
 namespace {
@@ -151,13 +152,7 @@ nlohmann::json RunResults::ToJson() const {
   nlohmann::json rows = nlohmann::json::array();
   for (const auto& [index, row] : rows_) {
     nlohmann::json metrics = nlohmann::json::object();
-    for (const auto& [split, values] : row) {
-      metrics[split] = nlohmann::json::object();
-      // JSON has no NaN and no infinity.
-      for (const auto& [name, value] : values) {
-        metrics[split][name] = std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(absl::StrCat(value));
-      }
-    }
+    for (const auto& [split, values] : row) metrics[split] = NumbersToJson(values);
     rows.push_back({{"index", index}, {"metrics", metrics}});
   }
   return {{"rows", rows}};
@@ -168,11 +163,7 @@ absl::Status RunResults::FromJson(const nlohmann::json& json) {
   try {
     for (const nlohmann::json& item : json.at("rows")) {
       ResultRow row;
-      for (const auto& [split, values] : item.at("metrics").items()) {
-        for (const auto& [name, value] : values.items()) {
-          row[split][name] = value.is_string() ? std::stod(value.get<std::string>()) : value.get<double>();
-        }
-      }
+      for (const auto& [split, values] : item.at("metrics").items()) row[split] = NumbersFromJson(values);
       rows.emplace_back(item.at("index").get<int64_t>(), std::move(row));
     }
   } catch (const std::exception& error) {

@@ -32,6 +32,10 @@ struct ProgressReport {
   int64_t resumed_from_step = -1;
   int64_t nonfinite_losses = 0;
   double evaluate_seconds = 0;
+  double eta_seconds = -1;  // of the steps left, at the present pace, evaluations not counted; -1: unknown
+  // Refreshed at read-outs: of the process, and of the device's allocator (0 on the CPU). Peaks since the start.
+  int64_t memory_bytes = 0, memory_bytes_peak = 0;
+  int64_t device_bytes = 0, device_bytes_peak = 0, device_reserved_bytes_peak = 0;
 };
 
 class RunnerHooks {

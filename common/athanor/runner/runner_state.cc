@@ -12,8 +12,11 @@
 namespace athanor {
 
 nlohmann::json TrainState::ToJson() const {
-  return {{"step", step},       {"micro_step", micro_step},           {"epoch", epoch},
-          {"samples", samples}, {"skipped_updates", skipped_updates}, {"stopped_early", stopped_early}};
+  nlohmann::json json = {{"step", step},       {"micro_step", micro_step},           {"epoch", epoch},
+                         {"samples", samples}, {"skipped_updates", skipped_updates}, {"stopped_early", stopped_early}};
+  if (before_evaluation) json["before_evaluation"] = true;
+  if (before_pass_end) json["before_pass_end"] = true;
+  return json;
 }
 
 absl::Status TrainState::FromJson(const nlohmann::json& json) {
@@ -29,8 +32,13 @@ absl::Status TrainState::FromJson(const nlohmann::json& json) {
     }
     *value = found->get<int64_t>();
   }
-  const auto stopped = json.find("stopped_early");
-  stopped_early = stopped != json.end() && stopped->is_boolean() && stopped->get<bool>();
+  const auto set = [&json](const char* name) {
+    const auto found = json.find(name);
+    return found != json.end() && found->is_boolean() && found->get<bool>();
+  };
+  stopped_early = set("stopped_early");
+  before_evaluation = set("before_evaluation");
+  before_pass_end = set("before_pass_end");
   return absl::OkStatus();
 }
 

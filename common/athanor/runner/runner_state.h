@@ -20,6 +20,9 @@ struct TrainState {
   int64_t samples = 0;          // of this rank
   int64_t skipped_updates = 0;  // non-finite gradients
   bool stopped_early = false;   // patience is over
+  // Saved after the last update, before what follows it: the evaluation, and the end of the pass if it was one.
+  bool before_evaluation = false;
+  bool before_pass_end = false;
 
   nlohmann::json ToJson() const;
   absl::Status FromJson(const nlohmann::json& json);  // DATA_LOSS names the field

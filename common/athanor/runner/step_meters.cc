@@ -2,9 +2,11 @@
 
 #include <cmath>
 #include <functional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/runner/json_numbers.h"
 
 namespace athanor {
 namespace {
@@ -103,6 +105,31 @@ absl::Status StepMeters::ReadMetrics(std::map<std::string, double>* means) {
     }
   }
   metrics_->Reset();
+  return absl::OkStatus();
+}
+
+nlohmann::json StepMeters::StateDict() {
+  Collect();
+  nlohmann::json sums = nlohmann::json::object();
+  for (const auto& [name, meter] : meters_) sums[name] = {NumberToJson(meter.sum), NumberToJson(meter.weight)};
+  return {{"sums", sums}, {"nonfinite_in_a_row", in_a_row_}, {"nonfinite_total", total_}};
+}
+
+absl::Status StepMeters::LoadStateDict(const nlohmann::json& state) {
+  std::map<std::string, Meter> meters;
+  int64_t in_a_row = 0, total = 0;
+  try {
+    for (const auto& [name, values] : state.at("sums").items())
+      meters[name] = {.sum = NumberFromJson(values.at(0)), .weight = NumberFromJson(values.at(1))};
+    in_a_row = state.at("nonfinite_in_a_row").get<int64_t>();
+    total = state.at("nonfinite_total").get<int64_t>();
+  } catch (const std::exception& error) {
+    return absl::DataLossError(absl::StrCat("checkpoint: meters are damaged: ", error.what()));
+  }
+  pending_.clear();
+  meters_ = std::move(meters);
+  in_a_row_ = in_a_row;
+  total_ = total;
   return absl::OkStatus();
 }
 

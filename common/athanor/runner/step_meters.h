@@ -16,7 +16,9 @@
 #include <utility>
 #include <vector>
 
+#include <nlohmann/json.hpp>
 #include "absl/status/statusor.h"
+
 #include "athanor/metrics/metric_set.h"
 #include "athanor/parallel/process_group.h"
 #include "athanor/runner/step_output.h"
@@ -45,6 +47,13 @@ class StepMeters {
   absl::StatusOr<std::map<std::string, double>> Means(ProcessGroup* group);
   // Forgets values and sums, keeps the names.
   void Reset();
+
+  // The sums since the last read-out and the counts of losses that were not finite, of this rank; and back. Waits as
+  // Collect() does. DATA_LOSS for what StateDict() has not made. The metrics' own state is not in it:
+  // metrics()->StateTensors().
+  nlohmann::json StateDict();
+  absl::Status LoadStateDict(const nlohmann::json& state);
+  MetricSet* metrics() { return metrics_.get(); }
 
  private:
   struct Meter {

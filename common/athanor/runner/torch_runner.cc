@@ -14,14 +14,7 @@ namespace athanor {
 
 absl::StatusOr<StepResult> TorchRunner::TrainUpdate() {
   StepResult result;
-  double divisor = 0;
-  window_ends_ = false;
-  window_weight_.reset();
-  window_batches_ = 0;
-  while (!window_ends_) RETURN_IF_ERROR(MicroBatch(&divisor, &result));
-  Telemetry::Clock clock;
-  ASSIGN_OR_RETURN(result.updated, Update(divisor));
-  result.times.optimizer = clock.Lap();
+  RETURN_IF_ERROR(optimizer_->needs_closure() ? ClosureUpdate(&result) : WindowUpdate(&result));
   result.epoch_ended = loader_->Advance(state_.step + (result.updated ? 1 : 0));
   if (first_update_ && options_.process_group != nullptr) {
     options_.process_group->SetTimeout(absl::Seconds(config_.comm.train_timeout_seconds));
@@ -30,7 +23,32 @@ absl::StatusOr<StepResult> TorchRunner::TrainUpdate() {
   return result;
 }
 
-absl::Status TorchRunner::MicroBatch(double* divisor, StepResult* result) {
+void TorchRunner::BeginWindow() {
+  window_ends_ = false;
+  // A graph goes on adding to the tensor that it was captured with.
+  if (graph_ != nullptr && window_weight_.defined()) {
+    window_weight_.zero_();
+  } else {
+    window_weight_.reset();
+  }
+  window_loss_.reset();
+  window_batches_ = 0;
+}
+
+absl::Status TorchRunner::WindowUpdate(StepResult* result) {
+  double divisor = 0;
+  BeginWindow();
+  while (!window_ends_) {
+    ASSIGN_OR_RETURN(const Batch batch, NextMicroBatch(&divisor, result));
+    RETURN_IF_ERROR(RunTorch("training step", [&] { ForwardBackward(ToDevice(batch), &result->times, true); }));
+  }
+  Telemetry::Clock clock;
+  ASSIGN_OR_RETURN(result->updated, Update(divisor));
+  result->times.optimizer = clock.Lap();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Batch> TorchRunner::NextMicroBatch(double* divisor, StepResult* result) {
   Telemetry::Clock clock;
   absl::StatusOr<Batch> batch;
   {
@@ -43,18 +61,22 @@ absl::Status TorchRunner::MicroBatch(double* divisor, StepResult* result) {
   *divisor += static_cast<double>(batch->size) / static_cast<double>(loader_->batch_size());
   window_ends_ = result->micro_batches == config_.accum_steps || loader_->pass_ends();
   result->times.data += clock.Lap();
-  return RunTorch("training step", [&] { ForwardBackward(*batch, &result->times); });
+  return batch;
 }
 
-void TorchRunner::ForwardBackward(const Batch& host_batch, StepTimes* times) {
+void TorchRunner::ForwardBackward(const Batch& batch, StepTimes* times, bool measure) {
   Telemetry::Clock clock;
-  const Batch batch = ToDevice(host_batch);
   backward_seconds_ = 0;
   const int64_t before = window_batches_;
-  const StepOutput output = TrainStep(batch);
-  TORCH_CHECK(window_batches_ == before + 1, "TrainStep() must call Accumulate() once; it did so ",
-              window_batches_ - before, " times");
-  meters_.Add(output, batch.size);
+  const auto step = [&](const Batch& one) {
+    StepOutput output = TrainStep(one);
+    TORCH_CHECK(window_batches_ == before + 1, "TrainStep() must call Accumulate() once; it did so ",
+                window_batches_ - before, " times");
+    return output;
+  };
+  const StepOutput output = graph_ == nullptr ? step(batch) : graph_->Run(batch, window_ends_, step);
+  window_batches_ = before + 1;
+  if (measure) meters_.Add(output, batch.size);
   times->forward += clock.Lap() - backward_seconds_;
   times->backward += backward_seconds_;
 }
@@ -77,6 +99,8 @@ void TorchRunner::Accumulate(const StepOutput& output, const Batch& batch) {
                            : static_cast<double>(batch.size) / static_cast<double>(loader_->batch_size());
   const double weight = share * gradient_scale_.scale();
   if (weight != 1.0) loss = loss * weight;
+  if (optimizer_->needs_closure())
+    window_loss_ = window_loss_.defined() ? window_loss_ + loss.detach() : loss.detach().clone();
   RECORD_USER_SCOPE("backward");
   // Without preparation the reducer stays out of the way: gradients add up locally.
   if (window_ends_ && reducer_ != nullptr) reducer_->PrepareForBackward(loss);
@@ -93,7 +117,7 @@ torch::Tensor TorchRunner::WeightedLoss(const StepOutput& output) {
   TORCH_CHECK(output.weight.numel() == 1, "the forward function returned a weight of shape ", output.weight.sizes(),
               "; it must be one number");
   const torch::Tensor weight = output.weight.detach().reshape({}).to(torch::kFloat64);
-  window_weight_ = window_weight_.defined() ? window_weight_ + weight : weight.clone();
+  window_weight_ = window_weight_.defined() ? window_weight_.add_(weight) : weight.clone();
   // The mean of nothing is NaN: it must not get into the window's sum.
   const torch::Tensor loss = output.loss.reshape({});
   return torch::where(weight > 0, loss, torch::zeros_like(loss)) * weight.to(loss.scalar_type());
@@ -117,6 +141,7 @@ std::variant<double, torch::Tensor> TorchRunner::WindowFactor(double divisor) {
 
 absl::StatusOr<bool> TorchRunner::Update(double divisor) {
   RECORD_USER_SCOPE("optimizer");
+  container_->MeasureNorm(ReadOutFollows());
   RETURN_IF_ERROR(SumWindowWeight());
   absl::StatusOr<bool> updated = false;
   RETURN_IF_ERROR(RunTorch("optimizer step", [&] { updated = OptimizerStep(WindowFactor(divisor)); }));
@@ -131,6 +156,10 @@ absl::StatusOr<bool> TorchRunner::OptimizerStep(const std::variant<double, torch
 }
 
 void TorchRunner::DropGradients() {
+  if (graph_ != nullptr) {
+    optimizer_->ZeroGrad();  // it goes on adding to these tensors
+    return;
+  }
   if (reducer_ != nullptr) {
     reducer_->DropGradients();
     return;
@@ -141,6 +170,7 @@ void TorchRunner::DropGradients() {
 Batch TorchRunner::ToDevice(Batch batch) const {
   if (device_.is_cpu()) return batch;
   if (batch.input.defined()) batch.input = batch.input.to(device_, /*non_blocking=*/true);
+  if (batch.ragged.has_value()) batch.ragged = batch.ragged->to(device_);
   if (batch.target.defined()) batch.target = batch.target.to(device_, /*non_blocking=*/true);
   return batch;
 }
@@ -151,6 +181,7 @@ StepOutput TorchRunner::Forward(const Batch& batch) {
   {
     RECORD_USER_SCOPE("forward");
     AutocastScope autocast(config_.precision, device_);
+    Fp8Scope fp8(fp8_);
     output = forward_(batch);
   }
   TORCH_CHECK(output.loss.defined(), "the forward function returned no loss");
@@ -168,7 +199,8 @@ absl::Status TorchRunner::EpochEnded(std::optional<double> metric) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::map<std::string, double>> TorchRunner::EvaluateSplit(const std::string& split) {
+absl::StatusOr<std::map<std::string, double>> TorchRunner::EvaluateSplit(const std::string& split,
+                                                                         int64_t max_batches) {
   StatefulDataLoader* loader = EvaluationLoader(split);
   if (loader == nullptr) {
     std::string known;
@@ -183,7 +215,7 @@ absl::StatusOr<std::map<std::string, double>> TorchRunner::EvaluateSplit(const s
   {
     const ModelAverage::Swap swap(average_.get());
     model_->eval();
-    done = ForwardAll(loader, &meters);
+    done = ForwardAll(loader, &meters, max_batches);
     model_->train();
   }
   if (options_.process_group != nullptr) {
@@ -198,16 +230,17 @@ absl::StatusOr<std::map<std::string, double>> TorchRunner::EvaluateSplit(const s
   return meters.Means(options_.process_group);
 }
 
-absl::Status TorchRunner::ForwardAll(StatefulDataLoader* loader, StepMeters* meters) {
+absl::Status TorchRunner::ForwardAll(StatefulDataLoader* loader, StepMeters* meters, int64_t max_batches) {
   torch::NoGradGuard no_grad;
   loader->StartEpoch(0);
-  while (true) {
+  for (int64_t count = 0; max_batches < 0 || count < max_batches; ++count) {
     absl::StatusOr<Batch> batch = loader->Next();
     if (absl::IsOutOfRange(batch.status())) return absl::OkStatus();
     if (!batch.ok()) return WithFailureKind(Annotate(batch.status(), "evaluation data"), FailureKind::kData);
     RETURN_IF_ERROR(RunTorch("evaluation step", [&] { meters->Add(EvaluateStep(ToDevice(*batch)), batch->size); }));
     if (watchdog_ != nullptr) watchdog_->Feed("evaluation", state_.step);
   }
+  return absl::OkStatus();
 }
 
 StepOutput TorchRunner::EvaluateStep(const Batch& batch) {

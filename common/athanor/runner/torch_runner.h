@@ -31,6 +31,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -52,7 +53,9 @@
 #include "athanor/runner/base_runner.h"
 #include "athanor/runner/model_average.h"
 #include "athanor/runner/precision.h"
+#include "athanor/runner/step_graph.h"
 #include "athanor/runner/step_output.h"
+#include "athanor/tensor/fp8_linear.h"
 
 namespace athanor {
 
@@ -127,7 +130,8 @@ class TorchRunner : public BaseRunner {
   // Adds d loss / d parameter to the gradients. `loss` has its weight in the window already.
   virtual void Backward(const torch::Tensor& loss);
   // The update from the window's gradients, times `factor` (a 0-dim tensor, or a number): check, clip, step, schedules,
-  // average of the weights, gradients cleared. False: left out.
+  // average of the weights, gradients cleared. False: left out. Not called for optim.type lbfgs, which evaluates the
+  // window as often as it wants.
   virtual absl::StatusOr<bool> OptimizerStep(const std::variant<double, torch::Tensor>& factor);
 
   // What TrainStep() and EvaluateStep() do first: `options.forward` under autocast, its output checked.
@@ -139,7 +143,7 @@ class TorchRunner : public BaseRunner {
   absl::StatusOr<StepResult> TrainUpdate() override;
   absl::Status EpochEnded(std::optional<double> metric) override;
   const std::string& schedule_monitor() const override;
-  absl::StatusOr<std::map<std::string, double>> EvaluateSplit(const std::string& split) override;
+  absl::StatusOr<std::map<std::string, double>> EvaluateSplit(const std::string& split, int64_t max_batches) override;
   absl::StatusOr<TrainingState> CaptureState(bool model_only) override;
   absl::Status LoadState(const RestoredState& restored, bool weights_only) override;
   int64_t StepsPerEpoch() const override;
@@ -154,14 +158,20 @@ class TorchRunner : public BaseRunner {
   absl::Status ResolveSeed();
   void TolerateDamage();
   absl::Status BuildModel();
+  absl::Status BuildAcceleration();
   absl::Status BuildOptimizer();
   absl::StatusOr<std::unique_ptr<StatefulDataLoader>> BuildLoader(const std::string& split, bool train) const;
   absl::StatusOr<std::unique_ptr<TrainSplits>> BuildTrainLoaders() const;
   absl::StatusOr<std::vector<std::string>> EvaluateSplits() const;
   StatefulDataLoader* EvaluationLoader(const std::string& split);
 
-  absl::Status MicroBatch(double* divisor, StepResult* result);
-  void ForwardBackward(const Batch& batch, StepTimes* times);
+  void BeginWindow();
+  absl::Status WindowUpdate(StepResult* result);
+  absl::Status ClosureUpdate(StepResult* result);
+  torch::Tensor EvaluateWindow(const std::vector<Batch>& window, double divisor, bool measure, StepTimes* times,
+                               absl::Status* failed);
+  absl::StatusOr<Batch> NextMicroBatch(double* divisor, StepResult* result);
+  void ForwardBackward(const Batch& batch, StepTimes* times, bool measure);
   absl::StatusOr<bool> Update(double divisor);
   torch::Tensor WeightedLoss(const StepOutput& output);
   std::variant<double, torch::Tensor> WindowFactor(double divisor);
@@ -169,7 +179,7 @@ class TorchRunner : public BaseRunner {
   absl::Status SumWindowWeight();
   Batch ToDevice(Batch batch) const;
   void DropGradients();
-  absl::Status ForwardAll(StatefulDataLoader* loader, StepMeters* meters);
+  absl::Status ForwardAll(StatefulDataLoader* loader, StepMeters* meters, int64_t max_batches);
   absl::Status PredictAll(StatefulDataLoader* loader, const PredictionSink& sink, int64_t max_batches);
 
   absl::Status LoadModel(const TensorMap& tensors);
@@ -192,10 +202,13 @@ class TorchRunner : public BaseRunner {
   std::unique_ptr<LrScheduler> scheduler_;
   std::unique_ptr<ModelAverage> average_;
   GradientScale gradient_scale_;
+  std::optional<Fp8Recipe> fp8_;      // unset: no linear layers in 8 bits
+  std::unique_ptr<StepGraph> graph_;  // null: step by step
   std::unique_ptr<TrainSplits> loader_;
   std::map<std::string, std::unique_ptr<StatefulDataLoader>> evaluation_loaders_;
   std::unique_ptr<OptimizerContainer> container_;
   torch::Tensor window_weight_;  // sum of the window's StepOutput::weight; undefined: samples count
+  torch::Tensor window_loss_;    // sum of the window's weighed losses; only for optimizers that ask for it
   int64_t window_batches_ = 0;
   bool window_ends_ = false;     // with the micro-batch under way
   double backward_seconds_ = 0;  // of it

@@ -53,7 +53,7 @@ TorchRunner::TorchRunner(RunnerConfig config, TorchRunnerOptions options)
       predict_(std::move(options.predict)),
       make_metrics_(std::move(options.metrics)),
       device_(options.device),
-      find_unused_(options.find_unused_parameters),
+      find_unused_(options.find_unused_parameters || config_.comm.find_unused_parameters),
       gradient_scale_(config_.precision == "fp16") {}
 
 TorchRunner::~TorchRunner() = default;
@@ -114,6 +114,7 @@ absl::Status TorchRunner::Build() {
     ASSIGN_OR_RETURN(evaluation_loaders_[name], BuildLoader(name, /*train=*/false));
   }
   RETURN_IF_ERROR(BuildModel());
+  RETURN_IF_ERROR(BuildAcceleration());
   RETURN_IF_ERROR(BuildOptimizer());
   absl::StatusOr<std::unique_ptr<MetricSet>> metrics = MakeMetrics();
   if (!metrics.ok()) return Invalid(Annotate(metrics.status(), "runner: metrics"));
@@ -221,17 +222,31 @@ absl::Status TorchRunner::BuildModel() {
   return absl::OkStatus();
 }
 
+absl::Status TorchRunner::BuildAcceleration() {
+  if (UsesFp8(config_)) {
+    RETURN_IF_ERROR(Invalid(CheckFp8(device_)));
+    if (CountFp8Layers(*model_) == 0) {
+      return Invalid(absl::InvalidArgumentError(
+          "precision: fp8: the model has no Fp8Linear layer whose features are multiples of 16; nothing would be in 8 "
+          "bits"));
+    }
+    fp8_ = ParseFp8Recipe(config_.fp8.recipe);
+    config_.precision = "fp8";
+  }
+  if (UsesStepGraph(config_)) {
+    RETURN_IF_ERROR(Invalid(CheckStepGraph(device_)));
+    graph_ = std::make_unique<StepGraph>(
+        StepGraph::Options{.warmup = config_.compile.warmup, .exchanges = reducer_ != nullptr});
+  }
+  return absl::OkStatus();
+}
+
 absl::Status TorchRunner::BuildOptimizer() {
   NamedTensors parameters;
   for (const auto& item : model_->named_parameters()) parameters.emplace_back(item.key(), item.value());
   absl::StatusOr<std::unique_ptr<Optimizer>> optimizer = MakeOptimizer(config_.optim, parameters);
   if (!optimizer.ok()) return Invalid(optimizer.status());
   optimizer_ = *std::move(optimizer);
-  if (optimizer_->needs_closure()) {
-    return Invalid(absl::InvalidArgumentError(
-        absl::StrCat("optim.type: ", optimizer_->type(),
-                     " evaluates the loss several times an update; use it from a loop of your own (Step(closure))")));
-  }
   ScheduleBudget budget;
   budget.steps = config_.steps.has_value() ? *config_.steps : config_.epochs.value_or(1) * StepsPerEpoch();
   budget.epochs = config_.epochs.value_or((budget.steps + StepsPerEpoch() - 1) / StepsPerEpoch());

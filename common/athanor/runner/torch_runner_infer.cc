@@ -51,6 +51,7 @@ absl::Status TorchRunner::PredictAll(StatefulDataLoader* loader, const Predictio
 torch::Tensor TorchRunner::InferStep(const Batch& batch) {
   TORCH_CHECK(predict_ != nullptr, "the runner has no predict function, and the step is not overridden");
   AutocastScope autocast(config_.precision, device_);
+  Fp8Scope fp8(fp8_);
   return predict_(batch);
 }
 

@@ -53,6 +53,7 @@ absl::StatusOr<TrainingState> TorchRunner::CaptureState(bool model_only) {
     state.meta["gradient_scale"] = gradient_scale_.ToJson();
   }
   state.rank_meta = nlohmann::json::object();
+  if (!model_only) RETURN_IF_ERROR(CaptureMeasurements(&state));
   return state;
 }
 
@@ -123,6 +124,7 @@ absl::Status TorchRunner::LoadProgress(const RestoredState& restored) {
     RETURN_IF_ERROR(score_->FromJson(score));
     if (const auto elastic = meta.find("elastic"); elastic != meta.end())
       elastic_.restarts = elastic->value("restarts", int64_t{0});
+    RETURN_IF_ERROR(LoadMeasurements(restored));
   }
   if (scheduler_ != nullptr && !excluded("scheduler")) {
     ASSIGN_OR_RETURN(const nlohmann::json scheduler, Part(meta, "scheduler"));

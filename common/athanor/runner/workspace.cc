@@ -113,6 +113,8 @@ absl::StatusOr<Workspace> ResolveWorkspace(const RunnerConfig& config, absl::Tim
   const std::filesystem::path checkpoints(config.checkpoint.dir_name);
   workspace.checkpoint_dir =
       checkpoints.is_absolute() ? checkpoints.string() : absl::StrCat(workspace.dir, "/", checkpoints.string());
+  if (config.checkpoint_dir.has_value()) workspace.checkpoint_dir = *config.checkpoint_dir;
+  workspace.log_path = config.log_file.value_or("");
   return workspace;
 }
 

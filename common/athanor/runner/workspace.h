@@ -29,7 +29,8 @@ struct Workspace {
   std::string commit;     // of the git checkout around the working folder; "" outside of one
 
   std::string checkpoint_dir;  // absolute or under `dir`
-  std::string log_file() const { return dir + "/logs/" + timestamp + ".log"; }
+  std::string log_path;        // config.log_file; "": by the time of the start
+  std::string log_file() const { return log_path.empty() ? dir + "/logs/" + timestamp + ".log" : log_path; }
   std::string tensorboard_dir() const { return dir + "/tensorboard/" + timestamp; }
 };
 

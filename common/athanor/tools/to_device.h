@@ -28,6 +28,7 @@ inline torch::Tensor ToDevice(const torch::Tensor& tensor, torch::Device device,
 inline Batch ToDevice(Batch batch, torch::Device device, bool non_blocking = true) {
   batch.input = ToDevice(batch.input, device, non_blocking);
   batch.target = ToDevice(batch.target, device, non_blocking);
+  if (batch.ragged.has_value()) batch.ragged = batch.ragged->to(device);
   return batch;
 }
 

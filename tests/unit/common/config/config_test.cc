@@ -70,8 +70,8 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"accum_steps", "null", "accum_steps: found null; allowed: integer >= 1"},
         Wrong{"deterministic", "1", "deterministic: found 1 (integer); allowed: true or false"},
         Wrong{"precision", "fp12",
-              "precision: found \"fp12\" (string); allowed: one of fp32, bf16, fp16; did you mean \"fp32\"?"},
-        Wrong{"precision", "16", "precision: found 16 (integer); allowed: one of fp32, bf16, fp16"},
+              "precision: found \"fp12\" (string); allowed: one of fp32, bf16, fp16, fp8; did you mean \"fp32\"?"},
+        Wrong{"precision", "16", "precision: found 16 (integer); allowed: one of fp32, bf16, fp16, fp8"},
         Wrong{"max_grad_norm", "0", "max_grad_norm: found 0 (integer); allowed: number > 0"},
         Wrong{"max_grad_norm", "big", "max_grad_norm: found \"big\" (string); allowed: number > 0"},
         Wrong{"seed", "-1", "seed: found -1 (integer); allowed: integer >= 0"},
@@ -80,11 +80,11 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"optim.type", "adamm",
               "optim.type: found \"adamm\" (string); allowed: one of sgd, adam, adamw, adadelta, adagrad, adamax, "
               "asgd, nadam, "
-              "radam, rmsprop, rprop, lion, muon, lbfgs; did you mean \"adam\"?"},
+              "radam, rmsprop, rprop, lion, muon, lbfgs, adafactor; did you mean \"adam\"?"},
         Wrong{"optim.type", "",
               "optim.type: missing beside \"lr\"; allowed: one of sgd, adam, adamw, adagrad, nadam, radam, rmsprop, "
               "adadelta, "
-              "adamax, asgd, rprop, lbfgs, lion, muon"},
+              "adamax, asgd, rprop, lbfgs, adafactor, lion, muon"},
         Wrong{"optim.betas", "[0.9]", "optim.betas: found 1 numbers; allowed: 2"},
         Wrong{"optim.betas", "[0.9, 1.0]", "optim.betas[1]: found 1 (number); allowed: number >= 0 and < 1"},
         Wrong{"optim.nesterov", "true",
@@ -115,7 +115,7 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"dataloader.num_worker", "2",
               "dataloader.num_worker: unknown key, did you mean \"num_workers\"? allowed: batch_size, "
               "shuffle, drop_last, num_workers, prefetch_factor, in_order, persistent_workers, snapshot_every_n_steps, "
-              "pin_memory, timeout, on_damage, max_damaged, seed"},
+              "pin_memory, pin_memory_device, multiprocessing_context, timeout, on_damage, max_damaged, seed"},
         Wrong{"dataloader.val.batch_size", "0", "dataloader.val.batch_size: found 0 (integer); allowed: integer >= 1"},
         Wrong{"checkpoint.export_dtype", "fp16", "checkpoint.export_dtype: needs checkpoint.last_save_model_only"},
         Wrong{"checkpoint.keep_latest_k", "-1", "checkpoint.keep_latest_k: found -1 (integer); allowed: integer >= 0"},

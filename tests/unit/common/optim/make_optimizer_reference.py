@@ -21,11 +21,19 @@ CASES = [
     ("adamax", {"lr": 0.01}), ("adamax", {"betas": [0.8, 0.95], "weight_decay": 0.1}),
     ("asgd", {"lr": 0.1, "weight_decay": 0.01}), ("asgd", {"lr": 0.1, "lambd": 0.1, "alpha": 0.5, "t0": 3}),
     ("rprop", {"lr": 0.05}), ("rprop", {"etas": [0.3, 1.5], "step_sizes": [0.001, 0.02]}),
+    ("adafactor", {"lr": 0.05}), ("adafactor", {"beta2_decay": -0.5, "eps": 0.01, "eps1": 1e-3, "clip_threshold": 1.2, "weight_decay": 0.1}),
     ("muon", {"lr": 0.02, "weight_decay": 0.1}), ("muon", {"lr": 0.02, "momentum": 0.8, "nesterov": False, "ns_steps": 3}),
 ]
 LBFGS = [{"lr": 0.5}, {"lr": 0.3, "max_iter": 4, "history_size": 3}, {"line_search_fn": "strong_wolfe", "max_iter": 6}]
 CLASSES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "adagrad": "Adagrad", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop",
-           "adadelta": "Adadelta", "adamax": "Adamax", "asgd": "ASGD", "rprop": "Rprop"}
+           "adadelta": "Adadelta", "adamax": "Adamax", "asgd": "ASGD", "rprop": "Rprop", "adafactor": "Adafactor"}
+
+# Our names -> arguments of torch.optim.
+def arguments(kind, options):
+    if kind != "adafactor":
+        return options
+    rest = {key: value for key, value in options.items() if key not in ("eps", "eps1", "clip_threshold")}
+    return {"eps": (options.get("eps1"), options.get("eps", 1e-3)), "d": options.get("clip_threshold", 1.0), **rest}
 
 
 def start():
@@ -52,7 +60,7 @@ def run(kind, options):
         optimizer = torch.optim.Muon([values[0]], **options)
     else:
         others = None
-        optimizer = getattr(torch.optim, CLASSES[kind])(values, **options) if kind != "lion" else None
+        optimizer = getattr(torch.optim, CLASSES[kind])(values, **arguments(kind, options)) if kind != "lion" else None
     means = [torch.zeros_like(value) for value in values]
     trace = []
     for step in range(STEPS):

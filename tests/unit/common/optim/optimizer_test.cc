@@ -85,6 +85,7 @@ std::vector<OptimConfig> AllTypes() {
           ConfigOf("asgd", {{"t0", 1}, {"lambd", 0.1}}),
           ConfigOf("rprop", nlohmann::json::object()),
           ConfigOf("lion", nlohmann::json::object()),
+          ConfigOf("adafactor", nlohmann::json::object()),
           ConfigOf("muon", nlohmann::json::object())};
 }
 

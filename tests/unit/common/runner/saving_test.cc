@@ -56,6 +56,118 @@ TEST(Saving, ARunNamesItsCheckpoints) {
                                    Pair("ckpt-s000000000020", 20), Pair("ckpt-s000000000030", 30)));
 }
 
+std::unique_ptr<TorchRunner> RunnerThatDiesInEvaluation(const RunnerConfig& config, const std::string& folder) {
+  auto net = std::make_shared<TestNet>();
+  TorchRunnerOptions options = Options(net, folder);
+  options.forward = [net, train = options.forward](const Batch& batch) {
+    if (!net->is_training()) throw std::runtime_error("the evaluation is broken");
+    return train(batch);
+  };
+  auto runner = TorchRunner::Create(config, std::move(options));
+  EXPECT_TRUE(runner.ok()) << runner.status();
+  return *std::move(runner);
+}
+
+// What is on disk while the last evaluation runs: where a process that dies in it is taken up again.
+TEST(Saving, TheTrainingIsOnDiskBeforeItsLastEvaluation) {
+  const nlohmann::json changes = {{"steps", nullptr},
+                                  {"epochs", 2},
+                                  {"checkpoint", {{"interval", 0}}},
+                                  {"sched", {{"type", "reduce_on_plateau"}, {"patience", 0}, {"factor", 0.5}}},
+                                  {"score", {{"name", "loss"}, {"direction", "max"}}}};
+  TestFolder whole_folder, folder;
+  auto whole = MakeRunner(TestConfig(changes), whole_folder.path());
+  ASSERT_TRUE(whole->Train().ok());
+
+  // The copy is made by the evaluation itself, as a crash there would leave it.
+  const std::string root = folder.path() + "/checkpoints", copy = folder.path() + "/copy";
+  auto net = std::make_shared<TestNet>();
+  TorchRunnerOptions options = Options(net, folder.path());
+  options.forward = [net, train = options.forward, root, copy](const Batch& batch) {
+    if (!net->is_training() && std::filesystem::exists(root + "/latest.pointer") && !std::filesystem::exists(copy))
+      std::filesystem::copy(root, copy, std::filesystem::copy_options::recursive);
+    return train(batch);
+  };
+  auto first = TorchRunner::Create(TestConfig(changes), std::move(options));
+  ASSERT_TRUE(first.ok());
+  ASSERT_TRUE((*first)->Train().ok());
+  ASSERT_TRUE(std::filesystem::exists(copy)) << "nothing was saved before the last evaluation";
+
+  nlohmann::json again = changes;
+  again["resume"] = copy + "/latest.pointer";
+  TestFolder end_folder;
+  auto second = MakeRunner(TestConfig(again), end_folder.path());
+  const auto result = second->Train();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->step, 26);
+  ExpectSameModel(Weights(*whole), Weights(*second));
+  // And what follows it goes on as after an undisturbed end: more epochs give the same weights.
+  std::map<std::string, torch::Tensor> ends[2];
+  const std::string starts[2] = {whole_folder.path(), end_folder.path()};
+  for (int i = 0; i < 2; ++i) {
+    nlohmann::json more = changes;
+    more["epochs"] = 4;
+    more["resume"] = starts[i] + "/checkpoints/latest.pointer";
+    TestFolder last;
+    auto runner = MakeRunner(TestConfig(more), last.path());
+    const auto done = runner->Train();
+    ASSERT_TRUE(done.ok()) << done.status();
+    EXPECT_EQ(done->step, 52);
+    ends[i] = Weights(*runner);
+  }
+  ExpectSameModel(ends[0], ends[1]);
+}
+
+TEST(Saving, ABrokenLastEvaluationCostsNothingButItself) {
+  TestFolder folder;
+  auto runner = RunnerThatDiesInEvaluation(
+      TestConfig({{"evaluate", {{"interval", 1000}}}, {"checkpoint", {{"interval", 0}}}}), folder.path());
+  const auto result = runner->Train();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(result->notes, testing::Contains(HasSubstr("the evaluation is broken")));
+  EXPECT_THAT(ReadAliases(folder.path() + "/checkpoints"), testing::Contains(Pair("latest", 30)));
+}
+
+// Trains with an AUROC over each log interval, and gives the rows of results.json.
+nlohmann::json MeasuredRows(const nlohmann::json& changes, const std::string& folder) {
+  auto net = std::make_shared<TestNet>();
+  TorchRunnerOptions options = Options(net, folder);
+  options.forward = [net](const Batch& batch) {
+    const torch::Tensor logits = net->forward(batch.input);
+    StepOutput output{torch::nn::functional::cross_entropy(logits, batch.target)};
+    output.scores = logits;
+    output.labels = batch.target;
+    return output;
+  };
+  options.metrics = [](std::shared_ptr<MeterSync> sync) {
+    return BuildMetrics({.type = "multiclass", .num_classes = 3, .scores = Scores::kLogits, .sync = std::move(sync)});
+  };
+  auto runner = TorchRunner::Create(TestConfig(changes), std::move(options));
+  EXPECT_TRUE(runner.ok()) << runner.status();
+  const auto result = (*runner)->Train();
+  EXPECT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(result->notes, testing::IsEmpty());
+  std::ifstream file(folder + "/results.json");
+  return nlohmann::json::parse(file).at("results");
+}
+
+// A run that goes on shows what it measured before: rows of results, and the means of the interval under way.
+TEST(Saving, MeasurementsGoOnAfterAResume) {
+  const nlohmann::json changes = {
+      {"evaluate", {{"interval", 6}}}, {"log_interval", 8}, {"checkpoint", {{"interval", 12}}}};
+  TestFolder whole, folder;
+  const nlohmann::json expected = MeasuredRows(changes, whole.path());
+  MeasuredRows(changes, folder.path());
+  std::filesystem::remove(folder.path() + "/results.json");
+  nlohmann::json again = changes;
+  again["resume"] = folder.path() + "/checkpoints/ckpt-s000000000012.pointer";  // between two read-outs
+  const nlohmann::json found = MeasuredRows(again, folder.path());
+  ASSERT_EQ(expected.size(), 5u);
+  EXPECT_GT(expected.at("18").at("train").at("auroc"), 0);
+  ASSERT_EQ(found.size(), expected.size());
+  for (const auto& [index, row] : expected.items()) EXPECT_EQ(found.at(index), row) << index;
+}
+
 TEST(Saving, KeepsTheNewestAndTheBest) {
   TestFolder folder;
   const nlohmann::json changes = {{"evaluate", {{"interval", 5}}},
