@@ -9,6 +9,7 @@ import pathlib
 import socket
 import statistics
 import subprocess
+import tempfile
 import time
 
 PEER = pathlib.Path(__file__).resolve().parent / "peers/workloads.py"
@@ -50,11 +51,12 @@ def run_ours(build, workload, steps, batch, unit):
 
 
 def run_peer(python, trainer, workload, steps, batch, unit):
-    began = time.time()
-    done = subprocess.run([str(python), "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), str(PEER),
-                           trainer, workload, str(steps), str(batch)], capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
-    events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"event"')]
+    with tempfile.NamedTemporaryFile() as file:
+        began = time.time()
+        done = subprocess.run([str(python), "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), str(PEER),
+                               trainer, workload, str(steps), str(batch)], capture_output=True, text=True, timeout=300,
+                              env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "BENCH_EVENTS": file.name})
+        events = [json.loads(line) for line in file]
     if sum(e["event"] == "end" for e in events) < 2:  # some abort when they take their process group down: that is after the work
         raise RuntimeError(f"{trainer} {workload}: {done.stderr[-400:]}")
     return summary(began, events, batch, unit)

@@ -14,6 +14,7 @@
 #include "athanor/data/tensor_dataset.h"
 #include "athanor/parallel/process_group.h"
 #include "athanor/runner/torch_runner.h"
+#include "athanor/tensor/host_memory.h"
 #include "bench/programs/program.h"
 
 namespace athanor::bench {
@@ -137,6 +138,7 @@ absl::StatusOr<nlohmann::json> Run(const nlohmann::json& settings) {
                                               {"log_interval", steps},
                                               {"dataloader", {{"batch_size", batch}}}},
                                              &config)));
+  KeepHostMemory();  // as the trainer does
   SeedGenerators(7);
   std::unique_ptr<HostStore> store;
   if (rank == 0 && world > 1) {

@@ -8,6 +8,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
 #include "server/core/job_spec.h"
@@ -98,7 +99,7 @@ absl::Status CheckTask(const v1::TaskSpec& task) {
   if (task.options_json().size() > kMaxJsonBytes)
     return Bad("task.options", task.options_json().size(), " bytes; allowed: ", kMaxJsonBytes);
   if (!task.options_json().empty()) {
-    const nlohmann::json options = nlohmann::json::parse(task.options_json(), nullptr, false);
+    const nlohmann::json options = ParseJsonText(task.options_json());
     if (!options.is_object()) return Bad("task.options", "not a JSON object");
   }
   return absl::OkStatus();
@@ -106,7 +107,7 @@ absl::Status CheckTask(const v1::TaskSpec& task) {
 
 absl::Status CheckRunner(const std::string& text) {
   if (text.size() > kMaxJsonBytes) return Bad("runner", text.size(), " bytes; allowed: ", kMaxJsonBytes);
-  const nlohmann::json runner = nlohmann::json::parse(text.empty() ? "{}" : text, nullptr, false);
+  const nlohmann::json runner = ParseJsonText(text.empty() ? "{}" : text);
   if (!runner.is_object()) return Bad("runner", "not a JSON object");
   RunnerConfig config;
   const std::vector<FieldProblem> problems = CheckRunnerConfig(runner, &config);

@@ -30,4 +30,15 @@ std::vector<std::string> SeedsOf(const std::string& target) {
   return seeds;
 }
 
+std::vector<std::string> FormerFailuresOf(const std::string& target) {
+  if (target != "job_spec_text") return {};
+  const auto job = [](const std::string& runner) {
+    return "digits\ndigits_mlp\n{}\n" + runner + "\ncpu\nkey-1\nlatest";
+  };
+  const std::string open(120'000, '['), close(120'000, ']');
+  return {job("{\"x\": " + open + close + "}"),
+          job("{\"steps\": 1, \"optim\": {\"type\": \"sgd\", \"param_groups\": [{\"pattern\": \"" +
+              std::string(200'000, '(') + "\"}]}}")};
+}
+
 }  // namespace athanor::fuzz

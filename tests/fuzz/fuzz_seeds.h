@@ -7,5 +7,7 @@
 namespace athanor::fuzz {
 
 std::vector<std::string> SeedsOf(const std::string& target);
+// What once broke something.
+std::vector<std::string> FormerFailuresOf(const std::string& target);
 
 }  // namespace athanor::fuzz

@@ -1,7 +1,5 @@
 #include "tests/fuzz/fuzz_targets.h"
 
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -13,12 +11,6 @@
 
 namespace athanor::fuzz {
 namespace {
-
-void Promise(bool kept, const char* what) {
-  if (kept) return;
-  std::fprintf(stderr, "broken promise: %s\n", what);
-  std::abort();
-}
 
 // Everything that was decoded is shown to people and starts a coordinator.
 void Use(const core::ClusterState& state) {

@@ -1,8 +1,9 @@
-// What reads bytes that others wrote, each as one function of those bytes. A target must neither crash nor take long,
-// whatever it gets; it aborts with a message when a promise of the code is broken.
+// What the service reads.
 #pragma once
 
 #include <string_view>
+
+#include "tests/fuzz/target.h"
 
 namespace athanor::fuzz {
 
@@ -13,11 +14,6 @@ void JobSpec(std::string_view input);
 // The same request, its texts taken from the lines of the input: name, task, options, runner, device, key, reference.
 void JobSpecText(std::string_view input);
 
-using Target = void (*)(std::string_view input);
-struct NamedTarget {
-  const char* name;
-  Target run;
-};
 inline constexpr NamedTarget kTargets[] = {
     {"record_codec", &RecordCodec}, {"job_spec", &JobSpec}, {"job_spec_text", &JobSpecText}};
 

@@ -82,6 +82,22 @@ class LibraryTest(unittest.TestCase):
         torch.save(nested, self.folder / "nested.pt")
         self.same(self.tool("dump", self.folder / "nested.pt"), {"state_dict.w": base, "state_dict.p": base[0]})
 
+    def test_a_written_state_dict_is_loaded_by_pytorch(self):
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(16, 2))
+        state = model.state_dict() | {"half": torch.arange(5).to(torch.bfloat16), "flags": torch.tensor([True, False]),
+                                      "scalar": torch.tensor(3.5, dtype=torch.float64), "empty": torch.empty(0, 4)}
+        save_file(state, self.folder / "in.safetensors")
+        for ending in ("pt", "pth", "pt.zst"):
+            self.tool("convert", self.folder / "in.safetensors", self.folder / f"out.{ending}")
+        self.tool("convert", self.folder / "out.pt.zst", self.folder / "again.pt")
+        for name in ("out.pt", "out.pth", "again.pt"):
+            loaded = torch.load(self.folder / name, weights_only=True)
+            self.assertEqual(sorted(loaded), sorted(state))
+            for key, tensor in state.items():
+                self.assertEqual(loaded[key].dtype, tensor.dtype, key)
+                self.assertTrue(torch.equal(loaded[key], tensor), key)
+            model.load_state_dict({key: loaded[key] for key in model.state_dict()})
+
     def test_an_optimizer_beside_the_model_does_not_disturb(self):
         model = torch.nn.Linear(3, 2)
         optimizer = torch.optim.Adam(model.parameters())

@@ -1,6 +1,7 @@
 // What library_test.py drives: the library alone, as a C++ program of a user would.
 //
 //   library_tool dump FILE            names, dtypes, shapes and sums of the tensors of FILE, as JSON
+//   library_tool convert FROM TO      Load() and Save() of tensors, by the files' endings
 //   library_tool train CONFIG_JSON    trains a small network in its workspace; prints a JSON summary
 #include <cstdio>
 #include <memory>
@@ -12,6 +13,7 @@
 #include "athanor/data/tensor_dataset.h"
 #include "athanor/runner/pretrained.h"
 #include "athanor/runner/torch_runner.h"
+#include "athanor/tools/load_save.h"
 
 namespace {
 
@@ -31,6 +33,14 @@ int Dump(const std::string& path) {
   }
   std::printf("%s\n", out.dump().c_str());
   return 0;
+}
+
+absl::Status Convert(const std::string& from, const std::string& to) {
+  absl::StatusOr<athanor::Loaded> loaded = athanor::Load(from);
+  if (!loaded.ok()) return loaded.status();
+  const auto* tensors = std::get_if<athanor::Tensors>(&*loaded);
+  if (tensors == nullptr) return absl::InvalidArgumentError(from + " holds no tensors by name");
+  return athanor::Save(to, *tensors);
 }
 
 std::shared_ptr<athanor::Dataset> Points(int64_t samples, uint64_t seed) {
@@ -74,10 +84,15 @@ absl::Status Train(const std::string& text) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 4 && std::string(argv[1]) == "convert") {
+    const absl::Status status = Convert(argv[2], argv[3]);
+    std::fprintf(status.ok() ? stdout : stderr, "%s\n", status.ok() ? "{}" : status.ToString().c_str());
+    return status.ok() ? 0 : 1;
+  }
   const std::string verb = argc == 3 ? argv[1] : "";
   if (verb == "dump") return Dump(argv[2]);
   if (verb != "train") {
-    std::fprintf(stderr, "usage: library_tool dump FILE | train CONFIG_JSON\n");
+    std::fprintf(stderr, "usage: library_tool dump FILE | convert FROM TO | train CONFIG_JSON\n");
     return 2;
   }
   const absl::Status status = Train(argv[2]);

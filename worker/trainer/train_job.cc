@@ -12,6 +12,7 @@
 #include "athanor/config/config_loader.h"
 #include "athanor/runner/supervisor.h"
 #include "athanor/runner/torch_runner.h"
+#include "athanor/tensor/host_memory.h"
 #include "athanor/tensor/torch_status.h"
 #include "worker/trainer/control_hooks.h"
 #include "worker/trainer/coordinator_committer.h"
@@ -71,6 +72,7 @@ class RankRun {
         return absl::InvalidArgumentError("the job wants CUDA; this machine or this build has none");
       device_ = torch::Device(torch::kCUDA, 0);  // the agent shows a rank its own devices only
     }
+    if (device_.is_cpu()) KeepHostMemory();  // before the model is made: its memory counts too
     ASSIGN_OR_RETURN(supervisor_, Supervisor::Install());
     return absl::OkStatus();
   }

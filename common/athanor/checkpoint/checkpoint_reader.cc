@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "athanor/base/crc32c.h"
 #include "athanor/base/file_system.h"
+#include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/layout.h"
@@ -44,12 +45,16 @@ absl::StatusOr<TensorFile> ReadShard(const std::string& directory, const ShardIn
   return ParseTensorFile(path, file->data(), file->size());
 }
 
-void TakePerRank(TensorFile& file, RestoredState& restored) {
+absl::Status TakePerRank(const std::string& path, const TensorFile& file, RestoredState& restored) {
   const size_t prefix = sizeof kPerRankPrefix - 1;
-  for (auto& [name, tensor] : file.tensors) {
+  for (const auto& [name, tensor] : file.tensors) {
     if (name.compare(0, prefix, kPerRankPrefix) == 0) restored.state.per_rank[name.substr(prefix)] = tensor;
   }
-  restored.state.rank_meta = nlohmann::json::parse(file.metadata[kRankMetaKey], nullptr, /*allow_exceptions=*/false);
+  const auto meta = file.metadata.find(kRankMetaKey);
+  if (meta == file.metadata.end()) return absl::OkStatus();
+  restored.state.rank_meta = ParseJsonText(meta->second);
+  if (!restored.state.rank_meta.is_discarded()) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(path, ": ", kRankMetaKey, " is not JSON"));
 }
 
 }  // namespace
@@ -107,7 +112,8 @@ absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, i
             absl::StrCat(candidate.path, "/", shard.file, ": the tensor '", name, "' is missing"));
       restored.state.replicated[name] = it->second;
     }
-    if (restored.same_world && shard.rank == rank) TakePerRank(file, restored);
+    if (restored.same_world && shard.rank == rank)
+      RETURN_IF_ERROR(TakePerRank(absl::StrCat(candidate.path, "/", shard.file), file, restored));
   }
   return restored;
 }

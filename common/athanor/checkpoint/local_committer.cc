@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "athanor/base/file_system.h"
+#include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/checkpoint/layout.h"
 
@@ -54,10 +55,14 @@ absl::StatusOr<std::vector<ShardInfo>> LocalCommitter::CommitShard(int64_t step,
 absl::StatusOr<ShardInfo> LocalCommitter::WaitForVote(int64_t step, int rank, absl::Time deadline) const {
   while (true) {
     const absl::StatusOr<std::string> text = ReadFile(VotePath(step, rank), kVoteLimit);
-    const nlohmann::json vote = text.ok() ? nlohmann::json::parse(*text, nullptr, false) : nlohmann::json();
-    if (vote.is_object() && vote.contains("file") && vote["file"].is_string()) {
-      ShardInfo shard{rank, vote["file"].get<std::string>(), vote.value("bytes", int64_t{0}),
-                      vote.value("crc32c", uint32_t{0})};
+    const nlohmann::json vote = text.ok() ? ParseJsonText(*text) : nlohmann::json();
+    const auto holds = [&](const char* key, nlohmann::json::value_t type) {
+      return vote.contains(key) && vote[key].type() == type;
+    };
+    if (holds("file", nlohmann::json::value_t::string) && holds("bytes", nlohmann::json::value_t::number_unsigned) &&
+        holds("crc32c", nlohmann::json::value_t::number_unsigned)) {
+      ShardInfo shard{rank, vote["file"].get<std::string>(), vote["bytes"].get<int64_t>(),
+                      vote["crc32c"].get<uint32_t>()};
       struct stat info = {};
       const std::string path = absl::StrCat(root_, "/", CheckpointDirName(step), "/", shard.file);
       // A vote that an earlier run left counts only for a shard that is there in full.

@@ -1,8 +1,11 @@
 #include "athanor/checkpoint/manifest.h"
 
 #include <cmath>
+#include <limits>
+#include <set>
 
 #include "absl/strings/str_cat.h"
+#include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/checkpoint/layout.h"
 
@@ -70,7 +73,7 @@ std::string EncodeManifest(const Manifest& manifest) {
 
 absl::StatusOr<Manifest> ParseManifest(const std::string& where, const std::string& text) {
   const Reader reader(where);
-  const nlohmann::json document = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json document = ParseJsonText(text);
   if (!document.is_object()) return reader.Bad("document", "not a JSON object");
   ASSIGN_OR_RETURN(const int64_t format, reader.Integer(document, "format", 1, 1 << 20));
   if (format > kManifestFormat) {
@@ -84,8 +87,10 @@ absl::StatusOr<Manifest> ParseManifest(const std::string& where, const std::stri
   auto shards = document.find("shards");
   if (shards == document.end() || !shards->is_array() || static_cast<int64_t>(shards->size()) != world)
     return reader.Bad("shards", absl::StrCat("needs one entry for each of ", world, " ranks"));
+  std::set<std::string> files;
   for (int rank = 0; rank < manifest.world_size; ++rank) {
     ASSIGN_OR_RETURN(ShardInfo shard, ParseShard(reader, (*shards)[rank], rank));
+    if (!files.insert(shard.file).second) return reader.Bad("shards.file", "two ranks have the same");
     manifest.shards.push_back(std::move(shard));
   }
   auto tensors = document.find("tensors");

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "athanor/base/json_text.h"
 #include "athanor/config/config_spellings.h"
 #include "athanor/config/config_validation.h"
 
@@ -33,7 +34,7 @@ std::string Short(const nlohmann::json& value) {
 }
 
 nlohmann::json ParseLiteral(absl::string_view text) {
-  nlohmann::json value = nlohmann::json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  nlohmann::json value = ParseJsonText({text.data(), text.size()});
   if (!value.is_discarded()) return value;
   // Numbers that JSON does not know: ".5", "+1", "1."; but not names such as "inf".
   double number = 0;
@@ -169,10 +170,12 @@ absl::Status ApplyOverride(nlohmann::json& json, absl::string_view path, absl::s
   const auto error = [&](auto&&... what) {
     return absl::InvalidArgumentError(absl::StrCat("override ", path, ": ", what...));
   };
+  if (std::find(parts.begin(), parts.end(), "") != parts.end()) return error("empty part in the path");
+  if (!IsUtf8({path.data(), path.size()}) || !IsUtf8({text.data(), text.size()})) return error("not UTF-8");
+  if (parts.size() > kMaxJsonDepth / 2) return error(parts.size(), " parts; allowed: ", kMaxJsonDepth / 2);
   nlohmann::json* place = &json;
   std::string walked;
   for (const std::string& part : parts) {
-    if (part.empty()) return error("empty part in the path");
     if (place->is_null()) *place = nlohmann::json::object();
     if (place->is_object()) {
       place = &(*place)[part];

@@ -47,7 +47,8 @@ bool MayChangeOnResume(absl::string_view path);
 
 // Sets json[a][b][c] for the path "a.b.c" (list elements by number: "optim.param_groups.0.lr"), making mappings on the
 // way. The text is read as a JSON literal (0.1, true, null, [1, 2]), else taken as a string. INVALID_ARGUMENT for an
-// empty part, a way through something that is neither mapping nor list, or a list index beyond the end.
+// empty part, more than 100 parts, text that is not UTF-8, a way through something that is neither mapping nor list, or
+// a list index beyond the end; `json` is as it was then.
 absl::Status ApplyOverride(nlohmann::json& json, absl::string_view path, absl::string_view text);
 
 // docs/configuration.md, whole.

@@ -58,8 +58,12 @@ void CheckOneOf(const std::string& section, const char* first, const std::option
 void CheckParamGroup(const OptimConfig& optim, const ParamGroupConfig& group, const std::string& path,
                      Problems* problems) {
   const auto own = OptimOptionsOf(optim.type);
-  if (group.pattern.empty()) {
-    problems->push_back({JoinPath(path, "pattern"), "missing; allowed: a regular expression"});
+  constexpr size_t kLongestPattern = 1000;  // the compiler of expressions recurses
+  if (group.pattern.empty() || group.pattern.size() > kLongestPattern) {
+    problems->push_back({JoinPath(path, "pattern"),
+                         group.pattern.empty()
+                             ? "missing; allowed: a regular expression"
+                             : absl::StrCat("found ", group.pattern.size(), " bytes; allowed: ", kLongestPattern)});
   } else {
     try {
       std::regex compiled(group.pattern);  // NOLINT(bugprone-unused-local-non-trivial-variable): only whether it can be
@@ -153,7 +157,10 @@ void CheckSchedLength(const RunnerConfig& config, Problems* problems) {
     return;
   }
   const auto part = [&](std::optional<int64_t> steps, std::optional<double> ratio, int64_t divisor) {
-    return steps ? *steps : ratio ? static_cast<int64_t>(*ratio * static_cast<double>(*total)) : *total / divisor;
+    if (steps || !ratio) return steps.value_or(*total / divisor);
+    // The product of 1 and the longest run is no int64 any more.
+    const double share = *ratio * static_cast<double>(*total);
+    return share < static_cast<double>(*total) ? static_cast<int64_t>(share) : *total;
   };
   const int64_t warmup = part(sched.warmup_steps, sched.warmup_ratio, 20);
   const int64_t cooldown = part(sched.cooldown_steps, sched.cooldown_ratio, 5);

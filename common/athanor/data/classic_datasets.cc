@@ -1,5 +1,6 @@
 #include "athanor/data/classic_datasets.h"
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -12,6 +13,7 @@ namespace athanor {
 namespace {
 
 constexpr size_t kLimit = size_t{16} << 30;
+constexpr size_t kMaxDims = 64;  // of LibTorch
 
 struct IdxType {
   uint8_t code;
@@ -46,14 +48,20 @@ absl::StatusOr<torch::Tensor> ReadIdx(const std::string& path) {
   const auto dims = static_cast<size_t>(static_cast<uint8_t>(bytes[3]));
   const size_t start = 4 + 4 * dims;
   if (bytes.size() < start) return damaged("the header is cut");
+  if (dims > kMaxDims) return damaged("found ", dims, " dimensions; allowed: ", kMaxDims);
   std::vector<int64_t> shape;
   uint64_t count = 1;
+  bool empty = false;
   for (size_t i = 0; i < dims; ++i) {
     shape.push_back(BigEndian(bytes, 4 + 4 * i));
     const auto extent = static_cast<uint64_t>(shape.back());
-    if (extent > 0 && count > std::numeric_limits<uint64_t>::max() / 16 / extent) return damaged("an impossible shape");
-    count *= extent;
+    empty = empty || extent == 0;
+    // Extents beside a zero count too: LibTorch multiplies them.
+    const uint64_t factor = std::max<uint64_t>(extent, 1);
+    if (count > std::numeric_limits<int64_t>::max() / 16 / factor) return damaged("an impossible shape");
+    count *= factor;
   }
+  if (empty) count = 0;
   if (bytes.size() - start != count * type->bytes) {
     const uint64_t sample = shape.empty() || shape[0] == 0 ? 1 : count / static_cast<uint64_t>(shape[0]) * type->bytes;
     return damaged("found ", bytes.size() - start, " bytes, the header promises ", count * type->bytes,

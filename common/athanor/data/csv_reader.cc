@@ -24,14 +24,12 @@ absl::Status Damaged(const std::string& path, size_t line, const std::string& wh
 absl::Status AddRow(const std::string& path, size_t line, absl::string_view text, const CsvOptions& options,
                     Rows* rows) {
   const std::vector<absl::string_view> cells = absl::StrSplit(text, options.delimiter);
-  if (rows->columns == 0) {
-    rows->columns = cells.size();
-    if (cells.size() < 2) return Damaged(path, line, "found 1 column; allowed: at least 2");
-  }
+  if (rows->columns == 0) rows->columns = cells.size();
   if (cells.size() != rows->columns) {
     return Damaged(path, line,
                    absl::StrCat("found ", cells.size(), " columns; allowed: ", rows->columns, " as before"));
   }
+  if (cells.size() < 2) return Damaged(path, line, "found 1 column; allowed: at least 2");
   const auto columns = static_cast<int>(rows->columns);
   const int target = options.target_column < 0 ? columns + options.target_column : options.target_column;
   if (target < 0 || target >= columns) {
@@ -43,7 +41,7 @@ absl::Status AddRow(const std::string& path, size_t line, absl::string_view text
     const absl::string_view cell = absl::StripAsciiWhitespace(cells[static_cast<size_t>(column)]);
     double value = 0;
     const auto [end, error] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
-    if (error != std::errc() || end != cell.data() + cell.size() || !std::isfinite(value)) {
+    if (error != std::errc() || end != cell.data() + cell.size() || !std::isfinite(static_cast<float>(value))) {
       return Damaged(path, line,
                      absl::StrCat("column ", column + 1, ": found \"", cell.substr(0, 40), "\"; allowed: a number"));
     }

@@ -14,14 +14,20 @@ namespace athanor {
 namespace {
 
 constexpr int64_t kMaxPixels = int64_t{1} << 28;
+// A header that promises more than the file can hold shall not cost memory. PNG: one bit per pixel at the limit of
+// deflate. JPEG: twice what codes of one bit for 8 x 8 pixels hold.
+constexpr size_t kPngPixelsPerByte = 8 * 1032, kJpegPixelsPerByte = 2 * 8 * 64;
 
 absl::Status Damaged(const std::string& name, const std::string& what) {
   return absl::DataLossError(absl::StrCat("image ", name, ": ", what));
 }
 
-absl::Status CheckSize(const std::string& name, int64_t height, int64_t width) {
-  if (height > 0 && width > 0 && height <= kMaxPixels / width) return absl::OkStatus();
-  return Damaged(name, absl::StrCat("found ", height, " x ", width, " pixels; allowed: 1 to ", kMaxPixels));
+absl::Status CheckSize(const std::string& name, int64_t height, int64_t width, size_t size, size_t pixels_per_byte) {
+  if (height <= 0 || width <= 0 || height > kMaxPixels / width)
+    return Damaged(name, absl::StrCat("found ", height, " x ", width, " pixels; allowed: 1 to ", kMaxPixels));
+  if (static_cast<size_t>(height * width) / pixels_per_byte <= size) return absl::OkStatus();
+  return Damaged(name,
+                 absl::StrCat("found ", height, " x ", width, " pixels, more than its ", size, " bytes can hold"));
 }
 
 absl::Status CheckBox(const std::string& name, const ImageBox& box, int64_t height, int64_t width) {
@@ -38,7 +44,7 @@ absl::Status ReadPngHeader(const std::string& name, const void* bytes, size_t si
   *image = {};
   image->version = PNG_IMAGE_VERSION;
   if (png_image_begin_read_from_memory(image, bytes, size) == 0) return Damaged(name, image->message);
-  const absl::Status fits = CheckSize(name, image->height, image->width);
+  const absl::Status fits = CheckSize(name, image->height, image->width, size, kPngPixelsPerByte);
   if (!fits.ok()) png_image_free(image);
   return fits;
 }
@@ -69,12 +75,16 @@ absl::StatusOr<ImageHeader> ReadImageHeader(const std::string& name, const void*
   internal::JpegHeader found;
   std::string error;
   if (!internal::ReadJpegHeader(bytes, size, &found, &error)) return Damaged(name, error);
-  RETURN_IF_ERROR(CheckSize(name, found.height, found.width));
+  RETURN_IF_ERROR(CheckSize(name, found.height, found.width, size, kJpegPixelsPerByte));
   return ImageHeader{.height = found.height, .width = found.width, .jpeg = true};
 }
 
 void ImagePixels::Reserve(size_t rows, size_t row_bytes) {
-  if (storage_.size() < rows * row_bytes) storage_.resize(rows * row_bytes);
+  if (size_ < rows * row_bytes) {
+    storage_.reset();
+    size_ = rows * row_bytes;
+    storage_ = std::make_unique_for_overwrite<uint8_t[]>(size_);
+  }
   rows_.row_bytes = row_bytes;
 }
 
@@ -83,14 +93,14 @@ absl::Status ImagePixels::DecodeJpeg(const std::string& name, const void* bytes,
   internal::JpegHeader header;
   std::string error;
   if (!internal::ReadJpegHeader(bytes, size, &header, &error)) return Damaged(name, error);
-  RETURN_IF_ERROR(CheckSize(name, header.height, header.width));
+  RETURN_IF_ERROR(CheckSize(name, header.height, header.width, size, kJpegPixelsPerByte));
   RETURN_IF_ERROR(CheckBox(name, box, Reduced(header.height, reduction), Reduced(header.width, reduction)));
   const internal::JpegWindow window = internal::DecodableWindow(
       header, {.reduction = reduction, .top = box.top, .left = box.left, .height = box.height, .width = box.width});
   Reserve(static_cast<size_t>(window.height), static_cast<size_t>(window.width * kPixelBytes));
-  if (!internal::ReadJpegWindow(bytes, size, window, storage_.data(), rows_.row_bytes, &error))
+  if (!internal::ReadJpegWindow(bytes, size, window, storage_.get(), rows_.row_bytes, &error))
     return Damaged(name, error);
-  rows_.data = storage_.data() + static_cast<size_t>(box.top - window.top) * rows_.row_bytes +
+  rows_.data = storage_.get() + static_cast<size_t>(box.top - window.top) * rows_.row_bytes +
                (box.left - window.left) * kPixelBytes;
   return absl::OkStatus();
 }
@@ -104,8 +114,8 @@ absl::Status ImagePixels::DecodePng(const std::string& name, const void* bytes, 
   }
   image.format = PNG_FORMAT_RGBA;
   Reserve(image.height, size_t{image.width} * kPixelBytes);
-  if (png_image_finish_read(&image, nullptr, storage_.data(), 0, nullptr) == 0) return Damaged(name, image.message);
-  rows_.data = storage_.data() + static_cast<size_t>(box.top) * rows_.row_bytes + box.left * kPixelBytes;
+  if (png_image_finish_read(&image, nullptr, storage_.get(), 0, nullptr) == 0) return Damaged(name, image.message);
+  rows_.data = storage_.get() + static_cast<size_t>(box.top) * rows_.row_bytes + box.left * kPixelBytes;
   return absl::OkStatus();
 }
 

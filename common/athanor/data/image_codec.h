@@ -4,13 +4,14 @@
 //
 // The format is recognised by its first bytes. Grey images become RGB, 16-bit samples 8-bit, alpha is dropped; an
 // orientation tag is not applied. DATA_LOSS names the image and what the decoder said; nothing of a damaged image comes
-// back, not even its whole part. At most 2^28 pixels.
+// back, not even its whole part. At most 2^28 pixels, no more than a file of so many bytes can hold, and of a
+// progressive JPEG 100 scans.
 #pragma once
 
 #include <torch/torch.h>
 
+#include <memory>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -55,7 +56,9 @@ class ImagePixels {
   absl::Status DecodePng(const std::string& name, const void* bytes, size_t size, const ImageBox& box);
   void Reserve(size_t rows, size_t row_bytes);
 
-  std::vector<uint8_t> storage_;
+  // Not cleared: of what a damaged file promises only what it holds costs memory.
+  std::unique_ptr<uint8_t[]> storage_;
+  size_t size_ = 0;
   PixelRows rows_;
 };
 

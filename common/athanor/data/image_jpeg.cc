@@ -30,6 +30,15 @@ void JpegWarned(j_common_ptr info, int level) {
   if (level < 0) JpegFailed(info);
 }
 
+// Every scan may pass over the whole image for a few bytes of the file. Encoders make up to a dozen or two.
+void WatchScans(j_common_ptr info) {
+  constexpr int kMaxScans = 100;
+  if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number <= kMaxScans) return;
+  auto* errors = reinterpret_cast<JpegErrors*>(info->err);
+  std::snprintf(errors->message, sizeof errors->message, "more than %d scans", kMaxScans);
+  std::longjmp(errors->leave, 1);
+}
+
 void ReadHeader(jpeg_decompress_struct* info, const void* bytes, size_t size) {
   jpeg_create_decompress(info);
   jpeg_mem_src(info, static_cast<const unsigned char*>(bytes), static_cast<unsigned long>(size));
@@ -98,8 +107,13 @@ struct WindowJob {
 void ReadWindow(jpeg_decompress_struct* info, void* argument) {
   const auto& job = *static_cast<const WindowJob*>(argument);
   const JpegWindow& window = job.window;
+  jpeg_progress_mgr progress = {};
+  progress.progress_monitor = &WatchScans;
   ReadHeader(info, job.bytes, job.size);
+  info->progress = &progress;
   info->out_color_space = JCS_EXT_RGBX;
+  // Only files that lack scans would be smoothed; a window of them otherwise than the whole.
+  info->do_block_smoothing = FALSE;
   info->scale_num = 1;
   info->scale_denom = static_cast<unsigned>(window.reduction);
   jpeg_start_decompress(info);

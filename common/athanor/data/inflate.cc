@@ -36,6 +36,8 @@ absl::StatusOr<std::string> ReadMaybeGzip(const std::string& path, size_t limit)
 
 absl::StatusOr<std::string> InflateRaw(const char* bytes, size_t size, size_t unpacked) {
   if (size > UINT32_MAX || unpacked > UINT32_MAX) return absl::DataLossError("a compressed part of more than 4 GiB");
+  constexpr size_t kMostPerByte = 1032;  // of a deflate stream: 258 bytes by two codes of one bit
+  if (unpacked / kMostPerByte > size) return absl::DataLossError("a compressed part promises more than it can hold");
   z_stream stream = {};
   if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) return absl::ResourceExhaustedError("no memory to unpack");
   const std::unique_ptr<z_stream, int (*)(z_stream*)> owner(&stream, &inflateEnd);

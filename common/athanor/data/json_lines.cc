@@ -1,12 +1,14 @@
 #include "athanor/data/json_lines.h"
 
 #include <cerrno>
+#include <cmath>
 #include <fstream>
 #include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/file_system.h"
+#include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/data/ragged_dataset.h"
 #include "athanor/io/tensor_file.h"
@@ -17,6 +19,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kErrorsKept = 20;
+constexpr size_t kMaxDims = 63;  // of a sample: LibTorch takes 64, and samples are stacked
 
 // One column: rows of numbers of one shape.
 struct Column {
@@ -33,7 +36,7 @@ struct Column {
       return depth == found->size();
     }
     const auto extent = static_cast<int64_t>(value.size());
-    if (depth == found->size() && row->empty()) found->push_back(extent);
+    if (depth == found->size() && row->empty() && depth < kMaxDims) found->push_back(extent);
     if (depth >= found->size() || (*found)[depth] != extent) return false;
     for (const json& item : value) {
       if (!Flatten(item, depth + 1, found, row)) return false;
@@ -57,7 +60,7 @@ struct Column {
     empty = false;
     for (const double value : row) {
       values.push_back(value);
-      whole = whole && value == static_cast<double>(static_cast<int64_t>(value));
+      whole = whole && std::abs(value) < 0x1p63 && std::trunc(value) == value;
     }
   }
   torch::Tensor Tensor(int64_t rows, bool integer) const {
@@ -75,7 +78,7 @@ absl::Status ForEachLine(const std::string& path, const std::function<absl::Stat
   std::string text;
   for (size_t number = 1; std::getline(file, text); ++number) {
     if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
-    RETURN_IF_ERROR(line(number, json::parse(text, nullptr, /*allow_exceptions=*/false)));
+    RETURN_IF_ERROR(line(number, ParseJsonText(text)));
   }
   return file.bad() ? absl::DataLossError(absl::StrCat(path, ": reading failed")) : absl::OkStatus();
 }
@@ -158,9 +161,13 @@ absl::StatusOr<std::shared_ptr<TensorDataset>> OpenSafetensors(const std::string
         absl::StrCat(path, ": no tensor \"", name, "\"; there are: ", absl::StrJoin(known, ", ")));
   };
   ASSIGN_OR_RETURN(const torch::Tensor input, tensor(names.input));
-  if (names.target.empty()) return TensorDataset::Make(input, {});
-  ASSIGN_OR_RETURN(const torch::Tensor target, tensor(names.target));
-  return TensorDataset::Make(input, target);
+  torch::Tensor target;
+  if (!names.target.empty()) {
+    ASSIGN_OR_RETURN(target, tensor(names.target));
+  }
+  absl::StatusOr<std::shared_ptr<TensorDataset>> dataset = TensorDataset::Make(input, target);
+  if (!dataset.ok()) return Annotate(dataset.status(), path);
+  return dataset;
 }
 
 }  // namespace athanor

@@ -32,6 +32,8 @@ constexpr Dtype kDtypes[] = {
     {"i1", torch::kInt8, 1},         {"u1", torch::kUInt8, 1},          {"b1", torch::kBool, 1},
     {"c8", torch::kComplexFloat, 8}, {"c16", torch::kComplexDouble, 16}};
 
+constexpr size_t kMaxDims = 64;  // of LibTorch and NumPy
+
 template <class... Parts>
 absl::Status Damaged(const std::string& name, const Parts&... parts) {
   return absl::DataLossError(absl::StrCat(name, ": ", parts...));
@@ -67,18 +69,22 @@ absl::StatusOr<Header> ParseHeader(const std::string& name, absl::string_view te
     if (!absl::SimpleAtoi(part, &extent) || extent < 0) return Damaged(name, "the shape holds \"", part, "\"");
     header.shape.push_back(extent);
   }
+  if (header.shape.size() > kMaxDims)
+    return Damaged(name, "found ", header.shape.size(), " dimensions; allowed: ", kMaxDims);
   return header;
 }
 
-// Elements of the shape; unset when it overflows.
+// Elements of the shape; unset when it overflows. Extents beside a zero count too: LibTorch multiplies them.
 std::optional<size_t> ElementCount(const std::vector<int64_t>& shape, size_t bytes) {
   size_t count = 1;
+  bool empty = false;
   for (const int64_t extent : shape) {
-    if (extent > 0 && count > std::numeric_limits<int64_t>::max() / bytes / static_cast<size_t>(extent))
-      return std::nullopt;
-    count *= static_cast<size_t>(extent);
+    empty = empty || extent == 0;
+    const size_t factor = extent == 0 ? 1 : static_cast<size_t>(extent);
+    if (count > std::numeric_limits<int64_t>::max() / bytes / factor) return std::nullopt;
+    count *= factor;
   }
-  return count;
+  return empty ? 0 : count;
 }
 
 torch::Tensor Shaped(torch::Tensor flat, const Header& header) {
@@ -253,8 +259,11 @@ absl::StatusOr<torch::Tensor> ParseNpy(const std::string& name, const char* byte
 absl::StatusOr<std::map<std::string, torch::Tensor>> ParseNpz(const std::string& name, const char* bytes, size_t size) {
   ASSIGN_OR_RETURN(const std::vector<ZipEntry> entries, Directory(name, bytes, size));
   std::map<std::string, torch::Tensor> arrays;
+  size_t packed = 0;
   for (const ZipEntry& entry : entries) {
     const std::string place = absl::StrCat(name, "[", entry.name, "]");
+    packed += entry.packed;
+    if (packed > size) return Damaged(place, "the entries overlap");
     ASSIGN_OR_RETURN(const std::string content, Unpack(place, entry, bytes, size));
     ASSIGN_OR_RETURN(torch::Tensor array, ParseNpy(place, content.data(), content.size()));
     arrays[std::string(absl::StripSuffix(entry.name, ".npy"))] = std::move(array);

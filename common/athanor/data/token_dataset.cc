@@ -1,6 +1,7 @@
 #include "athanor/data/token_dataset.h"
 
 #include <cstring>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
@@ -29,7 +30,7 @@ absl::StatusOr<std::shared_ptr<TokenDataset>> TokenDataset::Open(const std::stri
   std::shared_ptr<TokenDataset> dataset(new TokenDataset(std::move(file), path, options));
   const int64_t size = dataset->file_.size();
   const int32_t magic = size >= kHeaderBytes ? HeaderWord(dataset->file_, 0) : 0;
-  int64_t promised = -1;
+  std::optional<int64_t> promised;
   if (magic == kMagic16 || magic == kMagic32) {
     dataset->options_.token_bytes = magic == kMagic16 ? 2 : 4;
     dataset->offset_ = kHeaderBytes;
@@ -37,10 +38,10 @@ absl::StatusOr<std::shared_ptr<TokenDataset>> TokenDataset::Open(const std::stri
   }
   const int64_t bytes = size - dataset->offset_;
   dataset->tokens_ = bytes / dataset->options_.token_bytes;
-  if (bytes % dataset->options_.token_bytes != 0 || (promised >= 0 && promised != dataset->tokens_)) {
+  if (bytes % dataset->options_.token_bytes != 0 || (promised && *promised != dataset->tokens_)) {
     return absl::DataLossError(absl::StrCat(path, ": found ", bytes, " bytes of tokens of ",
                                             dataset->options_.token_bytes, " bytes",
-                                            promised < 0 ? "" : absl::StrCat("; the header promises ", promised)));
+                                            promised ? absl::StrCat("; the header promises ", *promised) : ""));
   }
   if (dataset->tokens_ < options.block_size + 1) {
     return absl::DataLossError(absl::StrCat(path, ": ", dataset->tokens_,

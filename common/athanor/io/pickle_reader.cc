@@ -13,6 +13,7 @@ namespace athanor {
 namespace {
 
 using Kind = PickleValue::Kind;
+constexpr size_t kMaxGlobalPart = 256;  // bytes of a module, and of a name in it
 
 class Machine {
  public:
@@ -150,7 +151,9 @@ class Machine {
     return true;
   }
 
+  // A memoized text costs two bytes a time: long ones would multiply.
   bool PushGlobal(std::string_view module, std::string_view name) {
+    if (module.size() > kMaxGlobalPart || name.size() > kMaxGlobalPart) return Fail("names a global of great length");
     Push(Kind::kGlobal)->text = absl::StrCat(std::string(module), ".", std::string(name));
     return true;
   }
@@ -210,7 +213,9 @@ class Machine {
         return TakeLine(&module) && TakeLine(&name) && PushGlobal(module, name);
       case 0x93: {  // STACK_GLOBAL
         PickleValue *last = nullptr, *first = nullptr;
-        return Pop(&last) && Pop(&first) && PushGlobal(first->text, last->text);
+        if (!Pop(&last) || !Pop(&first)) return false;
+        if (last->kind != Kind::kString || first->kind != Kind::kString) return Fail("names a global by no text");
+        return PushGlobal(first->text, last->text);
       }
       default:
         return StepScalar(code);

@@ -2,8 +2,11 @@
 
 #include <caffe2/serialize/inline_container.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +20,9 @@ namespace {
 
 using Kind = PickleValue::Kind;
 constexpr size_t kMaxTensorDims = 64;
+// What a file may become: names that many dictionaries share, storages that many tensors share, strides of zero.
+constexpr uint64_t kFreeBytes = uint64_t{1} << 28, kBytesPerByte = 64;
+constexpr uint64_t kEntryBytes = 64;
 
 std::optional<torch::ScalarType> DtypeOfStorage(const std::string& global) {
   static const std::map<std::string, torch::ScalarType> dtypes = {{"torch.DoubleStorage", torch::kDouble},
@@ -46,13 +52,15 @@ bool Integers(const PickleValue& tuple, std::vector<int64_t>* out) {
 
 class Archive {
  public:
-  explicit Archive(const std::string& path) : path_(path), reader_(path) {}
+  Archive(const std::string& path, uint64_t file_size)
+      : path_(path), reader_(path), packed_left_(file_size), left_(kFreeBytes + kBytesPerByte * file_size) {}
 
   absl::Status Read(TensorFile* out) {
     if (reader_.hasRecord("constants.pkl")) {
       return absl::InvalidArgumentError(absl::StrCat(path_, ": a TorchScript module; allowed: a state dict"));
     }
-    const auto [data, size] = reader_.getRecord("data.pkl");
+    ASSIGN_OR_RETURN(const Bytes record, Record("data.pkl"));
+    const auto& [data, size] = record;
     const std::string_view bytes(static_cast<const char*>(data.get()), size);
     ASSIGN_OR_RETURN(const PickleDocument document, ParsePickle(path_, bytes));
     if (!document.root->Is(Kind::kDict)) {
@@ -62,16 +70,35 @@ class Archive {
   }
 
  private:
+  using Bytes = std::tuple<at::DataPtr, size_t>;
+
+  // Records of a file lie in it one behind the other, and torch.save stores them: together they are smaller than it.
+  absl::StatusOr<Bytes> Record(const std::string& record) {
+    const uint64_t size = reader_.getRecordSize(record);
+    if (size > packed_left_) {
+      return absl::DataLossError(
+          absl::StrCat(path_, ": record ", record, " promises ", size, " bytes, more than the file holds"));
+    }
+    packed_left_ -= size;
+    return reader_.getRecord(record);
+  }
+
+  bool Pay(uint64_t bytes) {
+    if (bytes > left_) return false;
+    left_ -= bytes;
+    return true;
+  }
+
   // Walks nested dictionaries; an explicit stack, since the nesting is the file's.
   absl::Status Collect(const PickleValue& root, TensorFile* out) {
     std::vector<std::pair<std::string, const PickleValue*>> open = {{"", &root}};
-    size_t visited = 0;
     while (!open.empty()) {
       const auto [prefix, dictionary] = std::move(open.back());
       open.pop_back();
-      // A dictionary that holds itself would never end.
-      if (++visited > kMaxTensors) return absl::DataLossError(absl::StrCat(path_, ": too many dictionaries"));
       for (const auto& [key, value] : dictionary->Entries()) {
+        // A dictionary that holds itself would never end.
+        if (!Pay(kEntryBytes + prefix.size() + key->text.size()))
+          return absl::DataLossError(absl::StrCat(path_, ": dictionaries hold each other too often"));
         if (!key->Is(Kind::kString)) continue;
         const std::string name = prefix.empty() ? key->text : absl::StrCat(prefix, ".", key->text);
         if (value->Is(Kind::kDict)) {
@@ -130,10 +157,13 @@ class Archive {
     }
     ASSIGN_OR_RETURN(const torch::Tensor storage, Storage(name, id[2]->text, *dtype));
     // The last element reached must lie inside: in steps that cannot overflow.
-    int64_t last = parts[1]->integer;
+    int64_t last = parts[1]->integer, bytes = static_cast<int64_t>(torch::elementSize(*dtype));
     bool empty = false;
     for (size_t i = 0; i < sizes.size(); ++i) {
       empty = empty || sizes[i] == 0;
+      // LibTorch multiplies extents beside a zero too.
+      if (__builtin_mul_overflow(bytes, std::max<int64_t>(sizes[i], 1), &bytes))
+        return Damaged(name, "its size overflows");
       int64_t reach = 0;
       if (sizes[i] > 1 &&
           (__builtin_mul_overflow(sizes[i] - 1, strides[i], &reach) || __builtin_add_overflow(last, reach, &last))) {
@@ -142,6 +172,7 @@ class Archive {
     }
     if (!empty && last >= storage.numel()) return Damaged(name, "it reaches beyond its storage");
     if (empty) return torch::empty(sizes, *dtype);
+    if (!Pay(static_cast<uint64_t>(bytes))) return Damaged(name, "storages are repeated too often");
     return storage.as_strided(sizes, strides, parts[1]->integer).clone(at::MemoryFormat::Contiguous);
   }
 
@@ -153,7 +184,8 @@ class Archive {
     }
     const std::string record = absl::StrCat("data/", key);
     if (!reader_.hasRecord(record)) return Damaged(name, absl::StrCat("no record ", record));
-    auto [data, size] = reader_.getRecord(record);
+    ASSIGN_OR_RETURN(Bytes bytes, Record(record));
+    auto& [data, size] = bytes;
     const auto elements = static_cast<int64_t>(size / torch::elementSize(dtype));
     auto owner = std::make_shared<at::DataPtr>(std::move(data));
     torch::Tensor storage = torch::from_blob(owner->get(), {elements}, [owner](void*) {}, dtype);
@@ -163,6 +195,7 @@ class Archive {
 
   const std::string path_;
   caffe2::serialize::PyTorchStreamReader reader_;
+  uint64_t packed_left_, left_;
   std::map<std::string, torch::Tensor> storages_;
 };
 
@@ -180,9 +213,12 @@ absl::StatusOr<TensorFile> ReadStateDictFile(const std::string& path) {
         absl::StrCat(path, ": a bare pickle (torch.save before 1.6); save it again with a newer PyTorch"));
   }
   if (std::string_view(head, 4) != "PK\x03\x04") return ReadTensorFile(path);
+  std::error_code error;
+  const uint64_t size = std::filesystem::file_size(path, error);
+  if (error) return FileError(error.value(), "cannot read", path);
   TensorFile file;
   absl::Status status;
-  const absl::Status thrown = RunTorch("reading", [&] { status = Archive(path).Read(&file); });
+  const absl::Status thrown = RunTorch("reading", [&] { status = Archive(path, size).Read(&file); });
   // miniz and the reader throw on a damaged archive.
   if (!thrown.ok()) return absl::DataLossError(absl::StrCat(path, ": ", thrown.message()));
   RETURN_IF_ERROR(status);

@@ -8,11 +8,14 @@
 // for a file of another kind (the old format before zip, TorchScript); DATA_LOSS names the file and what is damaged.
 // Sparse and quantised tensors are refused by name. LibTorch's zip reader does not verify the checksums of the archive:
 // damage in the middle of a tensor's bytes goes unnoticed (safetensors of a checkpoint have theirs in the manifest).
-// Thread-safe.
+// What a file becomes is bounded: records together by the file's size, tensors by 64 times that or 256 MiB (names that
+// share a storage, strides of zero). Thread-safe.
 #pragma once
 
+#include <map>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "athanor/io/tensor_file.h"
 
@@ -20,5 +23,10 @@ namespace athanor {
 
 // The kind is seen from the first bytes, not from the extension.
 absl::StatusOr<TensorFile> ReadStateDictFile(const std::string& path);
+
+// A .pt file that torch.load(path, weights_only=True) gives back as a dictionary. Tensors are written one by one: those
+// that share memory do not in the file. Atomic. INVALID_ARGUMENT names a tensor that is undefined, not dense, or of a
+// dtype without a storage class in Python (8-bit floats).
+absl::Status WriteStateDictFile(const std::string& path, const std::map<std::string, torch::Tensor>& tensors);
 
 }  // namespace athanor

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/file_system.h"
+#include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/io/mapped_file.h"
 #include "athanor/tensor/torch_status.h"
@@ -55,12 +56,15 @@ absl::StatusOr<TensorSlot> ParseSlot(const std::string& file, const std::string&
     return Damaged(file, 8, absl::StrCat(where, "unknown dtype '", dtype.substr(0, 32), "'"));
   slot.dtype = known->dtype;
   int64_t bytes = static_cast<int64_t>(torch::elementSize(slot.dtype));
+  int64_t extents = bytes;  // those beside a zero count too: LibTorch multiplies them
   if (entry["shape"].size() > 64) return Damaged(file, 8, where + "more than 64 dimensions");
   for (const nlohmann::json& extent : entry["shape"]) {
     if (!extent.is_number_unsigned() || extent.get<uint64_t>() > static_cast<uint64_t>(1) << 62)
       return Damaged(file, 8, where + "a shape holds non-negative integers");
     slot.shape.push_back(extent.get<int64_t>());
-    if (__builtin_mul_overflow(bytes, slot.shape.back(), &bytes)) return Damaged(file, 8, where + "its size overflows");
+    if (__builtin_mul_overflow(extents, std::max<int64_t>(slot.shape.back(), 1), &extents))
+      return Damaged(file, 8, where + "its size overflows");
+    bytes *= slot.shape.back();
   }
   for (const nlohmann::json& offset : entry["data_offsets"]) {
     if (!offset.is_number_unsigned() || offset.get<uint64_t>() > static_cast<uint64_t>(data_size)) {
@@ -147,8 +151,7 @@ absl::StatusOr<TensorFile> ParseTensorFile(const std::string& name, const char* 
     return Damaged(name, 0, absl::StrCat("a header of ", length, " bytes in a file of ", size));
   }
   const auto header_size = static_cast<int64_t>(length);
-  const nlohmann::json header =
-      nlohmann::json::parse(bytes + 8, bytes + 8 + header_size, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json header = ParseJsonText(std::string_view(bytes + 8, static_cast<size_t>(header_size)));
   if (header.is_discarded()) return Damaged(name, 8, "the header is not JSON");
   TensorFile result;
   ASSIGN_OR_RETURN(const std::vector<TensorSlot> slots, ParseSlots(name, header, size - 8 - header_size, result));

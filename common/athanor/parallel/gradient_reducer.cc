@@ -1,6 +1,8 @@
 #include "athanor/parallel/gradient_reducer.h"
 
+#include <algorithm>
 #include <functional>
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -16,30 +18,71 @@
 namespace athanor {
 namespace {
 
-// Reduces a bucket through shared memory, on the training thread: on one machine the ranks' cores have nothing better
-// to do.
-class HostMemoryHook : public c10d::CommHookInterface {
+// Averages gradients where they are, through shared memory, after backward: on one machine the ranks' cores have
+// nothing better to do meanwhile, and without buckets no gradient is copied or held twice.
+class HostMemoryExchange {
  public:
-  HostMemoryHook(HostMemoryGroup* memory, int world_size) : memory_(memory), scale_(1.0 / world_size) {}
+  HostMemoryExchange(HostMemoryGroup* memory, int world_size, bool find_unused, std::vector<torch::Tensor> parameters,
+                     std::vector<std::string> names)
+      : memory_(memory),
+        world_size_(world_size),
+        find_unused_(find_unused),
+        parameters_(std::move(parameters)),
+        names_(std::move(names)) {}
 
-  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
-    torch::Tensor& buffer = bucket.getBufferRef();
-    const absl::Status reduced = memory_->AllReduce(buffer.data_ptr(), buffer.numel(), buffer.scalar_type(), scale_);
-    if (!reduced.ok()) {
-      TORCH_CHECK_WITH(DistBackendError, false, "gradient exchange: ", std::string(reduced.message()));
-    }
-    auto future = c10::make_intrusive<c10::ivalue::Future>(c10::ListType::create(c10::TensorType::get()));
-    future->markCompleted(c10::IValue(std::vector<torch::Tensor>{buffer}));
-    return future;
+  static bool Serves(const ProcessGroup& group, const std::vector<torch::Tensor>& parameters) {
+    return group.host_memory() != nullptr &&
+           std::all_of(parameters.begin(), parameters.end(), [](const torch::Tensor& parameter) {
+             return parameter.is_cpu() && HostMemoryGroup::Supports(parameter.scalar_type());
+           });
   }
 
-  torch::Tensor parseHookResult(const c10::IValue& result) override {
-    return c10d::detail::parseCppCommHookResult(result);
+  void Run() {
+    const torch::NoGradGuard no_grad;
+    const std::vector<int64_t> used = CountUses();
+    std::map<torch::ScalarType, std::vector<HostMemoryGroup::Piece>> pieces;
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      if (used[i] == 0) continue;  // on no rank
+      const torch::Tensor& gradient = Dense(&parameters_[i]);
+      pieces[gradient.scalar_type()].push_back({gradient.data_ptr(), gradient.numel()});
+    }
+    for (const auto& [type, list] : pieces) Check(memory_->AllReduce(list, type, 1.0 / world_size_));
   }
 
  private:
+  static void Check(const absl::Status& status) {
+    if (!status.ok()) TORCH_CHECK_WITH(DistBackendError, false, "gradient exchange: ", std::string(status.message()));
+  }
+
+  // On how many ranks each parameter has a gradient.
+  std::vector<int64_t> CountUses() {
+    std::vector<int64_t> used(parameters_.size(), 1);
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      used[i] = parameters_[i].grad().defined() ? 1 : 0;
+      TORCH_CHECK(used[i] == 1 || find_unused_, "parameter '", names_[i],
+                  "' has no gradient after backward; set comm.find_unused_parameters if the model leaves some out");
+    }
+    if (find_unused_) Check(memory_->AllReduce(used.data(), static_cast<int64_t>(used.size()), torch::kLong, 1.0));
+    return used;
+  }
+
+  // In its parameter's memory order, which all ranks share.
+  static const torch::Tensor& Dense(torch::Tensor* parameter) {
+    torch::Tensor& gradient = parameter->mutable_grad();
+    if (!gradient.defined()) {
+      gradient = torch::zeros_like(*parameter);
+    } else if (gradient.is_sparse() || gradient.strides() != parameter->strides() ||
+               gradient.scalar_type() != parameter->scalar_type()) {
+      gradient = torch::empty_like(*parameter).copy_(gradient.to_dense());
+    }
+    return gradient;
+  }
+
   HostMemoryGroup* memory_;
-  double scale_;
+  int world_size_;
+  bool find_unused_;
+  std::vector<torch::Tensor> parameters_;
+  std::vector<std::string> names_;
 };
 
 // Two signatures agree exactly when the ranks' lists of tensors do.
@@ -57,9 +100,28 @@ struct GradientReducer::Impl {
   std::vector<torch::Tensor> parameters;
   std::vector<torch::Tensor> buffers;
   std::vector<std::vector<size_t>> buckets;
+  std::unique_ptr<HostMemoryExchange> exchange;  // one of the two
   std::unique_ptr<c10d::Reducer> reducer;
   bool find_unused = false;
-  bool settled = false;
+  bool ran = false, settled = false;
+
+  absl::Status BuildReducer(const GradientReducerOptions& options,
+                            const std::unordered_map<size_t, std::string>& names) {
+    return RunTorch("building the reducer", [&] {
+      // Last registered, first ready.
+      std::vector<torch::Tensor> reversed(parameters.rbegin(), parameters.rend());
+      buckets =
+          std::get<0>(c10d::compute_bucket_assignment_by_size(reversed, {static_cast<size_t>(options.bucket_bytes)}));
+      for (auto& bucket : buckets) {
+        for (size_t& index : bucket) index = parameters.size() - 1 - index;
+      }
+      reducer = std::make_unique<c10d::Reducer>(
+          parameters, buckets, c10::intrusive_ptr<c10d::ProcessGroup>::unsafe_reclaim_from_nonowning(&group->c10d()),
+          std::vector<bool>(parameters.size(), false), options.bucket_bytes, options.find_unused_parameters,
+          /*gradient_as_bucket_view=*/true, names, /*first_bucket_bytes_cap=*/options.bucket_bytes,
+          /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>{});
+    });
+  }
 
   absl::Status Broadcast(const std::vector<torch::Tensor>& tensors) {
     torch::NoGradGuard no_grad;
@@ -75,7 +137,7 @@ struct GradientReducer::Impl {
 GradientReducer::GradientReducer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 GradientReducer::~GradientReducer() {
-  DropGradients();
+  for (torch::Tensor& parameter : impl_->parameters) parameter.mutable_grad().reset();
   RunTorch("closing the reducer", [&] { impl_->reducer.reset(); }).IgnoreError();
 }
 
@@ -108,57 +170,45 @@ absl::StatusOr<std::unique_ptr<GradientReducer>> GradientReducer::Create(const t
   }
   if (impl->parameters.empty())
     return absl::InvalidArgumentError("reducer: the model has no parameter that needs a gradient");
-  RETURN_IF_ERROR(RunTorch("building the reducer", [&] {
-    // Last registered, first ready.
-    std::vector<torch::Tensor> reversed(impl->parameters.rbegin(), impl->parameters.rend());
-    impl->buckets =
-        std::get<0>(c10d::compute_bucket_assignment_by_size(reversed, {static_cast<size_t>(options.bucket_bytes)}));
-    for (auto& bucket : impl->buckets) {
-      for (size_t& index : bucket) index = impl->parameters.size() - 1 - index;
-    }
-    impl->reducer = std::make_unique<c10d::Reducer>(
-        impl->parameters, impl->buckets,
-        c10::intrusive_ptr<c10d::ProcessGroup>::unsafe_reclaim_from_nonowning(&group->c10d()),
-        std::vector<bool>(impl->parameters.size(), false), options.bucket_bytes, options.find_unused_parameters,
-        /*gradient_as_bucket_view=*/true, names, /*first_bucket_bytes_cap=*/options.bucket_bytes,
-        /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>{});
-    bool all_supported = true;
-    for (const torch::Tensor& parameter : impl->parameters) {
-      all_supported &= parameter.is_cpu() && HostMemoryGroup::Supports(parameter.scalar_type());
-    }
-    if (group->host_memory() != nullptr && all_supported) {
-      impl->reducer->register_comm_hook(std::make_unique<HostMemoryHook>(group->host_memory(), group->world_size()));
-    }
-  }));
+  std::vector<std::string> listed;
+  for (size_t i = 0; i < impl->parameters.size(); ++i) listed.push_back(names[i]);
+  if (HostMemoryExchange::Serves(*group, impl->parameters)) {
+    impl->exchange = std::make_unique<HostMemoryExchange>(
+        group->host_memory(), group->world_size(), options.find_unused_parameters, impl->parameters, std::move(listed));
+    impl->settled = true;
+  } else {
+    RETURN_IF_ERROR(impl->BuildReducer(options, names));
+  }
   std::unique_ptr<GradientReducer> reducer(new GradientReducer(std::move(impl)));
   RETURN_IF_ERROR(reducer->SyncModel());
   return reducer;
 }
 
 void GradientReducer::PrepareForBackward(const torch::Tensor& loss) {
+  if (impl_->exchange != nullptr) return;
   impl_->reducer->prepare_for_backward(impl_->find_unused ? std::vector<torch::Tensor>{loss}
                                                           : std::vector<torch::Tensor>{});
 }
 
 void GradientReducer::FinishBackward() {
-  if (impl_->settled) return;
+  impl_->ran = true;
+  if (impl_->exchange != nullptr) impl_->exchange->Run();
+}
+
+void GradientReducer::DropGradients() {
+  for (torch::Tensor& parameter : impl_->parameters) parameter.mutable_grad().reset();
+  if (impl_->settled || !impl_->ran) return;
   impl_->settled = true;
   // After its first pass Reducer wants to order buckets by arrival. A restarted rank would begin with the other order,
   // and sums of three and more ranks would differ in their last bits: let it have its way once, then put the fixed
   // order back.
   if (!impl_->reducer->should_rebuild_buckets()) return;
-  std::vector<torch::Tensor> gradients;
-  for (torch::Tensor& parameter : impl_->parameters) {
-    gradients.push_back(parameter.grad().defined() ? parameter.grad().clone() : torch::Tensor());
-  }
-  DropGradients();
   impl_->reducer->rebuild_buckets();
   impl_->reducer->initialize_buckets(impl_->buckets);
-  for (size_t i = 0; i < gradients.size(); ++i) impl_->parameters[i].mutable_grad() = gradients[i];
 }
 
-void GradientReducer::DropGradients() {
-  for (torch::Tensor& parameter : impl_->parameters) parameter.mutable_grad().reset();
+bool GradientReducer::settled() const {
+  return impl_->settled;
 }
 
 absl::Status GradientReducer::SyncBuffers() {

@@ -1,5 +1,6 @@
-// Averages gradients over the ranks while backward still runs (c10d::Reducer: buckets, reduced as soon as they are
-// full).
+// Averages gradients over the ranks. Between machines and on CUDA while backward still runs (c10d::Reducer: buckets,
+// reduced as soon as they are full); CPU ranks of one machine exchange through memory after it, in place: without
+// buckets nothing is copied or held twice.
 //
 //   ASSIGN_OR_RETURN(auto reducer, GradientReducer::Create(model, group, {}));   // weights and buffers of rank 0
 //   everywhere for (micro-batches but the last of a window) output.loss.backward();         // gradients add up locally
@@ -7,9 +8,9 @@
 //   output.loss.backward();                                                      // returns with the mean over the
 //   ranks in .grad optimizer->Step(); reducer->DropGradients();
 //
-// Gradients are views into the buckets: no copy back. Drop them (or zero them in place); Module::zero_grad() would
-// throw. Bucket order is fixed at creation (reverse order of registration) and the same after a restart, so that sums
-// are too.
+// Where there are buckets, gradients are views into them: no copy back. Drop them (or zero them in place);
+// Module::zero_grad() would throw. Bucket order is fixed at creation (reverse order of registration) and the same after
+// a restart, so that sums are too.
 //
 // Errors of PrepareForBackward() and of backward itself are exceptions, as everything inside autograd: call them within
 // RunTorch(). A lost peer is a c10::DistBackendError there. Threads: the training thread.
@@ -43,10 +44,12 @@ class GradientReducer {
 
   // Before the backward pass whose gradients are to be exchanged.
   void PrepareForBackward(const torch::Tensor& loss);
-  // After that backward pass (once is enough; cheap).
+  // After that backward pass: the gradients are the means then.
   void FinishBackward();
   // Gradients become undefined: the next backward starts from nothing.
   void DropGradients();
+  // Whether gradients may stay where they are from now on: not before the first DropGradients() after an exchange.
+  bool settled() const;
   // Collective: buffers (running statistics) of rank 0 everywhere. Before evaluating and saving.
   absl::Status SyncBuffers();
   // Collective: parameters and buffers of rank 0 everywhere.

@@ -231,30 +231,54 @@ bool HostMemoryGroup::Supports(c10::ScalarType type) {
 }
 
 absl::Status HostMemoryGroup::AllReduce(void* data, int64_t count, c10::ScalarType type, double scale) {
+  const Piece whole{data, count};
+  return AllReduce(std::span(&whole, 1), type, scale);
+}
+
+absl::Status HostMemoryGroup::AllReduce(std::span<const Piece> pieces, c10::ScalarType type, double scale) {
+  if (!Supports(type)) return absl::InvalidArgumentError(absl::StrCat("host memory: cannot sum ", c10::toString(type)));
   const int64_t element = static_cast<int64_t>(c10::elementSize(type));
-  const int64_t chunk = kSlotBytes / element;
-  std::vector<const char*> slots(world_size_);
-  for (int64_t begin = 0; begin < count; begin += chunk) {
-    const int64_t part = std::min(chunk, count - begin);
-    char* out = static_cast<char*>(data) + begin * element;
-    RETURN_IF_ERROR(NextRound());
-    std::memcpy(Slot(rank_), out, static_cast<size_t>(part * element));
-    Publish();
-    RETURN_IF_ERROR(Await(timeout_));
-    for (int r = 0; r < world_size_; ++r) slots[r] = Slot(r);
-    switch (type) {
-      case c10::kFloat:
-        SumInRankOrder(reinterpret_cast<float*>(out), slots, part, scale);
-        break;
-      case c10::kDouble:
-        SumInRankOrder(reinterpret_cast<double*>(out), slots, part, scale);
-        break;
-      case c10::kLong:
-        SumInRankOrder(reinterpret_cast<int64_t*>(out), slots, part, scale);
-        break;
-      default:
-        return absl::InvalidArgumentError(absl::StrCat("host memory: cannot sum ", c10::toString(type)));
+  const int64_t room = kSlotBytes / element;
+  std::vector<Piece> round;
+  int64_t filled = 0;
+  for (const Piece& piece : pieces) {
+    for (int64_t begin = 0; begin < piece.count;) {
+      const int64_t part = std::min(room - filled, piece.count - begin);
+      round.push_back({static_cast<char*>(piece.data) + begin * element, part});
+      begin += part;
+      filled += part;
+      if (filled < room) continue;
+      RETURN_IF_ERROR(ReduceRound(round, type, scale));
+      round.clear();
+      filled = 0;
     }
+  }
+  return round.empty() ? absl::OkStatus() : ReduceRound(round, type, scale);
+}
+
+// What fits into a slot.
+absl::Status HostMemoryGroup::ReduceRound(std::span<const Piece> pieces, c10::ScalarType type, double scale) {
+  const size_t element = c10::elementSize(type);
+  RETURN_IF_ERROR(NextRound());
+  char* to = Slot(rank_);
+  for (const Piece& piece : pieces) {
+    const size_t bytes = static_cast<size_t>(piece.count) * element;
+    std::memcpy(to, piece.data, bytes);
+    to += bytes;
+  }
+  Publish();
+  RETURN_IF_ERROR(Await(timeout_));
+  std::vector<const char*> slots(world_size_);
+  for (int r = 0; r < world_size_; ++r) slots[r] = Slot(r);
+  for (const Piece& piece : pieces) {
+    if (type == c10::kFloat) {
+      SumInRankOrder(static_cast<float*>(piece.data), slots, piece.count, scale);
+    } else if (type == c10::kDouble) {
+      SumInRankOrder(static_cast<double*>(piece.data), slots, piece.count, scale);
+    } else {
+      SumInRankOrder(static_cast<int64_t*>(piece.data), slots, piece.count, scale);
+    }
+    for (const char*& slot : slots) slot += static_cast<size_t>(piece.count) * element;
   }
   return absl::OkStatus();
 }

@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,12 @@ class HostMemoryGroup {
   static bool Supports(c10::ScalarType type);  // float, double, int64
   // data[i] = scale * sum over ranks. UNAVAILABLE (no payload): a peer died, aborted or did not come in time.
   absl::Status AllReduce(void* data, int64_t count, c10::ScalarType type, double scale);
+  // The same over several pieces of memory as if they were one, in their order; every rank has the same counts.
+  struct Piece {
+    void* data;
+    int64_t count;
+  };
+  absl::Status AllReduce(std::span<const Piece> pieces, c10::ScalarType type, double scale);
   absl::Status Broadcast(void* data, int64_t bytes, int root);
   // Element-wise extremes; at most 64 values.
   absl::Status MinMax(const std::vector<int64_t>& values, std::vector<int64_t>* min, std::vector<int64_t>* max);
@@ -61,6 +68,7 @@ class HostMemoryGroup {
   char* Slot(int rank) const;
   absl::Status NextRound();
   void Publish();
+  absl::Status ReduceRound(std::span<const Piece> pieces, c10::ScalarType type, double scale);
   // Until every peer (or only `only`) has published the current sequence number.
   absl::Status Await(absl::Duration timeout, std::optional<int> only = std::nullopt);
   absl::Status AwaitPeer(int peer, absl::Time deadline);

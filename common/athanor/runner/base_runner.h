@@ -112,6 +112,13 @@ class BaseRunner {
   absl::Status WaitForCheckpoints();
   CheckpointStats checkpoint_stats() const { return checkpoints_->stats(); }
 
+  // Everything that a checkpoint would hold, in copies of this rank's own; and back, into a runner of the same model,
+  // data and optimizer. Collective, each. INVALID_ARGUMENT and DATA_LOSS name what does not fit.
+  absl::StatusOr<TrainingState> StateDict();
+  absl::Status LoadStateDict(const TrainingState& state);
+  // Counters and random states of now.
+  RunnerState CaptureRunnerState() const;
+
   const TrainState& state() const { return state_; }
   const ProgressReport& progress() const { return progress_; }
   const RunnerConfig& config() const { return config_; }

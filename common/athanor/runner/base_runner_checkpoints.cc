@@ -74,6 +74,33 @@ absl::Status BaseRunner::LoadCheckpoint(const std::string& path, const std::vect
   return absl::OkStatus();
 }
 
+absl::StatusOr<TrainingState> BaseRunner::StateDict() {
+  ASSIGN_OR_RETURN(TrainingState state, CaptureState(/*model_only=*/false));
+  RETURN_IF_ERROR(RunTorch("copying the state", [&] {
+    for (TensorMap* tensors : {&state.replicated, &state.per_rank}) {
+      for (auto& [name, tensor] : *tensors) tensor = tensor.detach().clone();
+    }
+  }));
+  return state;
+}
+
+absl::Status BaseRunner::LoadStateDict(const TrainingState& state) {
+  RestoredState restored;
+  restored.state = state;
+  restored.world_size = options_.topology.world_size();
+  restored.same_world = true;
+  RETURN_IF_ERROR(LoadState(restored, /*weights_only=*/false));
+  restored_ = true;
+  evaluated_step_ = -1;
+  return absl::OkStatus();
+}
+
+RunnerState BaseRunner::CaptureRunnerState() const {
+  RunnerState state{.train = state_, .elastic = elastic_, .rng = {}};
+  state.rng.Capture(device());
+  return state;
+}
+
 absl::StatusOr<SavePlan> BaseRunner::Save(SaveArguments arguments, bool is_best, bool must_wait) {
   if (!checkpoints_->enabled()) return SavePlan{.reason = "no folder for checkpoints"};
   if (verdict_.nonfinite_in_a_row > 0) {

@@ -1,6 +1,7 @@
 #include "athanor/runner/runner_state.h"
 
 #include <mutex>
+#include <utility>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
@@ -39,6 +40,26 @@ absl::Status TrainState::FromJson(const nlohmann::json& json) {
   stopped_early = set("stopped_early");
   before_evaluation = set("before_evaluation");
   before_pass_end = set("before_pass_end");
+  return absl::OkStatus();
+}
+
+absl::Status ElasticState::FromJson(const nlohmann::json& json) {
+  const auto found = json.find("restarts");
+  if (found == json.end() || !found->is_number_integer() || found->get<int64_t>() < 0)
+    return absl::DataLossError("checkpoint: elastic.restarts is missing or not a number >= 0");
+  restarts = found->get<int64_t>();
+  return absl::OkStatus();
+}
+
+nlohmann::json RunnerState::StateDict() const {
+  return {{"train", train.ToJson()}, {"elastic", elastic.ToJson()}};
+}
+
+absl::Status RunnerState::LoadStateDict(const nlohmann::json& state) {
+  RunnerState loaded = *this;
+  if (const auto found = state.find("train"); found != state.end()) RETURN_IF_ERROR(loaded.train.FromJson(*found));
+  if (const auto found = state.find("elastic"); found != state.end()) RETURN_IF_ERROR(loaded.elastic.FromJson(*found));
+  *this = std::move(loaded);
   return absl::OkStatus();
 }
 

@@ -33,6 +33,7 @@ struct ElasticState {
   int64_t resumed_from_step = -1;  // in this process; -1: from scratch
 
   nlohmann::json ToJson() const { return {{"restarts", restarts}}; }
+  absl::Status FromJson(const nlohmann::json& json);  // DATA_LOSS names the field
 };
 
 // Seeds the generators of this process (CPU and CUDA). Call it with the job's seed before the model is made: rank 0's
@@ -43,5 +44,25 @@ void SeedGenerators(uint64_t seed);
 // fit.
 void CaptureGenerators(const torch::Device& device, TensorMap* out);
 absl::Status RestoreGenerators(const torch::Device& device, const TensorMap& tensors);
+
+// Snapshots of this process's random generators.
+struct RngState {
+  TensorMap generators;  // "rng.cpu", "rng.cuda"; empty: none were taken
+
+  void Capture(const torch::Device& device) { CaptureGenerators(device, &generators); }
+  absl::Status Restore(const torch::Device& device) const { return RestoreGenerators(device, generators); }
+};
+
+// The three together: where a run stands, apart from its model, optimizer and data.
+struct RunnerState {
+  TrainState train;
+  ElasticState elastic;
+  RngState rng;
+
+  nlohmann::json StateDict() const;  // {"train": …, "elastic": …}; random states are tensors: rng.generators
+  // Takes the parts that are there, and passes over others. DATA_LOSS names the field that is damaged; then nothing has
+  // changed.
+  absl::Status LoadStateDict(const nlohmann::json& state);
+};
 
 }  // namespace athanor

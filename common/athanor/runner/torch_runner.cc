@@ -156,7 +156,7 @@ absl::StatusOr<bool> TorchRunner::OptimizerStep(const std::variant<double, torch
 }
 
 void TorchRunner::DropGradients() {
-  if (graph_ != nullptr) {
+  if (graph_ != nullptr && (reducer_ == nullptr || reducer_->settled())) {
     optimizer_->ZeroGrad();  // it goes on adding to these tensors
     return;
   }

@@ -75,9 +75,9 @@ struct TorchRunnerOptions : BaseRunnerOptions {
 class TorchRunner : public BaseRunner {
  public:
   // Collective when there is a process group. INVALID_ARGUMENT (kind invalid) names what is missing or contradictory.
-  // Changes the process: seeds its generators with seed + rank, and on the CPU keeps freed memory (KeepHostMemory() in
-  // athanor/tensor/host_memory.h). With `config.seed` unset rank 0 draws one; it is kept in the
-  // checkpoints.
+  // Changes the process: seeds its generators with seed + rank, and on the CPU keeps freed memory and lets go of
+  // start-up code (KeepHostMemory(), ForgetStartupCode() in athanor/tensor/host_memory.h). With `config.seed` unset
+  // rank 0 draws one; it is kept in the checkpoints.
   static absl::StatusOr<std::unique_ptr<TorchRunner>> Create(RunnerConfig config, TorchRunnerOptions options);
   // The same for a class of your own, whose constructor takes the config, the options and `more`. `options.forward` may
   // be left out: then the class overrides the steps that call it.

@@ -105,7 +105,10 @@ absl::Status TorchRunner::Build() {
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     at::globalContext().setBenchmarkCuDNN(false);
   }
-  if (device_.is_cpu()) KeepHostMemory();
+  if (device_.is_cpu()) {
+    KeepHostMemory();
+    ForgetStartupCode();
+  }
   RETURN_IF_ERROR(ResolveSeed());
   ASSIGN_OR_RETURN(const std::vector<std::string> splits, EvaluateSplits());
   TolerateDamage();

@@ -122,8 +122,7 @@ absl::Status TorchRunner::LoadProgress(const RestoredState& restored) {
     RETURN_IF_ERROR(state_.FromJson(train));
     ASSIGN_OR_RETURN(const nlohmann::json score, Part(meta, "score"));
     RETURN_IF_ERROR(score_->FromJson(score));
-    if (const auto elastic = meta.find("elastic"); elastic != meta.end())
-      elastic_.restarts = elastic->value("restarts", int64_t{0});
+    if (const auto elastic = meta.find("elastic"); elastic != meta.end()) RETURN_IF_ERROR(elastic_.FromJson(*elastic));
     RETURN_IF_ERROR(LoadMeasurements(restored));
   }
   if (scheduler_ != nullptr && !excluded("scheduler")) {

@@ -5,7 +5,7 @@
 // By default the C library returns large freed blocks to the system at once, and every step pays for their pages anew:
 // a sixth of the time of a small CNN, more where gradients of large layers are made. After this call freed heap memory
 // stays with the process up to 1 GiB, and LibTorch's blocks of 32 MiB and more come from a cache of freed ones (at most
-// 256 MiB, huge pages where the system has them). The peak of a training does not grow: its steps are alike.
+// 256 MiB). The peak of a training does not grow: its steps are alike.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,12 @@ bool KeepHostMemory();
 
 // Gives back what is kept. Thread-safe.
 void ReleaseKeptHostMemory();
+
+// Takes the code of LibTorch out of this process's resident set: most of what was read is the registration of thousands
+// of operators, at start-up only. What is needed again comes back from the page cache, a few megabytes of it.
+// TorchRunner does it. False, and nothing is done, where somebody has written into that code (a debugger's break
+// points). Thread-safe.
+bool ForgetStartupCode();
 
 int64_t KeptHostBlocksBytes();  // in the cache of large blocks, now
 

@@ -88,7 +88,8 @@ absl::StatusOr<std::string> Unzstd(const std::string& bytes, size_t limit) {
     if (ZSTD_isError(open)) return absl::DataLossError(absl::StrCat("the zstd stream: ", ZSTD_getErrorName(open)));
     out.append(chunk, 0, part.pos);
     if (out.size() > limit) return absl::DataLossError(absl::StrCat("more than ", limit, " bytes when unpacked"));
-    if (in.pos == in.size && part.pos < part.size) break;
+    // A full part may be the end too; asked again, the decoder would wait for another frame.
+    if (in.pos == in.size && (open == 0 || part.pos < part.size)) break;
   }
   return open == 0 ? absl::StatusOr<std::string>(std::move(out)) : absl::DataLossError("the zstd stream is cut");
 }

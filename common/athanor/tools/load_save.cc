@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "athanor/base/file_system.h"
+#include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/data/npy_reader.h"
 #include "athanor/io/state_dict_file.h"
@@ -75,10 +76,14 @@ absl::StatusOr<Loaded> LoadTensors(const std::string& path, const std::string& e
 }
 
 absl::StatusOr<json> ParseJson(const std::string& path, const std::string& text) {
+  if (JsonNestsTooDeep(text))
+    return absl::DataLossError(absl::StrCat(path, ": nested deeper than ", kMaxJsonDepth, " levels, or no JSON"));
   try {
     return json::parse(text);
   } catch (const json::parse_error& error) {
     return absl::DataLossError(absl::StrCat(path, ": byte ", error.byte, ": no JSON"));
+  } catch (const json::out_of_range& error) {
+    return absl::DataLossError(absl::StrCat(path, ": a number is too large: ", error.what()));
   }
 }
 
@@ -88,7 +93,7 @@ absl::StatusOr<json> ParseLines(const std::string& path, const std::string& text
   for (const absl::string_view line : absl::StrSplit(text, '\n')) {
     ++number;
     if (line.find_first_not_of(" \t\r") == absl::string_view::npos) continue;
-    json value = json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+    json value = ParseJsonText({line.data(), line.size()});
     if (value.is_discarded()) return absl::DataLossError(absl::StrCat(path, ":", number, ": no JSON"));
     lines.push_back(std::move(value));
   }
@@ -140,11 +145,15 @@ absl::Status Save(const std::string& path, const json& value) {
 
 absl::Status Save(const std::string& path, const Tensors& tensors) {
   const std::string ending = EndingOf(path);
-  if (ending != ".safetensors" && ending != ".npz") return WrongEnding(path, ".safetensors .npz");
+  const bool pickled = ending == ".pt" || ending == ".pth" || ending == ".bin";
+  if (!pickled && ending != ".safetensors" && ending != ".npz")
+    return WrongEnding(path, ".safetensors .pt .pth .bin .npz");
   const bool packed = CompressionOf(path) != Compression::kNone;
   const Beside plain(path);
   const std::string& target = packed ? plain.path() : path;
-  RETURN_IF_ERROR(ending == ".npz" ? WriteNpz(target, tensors) : WriteTensorFile(target, tensors));
+  RETURN_IF_ERROR(pickled            ? WriteStateDictFile(target, tensors)
+                  : ending == ".npz" ? WriteNpz(target, tensors)
+                                     : WriteTensorFile(target, tensors));
   if (!packed) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::string bytes, ReadFile(target, LoadOptions().limit_bytes));
   return WriteWhole(path, bytes);

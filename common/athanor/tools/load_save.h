@@ -40,7 +40,7 @@ absl::StatusOr<Loaded> Load(const std::string& path, const LoadOptions& options 
 absl::StatusOr<Table> LoadTable(const std::string& path, const LoadOptions& options = {});
 
 absl::Status Save(const std::string& path, const nlohmann::json& value);  // .json .yaml .yml .jsonl
-absl::Status Save(const std::string& path, const Tensors& tensors);       // .safetensors .npz; .pt is read only
+absl::Status Save(const std::string& path, const Tensors& tensors);       // .safetensors .pt .pth .bin .npz
 absl::Status Save(const std::string& path, const torch::Tensor& tensor);  // .npy
 absl::Status Save(const std::string& path, const Table& table);           // .csv .tsv
 absl::Status SaveText(const std::string& path, const std::string& text);  // any ending

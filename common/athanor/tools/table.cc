@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -9,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "athanor/base/json_text.h"
 
 namespace athanor {
 namespace {
@@ -16,9 +18,15 @@ namespace {
 using nlohmann::json;
 using Row = std::vector<json>;
 
+struct TextCell {
+  std::string text;
+  bool quoted = false;
+};
+
 // What a cell of text stands for.
-json CellOf(const std::string& text, bool quoted) {
-  if (quoted) return text;
+json CellOf(const TextCell& cell) {
+  const std::string& text = cell.text;
+  if (cell.quoted) return text;
   if (text.empty() || text == "nan" || text == "NaN" || text == "NA" || text == "null") return nullptr;
   if (text == "true" || text == "True") return true;
   if (text == "false" || text == "False") return false;
@@ -27,8 +35,11 @@ json CellOf(const std::string& text, bool quoted) {
   if (const auto [stop, error] = std::from_chars(text.data(), end, whole); error == std::errc() && stop == end)
     return whole;
   double number = 0;
-  if (const auto [stop, error] = std::from_chars(text.data(), end, number); error == std::errc() && stop == end)
-    return number;
+  if (const auto [stop, error] = std::from_chars(text.data(), end, number); error == std::errc() && stop == end) {
+    constexpr size_t kSignedNan = 4;  // "-nan", as printf writes it; "nan(...)" is a text
+    if (!std::isnan(number)) return number;
+    if (text.size() <= kSignedNan) return nullptr;
+  }
   return text;
 }
 
@@ -42,7 +53,8 @@ ColumnType TypeOf(const std::vector<Row>& rows, size_t column) {
     const json& cell = row[column];
     if (cell.is_null()) continue;
     any = true;
-    whole = whole && cell.is_number_integer();
+    whole = whole && cell.is_number_integer() &&
+            !(cell.is_number_unsigned() && cell.get<uint64_t>() > std::numeric_limits<int64_t>::max());
     number = number && cell.is_number();
     boolean = boolean && cell.is_boolean();
   }
@@ -51,7 +63,7 @@ ColumnType TypeOf(const std::vector<Row>& rows, size_t column) {
 }
 
 // Reads one record from `at` on; moves it behind the record. False: quotes were not closed.
-bool ReadRecord(const std::string& text, char delimiter, size_t* at, size_t* line, Row* row) {
+bool ReadRecord(const std::string& text, char delimiter, size_t* at, size_t* line, std::vector<TextCell>* row) {
   std::string cell;
   bool quoted = false;
   while (true) {
@@ -75,7 +87,7 @@ bool ReadRecord(const std::string& text, char delimiter, size_t* at, size_t* lin
     ++*at;
     if (c == delimiter || c == '\n') {
       if (c == '\n' && !quoted && !cell.empty() && cell.back() == '\r') cell.pop_back();
-      row->push_back(CellOf(cell, quoted));
+      row->push_back({cell, quoted});
       if (c == '\n') {
         ++*line;
         return true;
@@ -88,8 +100,33 @@ bool ReadRecord(const std::string& text, char delimiter, size_t* at, size_t* lin
   }
 }
 
+// Cells of a column that holds text stay as they are written: "007" among names is no 7.
+std::vector<Row> RowsOf(const std::vector<std::vector<TextCell>>& records, size_t columns) {
+  std::vector<Row> rows(records.size(), Row(columns));
+  for (size_t r = 0; r < records.size(); ++r) {
+    for (size_t c = 0; c < columns; ++c) rows[r][c] = CellOf(records[r][c]);
+  }
+  for (size_t c = 0; c < columns; ++c) {
+    if (TypeOf(rows, c) != ColumnType::kText) continue;
+    for (size_t r = 0; r < records.size(); ++r) {
+      if (!rows[r][c].is_null()) rows[r][c] = records[r][c].text;
+    }
+  }
+  return rows;
+}
+
+// What is wrong with a table is wrong with the file that it comes from.
+absl::StatusOr<Table> Named(const std::string& name, absl::StatusOr<Table> table) {
+  if (table.ok()) return table;
+  return absl::DataLossError(absl::StrCat(name, ": ", table.status().message()));
+}
+
+std::string NumberText(double value) {
+  return std::isinf(value) ? (value > 0 ? "inf" : "-inf") : json(value).dump();
+}
+
 std::string Quoted(const std::string& text, char delimiter) {
-  const bool number_like = !CellOf(text, false).is_string();
+  const bool number_like = !CellOf({text}).is_string();
   if (!number_like && text.find_first_of(std::string("\"\n\r") + delimiter) == std::string::npos) return text;
   return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\"", "\"\""}}), "\"");
 }
@@ -169,25 +206,26 @@ json Table::Cell(int64_t row, size_t column) const {
 
 absl::StatusOr<Table> ParseCsv(const std::string& name, const std::string& text, char delimiter) {
   std::vector<std::string> names;
-  std::vector<Row> rows;
+  std::vector<std::vector<TextCell>> records;
   size_t at = 0, line = 1;
   while (at < text.size()) {
     const size_t begin = line;
-    Row row;
+    std::vector<TextCell> row;
     if (!ReadRecord(text, delimiter, &at, &line, &row))
       return absl::DataLossError(absl::StrCat(name, ":", begin, ": a quote is not closed"));
-    if (row.size() == 1 && row[0].is_null()) continue;  // an empty line
+    if (row.size() == 1 && row[0].text.empty() && !row[0].quoted) continue;  // an empty line
     if (names.empty()) {
-      for (const json& cell : row) names.push_back(TextOf(cell));
+      for (const TextCell& cell : row) names.push_back(cell.text);
     } else if (row.size() != names.size()) {
       return absl::DataLossError(absl::StrCat(name, ":", begin, ": found ", row.size(),
                                               " cells; allowed: ", names.size(), " as in the first line"));
     } else {
-      rows.push_back(std::move(row));
+      records.push_back(std::move(row));
     }
   }
   if (names.empty()) return absl::DataLossError(absl::StrCat(name, ": no line with column names"));
-  return Table::Make(std::move(names), rows);
+  const std::vector<Row> rows = RowsOf(records, names.size());
+  return Named(name, Table::Make(std::move(names), rows));
 }
 
 absl::StatusOr<Table> ParseJsonLinesTable(const std::string& name, const std::string& text) {
@@ -195,10 +233,11 @@ absl::StatusOr<Table> ParseJsonLinesTable(const std::string& name, const std::st
   std::map<std::string, size_t> places;
   std::vector<Row> rows;
   size_t number = 0;
+  constexpr size_t kFree = size_t{1} << 24, kPerByte = 16;
   for (const absl::string_view line : absl::StrSplit(text, '\n')) {
     ++number;
     if (line.find_first_not_of(" \t\r") == absl::string_view::npos) continue;
-    const json object = json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+    const json object = ParseJsonText({line.data(), line.size()});
     if (!object.is_object()) return absl::DataLossError(absl::StrCat(name, ":", number, ": no JSON object"));
     Row row(names.size());
     for (const auto& [key, value] : object.items()) {
@@ -209,9 +248,14 @@ absl::StatusOr<Table> ParseJsonLinesTable(const std::string& name, const std::st
       row[places[key]] = value;
     }
     rows.push_back(std::move(row));
+    // Every row has a cell for every key, whichever line it is from.
+    if (names.size() > (kFree + kPerByte * text.size()) / rows.size()) {
+      return absl::DataLossError(absl::StrCat(name, ":", number, ": ", names.size(),
+                                              " columns by now, of which each of ", rows.size(), " rows has few"));
+    }
   }
   for (Row& row : rows) row.resize(names.size());  // keys that came later are missing in earlier rows
-  return Table::Make(std::move(names), rows);
+  return Named(name, Table::Make(std::move(names), rows));
 }
 
 std::string FormatCsv(const Table& table, char delimiter) {
@@ -223,9 +267,12 @@ std::string FormatCsv(const Table& table, char delimiter) {
     cells.clear();
     for (size_t c = 0; c < table.columns().size(); ++c) {
       const json cell = table.Cell(row, c);
-      cells.push_back(cell.is_null()     ? ""
-                      : cell.is_string() ? Quoted(cell.get<std::string>(), delimiter)
-                                         : cell.dump());
+      // A line of nothing would be no row.
+      const char* missing = table.columns().size() == 1 ? "NA" : "";
+      cells.push_back(cell.is_null()           ? missing
+                      : cell.is_string()       ? Quoted(cell.get<std::string>(), delimiter)
+                      : cell.is_number_float() ? NumberText(cell.get<double>())
+                                               : cell.dump());
     }
     absl::StrAppend(&text, absl::StrJoin(cells, separator), "\n");
   }

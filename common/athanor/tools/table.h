@@ -3,9 +3,9 @@
 //   ASSIGN_OR_RETURN(Table table, LoadTable("results.csv"));
 //   ASSIGN_OR_RETURN(torch::Tensor x, table.Numbers("x"));           // rows, float64; NaN where a cell is empty
 //
-// A column is of the narrowest type that all of its cells have: whole numbers, numbers, true / false, else text. Empty
-// cells (and null, "nan", "NaN", "NA") are missing. CSV as RFC 4180: quotes, doubled quotes, line breaks within quotes;
-// the first line names the columns. Parquet is not read: Apache Arrow is no part of this build.
+// A column is of the narrowest type that all of its cells have: whole numbers, numbers, true / false, else text as it
+// is written. Empty cells (and null, "nan", "NaN", "NA") are missing. CSV as RFC 4180: quotes, doubled quotes, line
+// breaks within quotes; the first line names the columns. Parquet is not read: Apache Arrow is no part of this build.
 #pragma once
 
 #include <torch/torch.h>
@@ -51,7 +51,8 @@ class Table {
   int64_t rows_ = 0;
 };
 
-// `text` is the whole file; `name` is for messages. DATA_LOSS names the line.
+// `text` is the whole file; `name` is for messages. DATA_LOSS names the line, or what makes it no table: a name that
+// comes twice; of JSON lines, so many keys that nearly all rows lack that the table would be far larger than the file.
 absl::StatusOr<Table> ParseCsv(const std::string& name, const std::string& text, char delimiter = ',');
 absl::StatusOr<Table> ParseJsonLinesTable(const std::string& name, const std::string& text);
 std::string FormatCsv(const Table& table, char delimiter = ',');

@@ -9,7 +9,8 @@
 
 namespace athanor {
 
-// INVALID_ARGUMENT with line and column.
+// INVALID_ARGUMENT with line and column; also for text that is not UTF-8, and for anchors that make a small document a
+// large one.
 absl::StatusOr<nlohmann::json> ParseYaml(const std::string& text);
 std::string FormatYaml(const nlohmann::json& value);
 

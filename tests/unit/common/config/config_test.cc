@@ -7,6 +7,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "absl/strings/str_replace.h"
+
 namespace athanor {
 namespace {
 
@@ -137,6 +139,10 @@ INSTANTIATE_TEST_SUITE_P(
               "sched.milestones: found 5, 2; allowed: ascending"},
         Wrong{"scheduler", "{\"type\": \"cyclic\", \"base_lr\": 1, \"max_lr\": 0.1}",
               "sched.base_lr: found 1; allowed: at most max_lr = 0.1"},
+        Wrong{
+            "sched", "{\"type\": \"cosine\", \"total_steps\": 9223372036854775807, \"warmup_ratio\": 1}",
+            "sched.cooldown_steps: found warm-up 9223372036854775807 + cool-down 1844674407370955161; allowed: at most "
+            "the 9223372036854775807 steps of the schedule together"},
         Wrong{"optimizer", "{\"type\": \"sgd\"}", "optimizer: a second spelling of \"optim\": set one of the two"}));
 
 TEST(RunnerConfigTest, FindsAllMistakesAtOnce) {
@@ -220,6 +226,9 @@ TEST(ApplyOverrideTest, ReadsLiteralsAndWalks) {
   EXPECT_EQ(file["ema"]["enabled"], true);
   EXPECT_EQ(file["score"]["name"], "inf");
   EXPECT_EQ(ApplyOverride(file, "a..b", "1").message(), "override a..b: empty part in the path");
+  EXPECT_FALSE(file.contains("a")) << "nothing half-done stays";
+  EXPECT_EQ(ApplyOverride(file, "name", "\xff").message(), "override name: not UTF-8");
+  EXPECT_FALSE(ApplyOverride(file, "a" + absl::StrReplaceAll(std::string(1000, '.'), {{".", ".a"}}), "1").ok());
   EXPECT_EQ(ApplyOverride(file, "steps.x", "1").message(),
             "override steps.x: \"steps\" is 3 (integer), nothing can be set below it");
   EXPECT_EQ(ApplyOverride(file, "optim.param_groups.7.lr", "1").message(),

@@ -148,6 +148,10 @@ TEST_F(FormatsTest, TokensBareAndWithHeader) {
   EXPECT_THAT(
       std::string(TokenDataset::Open(Write("cut.bin", front + tokens.substr(2)), {.block_size = 4}).status().message()),
       HasSubstr("promises 20"));
+  header[2] = -1;
+  const std::string less(reinterpret_cast<const char*>(header.data()), 1024);
+  EXPECT_THAT(std::string(TokenDataset::Open(Write("less.bin", less + tokens), {.block_size = 4}).status().message()),
+              HasSubstr("promises -1"));
   auto small = TokenDataset::Open(Path("bare.bin"), {.block_size = 4, .vocabulary = 10});
   EXPECT_THAT(std::string((*small)->Get({2}).status().message()), HasSubstr("window 2, token 2: found 10"));
   EXPECT_EQ(TokenDataset::Open(Path("bare.bin"), {.block_size = 20}).status().code(), absl::StatusCode::kDataLoss);

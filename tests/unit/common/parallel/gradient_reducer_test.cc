@@ -94,6 +94,60 @@ TEST(GradientReducer, SpreadsBuffersAndRefusesDifferentModels) {
   });
 }
 
+TEST(GradientReducer, ParametersThatARankLeavesOut) {
+  for (const bool shared : {true, false}) {
+    RunRanks(2, shared, [&](ProcessGroup* group) {
+      auto net = std::make_shared<Net>();
+      Fill(*net, 5);
+      auto reducer = GradientReducer::Create(*net, group, {.find_unused_parameters = true});
+      ASSERT_TRUE(reducer.ok());
+      for (int step = 0; step < 2; ++step) {
+        // Rank 1 stops at the first layer; nobody uses the norm.
+        const torch::Tensor hidden = net->first(torch::ones({2, 10}));
+        const torch::Tensor loss = group->rank() == 0 ? net->second(hidden).sum() : hidden.sum();
+        (*reducer)->PrepareForBackward(loss);
+        loss.backward();
+        (*reducer)->FinishBackward();
+        const torch::Tensor expected = torch::full({3}, 1.0);  // two samples on one of two ranks
+        ASSERT_TRUE(net->second->bias.grad().defined());
+        EXPECT_TRUE(torch::allclose(net->second->bias.grad(), expected));
+        (*reducer)->DropGradients();
+      }
+    });
+  }
+  RunRanks(2, true, [&](ProcessGroup* group) {
+    auto net = std::make_shared<Net>();
+    auto reducer = GradientReducer::Create(*net, group, {});
+    ASSERT_TRUE(reducer.ok());
+    const absl::Status status = RunTorch("training step", [&] {
+      const torch::Tensor loss = net->first(torch::ones({2, 10})).sum();
+      (*reducer)->PrepareForBackward(loss);
+      loss.backward();
+      (*reducer)->FinishBackward();
+    });
+    EXPECT_THAT(std::string(status.message()),
+                testing::HasSubstr("parameter 'norm.weight' has no gradient after backward; set "
+                                   "comm.find_unused_parameters"));
+  });
+}
+
+TEST(GradientReducer, GradientsOfAnotherLayoutAreThoseOfTheirParameters) {
+  RunRanks(2, true, [&](ProcessGroup* group) {
+    auto net = torch::nn::Conv2d(torch::nn::Conv2dOptions(3, 4, 3));
+    auto reducer = GradientReducer::Create(*net, group, {});
+    ASSERT_TRUE(reducer.ok());
+    const torch::Tensor values =
+        torch::arange(108, torch::kFloat32).reshape(net->weight.sizes()) * (group->rank() + 1.0);
+    // One rank's gradient lies in memory otherwise.
+    net->weight.mutable_grad() =
+        group->rank() == 0 ? values.contiguous(torch::MemoryFormat::ChannelsLast) : values.clone();
+    net->bias.mutable_grad() = torch::ones({4});
+    (*reducer)->FinishBackward();
+    EXPECT_TRUE(
+        torch::equal(net->weight.grad(), torch::arange(108, torch::kFloat32).reshape(net->weight.sizes()) * 1.5));
+  });
+}
+
 TEST(GradientReducer, LostPeerIsAnErrorOfTheStep) {
   RunRanks(2, true, [&](ProcessGroup* group) {
     auto net = std::make_shared<Net>();
@@ -107,6 +161,7 @@ TEST(GradientReducer, LostPeerIsAnErrorOfTheStep) {
       torch::Tensor loss = Loss(*net, torch::ones({2, 10}));
       (*reducer)->PrepareForBackward(loss);
       loss.backward();
+      (*reducer)->FinishBackward();
     });
     EXPECT_EQ(FailureKindOf(status), FailureKind::kPeerLost) << status;
   });

@@ -118,6 +118,46 @@ TEST(Saving, TheTrainingIsOnDiskBeforeItsLastEvaluation) {
   ExpectSameModel(ends[0], ends[1]);
 }
 
+TEST(Saving, AStateInMemoryGoesOnLikeACheckpoint) {
+  auto first = MakeRunner(TestConfig(), "");
+  ASSERT_TRUE(first->Train().ok());
+  const auto state = first->StateDict();
+  ASSERT_TRUE(state.ok()) << state.status();
+  const TensorMap at_30 = Weights(*first);
+
+  auto second = MakeRunner(TestConfig({{"steps", 40}, {"sched", {{"total_steps", 40}}}}), "");
+  ASSERT_TRUE(second->LoadStateDict(*state).ok());
+  ExpectSameModel(at_30, Weights(*second));
+  EXPECT_EQ(second->state().step, 30);
+  const auto result = second->Train();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->step, 40);
+  EXPECT_TRUE(torch::equal(state->replicated.at("model.first.weight"), at_30.at("first.weight"))) << "a copy";
+
+  TrainingState other = *state;
+  other.replicated.erase("model.first.weight");
+  EXPECT_TRUE(absl::IsInvalidArgument(MakeRunner(TestConfig(), "")->LoadStateDict(other)));
+}
+
+TEST(Saving, TheStatesOfARunnerLoadPartByPart) {
+  auto runner = MakeRunner(TestConfig(), "");
+  ASSERT_TRUE(runner->Train().ok());
+  RunnerState state = runner->CaptureRunnerState();
+  EXPECT_EQ(state.train.step, 30);
+  const torch::Tensor next = torch::rand({4});
+  ASSERT_TRUE(state.rng.Restore(torch::kCPU).ok());
+  EXPECT_TRUE(torch::equal(torch::rand({4}), next));
+
+  RunnerState loaded;
+  ASSERT_TRUE(loaded.LoadStateDict({{"train", state.StateDict().at("train")}, {"unknown", 1}}).ok());
+  EXPECT_EQ(loaded.train.samples, state.train.samples);
+  nlohmann::json damaged = state.StateDict();
+  damaged["elastic"]["restarts"] = -1;
+  damaged["train"]["step"] = 7;
+  EXPECT_THAT(std::string(loaded.LoadStateDict(damaged).message()), HasSubstr("elastic.restarts"));
+  EXPECT_EQ(loaded.train.step, 30) << "nothing half-done";
+}
+
 TEST(Saving, ABrokenLastEvaluationCostsNothingButItself) {
   TestFolder folder;
   auto runner = RunnerThatDiesInEvaluation(

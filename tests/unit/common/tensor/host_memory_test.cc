@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include <fstream>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -62,6 +64,26 @@ TEST(HostMemory, ManyThreadsGiveAndTake) {
     });
   }
   for (std::thread& one : threads) one.join();
+}
+
+int64_t ResidentKilobytes() {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  int64_t kilobytes = 0;
+  while (status >> word) {
+    if (word == "RssFile:" && status >> kilobytes) return kilobytes;
+  }
+  return 0;
+}
+
+TEST(HostMemory, StartupCodeLeavesTheResidentSet) {
+  const torch::Tensor x = torch::arange(6.0).reshape({2, 3});
+  const torch::Tensor before = x.matmul(x.t());
+  const int64_t resident = ResidentKilobytes();
+  ASSERT_TRUE(ForgetStartupCode());
+  EXPECT_LT(ResidentKilobytes(), resident - 10 * 1024);
+  EXPECT_TRUE(torch::equal(x.matmul(x.t()), before)) << "what is needed comes back";
+  EXPECT_TRUE(ForgetStartupCode());
 }
 
 TEST(HostMemory, SaysWhatItCouldNotHave) {

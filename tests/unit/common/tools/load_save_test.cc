@@ -71,9 +71,12 @@ TEST_F(LoadSaveTest, SaysWhatIsWrong) {
   EXPECT_THAT(std::string(Load(Path("x.xyz")).status().message()), HasSubstr("\".xyz\"; allowed: .safetensors"));
   EXPECT_EQ(Load(Path("none.json")).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(Save(Path("x.csv"), json(1)).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(Save(Path("x.pt"), Tensors{}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(Save(Path("x.pt"), Tensors{{"w", torch::Tensor()}}).message()),
+              HasSubstr("tensor 'w' is undefined; allowed: dense tensors"));
   ASSERT_TRUE(SaveText(Path("bad.json"), "{\"a\": }").ok());
   EXPECT_THAT(std::string(Load(Path("bad.json")).status().message()), HasSubstr("bad.json: byte 7"));
+  ASSERT_TRUE(SaveText(Path("large.json"), "[1e999]").ok());
+  EXPECT_THAT(std::string(Load(Path("large.json")).status().message()), HasSubstr("large.json: a number is too large"));
   ASSERT_TRUE(SaveText(Path("bad.yaml"), "a: [1, 2\nb: 3").ok());
   EXPECT_EQ(Load(Path("bad.yaml")).status().code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(Save(Path("x.jsonl"), json({{"a", 1}})).code(), absl::StatusCode::kInvalidArgument);
@@ -93,6 +96,10 @@ TEST(CompressionTest, DamageAndLimitsAreSeen) {
     for (const size_t cut : {size_t{0}, size_t{5}, packed.size() / 2, packed.size() - 1})
       EXPECT_TRUE(absl::IsDataLoss(Unpack(kind, packed.substr(0, cut), bytes.size()).status())) << cut;
     EXPECT_EQ(*Unpack(kind, *Pack(kind, ""), 10), "");
+    for (const size_t size : {size_t{131071}, size_t{131072}, size_t{262144}, size_t{1} << 20}) {  // whole blocks
+      const std::string block(size, 'a');
+      EXPECT_EQ(*Unpack(kind, *Pack(kind, block), size), block) << size;
+    }
   }
 }
 
@@ -109,6 +116,20 @@ TEST(YamlTest, ScalarsMeanWhatTheyLookLike) {
   EXPECT_EQ((*value)["i"], "0x10");
   EXPECT_THAT(std::string(ParseYaml("a: [1").status().message()), HasSubstr("line"));
   EXPECT_FALSE(ParseYaml(std::string(1000, '[') + std::string(1000, ']')).ok());
+}
+
+TEST(YamlTest, RefusesWhatJsonCannotHold) {
+  EXPECT_THAT(std::string(ParseYaml("a: 1\nb: \xff\n").status().message()), HasSubstr("line 2, column 4: text that"));
+  EXPECT_THAT(std::string(ParseYaml("\xc3(: 1\n").status().message()), HasSubstr("not UTF-8"));
+  EXPECT_EQ(*ParseYaml("nan(1)"), "nan(1)");
+  // A small document that becomes a large one.
+  std::string laughs = "a: &a " + std::string(50'000, 'x') + "\nb: [*a";
+  for (int i = 0; i < 20'000; ++i) laughs += ", *a";
+  EXPECT_THAT(std::string(ParseYaml(laughs + "]").status().message()), HasSubstr("anchors repeat too much"));
+  for (const char* text : {"\r", "a\nb", "\t", "\x01", "\xc2\x85", "\xe2\x80\xa8x", "\xef\xbb\xbfx", "\x7f"}) {
+    const json value = {{text, text}};
+    EXPECT_EQ(*ParseYaml(FormatYaml(value)), value);
+  }
 }
 
 TEST(TableTest, TypesQuotesAndMissingCells) {
@@ -134,6 +155,23 @@ TEST(TableTest, TypesQuotesAndMissingCells) {
   EXPECT_EQ(again->columns()[3].texts, columns[3].texts);
 }
 
+TEST(TableTest, TextsStayAsTheyAreWritten) {
+  auto table = ParseCsv("t", "007,True,1e5\n007,1.50,inf\nname,x,-nan\n,True,-inf\n");
+  ASSERT_TRUE(table.ok()) << table.status();
+  const auto& columns = table->columns();
+  EXPECT_THAT((std::vector<std::string>{columns[0].name, columns[1].name, columns[2].name}),
+              ElementsAre("007", "True", "1e5"));
+  EXPECT_THAT(columns[0].texts, ElementsAre("007", "name", ""));
+  EXPECT_THAT(columns[1].texts, ElementsAre("1.50", "x", "True"));
+  EXPECT_EQ(columns[2].numbers[0], HUGE_VAL);
+  EXPECT_FALSE(columns[2].present[1]);
+  EXPECT_EQ(FormatCsv(*table), "\"007\",\"True\",\"1e5\"\n\"007\",\"1.50\",inf\nname,x,\n,\"True\",-inf\n");
+  auto single = ParseCsv("t", "x\n1\n\nNA\n2\n");
+  ASSERT_TRUE(single.ok());
+  EXPECT_EQ(single->rows(), 3);
+  EXPECT_EQ(ParseCsv("t", FormatCsv(*single))->rows(), 3) << "a missing cell is a row";
+}
+
 TEST(TableTest, NamesTheDamagedLine) {
   EXPECT_THAT(std::string(ParseCsv("t", "a,b\n1,2\n\"x\ny\",2\n3\n").status().message()),
               HasSubstr("t:5: found 1 cells"));
@@ -144,6 +182,11 @@ TEST(TableTest, NamesTheDamagedLine) {
   ASSERT_TRUE(lines.ok());
   EXPECT_FALSE(lines->columns()[0].present[1]);
   EXPECT_FALSE(lines->columns()[1].present[0]);
+  lines = ParseJsonLinesTable("t", "{\"a\": 18446744073709551615}\n{\"a\": 1}\n");
+  EXPECT_EQ(lines->columns()[0].numbers[0], 18446744073709551615.0) << "no whole number that a column can hold";
+  std::string sparse;
+  for (int i = 0; i < 20'000; ++i) sparse += "{\"k" + std::to_string(i) + "\": 1}\n";
+  EXPECT_THAT(std::string(ParseJsonLinesTable("t", sparse).status().message()), HasSubstr("columns by now"));
   EXPECT_THAT(std::string(ParseJsonLinesTable("t", "{}\n[1]\n").status().message()), HasSubstr("t:2"));
 }
 

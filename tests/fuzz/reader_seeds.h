@@ -1,0 +1,33 @@
+// Good inputs of what the library reads: where mutations start; and what once broke it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "athanor/checkpoint/file_checkpoint_manager.h"
+
+namespace athanor::fuzz {
+
+std::vector<std::string> ReaderSeedsOf(const std::string& target);
+std::vector<std::string> ImageSeedsOf(const std::string& target);  // jpeg, png
+std::vector<std::string> FormerReaderFailuresOf(const std::string& target);
+
+// What torch.save makes of this pickle and two storages, "0" and "1", of 24 bytes.
+std::string TorchArchive(std::string_view pickle);
+// An archive with one entry per pair, deflated or stored.
+std::string ZipArchive(const std::vector<std::pair<std::string, std::string>>& entries, bool deflated);
+struct JpegKind {
+  int quality = 50;
+  bool grey = false, progressive = false;
+  int across = 1, down = 1;      // luma samples per colour sample
+  bool scan_per_number = false;  // of grey: two scans for each of the 63 numbers of a block
+};
+std::string JpegOf(int height, int width, const JpegKind& kind);
+
+// A checkpoint of two ranks below `root`.
+ResumeCandidate WriteSampleCheckpoint(const std::string& root, int64_t step);
+std::string SampleManifest();
+
+}  // namespace athanor::fuzz
