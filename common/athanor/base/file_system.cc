@@ -112,9 +112,18 @@ absl::Status AtomicFile::Sync() {
 absl::Status AtomicFile::Commit() {
   if (!synced_) RETURN_IF_ERROR(Sync());
   if (!named_) {
+    // A new file gets its name at once; one that is replaced has to be renamed over, and a process that is killed in
+    // between leaves the temporary name (RemoveLeftovers).
     const std::string self = absl::StrCat("/proc/self/fd/", fd_);
-    if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, temporary_.c_str(), AT_SYMLINK_FOLLOW) != 0)
-      return FileError(errno, "cannot name", temporary_);
+    const auto name = [&](const std::string& as) {
+      return linkat(AT_FDCWD, self.c_str(), AT_FDCWD, as.c_str(), AT_SYMLINK_FOLLOW) == 0;
+    };
+    if (name(path_)) {
+      close(std::exchange(fd_, -1));
+      return SyncDir(std::filesystem::path(path_).parent_path().string());
+    }
+    if (errno != EEXIST) return FileError(errno, "cannot name", path_);
+    if (!name(temporary_)) return FileError(errno, "cannot name", temporary_);
     named_ = true;
   }
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return FileError(errno, "cannot rename to", path_);
@@ -126,6 +135,21 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view conte
   ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   RETURN_IF_ERROR(file.Append(contents.data(), contents.size()));
   return file.Commit();
+}
+
+void RemoveLeftovers(const std::string& path) {
+  const std::filesystem::path target(path);
+  const std::string prefix = target.filename().string() + ".", suffix = ".tmp";
+  std::error_code error;
+  for (std::filesystem::directory_iterator file(target.parent_path(), error), end; !error && file != end;
+       file.increment(error)) {
+    const std::string name = file->path().filename().string();
+    if (name.size() <= prefix.size() + suffix.size() || name.compare(0, prefix.size(), prefix) != 0 ||
+        name.compare(name.size() - suffix.size(), suffix.size(), suffix) != 0)
+      continue;
+    const std::string middle = name.substr(prefix.size(), name.size() - prefix.size() - suffix.size());
+    if (middle.find_first_not_of("0123456789-") == std::string::npos) unlink(file->path().c_str());
+  }
 }
 
 void RemoveFile(const std::string& path) {

@@ -43,6 +43,9 @@ class AtomicFile {
 };
 
 absl::Status WriteFileAtomically(const std::string& path, std::string_view contents);
+// What writers of `path` that were killed between naming and renaming have left beside it. Best effort; nobody may be
+// writing it.
+void RemoveLeftovers(const std::string& path);
 void RemoveFile(const std::string& path);  // best effort
 
 }  // namespace athanor

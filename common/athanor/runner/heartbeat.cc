@@ -26,6 +26,7 @@ nlohmann::json NumberOrNull(double value) {
 Heartbeat::Heartbeat(HeartbeatOptions options, nlohmann::json identity)
     : options_(std::move(options)), identity_(std::move(identity)), progressed_(absl::Now()) {
   error_ = EnsureDir(std::filesystem::path(options_.path).parent_path().string());
+  RemoveLeftovers(options_.path);
   Write("starting", "startup");
   thread_ = std::thread([this] { Run(); });
 }

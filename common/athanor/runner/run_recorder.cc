@@ -76,6 +76,8 @@ absl::StatusOr<std::unique_ptr<RunRecorder>> RunRecorder::Open(const RunnerConfi
                                                                const std::vector<std::string>& evaluate_splits) {
   std::unique_ptr<RunRecorder> recorder(new RunRecorder(config, std::move(workspace), evaluate_splits));
   const Workspace& place = recorder->workspace_;
+  for (const char* name : {"/results.json", "/latest.json", "/best.json", "/summary.json"})
+    RemoveLeftovers(place.dir + name);
   RETURN_IF_ERROR(WriteMetadata(place, config));
   if (config.log) {
     const std::string path = place.log_file();

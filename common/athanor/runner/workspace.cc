@@ -121,6 +121,8 @@ absl::StatusOr<Workspace> ResolveWorkspace(const RunnerConfig& config, absl::Tim
 absl::Status WriteMetadata(const Workspace& workspace, const RunnerConfig& config) {
   const std::string folder = workspace.dir + "/metadata";
   RETURN_IF_ERROR(EnsureDir(folder));
+  for (const char* name : {"/config.full.yaml", "/config.canonical.yaml", "/config.diff.yaml", "/git.yaml"})
+    RemoveLeftovers(folder + name);
   const nlohmann::json full = ToJson(config);
   const nlohmann::json defaults = ToJson(RunnerConfig());
   RETURN_IF_ERROR(WriteFileAtomically(folder + "/config.full.yaml", ToYaml(full)));

@@ -48,7 +48,8 @@ TensorMap Weights(TorchRunner& runner) {
 // 30 updates, a checkpoint every 10: their names, what is best, and the end.
 TEST(Saving, ARunNamesItsCheckpoints) {
   TestFolder folder;
-  auto runner = MakeRunner(TestConfig({{"evaluate", {{"interval", 10}}}}), folder.path());
+  auto runner = MakeRunner(TestConfig({{"evaluate", {{"interval", 10}}}, {"checkpoint", {{"async_enabled", false}}}}),
+                           folder.path());
   const auto result = runner->Train();
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_THAT(ReadAliases(folder.path() + "/checkpoints"),
@@ -194,7 +195,9 @@ nlohmann::json MeasuredRows(const nlohmann::json& changes, const std::string& fo
 // A run that goes on shows what it measured before: rows of results, and the means of the interval under way.
 TEST(Saving, MeasurementsGoOnAfterAResume) {
   const nlohmann::json changes = {
-      {"evaluate", {{"interval", 6}}}, {"log_interval", 8}, {"checkpoint", {{"interval", 12}}}};
+      {"evaluate", {{"interval", 6}}},
+      {"log_interval", 8},
+      {"checkpoint", {{"interval", 12}, {"async_enabled", false}}}};  // none left out for a busy writer
   TestFolder whole, folder;
   const nlohmann::json expected = MeasuredRows(changes, whole.path());
   MeasuredRows(changes, folder.path());
@@ -212,7 +215,7 @@ TEST(Saving, KeepsTheNewestAndTheBest) {
   TestFolder folder;
   const nlohmann::json changes = {{"evaluate", {{"interval", 5}}},
                                   {"score", {{"name", "loss"}, {"direction", "max"}}},
-                                  {"checkpoint", {{"interval", 5}, {"keep_latest_k", 2}}}};
+                                  {"checkpoint", {{"interval", 5}, {"keep_latest_k", 2}, {"async_enabled", false}}}};
   auto runner = MakeRunner(TestConfig(changes), folder.path());
   const auto result = runner->Train();
   ASSERT_TRUE(result.ok()) << result.status();
