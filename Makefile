@@ -11,7 +11,7 @@ PREFIX ?= $(CURDIR)/install
 COMPILER ?= $$(command -v clang++-19 || echo g++)
 CONFIGURE = cmake -G Ninja -S . -B $(1) --log-level=WARNING -DCMAKE_CXX_COMPILER=$(COMPILER) $(2)
 
-.PHONY: help setup configure build demo serve test bench docs format check-format lint asan tsan fuzz cuda install clean
+.PHONY: help setup configure build demo serve test bench docs format check-format lint asan asan-library tsan fuzz cuda install clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -62,6 +62,12 @@ asan: setup ## The torch-free code and its tests under AddressSanitizer and UBSa
 	@$(call CONFIGURE,build/asan,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DATHANOR_BUILD_TRAIN=OFF -DATHANOR_SANITIZE=address$(comma)undefined)
 	@cmake --build build/asan -j $(JOBS) -- --quiet
 	@scripts/run_tests.sh build/asan -LE 'e2e|tidy|package'
+
+asan-library: setup ## Tensor code, metrics and readers under AddressSanitizer and UBSan (LibTorch itself is as it is)
+	@scripts/setup.sh libclang-rt-19-dev
+	@$(call CONFIGURE,build/asan-library,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DATHANOR_BUILD_SERVICE=OFF -DATHANOR_SANITIZE=address$(comma)undefined)
+	@cmake --build build/asan-library -j $(JOBS) --target nested_tensor_test metrics_test fp8_linear_test data_test tools_test -- --quiet
+	@ASAN_OPTIONS=detect_leaks=0:detect_container_overflow=0 scripts/run_tests.sh build/asan-library -R '^(nested_tensor|metrics|fp8_linear|data|tools)_test$$'
 
 tsan: setup ## The torch-free code and its tests under ThreadSanitizer
 	@$(call CONFIGURE,build/tsan,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DATHANOR_BUILD_TRAIN=OFF -DATHANOR_SANITIZE=thread)
