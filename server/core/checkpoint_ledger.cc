@@ -74,7 +74,8 @@ void Machine::Handle(const ManifestCommitted& event) {
   RankEntry* rank = CurrentRank(event.id, event.worker, &generation);
   if (rank == nullptr) return Fence(event.call, event.id, event.worker, "manifest");
   CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
-  if (entry != nullptr && entry->state == CheckpointState::kCommitted && entry->generation == event.id.generation) {
+  if (entry != nullptr && entry->state == CheckpointState::kCommitted) {
+    Measure(*entry, event);
     return Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
   }
   if (entry == nullptr || entry->state != CheckpointState::kSealed || entry->generation != event.id.generation) {
@@ -105,6 +106,22 @@ void Machine::Handle(const ManifestCommitted& event) {
             .bytes = event.bytes});
   Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
   CleanAbandoned(job, event.step);
+  ApplyRetention(job);
+}
+
+// The end of a training is committed before its last evaluation; a commit said again brings what that has measured. An
+// earlier generation's checkpoint may be measured by the one that was restored from it.
+void Machine::Measure(CheckpointEntry& checkpoint, const ManifestCommitted& event) {
+  if (event.metrics.empty() || event.metrics == checkpoint.metrics) return;
+  checkpoint.metrics = event.metrics;
+  checkpoint.is_best = event.is_best;
+  MarkCheckpoint(checkpoint);
+  JobEntry& job = state.jobs.at(checkpoint.job);
+  if (event.is_best) job.aliases["best"] = event.step;
+  MarkJob(job.id);
+  AddEvent(job, "CheckpointMeasured",
+           absl::StrCat(CheckpointName(event.step), event.is_best ? ", the best so far" : ", not the best"),
+           event.id.generation);
   ApplyRetention(job);
 }
 

@@ -142,6 +142,7 @@ class Machine {
   // ---- checkpoint_ledger.cc ----
   CheckpointEntry* FindCheckpoint(const JobId& job, Step step);
   void MaybeSeal(CheckpointEntry& checkpoint);
+  void Measure(CheckpointEntry& checkpoint, const ManifestCommitted& event);
   void Abandon(CheckpointEntry& checkpoint, CheckpointTrigger trigger, const std::string& why);
   void AbandonOpen(const GenerationEntry& generation);
   void Retire(CheckpointEntry& checkpoint, const std::string& why);

@@ -75,6 +75,19 @@ class FailureCausesTest(E2ECase):
         self.assertEqual(int(final["generation"]), 1)
         self.assertFalse(final["lastCause"].get("retryable", False))
 
+    def test_a_last_evaluation_that_ends_the_process_costs_no_training(self):
+        job = self.submit(name="lasteval", steps=60, interval=1000, task=faulty(exit_in_evaluation_after=60, exit_code=3, rank=1))
+        final = self.cluster.wait_job(job)
+        self.assertEqual(int(final["generation"]), 2)
+        self.assertEqual(sum(int(n) for n in final["restartsByCause"].values()), 1)
+        placed = [event["message"] for event in self.cluster.events(job) if event["type"] == "Placed"]
+        self.assertIn("starts from step-000000000060", placed[1], "the second generation trained nothing")
+        newest = max(self.cluster.checkpoints(job), key=lambda c: int(c["step"]))
+        self.assertEqual(int(newest["step"]), 60)
+        self.assertIn("test.accuracy", newest["metrics"])
+        self.assertIn("latest", newest["aliases"])
+        self.assertIn("CheckpointMeasured", [event["type"] for event in self.cluster.events(job)])
+
     def test_a_crash_loop_is_stopped(self):
         job = self.submit(name="loop", steps=100, interval=1000, task=faulty(throw_at_step=5, rank=0),
                           restart={"budgets": {"user_code": -1}, "max_generations_without_progress": 3})

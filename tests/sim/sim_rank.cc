@@ -244,15 +244,19 @@ void Training::ShardAnswered(const core::RankRef& id, uint64_t process, core::St
   });
 }
 
-void Training::Manifest(SimRank& rank, core::Step step) {
+void Training::Manifest(SimRank& rank, core::Step step, bool measured) {
   const core::RankRef id = rank.id;
   const uint64_t process = rank.process;
   world_.disk[{id.job, step}].manifest = id.generation;
   core::ManifestCommitted event{0,  rank.agent->id(),          id, step, 100 * rank.world_size,
                                 {}, world_.random.Chance(0.3), 0.1};
-  rank.agent->Call(id, event, [this, id, process](const core::RankReply& reply) {
+  if (measured) event.metrics["loss"] = world_.random.Chance(0.5) ? 1 : 0.5;
+  rank.agent->Call(id, event, [this, id, process, step, measured](const core::RankReply& reply) {
     SimRank* one = Find(id, process);
-    if (one != nullptr && !Refused(*one, reply)) SaveOver(*one);
+    if (one == nullptr || Refused(*one, reply)) return;
+    // Now and then an evaluation follows the commit, as at the end of a training.
+    if (!measured && reply.status.ok() && world_.random.Chance(0.2)) return Manifest(*one, step, /*measured=*/true);
+    SaveOver(*one);
   });
 }
 

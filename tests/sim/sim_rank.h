@@ -71,7 +71,7 @@ class Training {
   void Save(Gang& gang);
   void Shard(SimRank& rank, core::Step step);
   void ShardAnswered(const core::RankRef& id, uint64_t process, core::Step step, const core::RankReply& reply);
-  void Manifest(SimRank& rank, core::Step step);
+  void Manifest(SimRank& rank, core::Step step, bool measured = false);
   void SaveOver(SimRank& rank);
   void MaybeLeave(Gang& gang);
   void Finish(SimRank& rank);

@@ -138,10 +138,9 @@ class RankRun {
 
   // The job's folder holds what a workspace would: results, events, heartbeats beside the checkpoints.
   absl::StatusOr<Workspace> JobWorkspace() const {
-    ASSIGN_OR_RETURN(Workspace workspace, ResolveWorkspace(config_, absl::Now()));
+    ASSIGN_OR_RETURN(Workspace workspace, ResolveWorkspace(config_, absl::Now(), /*code_folder=*/""));
     workspace.dir = workspace.checkpoint_dir = env_.job_dir;
     workspace.id = workspace.name = env_.job;
-    workspace.commit.clear();  // of the agent's working folder, not of the user's code
     return workspace;
   }
 

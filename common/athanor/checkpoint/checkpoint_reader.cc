@@ -22,13 +22,6 @@ constexpr size_t kManifestLimit = 256 << 20;
 constexpr char kPerRankPrefix[] = "rank.";
 constexpr char kRankMetaKey[] = "athanor.rank_meta";
 
-absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
-  const std::string path = absl::StrCat(directory, "/", kManifestFile);
-  absl::StatusOr<std::string> text = ReadFile(path, kManifestLimit);
-  if (!text.ok()) return absl::DataLossError(std::string(text.status().message()));
-  return ParseManifest(path, *text);
-}
-
 absl::StatusOr<TensorFile> ReadShard(const std::string& directory, const ShardInfo& shard) {
   const std::string path = absl::StrCat(directory, "/", shard.file);
   absl::StatusOr<MappedFile> file = MappedFile::Open(path);
@@ -58,6 +51,13 @@ absl::Status TakePerRank(const std::string& path, const TensorFile& file, Restor
 }
 
 }  // namespace
+
+absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
+  const std::string path = absl::StrCat(directory, "/", kManifestFile);
+  absl::StatusOr<std::string> text = ReadFile(path, kManifestLimit);
+  if (!text.ok()) return absl::DataLossError(std::string(text.status().message()));
+  return ParseManifest(path, *text);
+}
 
 absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpoints(const std::string& root) {
   std::vector<ResumeCandidate> found;

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "athanor/checkpoint/file_checkpoint_manager.h"
+#include "athanor/checkpoint/manifest.h"
 
 namespace athanor {
 
@@ -15,6 +16,9 @@ absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpoints(const std::string& 
 // The checkpoint in this folder, whose name tells the step, or the one that a name beside it means: "<root>/latest",
 // "<root>/best.pointer" (alias_files.h). INVALID_ARGUMENT for anything else.
 absl::StatusOr<ResumeCandidate> CandidateAt(const std::string& folder);
+
+// The manifest in a checkpoint's folder. DATA_LOSS when there is none that parses.
+absl::StatusOr<Manifest> ReadManifest(const std::string& directory);
 
 // What the checkpoint says about itself without its tensors: TrainingState::meta.
 absl::StatusOr<nlohmann::json> ReadCheckpointMeta(const ResumeCandidate& candidate);

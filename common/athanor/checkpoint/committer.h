@@ -40,7 +40,8 @@ class CheckpointCommitter {
   // Votes. Rank 0 waits for all votes and gets every shard, ordered by rank; the others return at once with nothing.
   // FAILED_PRECONDITION: this generation is over. DEADLINE_EXCEEDED: give this checkpoint up, training goes on.
   virtual absl::StatusOr<std::vector<ShardInfo>> CommitShard(int64_t step, const ShardInfo& shard) = 0;
-  // Rank 0, after the manifest is durable.
+  // Rank 0, after the manifest is durable. Said again for a step that is committed: what an evaluation has measured
+  // since (`metrics`, `is_best`); the rest counts for nothing then.
   virtual absl::Status CommitManifest(const ManifestSummary& summary) = 0;
   // This rank cannot finish the checkpoint (disk full, …). Nobody waits for it any longer.
   virtual void Abandon(int64_t step, const std::string& reason) = 0;

@@ -134,6 +134,17 @@ class FileCheckpointManager::Impl {
     return absl::OkStatus();
   }
 
+  absl::Status Measured(int64_t step, const std::map<std::string, double>& metrics, bool is_best) {
+    if (options_.load_only || options_.rank != 0) return absl::OkStatus();
+    const std::string directory = absl::StrCat(options_.root, "/", CheckpointDirName(step));
+    ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(directory));
+    manifest.metrics = metrics;
+    RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(directory, "/", kManifestFile), EncodeManifest(manifest)));
+    ManifestSummary summary{.step = step, .metrics = metrics, .is_best = is_best};
+    for (const ShardInfo& shard : manifest.shards) summary.bytes += shard.bytes;
+    return committer_->CommitManifest(summary);
+  }
+
   CheckpointStats stats() const {
     std::lock_guard lock(mutex_);
     return stats_;
@@ -359,6 +370,9 @@ absl::Status FileCheckpointManager::Save(const TrainingState& state, const SaveR
 }
 absl::Status FileCheckpointManager::Point(int64_t step, const std::vector<std::string>& aliases) {
   return impl_->Point(step, aliases);
+}
+absl::Status FileCheckpointManager::Measured(int64_t step, const std::map<std::string, double>& metrics, bool is_best) {
+  return impl_->Measured(step, metrics, is_best);
 }
 absl::Status FileCheckpointManager::WaitForRoom(absl::Duration timeout) {
   return impl_->WaitForRoom(timeout);

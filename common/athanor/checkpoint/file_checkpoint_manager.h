@@ -79,6 +79,9 @@ class FileCheckpointManager {
   absl::Status Save(const TrainingState& state, const SaveRequest& request);
   // Other names for a checkpoint that is committed. NOT_FOUND when there is none of that step.
   absl::Status Point(int64_t step, const std::vector<std::string>& aliases);
+  // What an evaluation has measured of a checkpoint that is committed: into its manifest, and to the committer. Rank
+  // 0's; the others do nothing. DATA_LOSS when there is none of that step; errors of the disk and of the committer.
+  absl::Status Measured(int64_t step, const std::map<std::string, double>& metrics, bool is_best);
   // OK when a Save() would start now: waits at most `timeout` for the shard that is being written (DEADLINE_EXCEEDED),
   // and not at all for commits: UNAVAILABLE when kMaxPendingCommits are pending.
   absl::Status WaitForRoom(absl::Duration timeout);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "athanor/base/fingerprint.h"
 #include "athanor/config/config_loader.h"
 
 namespace athanor {
@@ -185,11 +186,7 @@ json CanonicalConfig(const json& config) {
 }
 
 std::string ConfigId(const json& config) {
-  // FNV-1a, 64 bits: an id to tell runs apart, not a proof.
-  uint64_t hash = 0xcbf29ce484222325ull;
-  for (const char c : CanonicalConfig(config).dump(-1, ' ', false, json::error_handler_t::replace)) {
-    hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3ull;
-  }
+  const uint64_t hash = Fingerprint(CanonicalConfig(config).dump(-1, ' ', false, json::error_handler_t::replace));
   return absl::StrFormat("%012x", (hash ^ (hash >> 48)) & 0xffffffffffffull);
 }
 

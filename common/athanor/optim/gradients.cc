@@ -1,7 +1,10 @@
 #include "athanor/optim/gradients.h"
 
+#include <algorithm>
 #include <limits>
 #include <map>
+#include <tuple>
+#include <utility>
 
 namespace athanor {
 namespace {
@@ -15,25 +18,31 @@ std::vector<torch::Tensor> GradsOf(const std::vector<torch::Tensor>& parameters)
   return grads;
 }
 
+using Place = std::pair<c10::Device, c10::ScalarType>;
+struct PlaceOrder {
+  bool operator()(const Place& a, const Place& b) const {
+    return std::make_tuple(a.first.type(), a.first.index(), a.second) <
+           std::make_tuple(b.first.type(), b.first.index(), b.second);
+  }
+};
+
+std::map<Place, std::vector<torch::Tensor>, PlaceOrder> ByPlace(const std::vector<torch::Tensor>& tensors) {
+  std::map<Place, std::vector<torch::Tensor>, PlaceOrder> places;
+  for (const torch::Tensor& tensor : tensors) places[{tensor.device(), tensor.scalar_type()}].push_back(tensor);
+  return places;
+}
+
 // One norm of all elements: of the tensors' norms. Tensors of other devices come to that of the first.
 torch::Tensor NormOfAll(const std::vector<torch::Tensor>& grads, double order) {
-  // Half precision overflows in sums of squares: reduce in float32, wider types in their own.
-  std::map<std::pair<c10::Device, c10::ScalarType>, std::vector<torch::Tensor>,
-           decltype([](const auto& a, const auto& b) {
-             return std::make_tuple(a.first.type(), a.first.index(), a.second) <
-                    std::make_tuple(b.first.type(), b.first.index(), b.second);
-           })>
-      alike;
-  bool wide = false;
-  for (const torch::Tensor& grad : grads) {
-    alike[{grad.device(), grad.scalar_type()}].push_back(grad);
-    wide |= grad.scalar_type() == torch::kFloat64;
-  }
+  const auto places = ByPlace(grads);
+  const bool wide = std::any_of(places.begin(), places.end(),
+                                [](const auto& place) { return place.first.second == torch::kFloat64; });
   const c10::Device device = grads.front().device();
   std::vector<torch::Tensor> norms;
-  for (const auto& [key, tensors] : alike) {
-    for (torch::Tensor& norm :
-         at::_foreach_norm(tensors, order, key.second == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32)) {
+  for (const auto& [place, tensors] : places) {
+    // Half precision overflows in sums of squares: reduce in float32, wider types in their own.
+    const auto type = place.second == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
+    for (torch::Tensor& norm : at::_foreach_norm(tensors, order, type)) {
       norms.push_back(norm.to(device, wide ? torch::kFloat64 : torch::kFloat32));
     }
   }
@@ -79,11 +88,11 @@ void ScaleGradients(const std::vector<torch::Tensor>& parameters, double factor)
 
 void ScaleGradients(const std::vector<torch::Tensor>& parameters, const torch::Tensor& factor) {
   const torch::NoGradGuard no_grad;
-  std::map<std::pair<int, int>, std::vector<torch::Tensor>> by_device;
-  for (torch::Tensor& grad : GradsOf(parameters)) {
-    by_device[{static_cast<int>(grad.device().type()), grad.device().index()}].push_back(grad);
+  for (const auto& [place, grads] : ByPlace(GradsOf(parameters))) {
+    // One launch for all of them needs a factor of their type; in half precision it would lose its digits.
+    const bool wide = place.second == torch::kFloat32 || place.second == torch::kFloat64;
+    at::_foreach_mul_(grads, factor.to(place.first, wide ? place.second : factor.scalar_type()));
   }
-  for (auto& [device, grads] : by_device) at::_foreach_mul_(grads, factor.to(grads.front().device()));
 }
 
 void ZeroGradients(const std::vector<torch::Tensor>& parameters) {

@@ -1,5 +1,9 @@
 #include "athanor/optim/optimizer.h"
 
+#include <algorithm>
+#include <bit>
+#include <utility>
+
 #include "athanor/optim/gradients.h"
 
 namespace athanor {
@@ -16,6 +20,7 @@ std::vector<torch::Tensor> Optimizer::Work::Slot(const std::string& slot, double
 }
 
 std::vector<torch::Tensor> Optimizer::Work::StepTensors() const {
+  if (steps_on_device.defined()) return std::vector<torch::Tensor>(values.size(), steps_on_device);
   const auto options = torch::TensorOptions().dtype(torch::kFloat32).device(values.front().device());
   return std::vector<torch::Tensor>(values.size(), torch::full({}, static_cast<double>(steps), options));
 }
@@ -27,9 +32,6 @@ std::vector<Optimizer::Work> Optimizer::Divide(Group* group) {
     if (!grad.defined()) continue;
     TORCH_CHECK(!grad.is_sparse(), "the gradient of ", parameter.name, " is sparse; allowed: dense");
     ++parameter.steps;
-    // The fused CPU kernels walk raw memory: a gradient laid out otherwise than its parameter would be applied to the
-    // wrong elements.
-    if (grad.strides() != parameter.tensor.strides()) grad = torch::empty_like(parameter.tensor).copy_(grad);
     Work* work = nullptr;
     for (Work& candidate : works) {
       const torch::Tensor& first = candidate.values.front();
@@ -51,10 +53,65 @@ std::vector<Optimizer::Work> Optimizer::Divide(Group* group) {
 }
 
 void Optimizer::Step() {
+  Prepare();
+  Apply();
+}
+
+void Optimizer::Prepare() {
   const torch::NoGradGuard no_grad;
+  prepared_.clear();
   for (Group& group : groups_) {
-    for (const Work& work : Divide(&group)) Update(group.options, work);
+    for (Work& work : Divide(&group)) {
+      if (scalars_on_device_) SendScalars(group, prepared_.size(), &work);
+      prepared_.push_back({&group, std::move(work)});
+    }
   }
+}
+
+void Optimizer::Apply() {
+  const torch::NoGradGuard no_grad;
+  for (auto& [group, work] : std::exchange(prepared_, {})) {
+    // The fused CPU kernels walk raw memory: a gradient laid out otherwise than its parameter would be applied to the
+    // wrong elements.
+    for (size_t i = 0; i < work.grads.size(); ++i) {
+      torch::Tensor& grad = work.grads[i];
+      if (grad.strides() != work.values[i].strides()) grad = torch::empty_like(work.values[i]).copy_(grad);
+    }
+    Update(group->options, work);
+  }
+}
+
+bool Optimizer::KeepScalarsOnDevice() {
+  scalars_on_device_ = ReadsScalarsOnDevice();
+  return scalars_on_device_;
+}
+
+// Filling is a kernel with its number as an argument: nobody waits, and the tensors stay where they are.
+void Optimizer::SendScalars(const Group& group, size_t place, Work* work) {
+  const torch::Device device = work->values.front().device();
+  sent_.resize(std::max(sent_.size(), 2 * (place + 1)));
+  torch::Tensor &lr = sent_[2 * place], &steps = sent_[2 * place + 1];
+  if (!lr.defined() || lr.device() != device) {
+    lr = torch::empty({}, torch::dtype(torch::kFloat32).device(device));
+    steps = torch::empty_like(lr);
+  }
+  work->lr_on_device = lr.fill_(group.options.lr);
+  work->steps_on_device = steps.fill_(work->steps);
+}
+
+std::vector<uint64_t> Optimizer::Signature() const {
+  const auto address = [](const torch::Tensor& tensor) { return reinterpret_cast<uint64_t>(tensor.const_data_ptr()); };
+  std::vector<uint64_t> signature = {loads_};
+  for (const Prepared& one : prepared_) {
+    const double* momentum = MomentumOf(&one.group->options);
+    signature.push_back(momentum == nullptr ? 0 : std::bit_cast<uint64_t>(*momentum));
+    signature.push_back(one.work.values.size());
+    for (size_t i = 0; i < one.work.values.size(); ++i) {
+      signature.push_back(address(one.work.values[i]));
+      signature.push_back(address(one.work.grads[i]));
+    }
+  }
+  return signature;
 }
 
 torch::Tensor Optimizer::Step(const LossClosure& closure) {

@@ -76,6 +76,19 @@ class Optimizer {
   // One update with a closure, called once, or as often as lbfgs wants. Returns its first loss.
   virtual torch::Tensor Step(const LossClosure& closure);
   virtual bool needs_closure() const { return false; }  // then Step() throws c10::Error
+
+  // The two parts of Step(). The host's: counts the update, finds the gradients, sends learning rates. The device's:
+  // kernels alone, so a graph may hold them (tensor/device_graph.h) once KeepScalarsOnDevice() has said yes. An update
+  // is prepared once and applied once.
+  void Prepare();
+  void Apply();
+  // Keeps what changes from update to update (learning rates, numbers of updates) in float32 tensors on the
+  // parameters' device, where Apply() reads them. False: the type cannot; sgd, adam, adamw and adagrad can.
+  bool KeepScalarsOnDevice();
+  // All that Apply() of the prepared update depends on besides the contents of tensors: where it is the same, a graph
+  // of Apply() does the same.
+  std::vector<uint64_t> Signature() const;
+
   // Zeroes the gradients in place (they may be views of DDP's buckets); undefined ones stay undefined.
   void ZeroGrad();
 
@@ -116,19 +129,21 @@ class Optimizer {
     std::vector<Parameter> parameters;
   };
 
- protected:
-  explicit Optimizer(std::string type) : type_(std::move(type)) {}
-
   // Parameters of one group, device, dtype and number of updates that have gradients.
   struct Work {
     std::vector<Parameter*> parameters;
     std::vector<torch::Tensor> values, grads;
-    int64_t steps = 0;  // including this one
+    int64_t steps = 0;                            // including this one
+    torch::Tensor lr_on_device, steps_on_device;  // 0-dim, float32; undefined: numbers of the host
     // The slot of every parameter, filled with `initial` where it is missing.
     std::vector<torch::Tensor> Slot(const std::string& slot, double initial = 0) const;
     // The number of updates as a 0-dim tensor, once per parameter, as the fused kernels want it.
     std::vector<torch::Tensor> StepTensors() const;
   };
+
+ protected:
+  explicit Optimizer(std::string type) : type_(std::move(type)) {}
+
   virtual void Update(const OptimGroupOptions& options, const Work& work) = 0;
   // The slots that LoadState() accepts, and those that a parameter with updates must have.
   virtual std::vector<std::string> SlotNames() const = 0;
@@ -137,17 +152,27 @@ class Optimizer {
     return parameter.sizes().vec();
   }
   virtual double* MomentumOf(OptimGroupOptions* options) const = 0;  // null: has none
+  virtual bool ReadsScalarsOnDevice() const { return false; }        // Update() takes Work::lr_on_device
 
  private:
   friend absl::StatusOr<std::unique_ptr<Optimizer>> MakeOptimizer(const OptimConfig& config,
                                                                   const NamedTensors& parameters);
   std::vector<Work> Divide(Group* group);
+  void SendScalars(const Group& group, size_t place, Work* work);
   absl::Status PlanLoad(const TensorMap& tensors, const nlohmann::json& scalars, std::vector<Parameter>* plan) const;
 
   std::string type_;
   std::vector<Group> groups_;
   std::vector<torch::Tensor> parameters_;
   std::vector<std::string> notes_;
+  struct Prepared {
+    Group* group;
+    Work work;
+  };
+  std::vector<Prepared> prepared_;
+  bool scalars_on_device_ = false;
+  std::vector<torch::Tensor> sent_;  // learning rate and number of updates of each Work
+  uint64_t loads_ = 0;               // of state: the tensors of the slots are others then
 };
 
 // Groups: each entry of config.param_groups takes the parameters whose name its pattern is found in (first match wins,

@@ -1,6 +1,8 @@
 #include "athanor/optim/optimizer_container.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
@@ -8,12 +10,17 @@
 
 namespace athanor {
 
+OptimizerContainer::OptimizerContainer(Optimizer* optimizer, OptimizerContainerOptions options)
+    : optimizer_(optimizer), options_(std::move(options)) {
+  if (options_.graphs != nullptr && !optimizer_->KeepScalarsOnDevice()) options_.graphs.reset();
+}
+
 absl::StatusOr<bool> OptimizerContainer::Step(double factor) {
-  return ScaledStep(factor, factor != 1);
+  return ScaledStep(factor);
 }
 
 absl::StatusOr<bool> OptimizerContainer::Step(const torch::Tensor& factor) {
-  return ScaledStep(factor, true);
+  return ScaledStep(factor);
 }
 
 absl::StatusOr<bool> OptimizerContainer::MustSkip() const {
@@ -22,30 +29,74 @@ absl::StatusOr<bool> OptimizerContainer::MustSkip() const {
   return options_.any_rank ? options_.any_rank(mine) : mine;
 }
 
-template <class Factor>
-absl::StatusOr<bool> OptimizerContainer::ScaledStep(const Factor& factor, bool scale) {
+absl::StatusOr<bool> OptimizerContainer::ScaledStep(const Factor& factor) {
   if (optimizer_->needs_closure()) {
     return absl::FailedPreconditionError(
         absl::StrCat(optimizer_->type(), " evaluates the loss several times an update: call Step(closure)"));
   }
-  const auto& parameters = optimizer_->parameters();
   ASSIGN_OR_RETURN(const bool skip, MustSkip());
   if (skip) {
     ZeroGrad();
     ++skipped_;
     return false;
   }
-  if (scale) ScaleGradients(parameters, factor);
-  if (options_.max_grad_value) ClipGradValue(parameters, *options_.max_grad_value);
-  if (options_.max_grad_norm) {
-    grad_norm_ = ClipGradNorm(parameters, *options_.max_grad_norm);
-  } else if (measure_norm_) {
-    grad_norm_ = GradNorm(parameters);
-  }
-  optimizer_->Step();
+  optimizer_->Prepare();
+  const bool measure = measure_norm_ && !options_.max_grad_norm;
+  const bool graph = options_.graphs != nullptr && use_graphs_;
+  const torch::Tensor norm = graph ? UpdateByGraph(factor, measure) : UpdateOnDevice(factor, measure);
+  if (norm.defined()) grad_norm_ = norm;
   RETURN_IF_ERROR(StepSchedules());
-  ZeroGrad();
   return true;
+}
+
+// Waits for nothing, and does nothing on the host that a later update would have to do again: a graph may hold it.
+torch::Tensor OptimizerContainer::UpdateOnDevice(const Factor& factor, bool measure) {
+  const auto& parameters = optimizer_->parameters();
+  if (const double* number = std::get_if<double>(&factor); number == nullptr) {
+    ScaleGradients(parameters, std::get<torch::Tensor>(factor));
+  } else if (*number != 1) {
+    ScaleGradients(parameters, *number);
+  }
+  if (options_.max_grad_value) ClipGradValue(parameters, *options_.max_grad_value);
+  torch::Tensor norm;
+  if (options_.max_grad_norm) {
+    norm = ClipGradNorm(parameters, *options_.max_grad_norm);
+  } else if (measure) {
+    norm = GradNorm(parameters);
+  }
+  optimizer_->Apply();
+  ZeroGrad();
+  return norm;
+}
+
+torch::Tensor OptimizerContainer::UpdateByGraph(const Factor& factor, bool measure) {
+  const torch::NoGradGuard no_grad;
+  const double* number = std::get_if<double>(&factor);
+  const bool scale = number == nullptr || *number != 1;
+  auto found = graphed_.find({scale, measure});
+  if (found == graphed_.end()) {
+    // The first update makes the optimizer's state: it is never the one to capture.
+    const int64_t warmup = std::max<int64_t>(options_.graph_warmup, 1);
+    found = graphed_.emplace(std::pair(scale, measure), Graphed{GraphedWork(options_.graphs, warmup), {}, {}}).first;
+  }
+  Graphed& one = found->second;
+  if (std::vector<uint64_t> signature = optimizer_->Signature(); signature != one.signature) {
+    one.work.Reset();
+    one.signature = std::move(signature);
+  }
+  if (scale) {
+    if (!factor_.defined())
+      factor_ = torch::empty({}, optimizer_->parameters().front().options().dtype(torch::kFloat64));
+    number != nullptr ? factor_.fill_(*number) : factor_.copy_(std::get<torch::Tensor>(factor));
+  }
+  one.work.Run([&] { one.norm = UpdateOnDevice(scale ? Factor(factor_) : Factor(1.0), measure); });
+  return one.norm;
+}
+
+int64_t OptimizerContainer::replays() const {
+  int64_t sum = 0;
+  for (const auto& [kind, one] : graphed_) sum += one.work.replays();
+  return sum;
 }
 
 absl::StatusOr<bool> OptimizerContainer::Step(const LossClosure& closure) {

@@ -4,6 +4,12 @@
 namespace athanor {
 namespace {
 
+// The kernels take the learning rate as a number or as a tensor of the device's.
+template <class Kernel>
+void WithLr(const OptimGroupOptions& options, const Optimizer::Work& work, const Kernel& kernel) {
+  work.lr_on_device.defined() ? kernel(work.lr_on_device) : kernel(options.lr);
+}
+
 class Sgd final : public Optimizer {
  public:
   Sgd() : Optimizer("sgd") {}
@@ -11,7 +17,7 @@ class Sgd final : public Optimizer {
  private:
   void Update(const OptimGroupOptions& options, const Work& work) override {
     if (options.momentum == 0) {
-      Run(options, work.values, work.grads, {}, false);
+      Run(options, work, work.values, work.grads, {}, false);
       return;
     }
     // The first update copies the gradient into the buffer: the kernel takes one flag for the whole list.
@@ -25,14 +31,17 @@ class Sgd final : public Optimizer {
       buffers[first].push_back(buffer);
     }
     for (const int first : {0, 1}) {
-      if (!values[first].empty()) Run(options, values[first], grads[first], buffers[first], first == 1);
+      if (!values[first].empty()) Run(options, work, values[first], grads[first], buffers[first], first == 1);
     }
   }
-  static void Run(const OptimGroupOptions& o, at::TensorList values, at::TensorList grads, at::TensorList buffers,
-                  bool first) {
-    at::_fused_sgd_(values, grads, buffers, o.weight_decay, o.momentum, o.lr, o.dampening, o.nesterov,
-                    /*maximize=*/false, first);
+  static void Run(const OptimGroupOptions& o, const Work& work, at::TensorList values, at::TensorList grads,
+                  at::TensorList buffers, bool first) {
+    WithLr(o, work, [&](const auto& lr) {
+      at::_fused_sgd_(values, grads, buffers, o.weight_decay, o.momentum, lr, o.dampening, o.nesterov,
+                      /*maximize=*/false, first);
+    });
   }
+  bool ReadsScalarsOnDevice() const override { return true; }
   std::vector<std::string> SlotNames() const override { return {"momentum_buffer"}; }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->momentum; }
 };
@@ -45,14 +54,20 @@ class Adam final : public Optimizer {
   void Update(const OptimGroupOptions& o, const Work& work) override {
     const auto mean = work.Slot("exp_avg"), square = work.Slot("exp_avg_sq");
     const auto highest = o.amsgrad ? work.Slot("max_exp_avg_sq") : std::vector<torch::Tensor>();
-    const auto kernel = decoupled_ ? static_cast<Kernel>(&at::_fused_adamw_) : static_cast<Kernel>(&at::_fused_adam_);
-    kernel(work.values, work.grads, mean, square, highest, work.StepTensors(), o.lr, o.beta1, o.beta2, o.weight_decay,
-           o.eps, o.amsgrad,
-           /*maximize=*/false, std::nullopt, std::nullopt);
+    const auto steps = work.StepTensors();
+    WithLr(o, work, [&](const auto& lr) {
+      const auto run = [&](const auto& kernel) {
+        kernel(work.values, work.grads, mean, square, highest, steps, lr, o.beta1, o.beta2, o.weight_decay, o.eps,
+               o.amsgrad, /*maximize=*/false);
+      };
+      if (decoupled_) {
+        run([](const auto&... arguments) { at::_fused_adamw_(arguments...); });
+      } else {
+        run([](const auto&... arguments) { at::_fused_adam_(arguments...); });
+      }
+    });
   }
-  using Kernel = void (*)(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList,
-                          at::TensorList, double, double, double, double, double, bool, bool,
-                          const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
+  bool ReadsScalarsOnDevice() const override { return true; }
   std::vector<std::string> SlotNames() const override { return {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}; }
   std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return {"exp_avg", "exp_avg_sq"}; }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->beta1; }
@@ -67,9 +82,13 @@ class Adagrad final : public Optimizer {
  private:
   void Update(const OptimGroupOptions& o, const Work& work) override {
     const auto sums = work.Slot("sum", o.initial_accumulator_value);
-    at::_fused_adagrad_(work.values, work.grads, sums, work.StepTensors(), o.lr, o.lr_decay, o.weight_decay, o.eps,
-                        /*maximize=*/false);
+    const auto steps = work.StepTensors();
+    WithLr(o, work, [&](const auto& lr) {
+      at::_fused_adagrad_(work.values, work.grads, sums, steps, lr, o.lr_decay, o.weight_decay, o.eps,
+                          /*maximize=*/false);
+    });
   }
+  bool ReadsScalarsOnDevice() const override { return true; }
   std::vector<std::string> SlotNames() const override { return {"sum"}; }
   std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return {"sum"}; }
   double* MomentumOf(OptimGroupOptions*) const override { return nullptr; }

@@ -107,6 +107,8 @@ absl::Status Optimizer::LoadState(const TensorMap& tensors, const nlohmann::json
   } catch (const nlohmann::json::exception& error) {
     return absl::InvalidArgumentError(absl::StrCat("optimizer state is damaged: ", error.what()));
   }
+  ++loads_;
+  prepared_.clear();
   size_t next = 0;
   for (size_t i = 0; i < groups_.size(); ++i) {
     if (lrs.size() == groups_.size()) groups_[i].options.lr = lrs[i];

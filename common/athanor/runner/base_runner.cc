@@ -119,7 +119,8 @@ absl::Status BaseRunner::EvaluateAndEndPass(bool evaluate, bool epoch_ended) {
 
 // Whatever the last evaluation does to this process, the training is on disk.
 absl::Status BaseRunner::SaveBeforeLastEvaluation(bool epoch_ended) {
-  if (!checkpoints_->Supersede()) return absl::OkStatus();
+  if (!checkpoints_->MayComeBeforeEvaluation()) return absl::OkStatus();
+  checkpoints_->Supersede();
   state_.before_evaluation = true;
   state_.before_pass_end = epoch_ended;
   const SaveArguments arguments{.save_best = false, .force = true, .history = false};

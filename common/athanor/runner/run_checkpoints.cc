@@ -131,7 +131,7 @@ absl::Status RunCheckpoints::Save(const std::function<absl::StatusOr<TrainingSta
     const absl::Status drained = Drain();
     if (config_.checkpoint.fail_on_error) RETURN_IF_ERROR(drained);
     // Without it, it was given up or is somewhere else: saved anew.
-    ASSIGN_OR_RETURN(const bool named, AllRanks(manager_->Point(request.step, request.aliases).ok()));
+    ASSIGN_OR_RETURN(const bool named, AllRanks(NameAgain(request).ok()));
     if (named) return absl::OkStatus();
   }
   if (!request.must_wait) {
@@ -149,13 +149,25 @@ absl::Status RunCheckpoints::Save(const std::function<absl::StatusOr<TrainingSta
   RETURN_IF_ERROR(manager_->Save(state, resolved));
   last_step_ = request.step;
   last_is_model_only_ = model_only;
+  measured_since_ = false;
   return absl::OkStatus();
 }
 
-bool RunCheckpoints::Supersede() {
-  if (manager_ == nullptr || config_.checkpoint.load_only || options_.committer->OwnsRetention()) return false;
-  last_step_ = -1;
-  return true;
+absl::Status RunCheckpoints::NameAgain(const SaveRequest& request) {
+  RETURN_IF_ERROR(manager_->Point(request.step, request.aliases));
+  if (!std::exchange(measured_since_, false) || request.metrics.empty()) return absl::OkStatus();
+  return manager_->Measured(request.step, request.metrics, request.is_best);
+}
+
+bool RunCheckpoints::MayComeBeforeEvaluation() const {
+  if (manager_ == nullptr || config_.checkpoint.load_only) return false;
+  return !(options_.committer->OwnsRetention() && config_.checkpoint.last_save_model_only);
+}
+
+void RunCheckpoints::Supersede() {
+  if (manager_ == nullptr) return;
+  measured_since_ = true;
+  if (!options_.committer->OwnsRetention()) last_step_ = -1;
 }
 
 absl::Status RunCheckpoints::FailOnError() {

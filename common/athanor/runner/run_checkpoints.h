@@ -53,13 +53,17 @@ class RunCheckpoints {
 
   // Saves, unless a rank has no room (it is still writing, or too many saves wait for their commit) and `must_wait` is
   // off: then all ranks skip it. For a best one, writes are waited for. `capture` runs only when it is saved.
-  // A step that is saved already only gets its names, unless the model alone is to take its place (`model_only`).
+  // A step that is saved already only gets its names and what was measured, unless the model alone is to take its place
+  // (`model_only`).
   // Under `checkpoint.fail_on_error`: ABORTED on all ranks when an earlier save failed on one of them.
   absl::Status Save(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request,
                     bool model_only = false);
-  // The state of a step that is saved already is about to change: the next save writes it anew. False, and nothing
-  // done, where checkpoints are not replaced: the committer keeps them.
-  bool Supersede();
+  // Whether a checkpoint may be saved before the evaluation that belongs to it. Not where a step keeps its files (the
+  // committer owns them) and the last one is to hold the model alone, which nothing resumes from.
+  bool MayComeBeforeEvaluation() const;
+  // The state of a step that is saved already has been evaluated: the next save writes it anew or, where a step keeps
+  // its files, adds what was measured.
+  void Supersede();
   // Waits for the saves in flight. DEADLINE_EXCEEDED when it takes longer than `checkpoint.wait_timeout`. ABORTED as
   // for Save().
   absl::Status Drain();
@@ -71,6 +75,7 @@ class RunCheckpoints {
   RunCheckpoints(const RunnerConfig& config, RunCheckpointsOptions options);
   absl::StatusOr<bool> AllRanks(bool mine);
   absl::Status FailOnError();
+  absl::Status NameAgain(const SaveRequest& request);
   absl::StatusOr<RestoredState> ReadChecked(const ResumeCandidate& candidate) const;
 
   const RunnerConfig config_;
@@ -79,6 +84,7 @@ class RunCheckpoints {
   int64_t last_step_ = -1;
   int64_t skipped_ = 0;
   bool last_is_model_only_ = false;
+  bool measured_since_ = false;  // the save of last_step_
   std::unique_ptr<FileCheckpointManager> manager_;
   std::vector<std::string> notes_;
 };

@@ -142,6 +142,7 @@ std::variant<double, torch::Tensor> TorchRunner::WindowFactor(double divisor) {
 absl::StatusOr<bool> TorchRunner::Update(double divisor) {
   RECORD_USER_SCOPE("optimizer");
   container_->MeasureNorm(ReadOutFollows());
+  container_->UseGraphs(GradientsStay());
   RETURN_IF_ERROR(SumWindowWeight());
   absl::StatusOr<bool> updated = false;
   RETURN_IF_ERROR(RunTorch("optimizer step", [&] { updated = OptimizerStep(WindowFactor(divisor)); }));
@@ -155,9 +156,14 @@ absl::StatusOr<bool> TorchRunner::OptimizerStep(const std::variant<double, torch
   return updated;
 }
 
+// Graphs go on adding to the tensors that they were captured with.
+bool TorchRunner::GradientsStay() const {
+  return graph_ != nullptr && (reducer_ == nullptr || reducer_->settled());
+}
+
 void TorchRunner::DropGradients() {
-  if (graph_ != nullptr && (reducer_ == nullptr || reducer_->settled())) {
-    optimizer_->ZeroGrad();  // it goes on adding to these tensors
+  if (GradientsStay()) {
+    optimizer_->ZeroGrad();
     return;
   }
   if (reducer_ != nullptr) {

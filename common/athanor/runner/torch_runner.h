@@ -69,7 +69,8 @@ struct TorchRunnerOptions : BaseRunnerOptions {
   // and goes into the set; null on one rank. Read out, and begun anew, with the mean loss.
   std::function<absl::StatusOr<std::unique_ptr<MetricSet>>(std::shared_ptr<MeterSync> sync)> metrics;
   torch::Device device = torch::kCPU;
-  bool find_unused_parameters = false;  // a forward pass may leave parameters out (differently from rank to rank)
+  std::shared_ptr<DeviceGraphs> graphs;  // what `compile.enable` captures with; null: the device's own (CUDA graphs)
+  bool find_unused_parameters = false;   // a forward pass may leave parameters out (differently from rank to rank)
 };
 
 class TorchRunner : public BaseRunner {
@@ -113,6 +114,9 @@ class TorchRunner : public BaseRunner {
   torch::nn::Module& model() { return *model_; }
   const Optimizer& optimizer() const { return *optimizer_; }
   uint64_t seed() const { return seed_; }
+  // With `compile.enable`: how often a micro-batch, and an update, was one launch of a graph.
+  int64_t step_replays() const { return graph_ == nullptr ? 0 : graph_->replays(); }
+  int64_t update_replays() const { return container_->replays(); }
 
  protected:
   // For Make().
@@ -179,6 +183,7 @@ class TorchRunner : public BaseRunner {
   absl::Status SumWindowWeight();
   Batch ToDevice(Batch batch) const;
   void DropGradients();
+  bool GradientsStay() const;
   absl::Status ForwardAll(StatefulDataLoader* loader, StepMeters* meters, int64_t max_batches);
   absl::Status PredictAll(StatefulDataLoader* loader, const PredictionSink& sink, int64_t max_batches);
 
@@ -195,6 +200,7 @@ class TorchRunner : public BaseRunner {
   std::function<absl::StatusOr<std::unique_ptr<MetricSet>>(std::shared_ptr<MeterSync>)> make_metrics_;
   const torch::Device device_;
   const bool find_unused_;
+  std::shared_ptr<DeviceGraphs> graphs_;  // null: nothing is captured
   uint64_t seed_ = 0;
   std::map<std::string, torch::Tensor> model_tensors_;  // "model.<name>": parameters and buffers, aliases
   std::unique_ptr<GradientReducer> reducer_;            // null: one rank

@@ -54,6 +54,7 @@ TorchRunner::TorchRunner(RunnerConfig config, TorchRunnerOptions options)
       make_metrics_(std::move(options.metrics)),
       device_(options.device),
       find_unused_(options.find_unused_parameters || config_.comm.find_unused_parameters),
+      graphs_(std::move(options.graphs)),
       gradient_scale_(config_.precision == "fp16") {}
 
 TorchRunner::~TorchRunner() = default;
@@ -237,9 +238,13 @@ absl::Status TorchRunner::BuildAcceleration() {
     config_.precision = "fp8";
   }
   if (UsesStepGraph(config_)) {
-    RETURN_IF_ERROR(Invalid(CheckStepGraph(device_)));
+    if (graphs_ == nullptr) {
+      absl::StatusOr<std::shared_ptr<DeviceGraphs>> graphs = MakeDeviceGraphs(device_);
+      if (!graphs.ok()) return Invalid(Annotate(graphs.status(), "compile.enable"));
+      graphs_ = *std::move(graphs);
+    }
     graph_ = std::make_unique<StepGraph>(
-        StepGraph::Options{.warmup = config_.compile.warmup, .exchanges = reducer_ != nullptr});
+        graphs_, StepGraph::Options{.warmup = config_.compile.warmup, .exchanges = reducer_ != nullptr});
   }
   return absl::OkStatus();
 }
@@ -262,7 +267,9 @@ absl::Status TorchRunner::BuildOptimizer() {
       OptimizerContainerOptions{.max_grad_value = config_.max_grad_value,
                                 .max_grad_norm = config_.max_grad_norm,
                                 .skip_nonfinite_grad = config_.skip_nonfinite_grad || gradient_scale_.enabled(),
-                                .zero_grad = [this] { DropGradients(); }});
+                                .zero_grad = [this] { DropGradients(); },
+                                .graphs = UsesStepGraph(config_) ? graphs_ : nullptr,
+                                .graph_warmup = config_.compile.warmup});
   if (scheduler_ != nullptr) container_->Add(scheduler_.get());
   return absl::OkStatus();
 }

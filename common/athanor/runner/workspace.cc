@@ -4,7 +4,6 @@
 #include <string_view>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
@@ -14,25 +13,10 @@
 namespace athanor {
 namespace {
 
-constexpr size_t kGitFileLimit = 4 << 20;
-constexpr size_t kCodeIdDigits = 8;
-
 absl::Status CheckName(absl::string_view key, const std::string& value) {
   const bool plain = !value.empty() && value != "." && value != ".." && value.find('/') == std::string::npos;
   if (plain) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(key, ": '", value, "'; allowed: the name of a folder"));
-}
-
-std::string FirstLine(const std::string& path) {
-  const absl::StatusOr<std::string> text = ReadFile(path, kGitFileLimit);
-  return text.ok() ? std::string(absl::StripAsciiWhitespace(text->substr(0, text->find('\n')))) : "";
-}
-
-std::string PackedCommit(const std::string& git, const std::string& ref) {
-  const absl::StatusOr<std::string> packed = ReadFile(git + "/packed-refs", kGitFileLimit);
-  if (!packed.ok()) return "";
-  const size_t at = packed->find(" " + ref + "\n");
-  return at == std::string::npos || at < 40 ? "" : packed->substr(at - 40, 40);
 }
 
 // Whether YAML would take the plain text for something else than this string.
@@ -81,30 +65,12 @@ std::string ToYaml(const nlohmann::json& json) {
   return out;
 }
 
-std::string HeadCommit(const std::string& folder) {
-  std::error_code error;
-  for (std::filesystem::path at = std::filesystem::absolute(folder, error); !error; at = at.parent_path()) {
-    std::string git = (at / ".git").string();
-    const std::string link = FirstLine(git);  // a worktree's .git is a file: "gitdir: <path>"
-    if (absl::StartsWith(link, "gitdir: ")) git = link.substr(8);
-    const std::string head = FirstLine(git + "/HEAD");
-    if (absl::StartsWith(head, "ref: ")) {
-      const std::string ref = head.substr(5);
-      const std::string commit = FirstLine(git + "/" + ref);
-      return commit.empty() ? PackedCommit(git, ref) : commit;
-    }
-    if (!head.empty()) return head;
-    if (at == at.root_path()) break;
-  }
-  return "";
-}
-
-absl::StatusOr<Workspace> ResolveWorkspace(const RunnerConfig& config, absl::Time now) {
+absl::StatusOr<Workspace> ResolveWorkspace(const RunnerConfig& config, absl::Time now, const std::string& code_folder) {
   RETURN_IF_ERROR(CheckName("lineage", config.lineage));
   RETURN_IF_ERROR(CheckName("experiment", config.experiment));
   Workspace workspace;
-  workspace.commit = HeadCommit(".");
-  const std::string code = workspace.commit.substr(0, kCodeIdDigits);
+  if (!code_folder.empty()) workspace.code = ReadGitCheckout(code_folder);
+  const std::string code = workspace.code.code_id();
   workspace.id = absl::StrCat(code, code.empty() ? "" : "-", ConfigId(ToJson(config)));
   workspace.name = config.name.value_or(absl::StrCat(config.lineage, "-", config.experiment));
   workspace.timestamp = absl::FormatTime("%Y%m%d-%H%M%S-%E6f", now, absl::UTCTimeZone());
@@ -121,7 +87,8 @@ absl::StatusOr<Workspace> ResolveWorkspace(const RunnerConfig& config, absl::Tim
 absl::Status WriteMetadata(const Workspace& workspace, const RunnerConfig& config) {
   const std::string folder = workspace.dir + "/metadata";
   RETURN_IF_ERROR(EnsureDir(folder));
-  for (const char* name : {"/config.full.yaml", "/config.canonical.yaml", "/config.diff.yaml", "/git.yaml"})
+  for (const char* name :
+       {"/config.full.yaml", "/config.canonical.yaml", "/config.diff.yaml", "/git.yaml", "/git.diff"})
     RemoveLeftovers(folder + name);
   const nlohmann::json full = ToJson(config);
   const nlohmann::json defaults = ToJson(RunnerConfig());
@@ -129,8 +96,11 @@ absl::Status WriteMetadata(const Workspace& workspace, const RunnerConfig& confi
   RETURN_IF_ERROR(WriteFileAtomically(folder + "/config.canonical.yaml", ToYaml(CanonicalConfig(full))));
   RETURN_IF_ERROR(
       WriteFileAtomically(folder + "/config.diff.yaml", ToYaml(SemanticDifference(defaults, full).changed)));
-  if (workspace.commit.empty()) return absl::OkStatus();
-  const nlohmann::json git = {{"commit", workspace.commit}, {"id", workspace.id}, {"timestamp", workspace.timestamp}};
+  const GitCheckout& code = workspace.code;
+  RemoveFile(folder + "/git.diff");  // of an earlier start in a chosen folder
+  if (code.commit.empty()) return absl::OkStatus();
+  if (!code.diff.empty()) RETURN_IF_ERROR(WriteFileAtomically(folder + "/git.diff", code.diff));
+  const nlohmann::json git = {{"commit", code.commit}, {"id", workspace.id}, {"timestamp", workspace.timestamp}};
   return WriteFileAtomically(folder + "/git.yaml", ToYaml(git));
 }
 

@@ -2,12 +2,12 @@
 // the service the job's folder takes this place.
 //
 //   <workspace_root>/<lineage>[-<code id>]/<id>/
-//     metadata/config.full.yaml  config.canonical.yaml  config.diff.yaml  git.yaml
+//     metadata/config.full.yaml  config.canonical.yaml  config.diff.yaml  git.yaml  git.diff
 //     checkpoints/   logs/<timestamp>.log   tensorboard/<timestamp>/   heartbeats/rank-00000.json
 //     results.json  latest.json  best.json  summary.json
 //
 // `id` is the configuration's id (athanor/config/config_identity.h), with "<code id>-" in front inside a git checkout;
-// the code id is the first 8 digits of HEAD's commit. Equal configurations of equal code share a folder, which is what
+// the code id (git_checkout.h) tells the commit and what differs from it. Equal configurations of equal code share a folder, which is what
 // makes `auto_resume` find its checkpoints. Plain values; functions are thread-safe.
 #pragma once
 
@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "athanor/config/runner_config.h"
+#include "athanor/runner/git_checkout.h"
 
 namespace athanor {
 
@@ -26,7 +27,7 @@ struct Workspace {
   std::string id;
   std::string name;       // for people: config.name, else "<lineage>-<experiment>"
   std::string timestamp;  // of the start, UTC, sortable: "20261123-201500-123456"
-  std::string commit;     // of the git checkout around the working folder; "" outside of one
+  GitCheckout code;       // around the working folder
 
   std::string checkpoint_dir;  // absolute or under `dir`
   std::string log_path;        // config.log_file; "": by the time of the start
@@ -34,11 +35,10 @@ struct Workspace {
   std::string tensorboard_dir() const { return dir + "/tensorboard/" + timestamp; }
 };
 
-// Nothing is created. INVALID_ARGUMENT when lineage or experiment would leave the root ("/", "..").
-absl::StatusOr<Workspace> ResolveWorkspace(const RunnerConfig& config, absl::Time now);
-
-// The commit of HEAD in the checkout that holds `folder`, from the files of .git; "" when there is none.
-std::string HeadCommit(const std::string& folder);
+// Nothing is created. `code_folder`: one of the code that runs; "": there is none to tell of. INVALID_ARGUMENT when
+// lineage or experiment would leave the root ("/", "..").
+absl::StatusOr<Workspace> ResolveWorkspace(const RunnerConfig& config, absl::Time now,
+                                           const std::string& code_folder = ".");
 
 // Makes the folder and writes metadata/. One process of a run does it.
 absl::Status WriteMetadata(const Workspace& workspace, const RunnerConfig& config);

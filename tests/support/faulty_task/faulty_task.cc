@@ -3,6 +3,7 @@
 //   throw_at_step    throws "as asked by throw_at_step"         nan_from_step   the loss is NaN from this step on
 //   oom_at_step      asks for more memory than there is         hang_at_step    never comes back
 //   exit_code_at_step, exit_code (default 20)                   ends the process with this code
+//   exit_in_evaluation_after    the same, in the first evaluation after this step
 //   eat_at_step      takes and touches 16 GiB, page by page, so that a memory limit of the kernel ends the process
 //   hold_at_step, hold_fifo    waits at this step until something opens the named pipe for writing
 //   rank             the rank that is faulty; -1 (default): all
@@ -37,6 +38,7 @@ class FaultyTask : public athanor::Task {
     options.erase("hold_fifo");
     exit_at_ = Take(options, "exit_code_at_step", 0);
     exit_code_ = Take(options, "exit_code", 20);
+    exit_in_evaluation_after_ = Take(options, "exit_in_evaluation_after", 0);
     const int64_t rank = Take(options, "rank", -1);
     faulty_ = rank < 0 || rank == context.rank;
     once_file_ = options.value("once_file", "");
@@ -54,7 +56,12 @@ class FaultyTask : public athanor::Task {
 
   athanor::StepOutput Forward(const athanor::Batch& batch) override {
     athanor::StepOutput output = digits_->Forward(batch);
-    if (!digits_->Model()->is_training() || !faulty_) return output;
+    if (!faulty_) return output;
+    if (!digits_->Model()->is_training()) {
+      const bool exit = exit_in_evaluation_after_ > 0 && step_ >= exit_in_evaluation_after_;
+      if (exit && Armed()) _exit(static_cast<int>(exit_code_));
+      return output;
+    }
     ++step_;
     if (step_ == throw_at_ && Armed()) throw std::runtime_error("as asked by throw_at_step");
     if (step_ == oom_at_ && Armed()) output.loss = output.loss + torch::empty({int64_t{1} << 50}).sum();
@@ -98,7 +105,7 @@ class FaultyTask : public athanor::Task {
 
   std::unique_ptr<athanor::Task> digits_;
   int64_t throw_at_ = 0, nan_from_ = 0, oom_at_ = 0, eat_at_ = 0, hang_at_ = 0, exit_at_ = 0, exit_code_ = 20,
-          hold_at_ = 0, step_ = 0;
+          exit_in_evaluation_after_ = 0, hold_at_ = 0, step_ = 0;
   bool faulty_ = false, fired_ = false;
   std::string once_file_, hold_fifo_;
 };

@@ -65,7 +65,12 @@ class LedgerCommitter : public CheckpointCommitter {
   }
   absl::Status CommitManifest(const ManifestSummary& summary) override {
     std::lock_guard<std::mutex> lock(ledger_->mutex_);
-    ledger_->committed_.push_back(summary.step);
+    auto& committed = ledger_->committed_;
+    if (const auto known = std::find(committed.begin(), committed.end(), summary.step); known != committed.end()) {
+      ledger_->manifests_[known - committed.begin()] = summary;  // measured since
+      return absl::OkStatus();
+    }
+    committed.push_back(summary.step);
     ledger_->manifests_.push_back(summary);
     return absl::OkStatus();
   }
@@ -137,6 +142,7 @@ struct RunSpec {
   bool with_norm = true;
   bool shared_memory = true;
   int64_t samples = 100;
+  std::shared_ptr<DeviceGraphs> graphs;
   std::function<void(int rank, const Batch&, StepOutput*)> change_output;
 };
 
@@ -144,6 +150,7 @@ struct RankRun {
   absl::StatusOr<RunResult> result = absl::UnknownError("not run");
   std::map<std::string, torch::Tensor> model;
   std::vector<ProgressReport> reports;
+  int64_t step_replays = 0, update_replays = 0;
 };
 
 class RecordingHooks : public RunnerHooks {
@@ -182,12 +189,15 @@ inline void TrainRank(const RunSpec& spec, ProcessGroup* group, SharedLedger* le
   if (!spec.root.empty()) options.committer = &committer;
   options.checkpoint_root = spec.root;
   options.resume_candidates = spec.candidates;
+  options.graphs = spec.graphs;
   auto runner = TorchRunner::Create(spec.config, std::move(options));
   if (!runner.ok()) {
     out->result = runner.status();
     return;
   }
   out->result = (*runner)->Train();
+  out->step_replays = (*runner)->step_replays();
+  out->update_replays = (*runner)->update_replays();
   for (const auto& item : net->named_parameters()) out->model[item.key()] = item.value().detach().clone();
   for (const auto& item : net->named_buffers()) out->model[item.key()] = item.value().clone();
 }

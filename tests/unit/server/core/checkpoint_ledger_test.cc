@@ -52,6 +52,26 @@ TEST_F(Ledger, RankZeroWaitsForAllVotes) {
   EXPECT_TRUE(h.rank_reply().status.ok()) << "a repeated commit gets the same answer";
 }
 
+TEST_F(Ledger, WhatIsMeasuredAfterTheCommitIsTaken) {
+  const JobId job = Train({.ranks = 1});
+  h.Save(job, 10, /*best=*/true);
+  h.Vote(job, 0, 20);
+  ManifestCommitted bare{500, h.Seat(job, 0), h.Ref(job, 0), 20, 100};
+  h.Step(bare);
+  EXPECT_THAT(h.job(job).aliases, UnorderedElementsAre(Pair("latest", 20), Pair("best", 10)));
+  h.Step(bare);
+  EXPECT_TRUE(h.checkpoint(job, 20).metrics.empty()) << "said again without numbers: nothing new";
+  // The process died in its evaluation; the next generation evaluates what it was restored from.
+  h.Fail(job, CauseKind::kSignal);
+  h.StartTraining(job);
+  h.Manifest(job, 20, /*best=*/true);
+  EXPECT_TRUE(h.rank_reply().status.ok());
+  EXPECT_THAT(h.checkpoint(job, 20).metrics, ElementsAre(Pair("loss", 0.5)));
+  EXPECT_EQ(h.checkpoint(job, 20).generation, 1) << "its files are the first generation's";
+  EXPECT_THAT(h.job(job).aliases, UnorderedElementsAre(Pair("latest", 20), Pair("best", 20)));
+  EXPECT_THAT(h.Told(job, "CheckpointMeasured"), HasSubstr("the best so far"));
+}
+
 TEST_F(Ledger, NoCommitWithoutVotes) {
   const JobId job = Train({.ranks = 2});
   h.Manifest(job, 10);
