@@ -1,8 +1,10 @@
+#include <filesystem>
 #include <iostream>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "athanor/base/run_program.h"
 #include "athanor/base/status_macros.h"
 #include "client/commands/command.h"
 
@@ -10,7 +12,7 @@ namespace athanor {
 namespace {
 
 struct CheckpointArguments {
-  std::string job, checkpoint, tag, expect;
+  std::string job, checkpoint, tag, expect, file, dtype;
   bool all = false, dry_run = false;
 };
 
@@ -123,10 +125,37 @@ absl::Status Delete(CommandContext& context, const CheckpointArguments& argument
   return absl::OkStatus();
 }
 
+// The program with LibTorch: beside this one when installed, in the tree it was built in, else in PATH.
+std::string TrainerProgram() {
+  std::error_code error;
+  const std::filesystem::path here = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+  for (const std::filesystem::path& path : {here / "athanor-trainer", here / "../worker/trainer/athanor-trainer"}) {
+    if (std::filesystem::exists(path, error)) return path.string();
+  }
+  return "athanor-trainer";
+}
+
+absl::Status Export(CommandContext& context, const CheckpointArguments& arguments) {
+  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  v1::GetCheckpointRequest request;
+  request.set_job(arguments.job);
+  request.set_checkpoint(arguments.checkpoint);
+  v1::Checkpoint checkpoint;
+  RETURN_IF_ERROR(
+      client->Call(client->checkpoints(), &v1::CheckpointService::Stub::GetCheckpoint, request, &checkpoint));
+  std::vector<std::string> command = {TrainerProgram(), "export", checkpoint.path(), arguments.file};
+  if (!arguments.dtype.empty()) command.push_back(arguments.dtype);
+  absl::StatusOr<ProgramOutput> output = RunProgram(command, {.limit = absl::Hours(1), .errors_too = true});
+  if (!output.ok()) return output.status();
+  if (output->exit_code != 0) return absl::InvalidArgumentError(Harmless(output->text));
+  std::cout << checkpoint.name() << " -> " << arguments.file << "\n";
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void AddCheckpointCommands(CLI::App& app, CommandContext& context) {
-  CLI::App* group = app.add_subcommand("checkpoint", "List, tag and delete checkpoints")->require_subcommand(1);
+  CLI::App* group = app.add_subcommand("checkpoint", "List, export, tag and delete checkpoints")->require_subcommand(1);
   auto arguments = std::make_shared<CheckpointArguments>();
   auto add = [&](const char* name, const char* help, const char* example,
                  absl::Status (*run)(CommandContext&, const CheckpointArguments&)) {
@@ -142,6 +171,11 @@ void AddCheckpointCommands(CLI::App& app, CommandContext& context) {
   add("show", "Show one checkpoint", "athanor checkpoint show digits latest", Show)
       ->add_option("checkpoint", arguments->checkpoint, kWhich)
       ->required();
+  CLI::App* exported = add("export", "Write a checkpoint's weights into one file for PyTorch",
+                           "athanor checkpoint export digits best digits.safetensors --dtype bf16", Export);
+  exported->add_option("checkpoint", arguments->checkpoint, kWhich)->required();
+  exported->add_option("file", arguments->file, "FILE.safetensors, or FILE.pt for torch.load")->required();
+  exported->add_option("--dtype", arguments->dtype, "Of floating-point tensors: fp32, fp16, bf16, fp64");
   CLI::App* tag = add("tag", "Point a tag at a checkpoint; it is then kept",
                       "athanor checkpoint tag digits best release-1 --expect none", Tag);
   tag->add_option("checkpoint", arguments->checkpoint, kWhich)->required();

@@ -245,6 +245,18 @@ class LibraryTest(unittest.TestCase):
             self.assertEqual(again["metrics"], from_folder["metrics"], path)
         self.assertGreater(from_folder["metrics"]["val.accuracy"], 0.7, "one step from trained weights is still good")
 
+    def test_exported_weights_are_taken_by_a_python_module_as_they_are(self):
+        self.train(dir=str(self.folder / "run"), ema={"enabled": True, "decay": 0.5})
+        checkpoint = str(max((self.folder / "run/checkpoints").glob("step-*")))
+        module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+        shard = load_file(next(pathlib.Path(checkpoint).glob("*.safetensors")))
+        for name, load in (("w.safetensors", load_file), ("w.pt", lambda path: torch.load(path, weights_only=True))):
+            self.tool("export", checkpoint, self.folder / name)
+            module.load_state_dict(load(self.folder / name))  # strict: nothing missing, nothing more
+            self.assertTrue(torch.equal(module[0].weight, shard["ema.0.weight"]), "the average is preferred")
+        again = self.train(dir=str(self.folder / "again"), pretrained=str(self.folder / "w.pt"), steps=1)
+        self.assertGreater(again["metrics"]["val.accuracy"], 0.7)
+
     def test_weights_that_do_not_fit_are_listed(self):
         torch.save({"0.weight": torch.ones(3, 3), "other": torch.ones(1)}, self.folder / "bad.pt")
         done = self.tool("train", json.dumps({"steps": 1, "dir": str(self.folder / "x"), "optim": {"type": "sgd"},

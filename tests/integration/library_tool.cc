@@ -2,6 +2,7 @@
 //
 //   library_tool dump FILE            names, dtypes, shapes and sums of the tensors of FILE, as JSON
 //   library_tool convert FROM TO      Load() and Save() of tensors, by the files' endings
+//   library_tool export FROM TO       ExportWeights()
 //   library_tool train CONFIG_JSON    trains a small network in its workspace; prints a JSON summary
 #include <cstdio>
 #include <memory>
@@ -84,15 +85,17 @@ absl::Status Train(const std::string& text) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc == 4 && std::string(argv[1]) == "convert") {
-    const absl::Status status = Convert(argv[2], argv[3]);
+  const std::string first = argc == 4 ? argv[1] : "";
+  if (first == "convert" || first == "export") {
+    const absl::Status status =
+        first == "convert" ? Convert(argv[2], argv[3]) : athanor::ExportWeights(argv[2], argv[3]);
     std::fprintf(status.ok() ? stdout : stderr, "%s\n", status.ok() ? "{}" : status.ToString().c_str());
     return status.ok() ? 0 : 1;
   }
   const std::string verb = argc == 3 ? argv[1] : "";
   if (verb == "dump") return Dump(argv[2]);
   if (verb != "train") {
-    std::fprintf(stderr, "usage: library_tool dump FILE | convert FROM TO | train CONFIG_JSON\n");
+    std::fprintf(stderr, "usage: library_tool dump FILE | convert FROM TO | export FROM TO | train CONFIG_JSON\n");
     return 2;
   }
   const absl::Status status = Train(argv[2]);

@@ -57,6 +57,7 @@ TEST(Evaluation, CountsEverySampleOnceOnAnyNumberOfRanks) {
       const int rank = group == nullptr ? 0 : group->rank();
       auto net = std::make_shared<TestNet>();
       TorchRunnerOptions options;
+      options.workspace_from_config = false;
       options.model = net;
       options.datasets = {{"train", TestData(40, 1)}, {"val", TestData(37, 2)}, {"tiny", TestData(2, 3)}};
       options.forward = [net](const Batch& batch) {

@@ -141,7 +141,8 @@ std::string Check(const json& test) {
   for (size_t i = 0; i < test.at("rows").size(); ++i) {
     const json& row = test["rows"][i];
     results.Append(row[0].get<int64_t>(), RowOf(row[1]));
-    if (absl::Status status = results.Write(folder.path(), {{"id", "x"}}); !status.ok()) return status.ToString();
+    if (absl::Status status = results.Write(folder.path(), {{"id", "x"}}, results.is_best()); !status.ok())
+      return status.ToString();
     // A state that is saved and restored in between changes nothing.
     RunResults restored(ConfigOf(test.at("config")), EvaluateSplits(test));
     if (absl::Status status = restored.FromJson(json::parse(results.ToJson().dump())); !status.ok())

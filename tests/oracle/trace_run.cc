@@ -33,14 +33,12 @@ torch::Tensor Rows(const json& rows) {
 // Watches the run, and asks it to leave.
 class Watcher : public RunnerHooks {
  public:
-  Watcher(const TraceSpec& spec, TraceResult* result) : spec_(spec), result_(result) {}
+  explicit Watcher(const TraceSpec& spec) : spec_(spec) {}
   void Bind(const TorchRunner* runner) { runner_ = runner; }
-  void OnProgress(const ProgressReport& progress) override { result_->evaluations[progress.step] = progress.metrics; }
   bool StopRequested() const override { return spec_.stop && runner_ != nullptr && spec_.stop(runner_->state()); }
 
  private:
   const TraceSpec& spec_;
-  TraceResult* result_;
   const TorchRunner* runner_ = nullptr;
 };
 
@@ -120,6 +118,7 @@ absl::StatusOr<RunnerConfig> TraceConfig(const json& recorded) {
   if (!loader.contains("drop_last")) loader["drop_last"] = recorded.value("dataloader", json::object()).size() > 0;
   if (!config.contains("seed")) config["seed"] = 1016;
   config["threads"] = 1;
+  config["console"] = config["log"] = false;
   config["checkpoint"]["async_enabled"] = false;
   config["checkpoint"]["keep_latest_k"] = 0;
   RunnerConfig result;
@@ -140,9 +139,9 @@ TraceResult RunTrace(const TraceSpec& spec) {
     const int64_t batches = config->dataloader.drop_last ? rows / batch : (rows + batch - 1) / batch;
     result.updates_per_pass += UpdatesPerPass(batches, config->accum_steps);
   }
-  config->log_interval = result.updates_per_pass;  // so that a read-out is the mean over a pass
   auto model = MakeTraceModel(spec.weights);
-  Watcher watcher(spec, &result);
+  Watcher watcher(spec);
+  const TraceFolder run_folder;
   RecordingCommitter committer(spec.checkpoint_root, &result);
   std::unique_ptr<TorchRunner> runner;
   TorchRunnerOptions options;
@@ -162,6 +161,7 @@ TraceResult RunTrace(const TraceSpec& spec) {
     return output;
   };
   options.hooks = &watcher;
+  options.workspace = Workspace{.dir = run_folder.path(), .id = "trace", .name = "trace", .timestamp = "trace"};
   options.checkpoint_root = spec.checkpoint_root;
   if (!spec.checkpoint_root.empty()) options.committer = &committer;
   options.resume_candidates = spec.candidates;
@@ -173,6 +173,7 @@ TraceResult RunTrace(const TraceSpec& spec) {
   result.status = runner->Train().status();
   result.state = runner->state();
   result.lrs = LrsOf(runner->optimizer());
+  for (const auto& [index, row] : runner->results()->rows()) result.rows[index] = row;
   for (const auto& item : model->named_parameters()) result.weights[item.key()] = item.value().detach().clone();
   return result;
 }

@@ -49,7 +49,7 @@ struct TraceResult {
   TrainState state;
   std::vector<double> lrs;
   std::map<std::string, torch::Tensor> weights;
-  std::map<int64_t, std::map<std::string, double>> evaluations;  // by step: "val.loss" …, "train.loss"
+  std::map<int64_t, ResultRow> rows;  // of results, by index
   std::vector<int64_t> saved_steps;
   int64_t updates_per_pass = 0;
 };

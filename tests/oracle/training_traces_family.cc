@@ -127,25 +127,23 @@ std::string CheckResults(const json& expected, const TraceSpec& spec, const Trac
   const auto config = *TraceConfig(spec.config);
   std::string text;
   if (config.steps) {
-    if (spec.splits.count("val") == 0 || run.evaluations.empty()) return "";
-    const auto found = run.evaluations.rbegin()->second.find("val.loss");
-    if (found == run.evaluations.rbegin()->second.end()) return "no evaluation at the end";
+    if (spec.splits.count("val") == 0) return "";
+    const auto row = run.rows.find(*config.steps);
+    if (row == run.rows.end() || !row->second.contains("val")) return "no evaluation at the end";
     const double plain = PlainEvaluation(spec, expected.at("final_weights"), "val", config.dataloader.batch_size);
-    return Compare(plain, found->second, kTolerance, "val loss at the end");
+    return Compare(plain, row->second.at("val").at("loss"), kTolerance, "val loss at the end");
   }
-  const bool clean = spec.poisoned.empty();
   for (const auto& [index, row] : expected.at("results").items()) {
-    const int64_t epoch = std::stoll(index) + 1;
-    if (!clean) continue;  // some updates were left out: passes do not end at multiples
-    const auto at = run.evaluations.find(epoch * run.updates_per_pass);
-    if (at == run.evaluations.end()) return "no results after epoch " + index;
+    const auto found = run.rows.find(std::stoll(index) + 1);  // here: passes that are done
+    if (found == run.rows.end()) return "no results after epoch " + index;
     for (const auto& [split, metrics] : row.items()) {
-      const auto found = at->second.find(split + ".loss");
-      if (found == at->second.end()) return "no " + split + ".loss after epoch " + index;
-      text = FirstOf(
-          {text, Compare(Number(metrics.at("loss")), found->second, kTolerance, split + ".loss after epoch " + index)});
+      const auto own = found->second.find(split);
+      if (own == found->second.end() || !own->second.contains("loss")) return "no " + split + ".loss in row " + index;
+      text = FirstOf({text, Compare(Number(metrics.at("loss")), own->second.at("loss"), kTolerance,
+                                    split + ".loss after epoch " + index)});
     }
   }
+  if (run.rows.size() != expected.at("results").size()) return "there are " + std::to_string(run.rows.size()) + " rows";
   return text;
 }
 

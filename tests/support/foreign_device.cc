@@ -13,8 +13,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
+#include <memory>
 #include <mutex>
 #include <set>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,8 +32,8 @@ std::atomic<int64_t> waits = 0, uploads = 0;
 
 // --- Memory ---------------------------------------------------------------------------------------------------------
 
-// What a storage of the device owns: a storage of the CPU, which kernels work on, and its own address, a range of the same
-// size that may not be touched. Nothing has to be opened while a kernel runs, so kernels may run side by side.
+// What a storage of the device owns: a storage of the CPU, which kernels work on, and its own address, a range of the
+// same size that may not be touched. Nothing has to be opened while a kernel runs, so kernels may run side by side.
 struct Block {
   at::Storage host;
   void* address = nullptr;
@@ -145,7 +148,7 @@ at::Tensor HostCall::ToHost(const at::Tensor& foreign) {
   auto host = at::detail::make_tensor<c10::TensorImpl>(ToHost(foreign.storage()),
                                                        c10::DispatchKeySet(c10::DispatchKey::CPU), foreign.dtype());
   CopyLayout(foreign, host);
-  host.unsafeGetTensorImpl()->set_wrapped_number(foreign.unsafeGetTensorImpl()->is_wrapped_number());
+  if (foreign.unsafeGetTensorImpl()->is_wrapped_number()) host.unsafeGetTensorImpl()->set_wrapped_number(true);
   tensors_.push_back({foreign, host});
   return host;
 }
@@ -198,7 +201,7 @@ c10::IValue HostCall::ToHost(const c10::IValue& value) {
   return Converted(value, [&](const c10::IValue& item) -> c10::IValue {
     if (item.isTensor()) return ToHost(item.toTensor());
     if (item.isStorage()) return item.toStorage().device() == kDevice ? ToHost(item.toStorage()) : item.toStorage();
-    if (item.isDevice()) return item.toDevice() == kDevice ? c10::Device(c10::kCPU) : item.toDevice();
+    if (item.isDevice()) return item.toDevice().is_privateuseone() ? c10::Device(c10::kCPU) : item.toDevice();
     if (!item.isGenerator() || item.toGenerator().device() != kDevice) return item;
     return static_cast<const ForeignGenerator*>(item.toGenerator().unsafeGetGeneratorImpl())->host;
   });
@@ -226,152 +229,129 @@ void HostCall::Update() {
 
 // --- What CUDA refuses, and where it waits --------------------------------------------------------------------------
 
-using Arguments = c10::ArrayRef<c10::IValue>;
+using Values = c10::ArrayRef<c10::IValue>;
+
+// One call of an operator, as it came.
+struct Call {
+  const c10::OperatorHandle& op;
+  Values values;
+  std::string name;  // without "aten::" and the "_" at the end that stands for in place
+};
 
 std::string BaseName(const c10::OperatorHandle& op) {
   std::string name = op.schema().name();
   name.erase(0, name.find("::") + 2);
-  while (name.size() > 1 && name.back() == '_' && name[name.size() - 2] != '_') name.pop_back();
+  if (name.ends_with("_") && !name.ends_with("__")) name.pop_back();
   return name;
 }
 
-bool IsIndexing(const std::string& name) {
-  static const std::set<std::string> names = {"index", "_unsafe_index", "index_put", "_unsafe_index_put",
-                                              "_index_put_impl"};
-  return names.contains(name);
+using Names = std::set<std::string>;
+
+Names Words(const char* text) {
+  std::istringstream words(text);
+  return {std::istream_iterator<std::string>(words), {}};
 }
 
-// Element by element: one operand may be a 0-dim tensor of the CPU, which CUDA passes on as a number.
+// Where CUDA takes a 0-dim tensor of the CPU and passes it on as a number. LibTorch's own checks, which run before most
+// of these operators, know better which of the operands it may be.
 bool TakesHostNumbers(const std::string& name, const std::string& argument) {
-  static const std::set<std::string> names = {"add",
-                                              "sub",
-                                              "rsub",
-                                              "mul",
-                                              "div",
-                                              "floor_divide",
-                                              "remainder",
-                                              "fmod",
-                                              "pow",
-                                              "atan2",
-                                              "maximum",
-                                              "minimum",
-                                              "fmax",
-                                              "fmin",
-                                              "eq",
-                                              "ne",
-                                              "lt",
-                                              "le",
-                                              "gt",
-                                              "ge",
-                                              "logical_and",
-                                              "logical_or",
-                                              "logical_xor",
-                                              "bitwise_and",
-                                              "bitwise_or",
-                                              "bitwise_xor",
-                                              "bitwise_left_shift",
-                                              "bitwise_right_shift",
-                                              "__lshift__",
-                                              "__rshift__",
-                                              "hypot",
-                                              "nextafter",
-                                              "copysign",
-                                              "heaviside",
-                                              "xlogy",
-                                              "special_xlog1py",
-                                              "special_zeta",
-                                              "gcd",
-                                              "lcm",
-                                              "logaddexp",
-                                              "logaddexp2",
-                                              "where",
-                                              "clamp",
-                                              "clamp_min",
-                                              "clamp_max",
-                                              "addcmul",
-                                              "addcdiv",
-                                              "fill"};
-  static const std::set<std::pair<std::string, std::string>> arguments = {
-      {"masked_fill", "value"}, {"index_put", "values"}, {"_index_put_impl", "values"}, {"_unsafe_index_put", "values"},
-      {"_fused_adam", "lr"},    {"_fused_adamw", "lr"},  {"_fused_sgd", "lr"},          {"_fused_adagrad", "lr"}};
-  return names.contains(name) || arguments.contains({name, argument});
+  static const Names names = Words(
+      "add sub rsub mul div floor_divide remainder fmod pow atan2 hypot xlogy maximum minimum fmax fmin clamp_min "
+      "clamp_max eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor "
+      "bitwise_left_shift bitwise_right_shift __lshift__ __rshift__ copysign heaviside nextafter where addcmul fill");
+  static const Names arguments = Words(
+      "masked_fill.value index_fill.value lerp.weight index_put.values _unsafe_index_put.values _index_put_impl.values "
+      "_fused_adam.lr _fused_adamw.lr _fused_sgd.lr _fused_adagrad.lr");
+  return names.contains(name) || arguments.contains(name + "." + argument);
 }
 
-// Calls visit(argument, tensor) for every defined tensor of a call.
+// Where CUDA takes indices of the CPU.
+bool TakesHostIndices(const std::string& name, const std::string& argument) {
+  static const Names names = Words("index _unsafe_index index_put _unsafe_index_put _index_put_impl");
+  return argument == "indices" && names.contains(name);
+}
+
+// Calls visit(argument, tensor) for every defined tensor.
 template <typename Visit>
-void EachTensor(const c10::OperatorHandle& op, Arguments values, const Visit& visit) {
-  for (size_t i = 0; i < values.size(); ++i) {
-    const c10::Argument& argument = op.schema().arguments()[i];
-    const bool list = values[i].isTensorList() || values[i].isOptionalTensorList();
-    for (const c10::IValue& item : list ? values[i].toListRef() : Arguments(values[i])) {
-      if (item.isTensor() && item.toTensor().defined()) visit(argument, item.toTensor());
+void EachTensor(const Call& call, const Visit& visit) {
+  for (size_t i = 0; i < call.values.size(); ++i) {
+    const c10::IValue& value = call.values[i];
+    const bool list = value.isTensorList() || value.isOptionalTensorList();
+    for (const c10::IValue& item : list ? value.toListRef() : Values(value)) {
+      if (item.isTensor() && item.toTensor().defined()) visit(call.op.schema().arguments()[i], item.toTensor());
     }
   }
 }
 
-void CheckDevices(const c10::OperatorHandle& op, Arguments values) {
+void CheckDevices(const Call& call) {
   bool any = false;
-  EachTensor(op, values, [&](const auto&, const at::Tensor& tensor) { any = any || tensor.device() == kDevice; });
+  EachTensor(call, [&](const auto&, const at::Tensor& tensor) { any = any || tensor.device() == kDevice; });
   if (!any) return;
-  const std::string name = BaseName(op);
   int numbers = 0;
-  EachTensor(op, values, [&](const c10::Argument& argument, const at::Tensor& tensor) {
+  EachTensor(call, [&](const c10::Argument& argument, const at::Tensor& tensor) {
     if (tensor.device() == kDevice) return;
-    if (tensor.is_cpu()) {
-      if (IsIndexing(name) && argument.name() == "indices") return;
-      const bool written = argument.alias_info() != nullptr && argument.alias_info()->isWrite();
-      if (tensor.dim() == 0 && !written && TakesHostNumbers(name, argument.name())) {
-        if (++numbers == 1 || name == "where") return;
-      }
-    }
+    if (tensor.is_cpu() && TakesHostIndices(call.name, argument.name())) return;
+    const bool number = tensor.is_cpu() && tensor.dim() == 0 && TakesHostNumbers(call.name, argument.name());
+    const bool written = argument.alias_info() != nullptr && argument.alias_info()->isWrite();
+    if (number && !written && (++numbers == 1 || call.name == "where")) return;
     TORCH_CHECK(false, "Expected all tensors to be on the same device, but got ", argument.name(), " is on ",
                 tensor.device(), ", different from other tensors on ", kDevice, " (when checking argument in ",
-                op.schema().operator_name(), ")");
+                call.op.schema().operator_name(), ")");
   });
-  for (const c10::IValue& value : values) {
+  for (const c10::IValue& value : call.values) {
     TORCH_CHECK(!value.isGenerator() || value.toGenerator().device() == kDevice, "Expected a '", kDevice.type(),
                 "' device type for generator but found '", value.toGenerator().device().type(), "'");
   }
 }
 
-bool WaitsForDevice(const c10::OperatorHandle& op, Arguments values) {
-  static const std::set<std::string> always = {
-      "_local_scalar_dense",    "nonzero",  "masked_select", "_unique", "_unique2", "unique_dim", "unique_consecutive",
-      "unique_dim_consecutive", "bincount", "equal"};
-  const std::string name = BaseName(op);
-  if (always.contains(name)) return true;
-  if (name == "repeat_interleave") return values.back().isNone();  // the size of the result
-  if (name == "histc")
-    return values[2].toScalar().toDouble() == values[3].toScalar().toDouble();  // limits out of the values
-  bool waits_for_argument = false;
-  EachTensor(op, values, [&](const c10::Argument& argument, const at::Tensor& tensor) {
-    if (tensor.device() != kDevice) return;
-    const bool mask = tensor.scalar_type() == at::kBool || tensor.scalar_type() == at::kByte;
-    waits_for_argument |= name == "_index_put_impl" && argument.name() == "indices" && mask;
-    waits_for_argument |= name == "masked_fill" && argument.name() == "value";
+// CUDA multiplies no matrices of integers and makes no histogram but histc().
+void CheckKernelExists(const Call& call) {
+  static const Names products = Words("mm addmm _addmm_activation addmv bmm baddbmm addbmm dot vdot");
+  static const Names histograms =
+      Words("histogram _histogramdd_bin_edges _histogramdd_from_bin_cts _histogramdd_from_bin_tensors");
+  const bool product = products.contains(call.name), histogram = histograms.contains(call.name);
+  if (!product && !histogram) return;
+  const at::ScalarType dtype = call.values[0].toTensor().scalar_type();
+  TORCH_CHECK_NOT_IMPLEMENTED(product && !c10::isIntegralType(dtype, /*includeBool=*/true), "\"", call.name,
+                              "\" not implemented on CUDA for '", dtype, "'");
+}
+
+void CountWaits(const Call& call) {
+  static const Names always = Words(
+      "_local_scalar_dense nonzero masked_select _unique _unique2 unique_dim unique_consecutive unique_dim_consecutive "
+      "bincount equal");
+  bool wait = always.contains(call.name);
+  // The size of the result is not given.
+  wait |= call.name == "repeat_interleave" && call.values.back().isNone();
+  // The limits are not given.
+  wait |= call.name == "histc" && call.values[2].toScalar().toDouble() == call.values[3].toScalar().toDouble();
+  EachTensor(call, [&](const c10::Argument& argument, const at::Tensor& tensor) {
+    const bool index = call.name == "_index_put_impl" && argument.name() == "indices";
+    if (index && tensor.is_cpu()) ++uploads;  // index() makes this copy with copy_()
+    if (tensor.is_cpu()) return;
+    wait |= index && (tensor.scalar_type() == at::kBool || tensor.scalar_type() == at::kByte);
+    wait |= (call.name == "masked_fill" || call.name == "index_fill") && argument.name() == "value";
   });
-  return waits_for_argument;
+  if (wait) ++waits;
 }
 
 // --- Operators ------------------------------------------------------------------------------------------------------
 
 void RunOnHost(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
-  const size_t count = op.schema().arguments().size();
-  const Arguments values = Arguments(*stack).slice(stack->size() - count);
-  CheckDevices(op, values);
-  if (WaitsForDevice(op, values)) ++waits;
-  HostCall call;
-  for (auto value = stack->end() - static_cast<int64_t>(count); value != stack->end(); ++value) {
-    *value = call.ToHost(*value);
-  }
+  const auto arguments = static_cast<int64_t>(op.schema().arguments().size());
+  const auto returns = static_cast<int64_t>(op.schema().returns().size());
+  const Call call{op, Values(*stack).slice(stack->size() - arguments), BaseName(op)};
+  CheckDevices(call);
+  CheckKernelExists(call);
+  CountWaits(call);
+  HostCall host;
+  for (auto value = stack->end() - arguments; value != stack->end(); ++value) *value = host.ToHost(*value);
   {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   }
-  call.Update();
-  for (auto value = stack->end() - static_cast<int64_t>(op.schema().returns().size()); value != stack->end(); ++value) {
-    *value = call.ToDevice(*value);
-  }
+  host.Update();
+  for (auto value = stack->end() - returns; value != stack->end(); ++value) *value = host.ToDevice(*value);
 }
 
 at::Tensor Empty(at::IntArrayRef size, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
@@ -386,17 +366,17 @@ at::Tensor EmptyStrided(at::IntArrayRef size, at::IntArrayRef stride, std::optio
 }
 
 at::Tensor CopyFrom(const at::Tensor& from, const at::Tensor& to, bool) {
-  if (to.is_cpu()) ++waits;
-  if (from.is_cpu()) ++uploads;
+  if (to.is_cpu() && from.numel() > 0) ++waits;
+  if (from.is_cpu() && from.numel() > 0) ++uploads;
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   HostCall call;
   call.ToHost(to).copy_(call.ToHost(from));
   return to;
 }
 
-at::Tensor CopyFromAndResize(const at::Tensor& from, const at::Tensor& to) {
-  to.resize_(from.sizes());
-  return CopyFrom(from, to, false);
+// Whether Tensor::set_data() may put a tensor of the one kind into one of the other: as Module::to(device) does.
+bool Exchangeable(const at::Tensor& one, const at::Tensor& other) {
+  return one.layout() == at::kStrided && other.layout() == at::kStrided;
 }
 
 // --- The device itself: always current, one stream, nothing left to wait for ----------------------------------------
@@ -404,7 +384,7 @@ at::Tensor CopyFromAndResize(const at::Tensor& from, const at::Tensor& to) {
 struct ForeignGuard final : c10::impl::NoOpDeviceGuardImpl<c10::kPrivateUse1> {
   c10::Device exchangeDevice(c10::Device) const override { return kDevice; }
   c10::Device getDevice() const override { return kDevice; }
-  c10::Stream getStream(c10::Device) const noexcept override { return {c10::Stream::DEFAULT, kDevice}; }
+  c10::Stream getStream(c10::Device) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, kDevice); }
   c10::Stream getDefaultStream(c10::Device device) const override { return getStream(device); }
   c10::Stream getNewStream(c10::Device device, int) const override { return getStream(device); }
   c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override { return getStream(device); }
@@ -472,10 +452,43 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("empty.memory_format", &Empty);
   library.impl("empty_strided", &EmptyStrided);
   library.impl("_copy_from", &CopyFrom);
-  library.impl("_copy_from_and_resize", &CopyFromAndResize);
-  // Otherwise LibTorch asks for a convolution of the back-end's own.
-  library.impl("convolution", torch::CppFunction::makeFromBoxedFunction<&RunOnHost>());
-  library.impl("convolution_backward", torch::CppFunction::makeFromBoxedFunction<&RunOnHost>());
+  library.impl("_has_compatible_shallow_copy_type", &Exchangeable);
+  // For these LibTorch has a way of its own: other operators (other bits than the CPU's), a warning or an error.
+  for (const char* name : {"convolution", "convolution_backward", "native_layer_norm", "native_group_norm",
+                           "silu_backward", "mish_backward", "addr", "linalg__powsum", "mse_loss", "smooth_l1_loss"}) {
+    library.impl(name, torch::CppFunction::makeFromBoxedFunction<&RunOnHost>());
+  }
 }
 
+// A copy takes conjugates and negatives as they are; LibTorch would resolve them first, by a copy.
+TORCH_LIBRARY_IMPL(aten, Conjugate, library) {
+  library.impl("_copy_from", torch::CppFunction::makeFallthrough());
+}
+
+TORCH_LIBRARY_IMPL(aten, Negative, library) {
+  library.impl("_copy_from", torch::CppFunction::makeFallthrough());
+}
+
+// Autocast, as for CUDA.
+TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, library) {
+  library.fallback(torch::CppFunction::makeFallthrough());
+}
+
+#define LOWER(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, lower_precision_fp)
+#define FP32(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, fp32)
+#define FP32_SET_OPT_DTYPE(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, fp32_set_opt_dtype)
+#define PROMOTE(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, promote)
+
 }  // namespace athanor
+
+namespace at::autocast {  // the macros' names are of this namespace
+
+TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
+  AT_FORALL_LOWER_PRECISION_FP(LOWER)
+  AT_FORALL_FP32(FP32)
+  AT_FORALL_FP32_SET_OPT_DTYPE(FP32_SET_OPT_DTYPE)
+  AT_FORALL_DIFFERENT_REDISPATCH_SIGNATURE(KERNEL_DIFFERENT_REDISPATCH_SIGNATURE_PRIVATEUSEONE)
+  AT_FORALL_PROMOTE(PROMOTE)
+}
+
+}  // namespace at::autocast

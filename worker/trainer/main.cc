@@ -1,17 +1,30 @@
 // athanor-trainer: one rank of one generation of one job. Started by athanor-agent; common/service/exit_codes.h is the
-// contract.
+// contract. As the program that has LibTorch it also exports checkpoints, for `athanor checkpoint export`.
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
 
 #include "athanor/base/version.h"
+#include "athanor/runner/pretrained.h"
 #include "worker/trainer/exit.h"
 #include "worker/trainer/log_line.h"
 #include "worker/trainer/train_job.h"
 #include "worker/trainer/trainer_env.h"
 
+namespace {
+
+// export CHECKPOINT FILE [DTYPE]
+int Export(int argc, char** argv) {
+  const absl::Status done = athanor::ExportWeights(argv[2], argv[3], {.dtype = argc > 4 ? argv[4] : ""});
+  if (!done.ok()) std::cerr << "error: " << done.message() << "\n";
+  return done.ok() ? 0 : athanor::kExitInvalid;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   using athanor::EndProcess;
+  if ((argc == 4 || argc == 5) && std::strcmp(argv[1], "export") == 0) return Export(argc, argv);
   if (argc > 1) {
     const bool version = std::strcmp(argv[1], "--version") == 0;
     (version ? std::cout : std::cerr) << (version

@@ -26,13 +26,15 @@ std::vector<char*> Pointers(std::vector<std::string>* texts) {
   return pointers;
 }
 
-absl::StatusOr<pid_t> Spawn(std::vector<std::string> command, std::vector<std::string> environment, int output) {
+absl::StatusOr<pid_t> Spawn(std::vector<std::string> command, std::vector<std::string> environment, int output,
+                            bool errors_too) {
   for (char** one = environ; *one != nullptr; ++one) environment.emplace_back(*one);
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&actions, output, 1);
-  posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+  if (errors_too) posix_spawn_file_actions_adddup2(&actions, output, 2);
+  if (!errors_too) posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
   pid_t child = 0;
   const int error = posix_spawnp(&child, command[0].c_str(), &actions, nullptr, Pointers(&command).data(),
                                  Pointers(&environment).data());
@@ -78,7 +80,7 @@ absl::StatusOr<ProgramOutput> RunProgram(const std::vector<std::string>& command
   if (command.empty()) return absl::InvalidArgumentError("no program to run");
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "making a pipe");
-  const absl::StatusOr<pid_t> child = Spawn(command, options.environment, ends[1]);
+  const absl::StatusOr<pid_t> child = Spawn(command, options.environment, ends[1], options.errors_too);
   close(ends[1]);
   ProgramOutput out;
   const absl::Time end = absl::Now() + options.limit;

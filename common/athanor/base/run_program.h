@@ -17,10 +17,11 @@ struct RunProgramOptions {
   absl::Duration limit = absl::Seconds(10);
   size_t max_bytes = size_t{16} << 20;
   std::vector<std::string> environment;  // "NAME=value", beside this process's own
+  bool errors_too = false;               // its standard error belongs to the output; else it is dropped
 };
 
 struct ProgramOutput {
-  std::string text;       // what it wrote to its standard output; its standard error is dropped
+  std::string text;       // what it wrote to its standard output;
   bool complete = false;  // it closed its output within both limits; otherwise it was killed
   int exit_code = -1;     // -1: by a signal
 };

@@ -163,6 +163,7 @@ class FileCheckpointManager::Impl {
     std::string directory;
     ShardInfo shard;
     std::map<std::string, int> assignment;  // tensor -> rank whose shard has it
+    std::set<std::string> before;           // what was in the directory when this save began to write
   };
 
   bool HasRoom() const { return !job_.has_value() && commits_.size() < kMaxPendingCommits; }
@@ -180,12 +181,13 @@ class FileCheckpointManager::Impl {
       const std::string directory = absl::StrCat(options_.root, "/", CheckpointDirName(job.request.step));
       // A step that is saved again gets files of its own: its manifest names the old ones until it is replaced.
       const std::string file = ShardFileName(options_.rank, options_.world_size, absl::StrCat(attempt_, "-", ++saves_));
+      std::set<std::string> before = FilesIn(directory);
       absl::StatusOr<ShardInfo> shard = WriteShard(directory, file);
       absl::Status failed;
       if (!shard.ok()) failed = GiveUp(job.request.step, directory + "/" + file, shard.status());
       lock.lock();
       if (shard.ok()) {
-        commits_.push_back({std::move(job), directory, *std::move(shard), staged_.assignment()});
+        commits_.push_back({std::move(job), directory, *std::move(shard), staged_.assignment(), std::move(before)});
       } else {
         CountFailure(failed);
         last_ = failed;
@@ -288,20 +290,39 @@ class FileCheckpointManager::Impl {
     ATHANOR_FAILPOINT("checkpoint.after_manifest_rename");
     summary.save_seconds = SecondsSince(job.began);
     RETURN_IF_ERROR(committer_->CommitManifest(summary));
-    RemoveLeftovers(directory, kept);
+    RemoveLeftovers(commit, kept);
     if (committer_->OwnsRetention()) return absl::OkStatus();
+    RemoveUnfinished(job.request.step);
     if (job.request.is_best && job.request.aliases.empty()) best_step_ = job.request.step;
     return NameAndRetain(job.request.step, job.request.aliases);
   }
 
-  // Shards and temporary files of attempts that died before their commit.
-  static void RemoveLeftovers(const std::string& directory, const std::set<std::string>& kept) {
+  static std::set<std::string> FilesIn(const std::string& directory) {
+    std::set<std::string> names;
     std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
-      const std::string name = entry.path().filename().string();
+    for (const auto& entry : std::filesystem::directory_iterator(directory, error))
+      names.insert(entry.path().filename().string());
+    return names;
+  }
+
+  // Shards and temporary files of attempts that died before their commit, and of the save that this one replaces. What
+  // came later belongs to a save of the same step that is still under way, of this rank or another.
+  static void RemoveLeftovers(const Commit& commit, const std::set<std::string>& kept) {
+    for (const std::string& name : commit.before) {
       const bool ours =
           name.compare(0, 6, "shard-") == 0 || (name.size() > 4 && name.compare(name.size() - 4, 4, ".tmp") == 0);
-      if (ours && !kept.contains(name)) RemoveFile(entry.path().string());
+      if (ours && !kept.contains(name)) RemoveFile(commit.directory + "/" + name);
+    }
+  }
+
+  // Folders of earlier steps that a killed writer left without a manifest. Commits are made in the order of the steps:
+  // what has none by now never will.
+  void RemoveUnfinished(int64_t before) const {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(options_.root, error)) {
+      const std::optional<int64_t> step = StepOfDirName(entry.path().filename().string());
+      if (!step.has_value() || *step >= before || std::filesystem::exists(entry.path() / kManifestFile)) continue;
+      std::filesystem::remove_all(entry.path(), error);
     }
   }
 

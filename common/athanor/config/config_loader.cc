@@ -56,6 +56,7 @@ constexpr absl::string_view kOfPython =
 // Options that users of other trainers bring along. The nearest name would lead them astray.
 void ExplainAbsent(std::vector<FieldProblem>* problems) {
   static const std::map<absl::string_view, absl::string_view> reasons = {
+      {"ckpt", "not all of its options are understood under this name; allowed: \"checkpoint\""},
       {"wandb",
        "not written: the format of offline runs belongs to the wandb package. Set \"jsonl: true\" and run "
        "scripts/wandb_import.py on the run's metrics.jsonl"},

@@ -1,6 +1,8 @@
 #include "athanor/config/config_spellings.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <optional>
 
 #include "absl/strings/match.h"
@@ -16,7 +18,7 @@ struct Pair {
   absl::string_view typed, canonical;
 };
 
-constexpr std::array<Pair, 29> kPairs = {{
+constexpr std::array<Pair, 33> kPairs = {{
     {"score_split", "score.split"},
     {"score_name", "score.name"},
     {"score.metric", "score.name"},
@@ -46,6 +48,10 @@ constexpr std::array<Pair, 29> kPairs = {{
     {"ckpt.export_dtype", "checkpoint.export_dtype"},
     {"ckpt.wait_timeout_seconds", "checkpoint.wait_timeout"},
     {"ckpt.exclude_from_loading", "checkpoint.exclude_from_loading"},
+    {"ckpt.async_enabled", "checkpoint.async_enabled"},
+    {"ckpt.fail_on_error", "checkpoint.fail_on_error"},
+    {"ckpt.load_only", "checkpoint.load_only"},
+    {"ckpt.last_save_model_only", "checkpoint.last_save_model_only"},
 }};
 
 constexpr std::array<absl::string_view, 4> kOtherTrainers = {"wandb", "ft", "fsdp", "deepspeed"};
@@ -117,6 +123,35 @@ void Move(json* root, absl::string_view typed, absl::string_view canonical, std:
   done->push_back({std::string(typed), std::string(canonical)});
 }
 
+// One name in place of a list, and other trainers' names of the parts.
+void SpellParts(json* root) {
+  json* parts = const_cast<json*>(Find(*root, "checkpoint.exclude_from_loading"));
+  if (parts == nullptr) return;
+  if (parts->is_string()) *parts = json::array({*parts});
+  if (!parts->is_array()) return;
+  for (json& part : *parts) {
+    if (part == "dataloaders" || part == "data_loader") part = "dataloader";
+    if (part == "lr_scheduler") part = "scheduler";
+  }
+}
+
+// Other trainers' ways to say "never": a number below zero, and patience without end.
+void SpellNever(json* root) {
+  for (const absl::string_view path : {"log_interval", "checkpoint.interval"}) {
+    json* interval = const_cast<json*>(Find(*root, path));
+    if (interval != nullptr && interval->is_number_integer() && interval->get<int64_t>() < 0) *interval = 0;
+  }
+  json* patience = const_cast<json*>(Find(*root, "patience"));
+  if (patience != nullptr && patience->is_number_float() && std::isinf(patience->get<double>())) *patience = nullptr;
+}
+
+// Axes of one rank each are what there is.
+bool OnlyOneOfEach(const json& parallel) {
+  const auto axes = parallel.is_object() ? parallel.find("axes") : parallel.end();
+  if (!parallel.is_object() || parallel.size() != 1 || axes == parallel.end() || !axes->is_object()) return false;
+  return std::all_of(axes->begin(), axes->end(), [](const json& degree) { return degree == 1; });
+}
+
 bool SwitchedOff(const json& section) {
   if (section.is_null()) return true;
   if (!section.is_object()) return false;
@@ -144,6 +179,10 @@ json CanonicalSpellings(json root, std::vector<Respelling>* done, std::vector<Fi
   for (const Pair& pair : kPairs) {
     if (Find(root, pair.typed) != nullptr) Move(&root, pair.typed, pair.canonical, done, problems);
   }
+  if (const json* parallel = Find(root, "parallel"); parallel != nullptr && OnlyOneOfEach(*parallel))
+    root.erase("parallel");
+  SpellParts(&root);
+  SpellNever(&root);
   return root;
 }
 

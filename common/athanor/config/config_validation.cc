@@ -86,11 +86,20 @@ void CheckParamGroup(const OptimConfig& optim, const ParamGroupConfig& group, co
   } uses[] = {{"beta1", group.beta1.has_value(), "betas"},
               {"beta2", group.beta2.has_value(), "betas"},
               {"eps", group.eps.has_value(), "eps"},
-              {"momentum", group.momentum.has_value(), "momentum"}};
+              {"momentum", group.momentum.has_value(), "momentum"},
+              {"dampening", group.dampening.has_value(), "dampening"},
+              {"nesterov", group.nesterov.has_value(), "nesterov"},
+              {"amsgrad", group.amsgrad.has_value(), "amsgrad"},
+              {"alpha", group.alpha.has_value(), "alpha"}};
   for (const auto& use : uses) {
     if (use.given && !Contains(own, use.option)) {
       problems->push_back({JoinPath(path, use.key), absl::StrCat(optim.type, " has no ", use.option)});
     }
+  }
+  if (optim.type == "sgd" && group.nesterov.value_or(false)) {
+    const bool fits = group.momentum.value_or(optim.momentum.value_or(0)) > 0 &&
+                      group.dampening.value_or(optim.dampening.value_or(0)) == 0;
+    if (!fits) problems->push_back({JoinPath(path, "nesterov"), "needs momentum > 0 and dampening = 0"});
   }
 }
 
@@ -235,6 +244,11 @@ void AddContradictions(const RunnerConfig& config, std::vector<FieldProblem>* pr
     problems->push_back({"precision", "found \"fp16\" with compile.enable; allowed: bf16, whose losses need no scale"});
   }
   if (config.optim.type == "lbfgs") CheckLbfgs(config, problems);
+  for (const std::string& part : config.checkpoint.exclude_from_loading) {
+    if (IsCheckpointPart(part)) continue;
+    problems->push_back({"checkpoint.exclude_from_loading",
+                         absl::StrCat("found \"", part, "\"; allowed: ", absl::StrJoin(kCheckpointParts, ", "))});
+  }
   if (config.checkpoint.export_dtype && !config.checkpoint.last_save_model_only) {
     problems->push_back({"checkpoint.export_dtype", "needs checkpoint.last_save_model_only"});
   }

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "athanor/config/runner_config.h"
 
 namespace athanor {
@@ -52,6 +54,13 @@ inline bool UsesFp8(const RunnerConfig& config) {
 // Whether the step is replayed as a graph: `compile.enable` or `stack: graph`.
 inline bool UsesStepGraph(const RunnerConfig& config) {
   return config.compile.enable || config.stack == "graph";
+}
+
+// The parts of a checkpoint that can be loaded, or left out, one by one.
+inline constexpr std::array<absl::string_view, 7> kCheckpointParts = {"model",      "ema",   "optimizer", "scheduler",
+                                                                      "dataloader", "train", "rng"};
+inline bool IsCheckpointPart(absl::string_view name) {
+  return std::find(kCheckpointParts.begin(), kCheckpointParts.end(), name) != kCheckpointParts.end();
 }
 
 // Whether checkpoints are written in the background: `checkpoint.async_mode`, else `async_enabled`.

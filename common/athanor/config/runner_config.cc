@@ -105,6 +105,8 @@ DataLoaderConfig DataLoaderConfig::For(const std::string& split) const {
   if (own.snapshot_every_n_steps) result.snapshot_every_n_steps = *own.snapshot_every_n_steps;
   if (own.pin_memory) result.pin_memory = own.pin_memory;
   if (own.timeout) result.timeout = *own.timeout;
+  if (own.on_damage) result.on_damage = *own.on_damage;
+  if (own.max_damaged) result.max_damaged = *own.max_damaged;
   return result;
 }
 

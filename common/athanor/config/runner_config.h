@@ -30,10 +30,15 @@ struct ParamGroupConfig {
   std::optional<double> beta2;
   std::optional<double> eps;
   std::optional<double> momentum;
+  std::optional<double> dampening;
+  std::optional<bool> nesterov;
+  std::optional<bool> amsgrad;
+  std::optional<double> alpha;
   static std::span<const FieldRule> Rules();
 };
 BOOST_DESCRIBE_STRUCT(ParamGroupConfig, (),
-                      (pattern, lr, lr_multiplier, weight_decay, weight_decay_multiplier, beta1, beta2, eps, momentum))
+                      (pattern, lr, lr_multiplier, weight_decay, weight_decay_multiplier, beta1, beta2, eps, momentum,
+                       dampening, nesterov, amsgrad, alpha))
 
 // Which options a type takes: OptimOptionsOf(). An option of another type is a mistake, not ignored.
 struct OptimConfig {
@@ -199,11 +204,13 @@ struct SplitLoaderConfig {
   std::optional<int64_t> snapshot_every_n_steps;
   std::optional<bool> pin_memory;
   std::optional<double> timeout;
+  std::optional<std::string> on_damage;
+  std::optional<int64_t> max_damaged;
   static std::span<const FieldRule> Rules();
 };
 BOOST_DESCRIBE_STRUCT(SplitLoaderConfig, (),
                       (batch_size, shuffle, drop_last, num_workers, prefetch_factor, in_order, persistent_workers,
-                       snapshot_every_n_steps, pin_memory, timeout))
+                       snapshot_every_n_steps, pin_memory, timeout, on_damage, max_damaged))
 
 struct DataLoaderConfig {
   int64_t batch_size = 32;      // per rank

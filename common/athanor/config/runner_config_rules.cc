@@ -88,7 +88,7 @@ std::span<const FieldRule> RunnerConfig::Rules() {
       {.name = "comm", .meaning = "Communication between the ranks."},
       {.name = "dataloader", .meaning = "Batches; `dataloader.<split>.<option>` overrides for one split."},
       {.name = "ema", .meaning = "Exponential moving average of the weights, used for evaluation."},
-      {.name = "compile", .meaning = "The step as one graph of kernels (CUDA)."},
+      {.name = "compile", .meaning = "The step as graphs of kernels (CUDA)."},
       {.name = "fp8", .meaning = "Linear layers in 8 bits, on devices that have them (CUDA, compute capability 8.9)."},
   };
   static const std::vector<FieldRule> rules = [] {
@@ -153,7 +153,9 @@ std::span<const FieldRule> CheckpointConfig::Rules() {
        .meaning = "Floating-point type of the last save; needs `last_save_model_only`.",
        .allowed = {"fp32|float32|float", "fp16|float16|half", "bf16|bfloat16", "fp64|float64|double"}},
       {.name = "last_save_model_only", .meaning = "The last checkpoint holds the model alone."},
-      {.name = "exclude_from_loading", .meaning = "Parts of a checkpoint that are not restored."},
+      {.name = "exclude_from_loading",
+       .meaning = "Parts of a checkpoint that are not restored: model, ema, optimizer, scheduler (also lr_scheduler), "
+                  "dataloader (also dataloaders, data_loader), train, rng. One name or a list."},
       {.name = "wait_timeout",
        .meaning = "Seconds to wait for writes at the end. Default: until they are done.",
        .min = 0},
@@ -204,7 +206,9 @@ std::span<const FieldRule> GcConfig::Rules() {
 std::span<const FieldRule> CompileConfig::Rules() {
   static const std::vector<FieldRule> rules = {
       {.name = "enable",
-       .meaning = "Capture forward and backward once per shape of a batch and replay them as one graph. Needs CUDA.",
+       .meaning =
+           "Capture forward, backward and exchange once per shape of a batch, and the update, and replay each as one "
+           "graph. Needs CUDA.",
        .alias = "enabled"},
       {.name = "backend",
        .meaning =
@@ -291,8 +295,8 @@ std::span<const FieldRule> DataLoaderConfig::Rules() {
 std::span<const FieldRule> SplitLoaderConfig::Rules() {
   static const std::vector<FieldRule> rules = {
       {.name = "batch_size", .meaning = "As above, for this split.", .min = 1},
-      {.name = "shuffle", .meaning = "As above, for this split."},
-      {.name = "drop_last", .meaning = "As above, for this split."},
+      {.name = "shuffle", .meaning = "As above, for this split; only for one that is trained on."},
+      {.name = "drop_last", .meaning = "As above, for this split; only for one that is trained on."},
       {.name = "num_workers", .meaning = "As above, for this split.", .min = 0, .max = 256},
       {.name = "prefetch_factor", .meaning = "As above, for this split.", .min = 1, .max = 1024},
       {.name = "in_order", .meaning = "As above, for this split."},
@@ -300,6 +304,8 @@ std::span<const FieldRule> SplitLoaderConfig::Rules() {
       {.name = "snapshot_every_n_steps", .meaning = "As above, for this split.", .min = 1},
       {.name = "pin_memory", .meaning = "As above, for this split."},
       {.name = "timeout", .meaning = "As above, for this split.", .min = 0, .max = 86400, .min_open = true},
+      {.name = "on_damage", .meaning = "As above, for this split.", .allowed = {"fail", "skip"}},
+      {.name = "max_damaged", .meaning = "As above, for this split.", .min = 0},
   };
   return rules;
 }
@@ -328,6 +334,10 @@ std::span<const FieldRule> ParamGroupConfig::Rules() {
       {.name = "beta2", .meaning = "Second beta of the group.", .min = 0, .max = 1, .max_open = true},
       {.name = "eps", .meaning = "eps of the group.", .min = 0},
       {.name = "momentum", .meaning = "Momentum of the group.", .min = 0},
+      {.name = "dampening", .meaning = "Dampening of the group."},
+      {.name = "nesterov", .meaning = "Nesterov momentum in the group."},
+      {.name = "amsgrad", .meaning = "The largest second moment so far in the group."},
+      {.name = "alpha", .meaning = "alpha of the group."},
   };
   return rules;
 }

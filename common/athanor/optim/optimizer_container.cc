@@ -117,8 +117,8 @@ absl::Status OptimizerContainer::StepSchedules() {
 absl::Status OptimizerContainer::StepEpoch(std::optional<double> metric) {
   for (LrScheduler* scheduler : schedulers_) {
     if (scheduler->interval() != SchedInterval::kEpoch) continue;
-    // Without a number there is no improvement to see.
-    RETURN_IF_ERROR(scheduler->needs_metric() ? scheduler->Step(metric.value_or(std::nan(""))) : scheduler->Step());
+    if (scheduler->needs_metric() && !metric.has_value()) continue;  // nothing was measured: nothing has got worse
+    RETURN_IF_ERROR(scheduler->needs_metric() ? scheduler->Step(metric) : scheduler->Step());
   }
   return absl::OkStatus();
 }

@@ -10,8 +10,8 @@
 //
 // With `graphs` the part between the check and the schedules is one graph of the device's (tensor/device_graph.h),
 // where the optimizer can (Optimizer::KeepScalarsOnDevice()): captured once the same gradients have been updated
-// `graph_warmup` times, and anew when a gradient is another tensor. Learning rates and factors go on changing; a momentum that changes
-// with every update is never captured. Other optimizers are launched as they are.
+// `graph_warmup` times, and anew when a gradient is another tensor. Learning rates and factors go on changing; a
+// momentum that changes with every update is never captured. Other optimizers are launched as they are.
 #pragma once
 
 #include <torch/torch.h>
@@ -58,7 +58,7 @@ class OptimizerContainer {
   // The same for lbfgs, which makes the gradients itself; no clipping and no check, which the line search would not
   // see.
   absl::StatusOr<bool> Step(const LossClosure& closure);
-  // After an epoch: schedules of interval kEpoch. `metric`: for those that want one.
+  // After an epoch: schedules of interval kEpoch. `metric`: for those that want one, which stay as they are without it.
   absl::Status StepEpoch(std::optional<double> metric);
   void ZeroGrad() { options_.zero_grad ? options_.zero_grad() : optimizer_->ZeroGrad(); }
 

@@ -92,6 +92,10 @@ OptimGroupOptions Resolve(const OptimGroupOptions& base, const ParamGroupConfig&
   o.beta2 = group.beta2.value_or(base.beta2);
   o.eps = group.eps.value_or(base.eps);
   o.momentum = group.momentum.value_or(base.momentum);
+  o.dampening = group.dampening.value_or(base.dampening);
+  o.nesterov = group.nesterov.value_or(base.nesterov);
+  o.amsgrad = group.amsgrad.value_or(base.amsgrad);
+  o.alpha = group.alpha.value_or(base.alpha);
   return o;
 }
 

@@ -25,13 +25,15 @@ absl::Status BaseRunner::Prepare(std::vector<std::string> evaluate_splits) {
   Report(RunnerPhase::kStarting);
   evaluate_splits_ = std::move(evaluate_splits);
   RETURN_IF_ERROR(OpenWorkspace());
+  RETURN_IF_ERROR(CheckSplits());
   score_ = std::make_unique<ScoreTracker>(config_.score, evaluate_splits_);
   agreement_ = std::make_unique<StepAgreement>(options_.process_group, !device().is_cpu());
   ASSIGN_OR_RETURN(checkpoints_, RunCheckpoints::Create(config_, {.topology = options_.topology,
                                                                   .group = options_.process_group,
                                                                   .committer = options_.committer,
                                                                   .root = options_.checkpoint_root,
-                                                                  .candidates = options_.resume_candidates}));
+                                                                  .candidates = options_.resume_candidates,
+                                                                  .note = [this](std::string text) { Note(text); }}));
   log_interval_ = LogInterval(config_, TotalSteps());
   progress_.total_steps = TotalSteps();
   progress_.loss = std::nan("");
@@ -41,8 +43,13 @@ absl::Status BaseRunner::Prepare(std::vector<std::string> evaluate_splits) {
 absl::StatusOr<RunResult> BaseRunner::Train() {
   if (trained_) return absl::FailedPreconditionError("runner: Train() was called before; make a new runner");
   trained_ = true;
+  if (options_.hooks == nullptr && options_.handle_signals) {
+    // Somebody else's handlers stay theirs.
+    if (auto supervisor = Supervisor::Install(); supervisor.ok()) supervisor_ = *std::move(supervisor);
+  }
   absl::StatusOr<RunResult> result = Loop();
   CloseWorkspace(result);
+  supervisor_.reset();
   return result;
 }
 
@@ -113,8 +120,10 @@ absl::Status BaseRunner::AtBoundary(const StepResult& step) {
 }
 
 absl::Status BaseRunner::EvaluateAndEndPass(bool evaluate, bool epoch_ended) {
-  if (evaluate) RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/Done()));
-  return epoch_ended ? EpochEnded(MonitoredMetric()) : absl::OkStatus();
+  if (evaluate) RETURN_IF_ERROR(EvaluateAndRecord(/*tolerate_failure=*/Done()));
+  if (!epoch_ended) return absl::OkStatus();
+  if (evaluate_splits_.empty()) RETURN_IF_ERROR(RecordTraining());
+  return EpochEnded(std::exchange(state_.monitored, std::nullopt));
 }
 
 // Whatever the last evaluation does to this process, the training is on disk.
@@ -139,7 +148,7 @@ absl::StatusOr<StepVerdict> BaseRunner::Agree(bool before_save) {
   if (!agreement_->Due(round_) && !before_save && !Done()) return StepVerdict{false, 0, verdict_.nonfinite_total};
   RETURN_IF_ERROR(RunTorch("reading the losses", [&] { meters_.Collect(); }));
   StepVote vote;
-  vote.stop = options_.hooks != nullptr && options_.hooks->StopRequested();
+  vote.stop = StopAsked();
   vote.nonfinite_in_a_row = std::max(meters_.nonfinite_in_a_row(), skipped_in_a_row_);
   vote.nonfinite_total = meters_.nonfinite_total();
   vote.step_seconds = telemetry_.step_seconds();
@@ -155,8 +164,15 @@ absl::StatusOr<StepVerdict> BaseRunner::Agree(bool before_save) {
   return verdict;
 }
 
+absl::StatusOr<double> BaseRunner::SumOverRanks(double mine) {
+  if (options_.process_group == nullptr) return mine;
+  ASSIGN_OR_RETURN(const std::vector<double> sum, options_.process_group->AllReduceSum(std::vector<double>{mine}));
+  return sum[0];
+}
+
 absl::Status BaseRunner::ReadOut() {
   ASSIGN_OR_RETURN(const auto means, meters_.Means(options_.process_group));
+  ASSIGN_OR_RETURN(progress_.total_samples_per_second, SumOverRanks(telemetry_.samples_per_second()));
   for (const auto& [name, value] : means) progress_.metrics[absl::StrCat("train.", name)] = value;
   if (const auto loss = means.find("loss"); loss != means.end()) progress_.loss = loss->second;
   RETURN_IF_ERROR(RunTorch("reading metrics", [&] {
@@ -177,7 +193,16 @@ absl::StatusOr<std::map<std::string, double>> BaseRunner::Evaluate(const std::st
   return EvaluateSplit(split, max_batches);
 }
 
-absl::Status BaseRunner::EvaluateAll(bool tolerate_failure) {
+absl::StatusOr<std::map<std::string, double>> BaseRunner::Evaluate() {
+  std::map<std::string, double> all;
+  for (const std::string& split : evaluate_splits_) {
+    ASSIGN_OR_RETURN(const auto means, Evaluate(split));
+    for (const auto& [name, value] : means) all[absl::StrCat(split, ".", name)] = value;
+  }
+  return all;
+}
+
+absl::Status BaseRunner::EvaluateAndRecord(bool tolerate_failure) {
   Report(RunnerPhase::kEvaluating);
   Telemetry::Clock clock;
   std::map<std::string, double> results;
@@ -186,7 +211,7 @@ absl::Status BaseRunner::EvaluateAll(bool tolerate_failure) {
     if (!means.ok()) {
       // A finished training is not thrown away because its last evaluation failed.
       if (!tolerate_failure || FailureKindOf(means.status()) == FailureKind::kPeerLost) return means.status();
-      notes_.push_back(absl::StrCat("the last evaluation of '", split, "' failed: ", means.status().message()));
+      Note(absl::StrCat("the last evaluation of '", split, "' failed: ", means.status().message()));
       continue;
     }
     for (const auto& [name, value] : *means) results[absl::StrCat(split, ".", name)] = value;
@@ -194,19 +219,93 @@ absl::Status BaseRunner::EvaluateAll(bool tolerate_failure) {
   for (const auto& [name, value] : results) progress_.metrics[name] = value;
   evaluation_ = std::move(results);
   evaluated_step_ = state_.step;
+  RETURN_IF_ERROR(CheckNames(tolerate_failure));
   evaluation_is_best_ = score_->Observe(state_.step, evaluation_);
+  if (const auto key = MonitoredKey(); key.has_value()) state_.monitored = Measured(*key);
   if (config_.patience.has_value() && score_->since_best() > *config_.patience) state_.stopped_early = true;
   progress_.evaluate_seconds += clock.Lap();
-  if (recorder_ != nullptr) recorder_->Evaluated(Refreshed(), evaluation_);
+  ASSIGN_OR_RETURN(const auto training, TrainingSinceRow());
+  if (recorder_ != nullptr) recorder_->Evaluated(Refreshed(), evaluation_, training, evaluation_is_best_);
   return absl::OkStatus();
 }
 
-std::optional<double> BaseRunner::MonitoredMetric() const {
-  std::string key = schedule_monitor();
-  if (key.empty()) key = score_->key();
-  if (!absl::StrContains(key, ".")) key = absl::StrCat(score_->key().substr(0, score_->key().find('.')), ".", key);
-  const auto found = evaluation_.find(key);
-  return found == evaluation_.end() ? std::nullopt : std::optional<double>(found->second);
+// A row of results for a run that evaluates nothing.
+absl::Status BaseRunner::RecordTraining() {
+  if (recorded_step_ == state_.step) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const auto training, TrainingSinceRow());
+  if (recorder_ != nullptr) recorder_->Evaluated(Refreshed(), {}, training, /*is_best=*/false);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::map<std::string, double>> BaseRunner::TrainingSinceRow() {
+  recorded_step_ = state_.step;
+  if (!options_.workspace.has_value()) return std::map<std::string, double>();
+  ASSIGN_OR_RETURN(const auto means, meters_.RowMeans(options_.process_group, /*with_metrics=*/log_interval_ == 0));
+  RETURN_IF_ERROR(RunTorch("reading metrics", [&] { ReadStepMetrics(&progress_.metrics); }));
+  for (const auto& [name, value] : means) {
+    if (log_interval_ == 0) progress_.metrics[absl::StrCat("train.", name)] = value;
+  }
+  return means;
+}
+
+std::optional<std::string> BaseRunner::MonitoredKey() const {
+  std::optional<std::string> key = schedule_monitor();
+  if (!key.has_value()) return std::nullopt;
+  if (key->empty()) return score_->key();
+  if (!absl::StrContains(*key, ".")) key = absl::StrCat(score_->key().substr(0, score_->key().find('.')), ".", *key);
+  return key;
+}
+
+std::optional<double> BaseRunner::Measured(const std::string& key) const {
+  for (const auto* metrics : {&evaluation_, &progress_.metrics}) {
+    if (const auto found = metrics->find(key); found != metrics->end()) return found->second;
+  }
+  return std::nullopt;
+}
+
+absl::Status BaseRunner::CheckSplits() const {
+  const std::string known = absl::StrJoin(evaluate_splits_, ", ");
+  const auto& split = config_.score.split;
+  if (split.has_value() && !split->empty() &&
+      std::find(evaluate_splits_.begin(), evaluate_splits_.end(), *split) == evaluate_splits_.end()) {
+    return WithFailureKind(
+        absl::InvalidArgumentError(absl::StrCat("score.split: '", *split, "' is not evaluated; allowed: ", known)),
+        FailureKind::kInvalid);
+  }
+  if (schedule_monitor().has_value() && evaluate_splits_.empty()) {
+    return WithFailureKind(absl::InvalidArgumentError("sched.type: reduce_on_plateau wants a metric after each pass, "
+                                                      "and no split is evaluated"),
+                           FailureKind::kInvalid);
+  }
+  return absl::OkStatus();
+}
+
+// What a name of the configuration means is known once something was measured. Before the end a wrong one is an error,
+// and not a run without a best checkpoint or with a learning rate that never changes.
+absl::Status BaseRunner::CheckNames(bool tolerate_failure) {
+  if (evaluation_.empty() || std::exchange(names_checked_, true)) return absl::OkStatus();
+  const std::pair<const char*, std::optional<std::string>> names[] = {{"score.name", score_->key()},
+                                                                      {"sched.monitor", MonitoredKey()}};
+  for (const auto& [option, key] : names) {
+    if (!key.has_value() || key->empty() || Measured(*key).has_value()) continue;
+    std::vector<std::string> measured;
+    for (const auto& [name, value] : evaluation_) measured.push_back(name);
+    const std::string text =
+        absl::StrCat(option, ": nothing is measured as '", *key, "'; measured: ", absl::StrJoin(measured, ", "));
+    if (!tolerate_failure) return WithFailureKind(absl::InvalidArgumentError(text), FailureKind::kInvalid);
+    Note(text);
+  }
+  return absl::OkStatus();
+}
+
+bool BaseRunner::StopAsked() const {
+  if (options_.hooks != nullptr) return options_.hooks->StopRequested();
+  return supervisor_ != nullptr && supervisor_->StopRequested();
+}
+
+void BaseRunner::Note(std::string text) {
+  if (recorder_ != nullptr) recorder_->Note("WARNING", text);
+  notes_.push_back(std::move(text));
 }
 
 absl::StatusOr<RunResult> BaseRunner::Drain() {
@@ -221,12 +320,13 @@ absl::StatusOr<RunResult> BaseRunner::Finish() {
   Report(RunnerPhase::kFinishing);
   if (evaluated_step_ != state_.step && !evaluate_splits_.empty()) {
     RETURN_IF_ERROR(SaveBeforeLastEvaluation(/*epoch_ended=*/false));
-    RETURN_IF_ERROR(EvaluateAll(/*tolerate_failure=*/true));
+    RETURN_IF_ERROR(EvaluateAndRecord(/*tolerate_failure=*/true));
   }
+  if (evaluate_splits_.empty()) RETURN_IF_ERROR(RecordTraining());
   RETURN_IF_ERROR(Save({.last_step = true}, LatestIsBest(), /*must_wait=*/true).status());
   if (const absl::Status drained = checkpoints_->Drain(); !drained.ok()) {
     if (config_.checkpoint.fail_on_error) return Annotate(drained, "the last checkpoint");
-    notes_.push_back(absl::StrCat("the last checkpoint: ", drained.message()));
+    Note(absl::StrCat("the last checkpoint: ", drained.message()));
   }
   if (options_.process_group != nullptr) {
     // Whoever hosts the store must not leave before the others are through.
@@ -245,7 +345,6 @@ RunResult BaseRunner::Result(RunOutcome outcome) const {
   result.best_score = score_->best();
   result.best_step = score_->best_step();
   result.notes = notes_;
-  result.notes.insert(result.notes.end(), checkpoints_->notes().begin(), checkpoints_->notes().end());
   if (profiler_ != nullptr && !profiler_->error().ok())
     result.notes.push_back(absl::StrCat("profiling ended: ", profiler_->error().message()));
   if (recorder_ != nullptr && !recorder_->error().ok()) {
@@ -257,6 +356,9 @@ RunResult BaseRunner::Result(RunOutcome outcome) const {
 const ProgressReport& BaseRunner::Refreshed() {
   progress_.step = state_.step;
   progress_.samples = state_.samples;
+  progress_.skipped_updates = state_.skipped_updates;
+  progress_.micro_step = state_.micro_step;
+  progress_.restarts = elastic_.restarts;
   progress_.epoch = static_cast<double>(state_.epoch) + EpochFraction();
   progress_.step_seconds = telemetry_.step_seconds();
   progress_.samples_per_second = telemetry_.samples_per_second();
@@ -267,17 +369,27 @@ const ProgressReport& BaseRunner::Refreshed() {
   return progress_;
 }
 
+void BaseRunner::MarkEvaluated() {
+  if (watchdog_ != nullptr) watchdog_->Feed("evaluation", state_.step);
+  ++progress_.evaluated_batches;
+  if (heartbeat_ != nullptr) heartbeat_->Update(progress_);
+}
+
+void BaseRunner::RefreshCheckpointStats() {
+  if (checkpoints_ == nullptr) return;
+  const CheckpointStats stats = checkpoints_->stats();
+  if (stats.failed > progress_.checkpoint_failures) Note(absl::StrCat("not saved: ", stats.last_error));
+  progress_.checkpoint_stall_seconds = stats.stall_seconds;
+  progress_.checkpoint_failures = stats.failed;
+  progress_.checkpoint_skipped = stats.skipped;
+  progress_.checkpoint_error = stats.last_error;
+}
+
 void BaseRunner::Report(RunnerPhase phase) {
-  if (options_.hooks == nullptr && heartbeat_ == nullptr) return;
+  if (options_.hooks == nullptr && heartbeat_ == nullptr && recorder_ == nullptr) return;
   progress_.phase = phase;
   Refreshed();
-  if (checkpoints_ != nullptr && (phase != RunnerPhase::kTraining || round_ % 16 == 0)) {
-    const CheckpointStats stats = checkpoints_->stats();
-    progress_.checkpoint_stall_seconds = stats.stall_seconds;
-    progress_.checkpoint_failures = stats.failed;
-    progress_.checkpoint_skipped = stats.skipped;
-    progress_.checkpoint_error = stats.last_error;
-  }
+  if (phase != RunnerPhase::kTraining || round_ % 16 == 0) RefreshCheckpointStats();
   if (heartbeat_ != nullptr) heartbeat_->Update(progress_);
   if (options_.hooks != nullptr) options_.hooks->OnProgress(progress_);
 }

@@ -30,6 +30,7 @@
 #include "athanor/runner/score_tracker.h"
 #include "athanor/runner/step_agreement.h"
 #include "athanor/runner/step_meters.h"
+#include "athanor/runner/supervisor.h"
 #include "athanor/runner/telemetry.h"
 #include "athanor/runner/watchdog.h"
 #include "athanor/runner/workspace.h"
@@ -65,9 +66,14 @@ struct BaseRunnerOptions {
   Topology topology;
   ProcessGroup* process_group = nullptr;  // null: one rank
   RunnerHooks* hooks = nullptr;           // null: nobody watches
-  // The run's folder, from ResolveWorkspace(config, now): results, log, events, heartbeats, and, without a committer,
-  // the checkpoints. Unset: none of these files.
+  // Without hooks, SIGTERM and SIGINT ask Train() to leave at a step boundary, after a checkpoint; a second one ends
+  // the process (supervisor.h). Hooks decide themselves.
+  bool handle_signals = true;
+  // The run's folder (rank 0's counts), from ResolveWorkspace(config, now): results, log, events, heartbeats, and,
+  // without a committer, the checkpoints. Unset: resolved when the configuration asks for something that lies in it
+  // (NeedsWorkspace()), unless `workspace_from_config` is off; else none of these files.
   std::optional<Workspace> workspace;
+  bool workspace_from_config = true;
   CheckpointCommitter* committer = nullptr;  // null: the workspace's; without a workspace no checkpoints
   std::string checkpoint_root;
   // Newest first; equal on all ranks. Empty: what config.resume or config.auto_resume say.
@@ -89,6 +95,8 @@ class BaseRunner {
   // NOT_FOUND lists the splits. Restores first when that has not happened yet. `max_batches`: of each rank, from the
   // start of the split, -1 for all; a split that has fewer is evaluated as far as it goes.
   absl::StatusOr<std::map<std::string, double>> Evaluate(const std::string& split, int64_t max_batches = -1);
+  // The same for all splits that training evaluates: "val.loss", "val.accuracy", "test.loss" …
+  absl::StatusOr<std::map<std::string, double>> Evaluate();
 
   // Takes the newest whole candidate, else the weights of config.pretrained, once; Train() and Evaluate() do it when it
   // has not been done. Collective.
@@ -122,6 +130,8 @@ class BaseRunner {
   const TrainState& state() const { return state_; }
   const ProgressReport& progress() const { return progress_; }
   const RunnerConfig& config() const { return config_; }
+  // The rows so far, of the main process of a run with a folder; else null.
+  const RunResults* results() const { return recorder_ == nullptr ? nullptr : &recorder_->results(); }
 
  protected:
   BaseRunner(RunnerConfig config, BaseRunnerOptions options);
@@ -131,7 +141,8 @@ class BaseRunner {
   virtual absl::StatusOr<StepResult> TrainUpdate() = 0;
   // After a pass: epoch-interval schedules, the next pass's data. `metric`: for schedules that want one.
   virtual absl::Status EpochEnded(std::optional<double> metric) = 0;
-  virtual const std::string& schedule_monitor() const = 0;
+  // What the learning rate's schedule wants to be told after a pass: a metric's name, "" for the score; unset: nothing.
+  virtual std::optional<std::string> schedule_monitor() const = 0;
   virtual absl::StatusOr<std::map<std::string, double>> EvaluateSplit(const std::string& split,
                                                                       int64_t max_batches) = 0;
   // Collective where the ranks hold state that only one of them saves.
@@ -160,12 +171,18 @@ class BaseRunner {
   std::unique_ptr<ScoreTracker> score_;
   std::unique_ptr<Watchdog> watchdog_;
   bool excluded(const std::string& part) const { return excluded_.contains(part); }
+  // Worth a line in the log, and in RunResult::notes.
+  void Note(std::string text);
+  // After each batch of an evaluation: it is alive.
+  void MarkEvaluated();
   // Whether the update under way ends a log interval, if it is not left out.
   bool ReadOutFollows() const { return log_interval_ > 0 && (state_.step + 1) % log_interval_ == 0; }
 
  private:
   absl::Status OpenWorkspace();
-  absl::StatusOr<std::vector<ResumeCandidate>> ConfiguredCandidates() const;
+  absl::Status ShareWorkspace();
+  absl::StatusOr<std::vector<ResumeCandidate>> ConfiguredCandidates();
+  absl::StatusOr<std::vector<ResumeCandidate>> AutomaticCandidates();
   void CloseWorkspace(const absl::StatusOr<RunResult>& result);
   absl::StatusOr<RunResult> Loop();
   absl::StatusOr<StepResult> WatchedUpdate();
@@ -176,8 +193,16 @@ class BaseRunner {
   absl::Status AtBoundary(const StepResult& step);
   absl::Status EvaluateAndEndPass(bool evaluate, bool epoch_ended);
   absl::Status SaveBeforeLastEvaluation(bool epoch_ended);
-  absl::Status EvaluateAll(bool tolerate_failure);
-  std::optional<double> MonitoredMetric() const;
+  absl::Status EvaluateAndRecord(bool tolerate_failure);
+  absl::Status RecordTraining();
+  absl::StatusOr<std::map<std::string, double>> TrainingSinceRow();
+  std::optional<std::string> MonitoredKey() const;
+  std::optional<double> Measured(const std::string& key) const;
+  absl::Status CheckNames(bool tolerate_failure);
+  bool StopAsked() const;
+  absl::Status CheckSplits() const;
+  absl::StatusOr<double> SumOverRanks(double mine);
+  void RefreshCheckpointStats();
   absl::Status LoadMetrics(const TensorMap& per_rank);
   bool LatestIsBest() const { return evaluated_step_ == state_.step && evaluation_is_best_; }
   absl::StatusOr<SavePlan> Save(SaveArguments arguments, bool is_best, bool must_wait);
@@ -194,12 +219,15 @@ class BaseRunner {
   std::unique_ptr<Heartbeat> heartbeat_;
   std::unique_ptr<Profiler> profiler_;
   std::unique_ptr<StepAgreement> agreement_;
+  std::unique_ptr<Supervisor> supervisor_;  // during Train(), without hooks
   Telemetry telemetry_;
   ProgressReport progress_;
   std::vector<std::string> evaluate_splits_;
   std::vector<std::string> notes_;
   std::map<std::string, double> evaluation_;  // of evaluated_step_
   int64_t evaluated_step_ = -1;
+  int64_t recorded_step_ = -1;  // of the last row of results
+  bool names_checked_ = false;
   bool evaluation_is_best_ = false;
   int64_t round_ = 0;  // attempted updates of this process; equal on all ranks
   int64_t skipped_in_a_row_ = 0;

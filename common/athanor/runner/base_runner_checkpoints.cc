@@ -1,6 +1,6 @@
 // Where a BaseRunner starts from, and what it saves.
 #include <algorithm>
-#include <array>
+#include <filesystem>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -9,6 +9,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
+#include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
 #include "athanor/runner/base_runner.h"
 #include "athanor/runner/json_numbers.h"
@@ -18,18 +19,55 @@ namespace athanor {
 namespace {
 
 constexpr char kMetricsPrefix[] = "metrics.";
-constexpr std::array<const char*, 7> kParts = {"model", "ema", "optimizer", "scheduler", "dataloader", "train", "rng"};
+
+// The newest checkpoint beside `dir` whose configuration differs in nothing that forbids a resume: a run that was
+// started anew with other options than intended.
+std::string ResumableNeighbour(const Workspace& workspace, const RunnerConfig& config) {
+  std::error_code error;
+  const std::filesystem::path own(workspace.dir);
+  for (const auto& folder : std::filesystem::directory_iterator(own.parent_path(), error)) {
+    if (folder.path() == own) continue;
+    const auto found = ListCheckpoints((folder.path() / config.checkpoint.dir_name).string());
+    if (!found.ok() || found->empty()) continue;
+    const absl::StatusOr<nlohmann::json> meta = ReadCheckpointMeta(found->front());
+    if (!meta.ok() || !meta->is_object() || !meta->contains("config")) continue;
+    if (ResumeDifferences(meta->at("config"), config).empty()) return found->front().path;
+  }
+  return "";
+}
 
 }  // namespace
 
-absl::StatusOr<std::vector<ResumeCandidate>> BaseRunner::ConfiguredCandidates() const {
+absl::StatusOr<std::vector<ResumeCandidate>> BaseRunner::ConfiguredCandidates() {
+  if (config_.resume.has_value() && (config_.auto_resume || config_.pretrained.has_value()))
+    Note("of resume, auto_resume and pretrained the first that is set counts: resume");
   if (config_.resume.has_value()) {
     absl::StatusOr<ResumeCandidate> candidate = CandidateAt(*config_.resume);
     if (!candidate.ok()) return WithFailureKind(Annotate(candidate.status(), "resume"), FailureKind::kInvalid);
     return std::vector<ResumeCandidate>{*std::move(candidate)};
   }
   if (!config_.auto_resume || options_.checkpoint_root.empty()) return std::vector<ResumeCandidate>();
-  return ListCheckpoints(options_.checkpoint_root);
+  return AutomaticCandidates();
+}
+
+absl::StatusOr<std::vector<ResumeCandidate>> BaseRunner::AutomaticCandidates() {
+  ASSIGN_OR_RETURN(std::vector<ResumeCandidate> candidates, ListCheckpoints(options_.checkpoint_root));
+  std::erase_if(candidates, [this](const ResumeCandidate& candidate) {
+    const absl::StatusOr<nlohmann::json> meta = ReadCheckpointMeta(candidate);
+    const bool model_only = meta.ok() && meta->is_object() && meta->value("model_only", false);
+    if (model_only)
+      Note(absl::StrCat("auto_resume passes over step ", candidate.step, ", which holds the model alone"));
+    return model_only;
+  });
+  if (!candidates.empty()) return candidates;
+  std::string text = absl::StrCat("auto_resume: no checkpoint in ", options_.checkpoint_root, " yet");
+  if (options_.workspace.has_value()) {
+    const std::string neighbour = ResumableNeighbour(*options_.workspace, config_);
+    if (!neighbour.empty())
+      absl::StrAppend(&text, "; this configuration could go on from ", neighbour, " (set resume, or dir)");
+  }
+  Note(std::move(text));
+  return candidates;
 }
 
 absl::Status BaseRunner::Restore() {
@@ -44,6 +82,9 @@ absl::Status BaseRunner::Restore() {
   const bool weights_only = run->candidate.weights_only;
   RETURN_IF_ERROR(Annotate(LoadState(run->restored, weights_only), absl::StrCat("resume from ", run->candidate.path)));
   if (weights_only) return absl::OkStatus();
+  // More patience than then lets the run go on.
+  if (!excluded("train"))
+    state_.stopped_early = config_.patience.has_value() && score_->since_best() > *config_.patience;
   elastic_.restarts += 1;
   elastic_.resumed_from_step = run->candidate.step;
   progress_.resumed_from_step = run->candidate.step;
@@ -52,9 +93,9 @@ absl::Status BaseRunner::Restore() {
 
 absl::Status BaseRunner::LoadCheckpoint(const std::string& path, const std::vector<std::string>& parts) {
   for (const std::string& part : parts) {
-    if (std::find(kParts.begin(), kParts.end(), part) != kParts.end()) continue;
-    return WithFailureKind(absl::InvalidArgumentError(absl::StrCat("load checkpoint: no part '", part,
-                                                                   "'; allowed: ", absl::StrJoin(kParts, ", "))),
+    if (IsCheckpointPart(part)) continue;
+    return WithFailureKind(absl::InvalidArgumentError(absl::StrCat("load checkpoint: no part '", part, "'; allowed: ",
+                                                                   absl::StrJoin(kCheckpointParts, ", "))),
                            FailureKind::kInvalid);
   }
   ASSIGN_OR_RETURN(const ResumeCandidate candidate, CandidateAt(path));
@@ -63,7 +104,7 @@ absl::Status BaseRunner::LoadCheckpoint(const std::string& path, const std::vect
   std::set<std::string> excluded(config_.checkpoint.exclude_from_loading.begin(),
                                  config_.checkpoint.exclude_from_loading.end());
   if (!parts.empty()) {
-    excluded = std::set<std::string>(kParts.begin(), kParts.end());
+    excluded = std::set<std::string>(kCheckpointParts.begin(), kCheckpointParts.end());
     for (const std::string& part : parts) excluded.erase(part);
   }
   excluded_.swap(excluded);
@@ -105,7 +146,7 @@ absl::StatusOr<SavePlan> BaseRunner::Save(SaveArguments arguments, bool is_best,
   if (!checkpoints_->enabled()) return SavePlan{.reason = "no folder for checkpoints"};
   if (verdict_.nonfinite_in_a_row > 0) {
     // Such weights are no place to come back to.
-    notes_.push_back(absl::StrCat("step ", state_.step, " was not saved: its loss is not finite"));
+    Note(absl::StrCat("step ", state_.step, " was not saved: its loss is not finite"));
     return SavePlan{.reason = "the loss is not finite"};
   }
   // A history name says "after N passes": not within one.
@@ -138,7 +179,7 @@ absl::StatusOr<SavePlan> BaseRunner::SaveCheckpoint(const SaveArguments& argumen
 
 absl::Status BaseRunner::SaveSeedCheckpoint(const std::string& name) {
   if (state_.step > 0 || state_.epoch > 0) {
-    notes_.push_back(absl::StrCat("the seed checkpoint '", name, "' was saved after step ", state_.step));
+    Note(absl::StrCat("the seed checkpoint '", name, "' was saved after step ", state_.step));
   }
   return SaveCheckpoint({.name = name, .save_best = false, .force = true, .history = false}).status();
 }
@@ -163,7 +204,7 @@ absl::Status BaseRunner::LoadMetrics(const TensorMap& per_rank) {
   // Other metrics than then begin anew, as they would without a checkpoint.
   if (state.empty() || meters_.metrics() == nullptr) return absl::OkStatus();
   const absl::Status loaded = meters_.metrics()->LoadState(state);
-  if (!loaded.ok()) notes_.push_back(absl::StrCat("the training metrics begin anew: ", loaded.message()));
+  if (!loaded.ok()) Note(absl::StrCat("the training metrics begin anew: ", loaded.message()));
   return absl::OkStatus();
 }
 

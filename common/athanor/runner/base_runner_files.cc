@@ -9,8 +9,37 @@
 
 namespace athanor {
 
+// One folder and one time for all ranks: those of the main process, whose clock and checkout may be others.
+absl::Status BaseRunner::ShareWorkspace() {
+  if (options_.process_group == nullptr || !options_.workspace.has_value()) return absl::OkStatus();
+  Workspace& workspace = *options_.workspace;
+  const bool main = options_.topology.is_main();
+  std::string text = nlohmann::json({workspace.dir, workspace.id, workspace.timestamp, workspace.checkpoint_dir})
+                         .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  ASSIGN_OR_RETURN(const Agreement length,
+                   options_.process_group->AllAgree({main ? static_cast<int64_t>(text.size()) : 0}));
+  std::vector<double> bytes(static_cast<size_t>(length.max[0]));
+  for (size_t i = 0; main && i < bytes.size(); ++i) bytes[i] = static_cast<unsigned char>(text[i]);
+  ASSIGN_OR_RETURN(bytes, options_.process_group->AllReduceSum(bytes));
+  text.assign(bytes.begin(), bytes.end());
+  const nlohmann::json shared = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!shared.is_array() || shared.size() != 4) return absl::InternalError("the ranks could not agree on a folder");
+  workspace.dir = shared[0].get<std::string>();
+  workspace.id = shared[1].get<std::string>();
+  workspace.timestamp = shared[2].get<std::string>();
+  workspace.checkpoint_dir = shared[3].get<std::string>();
+  return absl::OkStatus();
+}
+
 absl::Status BaseRunner::OpenWorkspace() {
   const int rank = options_.topology.rank(), world_size = options_.topology.world_size();
+  const bool kept_elsewhere = options_.committer != nullptr || !options_.checkpoint_root.empty();
+  if (!options_.workspace.has_value() && options_.workspace_from_config && !kept_elsewhere && NeedsWorkspace(config_)) {
+    absl::StatusOr<Workspace> workspace = ResolveWorkspace(config_, absl::Now());
+    if (!workspace.ok()) return WithFailureKind(workspace.status(), FailureKind::kInvalid);
+    options_.workspace = *std::move(workspace);
+  }
+  RETURN_IF_ERROR(ShareWorkspace());
   if (options_.workspace.has_value()) {
     const Workspace& workspace = *options_.workspace;
     const bool alone = options_.committer == nullptr;
@@ -23,8 +52,11 @@ absl::Status BaseRunner::OpenWorkspace() {
       absl::StatusOr<std::unique_ptr<RunRecorder>> recorder = RunRecorder::Open(config_, workspace, evaluate_splits_);
       // A folder that nobody chose in vain is a mistake; under a service training goes on without these files.
       if (!recorder.ok() && alone) return WithFailureKind(recorder.status(), FailureKind::kInvalid);
-      if (recorder.ok()) recorder_ = *std::move(recorder);
-      if (!recorder.ok()) notes_.push_back(absl::StrCat("no run files: ", recorder.status().message()));
+      if (recorder.ok()) {
+        recorder_ = *std::move(recorder);
+        for (const std::string& note : notes_) recorder_->Note("WARNING", note);
+      }
+      if (!recorder.ok()) Note(absl::StrCat("no run files: ", recorder.status().message()));
     }
     if (config_.profiling.enabled) {
       absl::StatusOr<std::unique_ptr<Profiler>> profiler =
@@ -33,11 +65,12 @@ absl::Status BaseRunner::OpenWorkspace() {
                                         absl::StrFormat("rank-%05d", rank)),
                            device().is_cuda());
       if (profiler.ok()) profiler_ = *std::move(profiler);
-      if (!profiler.ok()) notes_.push_back(absl::StrCat("no traces: ", profiler.status().message()));
+      if (!profiler.ok()) Note(absl::StrCat("no traces: ", profiler.status().message()));
     }
     if (config_.heartbeat.enabled) {
       nlohmann::json identity = IdentityOf(workspace);
       identity["rank"] = rank;
+      identity["local_rank"] = options_.topology.local_rank();
       identity["world_size"] = world_size;
       HeartbeatOptions options;
       options.path =
@@ -53,6 +86,7 @@ absl::Status BaseRunner::OpenWorkspace() {
 
 void BaseRunner::CloseWorkspace(const absl::StatusOr<RunResult>& result) {
   if (profiler_ != nullptr) profiler_->Close();
+  RefreshCheckpointStats();
   if (recorder_ != nullptr) {
     const bool finished = result.ok() && result->outcome == RunOutcome::kFinished;
     const char* outcome = !result.ok() ? "failed" : finished ? "finished" : "preempted";

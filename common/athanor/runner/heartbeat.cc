@@ -43,7 +43,8 @@ Heartbeat::~Heartbeat() {
 
 void Heartbeat::Update(const ProgressReport& progress) {
   std::lock_guard lock(mutex_);
-  if (progress.step != progress_.step || !started_) progressed_ = absl::Now();
+  if (progress.step != progress_.step || progress.evaluated_batches != progress_.evaluated_batches || !started_)
+    progressed_ = absl::Now();
   urgent_ = urgent_ || !started_ || progress.phase != progress_.phase;
   started_ = true;
   progress_ = progress;
@@ -87,6 +88,11 @@ void Heartbeat::Write(const std::string& status, const nlohmann::json& event) {
     std::lock_guard lock(mutex_);
     json["mode"] = ToString(progress_.phase);
     json["global_step"] = progress_.step;
+    json["micro_step"] = progress_.micro_step;
+    json["progress"] = progress_.total_steps > 0
+                           ? nlohmann::json(static_cast<double>(progress_.step) / progress_.total_steps)
+                           : nlohmann::json();
+    json["restart_count"] = progress_.restarts;
     json["steps"] = progress_.total_steps > 0 ? nlohmann::json(progress_.total_steps) : nlohmann::json();
     json["epoch"] = progress_.epoch;
     json["loss"] = NumberOrNull(progress_.loss);

@@ -5,10 +5,11 @@
 //   Heartbeat heartbeat(options, {{"id", workspace.id}, {"name", workspace.name}, {"rank", 0}, {"world_size", 1}});
 //   heartbeat.Update(progress);           // each step: cheap, nothing is written
 //
-// Keys: status ("starting", "running", "terminating", "closed"), event ("startup", the reason of a termination,
-// "shutdown", else null), updated_at_unix, last_progress_at_unix, seconds_since_progress, hostname, pid, mode,
-// global_step, steps, epoch, loss, restart_count, checkpoint_failures, and those of the identity. Thread-safe. The
-// first write that fails is in error(); later ones are silent.
+// Progress is a step, or a batch of an evaluation. Keys: status ("starting", "running", "terminating", "closed"), event
+// ("startup", the reason of a termination, "shutdown", else null), updated_at_unix, last_progress_at_unix,
+// seconds_since_progress, hostname, pid, mode, global_step, micro_step, progress (0 .. 1, null when unknown), steps,
+// epoch, loss, restart_count, checkpoint_failures, resumed_from_step, and those of the identity. Thread-safe. The first
+// write that fails is in error(); later ones are silent.
 #pragma once
 
 #include <condition_variable>

@@ -10,6 +10,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/io/state_dict_file.h"
+#include "athanor/io/tensor_file.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
@@ -17,13 +18,13 @@ namespace {
 
 constexpr size_t kShownNames = 5;
 
-TensorMap WeightsOfCheckpoint(const TensorMap& tensors) {
+TensorMap WeightsOfCheckpoint(const TensorMap& tensors, bool average) {
   TensorMap weights;
   for (const auto& [name, tensor] : tensors) {
     if (absl::StartsWith(name, "model.")) weights.emplace(name.substr(6), tensor);
   }
   for (const auto& [name, tensor] : tensors) {
-    if (absl::StartsWith(name, "ema.")) weights[name.substr(4)] = tensor;
+    if (average && absl::StartsWith(name, "ema.")) weights[name.substr(4)] = tensor;
   }
   return weights;
 }
@@ -68,6 +69,26 @@ std::string Cut(const std::vector<std::string>& names) {
   return text;
 }
 
+absl::StatusOr<TensorMap> WeightsAt(const std::string& path, bool average) {
+  std::error_code error;
+  const bool named =  // "<root>/latest", "<root>/best.pointer"
+      std::filesystem::exists(path + ".pointer", error) || std::filesystem::path(path).extension() == ".pointer";
+  if (named || std::filesystem::is_directory(path, error)) {
+    ASSIGN_OR_RETURN(const ResumeCandidate candidate, CandidateAt(path));
+    ASSIGN_OR_RETURN(const RestoredState restored, ReadCheckpoint(candidate, 0, 1));
+    TensorMap weights = WeightsOfCheckpoint(restored.state.replicated, average);
+    if (weights.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": holds no weights of a model"));
+    return weights;
+  }
+  ASSIGN_OR_RETURN(TensorFile file, ReadStateDictFile(path));
+  if (file.tensors.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": holds no tensors"));
+  // A shard of a checkpoint holds more than the model.
+  size_t of_model = 0;
+  for (const auto& [name, tensor] : file.tensors) of_model += absl::StartsWith(name, "model.") ? 1 : 0;
+  if (of_model > 0 && of_model < file.tensors.size()) return WeightsOfCheckpoint(file.tensors, average);
+  return TensorMap(file.tensors.begin(), file.tensors.end());
+}
+
 }  // namespace
 
 std::string WeightsReport::ToString() const {
@@ -79,21 +100,28 @@ std::string WeightsReport::ToString() const {
 }
 
 absl::StatusOr<TensorMap> ReadWeights(const std::string& path) {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) {
-    ASSIGN_OR_RETURN(const ResumeCandidate candidate, CandidateAt(path));
-    ASSIGN_OR_RETURN(const RestoredState restored, ReadCheckpoint(candidate, 0, 1));
-    TensorMap weights = WeightsOfCheckpoint(restored.state.replicated);
-    if (weights.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": holds no weights of a model"));
-    return weights;
+  return WeightsAt(path, /*average=*/true);
+}
+
+absl::Status ExportWeights(const std::string& from, const std::string& to, const ExportOptions& options) {
+  const std::string ending = std::filesystem::path(to).extension().string();
+  const bool python = ending == ".pt" || ending == ".pth";
+  if (!python && ending != ".safetensors") {
+    return absl::InvalidArgumentError(
+        absl::StrCat(to, ": found ending '", ending, "'; allowed: .safetensors, .pt, .pth"));
   }
-  ASSIGN_OR_RETURN(TensorFile file, ReadStateDictFile(path));
-  if (file.tensors.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": holds no tensors"));
-  // A shard of a checkpoint holds more than the model.
-  size_t of_model = 0;
-  for (const auto& [name, tensor] : file.tensors) of_model += absl::StartsWith(name, "model.") ? 1 : 0;
-  if (of_model > 0 && of_model < file.tensors.size()) return WeightsOfCheckpoint(file.tensors);
-  return TensorMap(file.tensors.begin(), file.tensors.end());
+  const std::map<std::string, torch::ScalarType> dtypes = {
+      {"fp32", torch::kFloat}, {"fp16", torch::kHalf}, {"bf16", torch::kBFloat16}, {"fp64", torch::kDouble}};
+  const auto dtype = dtypes.find(options.dtype);
+  if (!options.dtype.empty() && dtype == dtypes.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dtype: found '", options.dtype, "'; allowed: fp32, fp16, bf16, fp64"));
+  }
+  ASSIGN_OR_RETURN(TensorMap weights, WeightsAt(from, options.average));
+  for (auto& [name, tensor] : weights) {
+    if (dtype != dtypes.end() && tensor.is_floating_point()) tensor = tensor.to(dtype->second);
+  }
+  return python ? WriteStateDictFile(to, weights) : WriteTensorFile(to, weights, {{"format", "pt"}});
 }
 
 absl::StatusOr<WeightsReport> LoadWeights(const TensorMap& weights, const WeightsOptions& options,

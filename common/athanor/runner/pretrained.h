@@ -3,8 +3,8 @@
 //   ASSIGN_OR_RETURN(TensorMap weights, ReadWeights("resnet18.pt"));
 //   ASSIGN_OR_RETURN(WeightsReport report, LoadWeights(weights, {.rename = {{"^backbone\\.", ""}}}, model.get()));
 //
-// ReadWeights() takes a checkpoint's folder (its average of the weights where it holds one), a safetensors file, or
-// what torch.save wrote; nothing is executed. Not thread-safe with respect to the module.
+// ReadWeights() takes a checkpoint's folder or name (its average of the weights where it holds one), a safetensors file,
+// or what torch.save wrote; nothing is executed. Not thread-safe with respect to the module.
 #pragma once
 
 #include <torch/torch.h>
@@ -21,6 +21,17 @@ namespace athanor {
 
 // Names as in PyTorch's state_dict(), without "model." or "ema.". NOT_FOUND, DATA_LOSS, INVALID_ARGUMENT name the path.
 absl::StatusOr<TensorMap> ReadWeights(const std::string& path);
+
+struct ExportOptions {
+  std::string dtype;    // of floating-point tensors: "fp32", "fp16", "bf16", "fp64"; "" as they are
+  bool average = true;  // the average of the weights (EMA) where there is one; else the weights themselves
+};
+
+// The weights at `from`, as for ReadWeights(), in one file for others: safetensors, or with the ending .pt or .pth what
+// torch.load(weights_only=True) takes. Its names are those of the model, so that a PyTorch module of the same structure
+// takes it as it is: `module.load_state_dict(safetensors.torch.load_file(path))`. The file appears whole or not at all.
+// INVALID_ARGUMENT for another ending or dtype.
+absl::Status ExportWeights(const std::string& from, const std::string& to, const ExportOptions& options = {});
 
 struct WeightsOptions {
   // Applied in order to every name of the file: an ECMAScript expression and its replacement ($1 …). Before them a

@@ -56,6 +56,11 @@ absl::StatusOr<std::unique_ptr<RunCheckpoints>> RunCheckpoints::Create(const Run
   return checkpoints;
 }
 
+void RunCheckpoints::Note(const std::string& text) {
+  notes_.push_back(text);
+  if (options_.note != nullptr) options_.note(text);
+}
+
 absl::StatusOr<bool> RunCheckpoints::AllRanks(bool mine) {
   if (options_.group == nullptr) return mine;
   ASSIGN_OR_RETURN(const Agreement agreement, options_.group->AllAgree({mine ? 1 : 0}));
@@ -99,13 +104,11 @@ absl::StatusOr<std::optional<RestoredRun>> RunCheckpoints::Restore() {
     }
     if (!restored.ok()) {
       options_.committer->ReportDamage(candidate.step, std::string(restored.status().message()));
-      notes_.push_back(
-          absl::StrCat("checkpoint of step ", candidate.step, " is damaged: ", restored.status().message()));
+      Note(absl::StrCat("checkpoint of step ", candidate.step, " is damaged: ", restored.status().message()));
     }
     ASSIGN_OR_RETURN(const bool everybody_read, AllRanks(restored.ok()));
     if (!everybody_read) {
-      if (restored.ok())
-        notes_.push_back(absl::StrCat("checkpoint of step ", candidate.step, " is damaged for another rank"));
+      if (restored.ok()) Note(absl::StrCat("checkpoint of step ", candidate.step, " is damaged for another rank"));
       continue;
     }
     if (!candidate.weights_only) last_step_ = candidate.step;

@@ -24,7 +24,8 @@ struct RunCheckpointsOptions {
   ProcessGroup* group = nullptr;             // null: one rank
   CheckpointCommitter* committer = nullptr;  // null: nothing is saved
   std::string root;
-  std::vector<ResumeCandidate> candidates;  // newest first; equal on all ranks
+  std::vector<ResumeCandidate> candidates;            // newest first; equal on all ranks
+  std::function<void(const std::string& text)> note;  // hears of what is passed over; optional
 };
 
 // A checkpoint that every rank has read and verified.
@@ -73,6 +74,7 @@ class RunCheckpoints {
 
  private:
   RunCheckpoints(const RunnerConfig& config, RunCheckpointsOptions options);
+  void Note(const std::string& text);
   absl::StatusOr<bool> AllRanks(bool mine);
   absl::Status FailOnError();
   absl::Status NameAgain(const SaveRequest& request);

@@ -79,7 +79,8 @@ std::string ProgressText(const ProgressReport& progress) {
     absl::StrAppend(&text, progress.step, " steps");
   }
   if (std::isfinite(progress.loss)) absl::StrAppendFormat(&text, "  loss %.4f", progress.loss);
-  if (progress.samples_per_second > 0) absl::StrAppendFormat(&text, "  %.0f samples/s", progress.samples_per_second);
+  if (progress.total_samples_per_second > 0)
+    absl::StrAppendFormat(&text, "  %.0f samples/s", progress.total_samples_per_second);
   if (progress.eta_seconds >= 0) absl::StrAppend(&text, "  eta ", DurationText(progress.eta_seconds));
   return text;
 }

@@ -36,7 +36,7 @@ std::pair<std::string, std::string> SplitName(const std::string& name) {
 // Where the time of a step goes, how fast it is, what it takes.
 void AddMeasures(const ProgressReport& progress, std::map<std::string, double>* metrics) {
   const auto add = [metrics](const char* name, double value) { (*metrics)[absl::StrCat("train.", name)] = value; };
-  add("samples_per_second", progress.samples_per_second);
+  add("samples_per_second", progress.total_samples_per_second);
   add("step_seconds", progress.step_seconds);
   add("data_seconds", progress.times.data);
   add("forward_seconds", progress.times.forward);
@@ -64,7 +64,7 @@ ResultRow RowOf(const std::map<std::string, double>& metrics) {
 RunRecorder::RunRecorder(const RunnerConfig& config, Workspace workspace,
                          const std::vector<std::string>& evaluate_splits)
     : workspace_(std::move(workspace)),
-      by_epoch_(config.epochs.has_value()),
+      by_epoch_(config.epochs.has_value() && config.evaluate.interval == 0),
       started_(absl::Now()),
       results_(config.score, evaluate_splits) {}
 
@@ -117,7 +117,8 @@ void RunRecorder::Step(const ProgressReport& progress) {
   if (console_ != nullptr) console_->Progress(progress);
 }
 
-void RunRecorder::Evaluated(const ProgressReport& progress, const std::map<std::string, double>& metrics) {
+void RunRecorder::Evaluated(const ProgressReport& progress, const std::map<std::string, double>& metrics,
+                            const std::map<std::string, double>& training, bool is_best) {
   ResultRow row = RowOf(metrics);
   for (const auto& [split, values] : row) {
     std::map<std::string, double> named;
@@ -128,9 +129,10 @@ void RunRecorder::Evaluated(const ProgressReport& progress, const std::map<std::
     const auto [split, metric] = SplitName(name);
     if (split == "train") row["train"].emplace(metric, value);
   }
+  for (const auto& [name, value] : training) row["train"][name] = value;
   Scalars(metrics, progress);
   results_.Append(IndexOf(progress), row);
-  Keep(results_.Write(workspace_.dir, IdentityOf(workspace_)));
+  Keep(results_.Write(workspace_.dir, IdentityOf(workspace_), is_best));
   if (events_ != nullptr) Keep(events_->Flush());
 }
 
@@ -163,10 +165,11 @@ void RunRecorder::Finish(absl::string_view outcome, const ProgressReport& progre
   summary["epoch"] = progress.epoch;
   summary["samples"] = progress.samples;
   summary["nonfinite_losses"] = progress.nonfinite_losses;
+  summary["skipped_updates"] = progress.skipped_updates;
   summary["checkpoint_failures"] = progress.checkpoint_failures;
   summary["resumed_from_step"] = progress.resumed_from_step;
   summary["latest_result"] = results_.LatestResult();
-  summary["best_result"] = results_.BestResult();
+  summary["best_result"] = results_.best_index().has_value() ? results_.BestResult() : nlohmann::json();
   summary["workspace"] = workspace_.dir;
   summary["checkpoints"] = workspace_.checkpoint_dir;
   Keep(WriteFileAtomically(workspace_.dir + "/summary.json", summary.dump(2) + "\n"));

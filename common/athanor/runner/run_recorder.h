@@ -4,7 +4,7 @@
 //
 //   ASSIGN_OR_RETURN(auto recorder, RunRecorder::Open(config, workspace, /*evaluate_splits=*/{"val"}));
 //   recorder->Step(progress);                                        // at read-outs
-//   recorder->Evaluated(progress, {{"val.loss", 0.4}});
+//   recorder->Evaluated(progress, {{"val.loss", 0.4}}, {{"loss", 0.3}}, /*is_best=*/true);
 //   recorder->Finish("finished", result_json);
 //
 // Training never fails because of these files: the first error is in error(), later ones are silent. Log lines are
@@ -42,8 +42,11 @@ class RunRecorder {
 
   // The loss, learning rate and other metrics of the training read-out at progress.step.
   void Step(const ProgressReport& progress);
-  // An evaluation: `metrics` by "split.name". The row's index is the epoch in a run counted in epochs, else the step.
-  void Evaluated(const ProgressReport& progress, const std::map<std::string, double>& metrics);
+  // A row of results: an evaluation (`metrics` by "split.name", none where nothing is evaluated), and what training has
+  // measured since the row before (`training`, by name). Its index is the step; in a run that is counted in epochs and
+  // evaluated after each, the number of epochs done. `is_best`: best.json is this row.
+  void Evaluated(const ProgressReport& progress, const std::map<std::string, double>& metrics,
+                 const std::map<std::string, double>& training, bool is_best);
   void Note(absl::string_view level, absl::string_view text);  // "INFO", "WARNING", "ERROR"
   // `outcome`: "finished", "preempted", "failed". Adds duration, counters and the best and latest results.
   void Finish(absl::string_view outcome, const ProgressReport& progress, absl::string_view error);

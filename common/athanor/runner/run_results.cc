@@ -13,8 +13,6 @@
 namespace athanor {
 namespace {
 
-constexpr double kSameScore = 1e-7;
-
 nlohmann::json Rounded(const nlohmann::json& value) {
   if (value.is_object()) {
     nlohmann::json copy = nlohmann::json::object();
@@ -132,7 +130,7 @@ nlohmann::json RunResults::LatestResult() const {
   return rows_.empty() ? nlohmann::json(nullptr) : ResultAt(rows_.back().first);
 }
 
-absl::Status RunResults::Write(const std::string& folder, const nlohmann::json& identity) const {
+absl::Status RunResults::Write(const std::string& folder, const nlohmann::json& identity, bool is_best) const {
   if (rows_.empty()) return absl::OkStatus();
   const auto with_identity = [&](const nlohmann::json& result) {
     nlohmann::json json = identity;
@@ -143,7 +141,7 @@ absl::Status RunResults::Write(const std::string& folder, const nlohmann::json& 
   for (const auto& [index, row] : rows_) all[std::to_string(index)] = row;
   RETURN_IF_ERROR(WriteJson(folder, "results.json", with_identity({{"results", all}})));
   RETURN_IF_ERROR(WriteJson(folder, "latest.json", with_identity(LatestResult())));
-  if (!is_best()) return absl::OkStatus();
+  if (!is_best) return absl::OkStatus();
   // The latest row, not BestResult(): it may be better by less than 1e-7, and the best checkpoint is that of now.
   return WriteJson(folder, "best.json", with_identity(LatestResult()));
 }

@@ -3,7 +3,7 @@
 //   RunResults results(config.score, /*evaluate_splits=*/{"val"});
 //   results.Append(epoch, {{"train", {{"loss", 0.4}}}, {"val", {{"loss", 0.5}, {"accuracy", 0.9}}}});
 //   if (results.is_best()) ...;
-//   RETURN_IF_ERROR(results.Write(run_folder, {{"name", "lin-exp"}, {"id", id}, {"timestamp", timestamp}}));
+//   RETURN_IF_ERROR(results.Write(run_folder, {{"name", "lin-exp"}, {"id", id}}, results.is_best()));
 //
 // A row is a map split -> metric -> value, at an index: the epoch, or the step of a run that is counted in steps. A
 // score that is not finite is never best. Among equal scores the latest row is best. Not thread-safe.
@@ -21,6 +21,8 @@
 #include "athanor/config/runner_config.h"
 
 namespace athanor {
+
+inline constexpr double kSameScore = 1e-7;  // scores that differ by less are equal
 
 using ResultRow = std::map<std::string, std::map<std::string, double>>;
 
@@ -48,14 +50,16 @@ class RunResults {
   // Whether the latest row is the best one, or within 1e-7 of it. True before the first row; false without a score.
   bool is_best() const;
   const ResultRow* Row(int64_t index) const;  // null: none
+  const std::vector<std::pair<int64_t, ResultRow>>& rows() const { return rows_; }
   // {split: {metric: value}, …, "index": i}; null when there are no rows. Without any score the best row is that of
   // index 0 if there is one, else the first.
   nlohmann::json BestResult() const;
   nlohmann::json LatestResult() const;
 
-  // Writes results.json and latest.json, and the latest row as best.json when is_best(). Numbers are rounded to 8
-  // decimals; NaN and infinities become null, which JSON can hold. `identity` is put in front of each. Atomic per file.
-  absl::Status Write(const std::string& folder, const nlohmann::json& identity) const;
+  // Writes results.json and latest.json, and the latest row as best.json when it `is_best`: the caller's word, so that
+  // the file and the best checkpoint are of one step. Numbers are rounded to 8 decimals; NaN and infinities become
+  // null, which JSON can hold. `identity` is put in front of each. Atomic per file.
+  absl::Status Write(const std::string& folder, const nlohmann::json& identity, bool is_best) const;
 
   nlohmann::json ToJson() const;
   absl::Status FromJson(const nlohmann::json& json);  // DATA_LOSS when it is not what ToJson() makes

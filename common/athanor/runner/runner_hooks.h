@@ -19,18 +19,23 @@ struct ProgressReport {
   RunnerPhase phase = RunnerPhase::kStarting;
   int64_t step = 0;
   int64_t total_steps = 0;                // 0: unknown
+  int64_t micro_step = 0;                 // micro-batches, aligned up to whole windows
+  int64_t evaluated_batches = 0;          // of this process, over all evaluations
+  int64_t restarts = 0;                   // resumes that this run has gone through
   double epoch = 0;                       // fractional
   int64_t samples = 0;                    // of this rank, cumulative over the job
   double loss = 0;                        // mean since the last read-out; NaN when none
   std::map<std::string, double> metrics;  // "train.loss", "test.accuracy", "lr", "grad_norm" …
   double step_seconds = 0;                // exponentially weighted mean
-  double samples_per_second = 0;
+  double samples_per_second = 0;          // of this rank
+  double total_samples_per_second = 0;    // of all ranks, at the last read-out
   StepTimes times;
   double checkpoint_stall_seconds = 0;
   int64_t checkpoint_failures = 0, checkpoint_skipped = 0;
   std::string checkpoint_error;
   int64_t resumed_from_step = -1;
   int64_t nonfinite_losses = 0;
+  int64_t skipped_updates = 0;  // left out because of gradients that were not finite
   double evaluate_seconds = 0;
   double eta_seconds = -1;  // of the steps left, at the present pace, evaluations not counted; -1: unknown
   // Refreshed at read-outs: of the process, and of the device's allocator (0 on the CPU). Peaks since the start.

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/runner/json_numbers.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
@@ -17,6 +18,7 @@ nlohmann::json TrainState::ToJson() const {
                          {"samples", samples}, {"skipped_updates", skipped_updates}, {"stopped_early", stopped_early}};
   if (before_evaluation) json["before_evaluation"] = true;
   if (before_pass_end) json["before_pass_end"] = true;
+  if (monitored.has_value()) json["monitored"] = NumberToJson(*monitored);
   return json;
 }
 
@@ -40,6 +42,14 @@ absl::Status TrainState::FromJson(const nlohmann::json& json) {
   stopped_early = set("stopped_early");
   before_evaluation = set("before_evaluation");
   before_pass_end = set("before_pass_end");
+  monitored.reset();
+  if (const auto found = json.find("monitored"); found != json.end()) {
+    try {
+      monitored = NumberFromJson(*found);
+    } catch (const std::exception&) {
+      return absl::DataLossError("checkpoint: train.monitored is not a number");
+    }
+  }
   return absl::OkStatus();
 }
 

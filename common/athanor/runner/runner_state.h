@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -23,6 +24,8 @@ struct TrainState {
   // Saved after the last update, before what follows it: the evaluation, and the end of the pass if it was one.
   bool before_evaluation = false;
   bool before_pass_end = false;
+  // What a schedule monitors, of an evaluation whose pass has not ended yet.
+  std::optional<double> monitored;
 
   nlohmann::json ToJson() const;
   absl::Status FromJson(const nlohmann::json& json);  // DATA_LOSS names the field

@@ -1,46 +1,33 @@
 #include "athanor/runner/score_tracker.h"
 
-#include <algorithm>
 #include <cmath>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "athanor/runner/run_results.h"
 
 namespace athanor {
 
-ScoreTracker::ScoreTracker(const ScoreConfig& config, const std::vector<std::string>& splits) {
-  std::string split = config.split.value_or("");
-  if (split.empty() && !splits.empty()) {
-    std::vector<std::string> sorted = splits;
-    std::sort(sorted.begin(), sorted.end());
-    const auto val = std::find_if(sorted.begin(), sorted.end(),
-                                  [](const std::string& name) { return absl::StartsWithIgnoreCase(name, "val"); });
-    split = val != sorted.end() ? *val : sorted.front();
-  }
+ScoreTracker::ScoreTracker(const ScoreConfig& config, const std::vector<std::string>& splits)
+    : minimized_(ScoreIsMinimized(config)) {
+  const std::string split = ScoreSplit(config, splits);
   if (!split.empty()) key_ = absl::StrCat(split, ".", config.name);
-  const std::string name = absl::AsciiStrToLower(config.name);
-  const bool smaller =
-      absl::StrContains(name, "loss") || absl::StrContains(name, "error") || absl::StrContains(name, "perplexity");
-  minimized_ = config.direction == "min" || (config.direction != "max" && smaller);
 }
 
 bool ScoreTracker::Observe(int64_t step, const std::map<std::string, double>& results) {
   if (key_.empty()) return false;
   const auto found = results.find(key_);
   const bool usable = found != results.end() && std::isfinite(found->second);
-  if (usable && (!best_.has_value() || (minimized_ ? found->second < *best_ : found->second > *best_))) {
-    best_ = found->second;
-    best_step_ = step;
-    since_best_ = 0;
-    return true;
-  }
-  ++since_best_;
-  return false;
+  const bool better = usable && (!best_.has_value() || (minimized_ ? found->second < *best_ : found->second > *best_));
+  const bool best = better || (usable && std::abs(found->second - *best_) < kSameScore);
+  since_best_ = better ? 0 : since_best_ + 1;
+  if (better) best_ = found->second;
+  if (best) best_step_ = step;
+  return best;
 }
 
 nlohmann::json ScoreTracker::ToJson() const {
   return {{"key", key_},
+          {"minimized", minimized_},
           {"best", best_.has_value() ? nlohmann::json(*best_) : nlohmann::json(nullptr)},
           {"best_step", best_step_},
           {"since_best", since_best_}};
@@ -49,6 +36,7 @@ nlohmann::json ScoreTracker::ToJson() const {
 absl::Status ScoreTracker::FromJson(const nlohmann::json& json) {
   // The score may be changed on resume: then what was best under the other one says nothing.
   if (!json.is_object() || json.value("key", nlohmann::json()) != nlohmann::json(key_)) return absl::OkStatus();
+  if (json.value("minimized", nlohmann::json(minimized_)) != nlohmann::json(minimized_)) return absl::OkStatus();
   const auto best = json.find("best");
   const auto step = json.find("best_step");
   const auto since = json.find("since_best");

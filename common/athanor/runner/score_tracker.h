@@ -1,6 +1,6 @@
 // Which evaluation was best, and how many have passed without a better one. Survives restarts.
 //
-//   ScoreTracker tracker(config.score);
+//   ScoreTracker tracker(config.score, /*splits=*/{"val"});
 //   bool best = tracker.Observe(step, results);   // results: "val.loss", "val.accuracy", …
 //   tracker.since_best() > patience               // time to stop
 //
@@ -25,8 +25,9 @@ class ScoreTracker {
   // with "val", else the first.
   ScoreTracker(const ScoreConfig& config, const std::vector<std::string>& splits);
 
-  // True when the score is finite and better than every one before (an equal one is not). A missing or non-finite score
-  // is never best.
+  // True when the score is finite and not worse than the best before, within kSameScore: of equal ones the newest is
+  // the best, as in RunResults. Only a better one counts as progress: since_best() goes on over equal ones. A missing
+  // or non-finite score is never best.
   bool Observe(int64_t step, const std::map<std::string, double>& results);
 
   const std::string& key() const { return key_; }  // "val.loss"; empty when nothing is evaluated

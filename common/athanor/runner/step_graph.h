@@ -1,6 +1,6 @@
 // The forward and backward pass of a micro-batch, with the exchange of gradients, as one graph of the device's:
-// captured once per shape of a batch, then replayed with a single launch. The counterpart of compiling a model; the update is a
-// graph of its own (optim/optimizer_container.h).
+// captured once per shape of a batch, then replayed with a single launch. The counterpart of compiling a model; the
+// update is a graph of its own (optim/optimizer_container.h).
 //
 //   StepGraph graph(graphs, {.warmup = 3});
 //   StepOutput output = graph.Run(batch, window_ends, [&](const Batch& b) { return TrainStep(b); });

@@ -57,8 +57,10 @@ void StepMeters::Collect() {
   }
   for (size_t i = 0; i < pending_.size(); ++i) {
     if (pending_[i].weight <= 0) continue;  // ignored as a whole: its value may be NaN
-    pending_[i].meter->sum += values[i] * pending_[i].weight;
-    pending_[i].meter->weight += pending_[i].weight;
+    for (Sum* sum : {&pending_[i].meter->read_out, &pending_[i].meter->row}) {
+      sum->sum += values[i] * pending_[i].weight;
+      sum->weight += pending_[i].weight;
+    }
     if (!pending_[i].is_loss) continue;
     const bool finite = std::isfinite(values[i]);
     in_a_row_ = finite ? 0 : in_a_row_ + 1;
@@ -68,12 +70,24 @@ void StepMeters::Collect() {
 }
 
 absl::StatusOr<std::map<std::string, double>> StepMeters::Means(ProcessGroup* group) {
+  ASSIGN_OR_RETURN(auto means, TakeMeans(&Meter::read_out, group));
+  if (metrics_ != nullptr) RETURN_IF_ERROR(ReadMetrics(&means));
+  return means;
+}
+
+absl::StatusOr<std::map<std::string, double>> StepMeters::RowMeans(ProcessGroup* group, bool with_metrics) {
+  ASSIGN_OR_RETURN(auto means, TakeMeans(&Meter::row, group));
+  if (metrics_ != nullptr && with_metrics) RETURN_IF_ERROR(ReadMetrics(&means));
+  return means;
+}
+
+absl::StatusOr<std::map<std::string, double>> StepMeters::TakeMeans(Sum Meter::* which, ProcessGroup* group) {
   Collect();
   std::vector<double> sums;
   std::string names;
   for (const auto& [name, meter] : meters_) {
-    sums.push_back(meter.sum);
-    sums.push_back(meter.weight);
+    sums.push_back((meter.*which).sum);
+    sums.push_back((meter.*which).weight);
     absl::StrAppend(&names, name, "\n");
   }
   if (group != nullptr && group->world_size() > 1) {
@@ -89,10 +103,9 @@ absl::StatusOr<std::map<std::string, double>> StepMeters::Means(ProcessGroup* gr
   size_t i = 0;
   for (auto& [name, meter] : meters_) {
     means[name] = sums[i + 1] > 0 ? sums[i] / sums[i + 1] : std::nan("");
-    meter = Meter{};
+    meter.*which = Sum{};
     i += 2;
   }
-  if (metrics_ != nullptr) RETURN_IF_ERROR(ReadMetrics(&means));
   return means;
 }
 
@@ -111,7 +124,11 @@ absl::Status StepMeters::ReadMetrics(std::map<std::string, double>* means) {
 nlohmann::json StepMeters::StateDict() {
   Collect();
   nlohmann::json sums = nlohmann::json::object();
-  for (const auto& [name, meter] : meters_) sums[name] = {NumberToJson(meter.sum), NumberToJson(meter.weight)};
+  for (const auto& [name, meter] : meters_) {
+    sums[name] = nlohmann::json::array();
+    for (const double value : {meter.read_out.sum, meter.read_out.weight, meter.row.sum, meter.row.weight})
+      sums[name].push_back(NumberToJson(value));
+  }
   return {{"sums", sums}, {"nonfinite_in_a_row", in_a_row_}, {"nonfinite_total", total_}};
 }
 
@@ -119,8 +136,12 @@ absl::Status StepMeters::LoadStateDict(const nlohmann::json& state) {
   std::map<std::string, Meter> meters;
   int64_t in_a_row = 0, total = 0;
   try {
-    for (const auto& [name, values] : state.at("sums").items())
-      meters[name] = {.sum = NumberFromJson(values.at(0)), .weight = NumberFromJson(values.at(1))};
+    for (const auto& [name, values] : state.at("sums").items()) {
+      const Sum read_out{.sum = NumberFromJson(values.at(0)), .weight = NumberFromJson(values.at(1))};
+      const bool with_row = values.size() > 2;  // not in checkpoints of earlier versions
+      meters[name] = {.read_out = read_out,
+                      .row = with_row ? Sum{NumberFromJson(values.at(2)), NumberFromJson(values.at(3))} : read_out};
+    }
     in_a_row = state.at("nonfinite_in_a_row").get<int64_t>();
     total = state.at("nonfinite_total").get<int64_t>();
   } catch (const std::exception& error) {

@@ -45,6 +45,9 @@ class StepMeters {
   // null); forgets the sums. Collective: every rank has added the same names, else INVALID_ARGUMENT on all. A name
   // without weight anywhere is NaN.
   absl::StatusOr<std::map<std::string, double>> Means(ProcessGroup* group);
+  // Weighted means of what was added since the last call of this, whatever Means() has forgotten meanwhile; and
+  // `with_metrics` the metrics, which begin anew. Collective and refusing as Means().
+  absl::StatusOr<std::map<std::string, double>> RowMeans(ProcessGroup* group, bool with_metrics);
   // Forgets values and sums, keeps the names.
   void Reset();
 
@@ -56,9 +59,12 @@ class StepMeters {
   MetricSet* metrics() { return metrics_.get(); }
 
  private:
-  struct Meter {
+  struct Sum {
     double sum = 0;
     double weight = 0;
+  };
+  struct Meter {
+    Sum read_out, row;  // since the last Means(), and since the last RowMeans()
   };
   struct Entry {
     Meter* meter;
@@ -69,6 +75,7 @@ class StepMeters {
   };
   void AddValue(const std::string& name, const torch::Tensor& value, int64_t weight, const torch::Tensor& own_weight,
                 bool is_loss);
+  absl::StatusOr<std::map<std::string, double>> TakeMeans(Sum Meter::* which, ProcessGroup* group);
   absl::Status ReadMetrics(std::map<std::string, double>* means);
 
   std::map<std::string, Meter> meters_;  // stable addresses

@@ -209,9 +209,7 @@ absl::StatusOr<std::map<std::string, double>> TorchRunner::EvaluateSplit(const s
                                                                          int64_t max_batches) {
   StatefulDataLoader* loader = EvaluationLoader(split);
   if (loader == nullptr) {
-    std::string known;
-    for (const auto& [name, dataset] : datasets_) absl::StrAppend(&known, known.empty() ? "" : ", ", name);
-    return absl::NotFoundError(absl::StrCat("evaluate: no split '", split, "'; the splits are: ", known));
+    return absl::NotFoundError(absl::StrCat("evaluate: no split '", split, "'; the splits are: ", SplitNames()));
   }
   if (reducer_ != nullptr) RETURN_IF_ERROR(reducer_->SyncBuffers());
   StepMeters meters;
@@ -244,7 +242,7 @@ absl::Status TorchRunner::ForwardAll(StatefulDataLoader* loader, StepMeters* met
     if (absl::IsOutOfRange(batch.status())) return absl::OkStatus();
     if (!batch.ok()) return WithFailureKind(Annotate(batch.status(), "evaluation data"), FailureKind::kData);
     RETURN_IF_ERROR(RunTorch("evaluation step", [&] { meters->Add(EvaluateStep(ToDevice(*batch)), batch->size); }));
-    if (watchdog_ != nullptr) watchdog_->Feed("evaluation", state_.step);
+    MarkEvaluated();
   }
   return absl::OkStatus();
 }

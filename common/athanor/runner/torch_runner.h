@@ -146,7 +146,7 @@ class TorchRunner : public BaseRunner {
 
   absl::StatusOr<StepResult> TrainUpdate() override;
   absl::Status EpochEnded(std::optional<double> metric) override;
-  const std::string& schedule_monitor() const override;
+  std::optional<std::string> schedule_monitor() const override;
   absl::StatusOr<std::map<std::string, double>> EvaluateSplit(const std::string& split, int64_t max_batches) override;
   absl::StatusOr<TrainingState> CaptureState(bool model_only) override;
   absl::Status LoadState(const RestoredState& restored, bool weights_only) override;
@@ -160,6 +160,8 @@ class TorchRunner : public BaseRunner {
   static absl::Status CheckOptions(const RunnerConfig& config, const TorchRunnerOptions& options);
   absl::Status Build();
   absl::Status ResolveSeed();
+  absl::Status CheckLoaderSplits() const;
+  std::string SplitNames() const;
   void TolerateDamage();
   absl::Status BuildModel();
   absl::Status BuildAcceleration();

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
@@ -28,8 +29,10 @@ absl::Status Check(const RunnerConfig& config, const TorchRunnerOptions& options
   RETURN_IF_ERROR(ToStatus(CheckRunnerConfig(config)));
   if (options.model == nullptr) return absl::InvalidArgumentError("runner: no model");
   for (const std::string& split : TrainSplitNames(config)) {
-    if (options.datasets.count(split) == 0)
-      return absl::InvalidArgumentError(absl::StrCat("runner: no dataset '", split, "'"));
+    if (options.datasets.contains(split)) continue;
+    const std::string known = absl::StrJoin(
+        options.datasets, ", ", [](std::string* text, const auto& item) { absl::StrAppend(text, item.first); });
+    return absl::InvalidArgumentError(absl::StrCat("runner: no dataset '", split, "' to train on; given: ", known));
   }
   for (const auto& [name, dataset] : options.datasets) {
     if (dataset == nullptr) return absl::InvalidArgumentError(absl::StrCat("runner: dataset '", name, "' is null"));
@@ -111,6 +114,7 @@ absl::Status TorchRunner::Build() {
     ForgetStartupCode();
   }
   RETURN_IF_ERROR(ResolveSeed());
+  RETURN_IF_ERROR(Invalid(CheckLoaderSplits()));
   ASSIGN_OR_RETURN(const std::vector<std::string> splits, EvaluateSplits());
   TolerateDamage();
   ASSIGN_OR_RETURN(loader_, BuildTrainLoaders());
@@ -124,6 +128,29 @@ absl::Status TorchRunner::Build() {
   if (!metrics.ok()) return Invalid(Annotate(metrics.status(), "runner: metrics"));
   meters_.SetMetrics(*std::move(metrics));
   return Prepare(splits);
+}
+
+absl::Status TorchRunner::CheckLoaderSplits() const {
+  const std::vector<std::string> train = TrainSplitNames(config_);
+  for (const auto& [split, options] : config_.dataloader.splits) {
+    if (!datasets_.contains(split)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("dataloader.", split, ": no such split; the splits are: ", SplitNames()));
+    }
+    if (std::find(train.begin(), train.end(), split) != train.end()) continue;
+    if (options.shuffle.value_or(false) || options.drop_last.value_or(false)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "dataloader.", split, options.shuffle.value_or(false) ? ".shuffle" : ".drop_last",
+          ": found true; allowed: false, since the split is only evaluated: every sample of it, in order"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string TorchRunner::SplitNames() const {
+  std::string names;
+  for (const auto& [name, dataset] : datasets_) absl::StrAppend(&names, names.empty() ? "" : ", ", name);
+  return names;
 }
 
 void TorchRunner::TolerateDamage() {
@@ -155,10 +182,8 @@ absl::StatusOr<std::vector<std::string>> TorchRunner::EvaluateSplits() const {
   std::vector<std::string> splits = config_.evaluate.splits;
   for (const std::string& split : splits) {
     if (datasets_.count(split) > 0) continue;
-    std::string known;
-    for (const auto& [name, dataset] : datasets_) absl::StrAppend(&known, known.empty() ? "" : ", ", name);
-    return Invalid(
-        absl::InvalidArgumentError(absl::StrCat("evaluate.splits: no split '", split, "'; the splits are: ", known)));
+    return Invalid(absl::InvalidArgumentError(
+        absl::StrCat("evaluate.splits: no split '", split, "'; the splits are: ", SplitNames())));
   }
   if (!splits.empty()) return splits;
   for (const auto& [name, dataset] : datasets_) {
@@ -255,6 +280,7 @@ absl::Status TorchRunner::BuildOptimizer() {
   absl::StatusOr<std::unique_ptr<Optimizer>> optimizer = MakeOptimizer(config_.optim, parameters);
   if (!optimizer.ok()) return Invalid(optimizer.status());
   optimizer_ = *std::move(optimizer);
+  for (const std::string& note : optimizer_->notes()) Note(note);
   ScheduleBudget budget;
   budget.steps = config_.steps.has_value() ? *config_.steps : config_.epochs.value_or(1) * StepsPerEpoch();
   budget.epochs = config_.epochs.value_or((budget.steps + StepsPerEpoch() - 1) / StepsPerEpoch());
@@ -274,9 +300,9 @@ absl::Status TorchRunner::BuildOptimizer() {
   return absl::OkStatus();
 }
 
-const std::string& TorchRunner::schedule_monitor() const {
-  static const std::string none;
-  return scheduler_ == nullptr ? none : scheduler_->monitor();
+std::optional<std::string> TorchRunner::schedule_monitor() const {
+  if (scheduler_ == nullptr || !scheduler_->needs_metric()) return std::nullopt;
+  return scheduler_->monitor();
 }
 
 int64_t TorchRunner::StepsPerEpoch() const {

@@ -84,6 +84,15 @@ absl::StatusOr<Workspace> ResolveWorkspace(const RunnerConfig& config, absl::Tim
   return workspace;
 }
 
+bool NeedsWorkspace(const RunnerConfig& config) {
+  const RunnerConfig defaults;
+  const bool named = config.dir.has_value() || config.checkpoint_dir.has_value() || config.log_file.has_value() ||
+                     config.name.has_value() || config.workspace_root != defaults.workspace_root ||
+                     config.lineage != defaults.lineage || config.experiment != defaults.experiment;
+  return named || config.auto_resume || config.checkpoint.interval.value_or(0) > 0 || config.tensorboard ||
+         config.csv || config.jsonl || config.heartbeat.enabled || config.profiling.enabled;
+}
+
 absl::Status WriteMetadata(const Workspace& workspace, const RunnerConfig& config) {
   const std::string folder = workspace.dir + "/metadata";
   RETURN_IF_ERROR(EnsureDir(folder));

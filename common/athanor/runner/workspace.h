@@ -7,8 +7,8 @@
 //     results.json  latest.json  best.json  summary.json
 //
 // `id` is the configuration's id (athanor/config/config_identity.h), with "<code id>-" in front inside a git checkout;
-// the code id (git_checkout.h) tells the commit and what differs from it. Equal configurations of equal code share a folder, which is what
-// makes `auto_resume` find its checkpoints. Plain values; functions are thread-safe.
+// the code id (git_checkout.h) tells the commit and what differs from it. Equal configurations of equal code share a
+// folder, which is what makes `auto_resume` find its checkpoints. Plain values; functions are thread-safe.
 #pragma once
 
 #include <string>
@@ -39,6 +39,10 @@ struct Workspace {
 // lineage or experiment would leave the root ("/", "..").
 absl::StatusOr<Workspace> ResolveWorkspace(const RunnerConfig& config, absl::Time now,
                                            const std::string& code_folder = ".");
+
+// Whether the configuration asks for something that lies in a run's folder: checkpoints, tables, events, traces,
+// heartbeats, a log file, or the folder itself.
+bool NeedsWorkspace(const RunnerConfig& config);
 
 // Makes the folder and writes metadata/. One process of a run does it.
 absl::Status WriteMetadata(const Workspace& workspace, const RunnerConfig& config);

@@ -12,6 +12,11 @@
 namespace athanor {
 namespace {
 
+constexpr char kRunConfigHelp[] =
+    "Options: --config FILE (.yaml, .yml, .json), and --NAME VALUE or --NAME=VALUE for every option of a run, such as\n"
+    "  --steps 1000   --optim.type adamw   --optim.lr 0.01   --dataloader.batch_size 64   --dir runs/first\n"
+    "The file is read first, the options are laid over it in their order. docs/configuration.md describes each.";
+
 struct Arguments {
   std::string file;
   std::vector<std::pair<std::string, std::string>> overrides;
@@ -25,6 +30,7 @@ absl::StatusOr<Arguments> Divide(const std::vector<std::string>& arguments) {
       return absl::InvalidArgumentError(
           absl::StrCat("arguments: found \"", argument, "\"; allowed: --config FILE, --option VALUE, --option=VALUE"));
     }
+    if (argument == "--help") return absl::CancelledError(kRunConfigHelp);
     const size_t equals = argument.find('=');
     const std::string name = argument.substr(2, equals == std::string::npos ? equals : equals - 2);
     if (equals == std::string::npos && i + 1 == arguments.size())

@@ -20,7 +20,7 @@
 namespace athanor {
 
 // INVALID_ARGUMENT names every mistake with its key, and the file where there is one; NOT_FOUND and DATA_LOSS name the
-// file.
+// file. CANCELLED for `--help`: its message is the text to print.
 absl::StatusOr<RunnerConfig> ReadRunConfig(int argc, const char* const* argv, const nlohmann::json& defaults = {});
 // The same from arguments without the program's name.
 absl::StatusOr<RunnerConfig> ReadRunConfig(const std::vector<std::string>& arguments,

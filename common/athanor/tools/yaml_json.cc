@@ -56,7 +56,9 @@ json ValueOf(const YAML::Node& node, int depth, size_t* left) {
     for (const auto& item : node) {
       if (!item.first.IsScalar()) throw YAML::Exception(item.first.Mark(), "a key is no scalar");
       Check(item.first, depth, left);
-      map[item.first.Scalar()] = ValueOf(item.second, depth + 1, left);
+      const std::string& key = item.first.Scalar();
+      if (map.contains(key)) throw YAML::Exception(item.first.Mark(), "the key \"" + key + "\" is there twice");
+      map[key] = ValueOf(item.second, depth + 1, left);
     }
     return map;
   }

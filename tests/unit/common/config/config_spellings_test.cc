@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "athanor/config/config_loader.h"
 
 namespace athanor {
@@ -38,6 +40,23 @@ TEST(ConfigSpellingsTest, TheReferencesNamesMeanTheSame) {
   EXPECT_THAT(config.train_splits, testing::ElementsAre("train"));
   EXPECT_EQ(config.comm.backend, "gloo");
   EXPECT_EQ(config.comm.init_method, "tcp://127.0.0.1:2345");
+}
+
+TEST(ConfigSpellingsTest, NeverAndOneOfEach) {
+  const RunnerConfig config = Read({{"log_interval", -1},
+                                    {"checkpoint", {{"interval", -1}, {"exclude_from_loading", "lr_scheduler"}}},
+                                    {"patience", std::numeric_limits<double>::infinity()},
+                                    {"parallel", {{"axes", {{"shard", 1}, {"pipeline", 1}}}}}});
+  EXPECT_EQ(config.log_interval, 0);
+  EXPECT_EQ(config.checkpoint.interval, 0);
+  EXPECT_EQ(config.patience, std::nullopt);
+  EXPECT_THAT(config.checkpoint.exclude_from_loading, testing::ElementsAre("scheduler"));
+  json file = Minimal();
+  file["parallel"]["axes"]["shard"] = 2;
+  EXPECT_THAT(std::string(ToStatus(CheckRunnerConfig(file, nullptr)).message()), HasSubstr("parallel: not available"));
+  file = Minimal();
+  file["ckpt"]["enabled"] = true;
+  EXPECT_THAT(std::string(ToStatus(CheckRunnerConfig(file, nullptr)).message()), HasSubstr("allowed: \"checkpoint\""));
 }
 
 TEST(ConfigSpellingsTest, SoDoTheLaterRevisions) {

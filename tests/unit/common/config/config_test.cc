@@ -104,7 +104,8 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"optim.param_groups", "[{\"patern\": \"a\"}]",
               "optim.param_groups[0].patern: unknown key, did you mean \"pattern\"? allowed: pattern, lr, "
               "lr_multiplier, weight_decay, "
-              "weight_decay_multiplier, beta1, beta2, eps, momentum"},
+              "weight_decay_multiplier, beta1, beta2, eps, momentum, dampening, "
+              "nesterov, amsgrad, alpha"},
         Wrong{"score.direction", "up", "score.direction: found \"up\" (string); allowed: one of auto, min, max"},
         Wrong{"score.nam", "x", "score.nam: unknown key, did you mean \"name\"? allowed: split, name, direction"},
         Wrong{"evaluate.intervall", "5",

@@ -150,7 +150,9 @@ TEST(OptimizerContainerTest, EpochSchedulesTakeTheirMetric) {
   ASSERT_TRUE(container.Step().ok());
   EXPECT_EQ(optimizer->lr(), 1.0);
   ASSERT_TRUE(container.StepEpoch(0.5).ok());
-  ASSERT_TRUE(container.StepEpoch(std::nullopt).ok());  // no number: no improvement
+  ASSERT_TRUE(container.StepEpoch(std::nullopt).ok());
+  EXPECT_EQ(optimizer->lr(), 1.0) << "nothing was measured, so nothing has got worse";
+  ASSERT_TRUE(container.StepEpoch(std::nan("")).ok());  // measured, and no improvement
   EXPECT_NEAR(optimizer->lr(), 0.1, 1e-12);
 }
 

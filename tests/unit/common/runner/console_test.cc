@@ -27,7 +27,7 @@ ProgressReport Halfway() {
   progress.step = 500;
   progress.total_steps = 1000;
   progress.loss = 0.12345;
-  progress.samples_per_second = 4120.4;
+  progress.total_samples_per_second = 4120.4;
   progress.eta_seconds = 64;
   return progress;
 }
@@ -77,6 +77,7 @@ TEST(EvaluateTest, ALimitAndAShortSplitAreBothFine) {
   auto net = std::make_shared<TestNet>(0, false);
   std::vector<int64_t> sizes;
   TorchRunnerOptions options;
+  options.workspace_from_config = false;
   options.model = net;
   options.datasets = {{"train", TestData(32, 1)}, {"val", TestData(37, 2)}};
   options.forward = [&](const Batch& batch) {

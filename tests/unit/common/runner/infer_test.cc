@@ -6,6 +6,7 @@ namespace {
 std::unique_ptr<TorchRunner> MakeRunner(bool with_predict) {
   auto net = std::make_shared<TestNet>();
   TorchRunnerOptions options;
+  options.workspace_from_config = false;
   options.model = net;
   options.datasets = {{"train", TestData(100, 1)}, {"val", TestData(37, 2)}};
   options.forward = [net](const Batch& batch) {

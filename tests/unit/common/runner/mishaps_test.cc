@@ -26,6 +26,7 @@ class HurtData : public Dataset {
 absl::StatusOr<RunResult> TrainHurt(const nlohmann::json& loader) {
   auto net = std::make_shared<TestNet>();
   TorchRunnerOptions options;
+  options.workspace_from_config = false;
   options.model = net;
   options.datasets = {{"train", std::make_shared<HurtData>()}};
   options.forward = [net](const Batch& batch) {
@@ -48,6 +49,7 @@ TEST(DamagedSamples, FailTheRunUnlessItMaySkipThem) {
 TEST(OutOfMemory, ReportsWhereTheMemoryIs) {
   auto net = std::make_shared<TestNet>();
   TorchRunnerOptions options;
+  options.workspace_from_config = false;
   options.model = net;
   options.datasets = {{"train", TestData(100, 1)}};
   int calls = 0;

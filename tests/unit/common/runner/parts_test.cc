@@ -21,8 +21,9 @@ TEST(ScoreTracker, KnowsDirectionAndSplit) {
   EXPECT_TRUE(loss.minimized());
   EXPECT_TRUE(loss.Observe(1, {{"valid.loss", 2.0}}));
   EXPECT_FALSE(loss.Observe(2, {{"valid.loss", std::nan("")}}));
-  EXPECT_FALSE(loss.Observe(3, {{"valid.loss", 2.0}}));
-  EXPECT_EQ(loss.since_best(), 2);
+  EXPECT_TRUE(loss.Observe(3, {{"valid.loss", 2.0}})) << "of equal ones the newest";
+  EXPECT_EQ(loss.best_step(), 3);
+  EXPECT_EQ(loss.since_best(), 2) << "which is no progress";
 
   ScoreTracker accuracy({.name = "accuracy"}, {"test"});
   EXPECT_EQ(accuracy.key(), "test.accuracy");

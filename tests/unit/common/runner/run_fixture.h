@@ -190,6 +190,7 @@ inline void TrainRank(const RunSpec& spec, ProcessGroup* group, SharedLedger* le
   options.checkpoint_root = spec.root;
   options.resume_candidates = spec.candidates;
   options.graphs = spec.graphs;
+  options.workspace_from_config = false;
   auto runner = TorchRunner::Create(spec.config, std::move(options));
   if (!runner.ok()) {
     out->result = runner.status();

@@ -23,6 +23,7 @@ TorchRunnerOptions Options(std::shared_ptr<TestNet> net, const std::string& fold
     return StepOutput{torch::nn::functional::cross_entropy(logits, batch.target),
                       {{"accuracy", (logits.argmax(1) == batch.target).to(torch::kFloat).mean()}}};
   };
+  options.workspace_from_config = false;
   if (folder.empty()) return options;
   Workspace workspace;
   workspace.dir = folder;

@@ -302,6 +302,7 @@ TEST(TorchRunner, RefusesAnotherConfiguration) {
 
 TEST(TorchRunner, RefusesIncompleteOptions) {
   TorchRunnerOptions options;
+  options.workspace_from_config = false;
   EXPECT_THAT(std::string(TorchRunner::Create(TestConfig(), options).status().message()), HasSubstr("no model"));
   options.model = std::make_shared<TestNet>();
   options.forward = [](const Batch&) { return StepOutput{}; };

@@ -35,6 +35,7 @@ std::map<std::string, double> Train(const std::string& name, const json& options
   EXPECT_EQ(task.status(), absl::OkStatus());
   EXPECT_EQ((*task)->Setup({.options = options}), absl::OkStatus());
   TorchRunnerOptions run;
+  run.workspace_from_config = false;
   run.model = (*task)->Model();
   run.datasets = (*task)->Datasets();
   run.forward = [&](const Batch& batch) { return (*task)->Forward(batch); };
