@@ -8,7 +8,6 @@ namespace {
 using torch::Tensor;
 using Tensors = std::vector<Tensor>;
 
-// Operands of functions that have no scalar form keep a number's dtype out of the promotion, but need tensors alike.
 template <class Fn>
 NestedTensor Binary(const NestedValue& x, const NestedValue& y, const Fn& fn) {
   return Aligned({x, y}, [&](const Tensors& t) { return fn(t[0], t[1]); });
@@ -23,8 +22,9 @@ NestedTensor& InPlace(NestedTensor& x, const NestedValue& y, const Fn& fn) {
                       " and ", torch::IntArrayRef(y.nested().shape()));
   }
   const auto dense = y.is_nested() ? std::optional<Tensor>(y.nested().values()) : AlignDense(x, y.dense());
-  TORCH_CHECK_VALUE(dense, "Cannot combine a NestedTensor of shape ", torch::IntArrayRef(x.shape()),
-                    " with a tensor of shape ", y.dense().sizes());
+  TORCH_CHECK_VALUE(dense && at::is_expandable_to(dense->sizes(), x.values().sizes()),
+                    "Cannot combine a NestedTensor of shape ", torch::IntArrayRef(x.shape()),
+                    " in place with a tensor of shape ", y.dense().sizes());
   Tensor values = x.values();
   fn(values, *dense);
   x = x.WithValues(values);
@@ -43,8 +43,12 @@ ATHANOR_NESTED_UNARY(ATHANOR_NESTED_DEFINE)
   NestedTensor name(const NestedValue& x, const NestedValue& y) {                            \
     return Binary(x, y, [](const Tensor& a, const Tensor& b) { return torch::name(a, b); }); \
   }
-ATHANOR_NESTED_BINARY(ATHANOR_NESTED_DEFINE)
+ATHANOR_NESTED_PROMOTING(ATHANOR_NESTED_DEFINE)
 #undef ATHANOR_NESTED_DEFINE
+
+NestedTensor heaviside(const NestedValue& x, const NestedValue& y) {
+  return Aligned(NumbersAlike({x, y}), [](const Tensors& t) { return torch::heaviside(t[0], t[1]); });
+}
 
 NestedTensor add(const NestedValue& x, const NestedValue& y, const torch::Scalar& alpha) {
   return Binary(x, y, [&](const Tensor& a, const Tensor& b) { return torch::add(a, b, alpha); });
@@ -67,16 +71,22 @@ NestedTensor where(const NestedValue& condition, const NestedValue& x, const Nes
 NestedTensor clamp(const NestedTensor& x, const std::optional<NestedValue>& min,
                    const std::optional<NestedValue>& max) {
   TORCH_CHECK_VALUE(min || max, "clamp needs `min` or `max`");
+  const auto number = [](const std::optional<NestedValue>& bound) {
+    return bound && IsNumber(*bound) ? std::optional<torch::Scalar>(bound->dense().item()) : std::nullopt;
+  };
+  const auto low = number(min), high = number(max);
+  if ((low || !min) && (high || !max)) return Packed(x, [&](const Tensor& t) { return torch::clamp(t, low, high); });
   if (!max) return Binary(x, *min, [](const Tensor& a, const Tensor& b) { return torch::clamp_min(a, b); });
   if (!min) return Binary(x, *max, [](const Tensor& a, const Tensor& b) { return torch::clamp_max(a, b); });
   return Aligned({x, *min, *max}, [](const Tensors& t) { return torch::clamp(t[0], t[1], t[2]); });
 }
 
 NestedTensor lerp(const NestedValue& x, const NestedValue& end, const NestedValue& weight) {
-  return Aligned({x, end, weight}, [](const Tensors& t) {
-    const bool number = t[2].dim() == 0 && t[2].unsafeGetTensorImpl()->is_wrapped_number();
-    return number ? torch::lerp(t[0], t[1], t[2].item()) : torch::lerp(t[0], t[1], t[2]);
-  });
+  if (IsNumber(weight) && (x.is_nested() || end.is_nested())) {
+    const torch::Scalar by = weight.dense().item();
+    return Aligned(NumbersAlike({x, end}), [&](const Tensors& t) { return torch::lerp(t[0], t[1], by); });
+  }
+  return Aligned(NumbersAlike({x, end, weight}), [](const Tensors& t) { return torch::lerp(t[0], t[1], t[2]); });
 }
 
 NestedTensor addcmul(const NestedValue& x, const NestedValue& a, const NestedValue& b, const torch::Scalar& value) {
@@ -88,14 +98,17 @@ NestedTensor addcdiv(const NestedValue& x, const NestedValue& a, const NestedVal
 }
 
 NestedTensor masked_fill(const NestedValue& x, const NestedValue& mask, const NestedValue& value) {
-  return Aligned({x, mask, value}, [](const Tensors& t) {
-    return t[2].dim() == 0 && !t[2].requires_grad() ? torch::masked_fill(t[0], t[1], t[2].item())
-                                                    : torch::where(t[1], t[2].to(t[0].scalar_type()), t[0]);
-  });
+  if (!value.is_nested() && value.dense().dim() == 0 && value.dense().is_cpu() && !value.dense().requires_grad()) {
+    const torch::Scalar number = value.dense().item();
+    return Aligned({x, mask}, [&](const Tensors& t) { return torch::masked_fill(t[0], t[1], number); });
+  }
+  return Aligned({x, mask, value},
+                 [](const Tensors& t) { return torch::where(t[1], t[2].to(t[0].scalar_type()), t[0]); });
 }
 
 NestedTensor isclose(const NestedValue& x, const NestedValue& y, double rtol, double atol, bool equal_nan) {
-  return Binary(x, y, [&](const Tensor& a, const Tensor& b) { return torch::isclose(a, b, rtol, atol, equal_nan); });
+  return Aligned(NumbersAlike({x, y}),
+                 [&](const Tensors& t) { return torch::isclose(t[0], t[1], rtol, atol, equal_nan); });
 }
 
 NestedTensor isin(const NestedTensor& x, const torch::Tensor& test_elements) {

@@ -3,8 +3,10 @@
 //   nested::exp(x)            nested::maximum(x, 0.5)            nested::where(x > 2, x, y)            x * y + 1
 //
 // Names, dtypes and type promotion are those of torch::. Operands are nested tensors, dense tensors and numbers; how
-// they broadcast, and which errors there are: Aligned() in nested_pack.h. Comparisons give bool. At least one operand
-// must be nested (c10::TypeError). Differentiable wherever torch's function is.
+// they broadcast, and which errors there are: Aligned() in nested_pack.h. Where torch wants operands of one dtype
+// (heaviside, isclose, lerp), a number takes that of the nested one. Comparisons give bool. At least one operand must be
+// nested (c10::TypeError), and they must be on one device; numbers and dense tensors without dims may be on the CPU.
+// Differentiable wherever torch's function is.
 // In-place forms (add_, mul_ … and += …) write into the packed values, which copies of the tensor share; the other
 // operand must not be wider than the target (c10::ValueError).
 #pragma once
@@ -24,9 +26,11 @@ namespace nested {
   V(isinf) V(isnan) V(isneginf) V(isposinf) V(isreal) V(lgamma) V(log) V(log10) V(log1p) V(log2) V(logical_not)        \
   V(neg) V(positive) V(rad2deg) V(reciprocal) V(relu) V(rsqrt) V(sgn) V(sigmoid) V(sign) V(signbit) V(sin) V(sinc)     \
   V(sinh) V(sqrt) V(square) V(tan) V(tanh) V(trunc)
-#define ATHANOR_NESTED_BINARY(V)                                                                                       \
+#define ATHANOR_NESTED_BINARY(V) ATHANOR_NESTED_PROMOTING(V) V(heaviside)
+// Those that promote the dtypes of their operands.
+#define ATHANOR_NESTED_PROMOTING(V)                                                                                    \
   V(atan2) V(bitwise_and) V(bitwise_left_shift) V(bitwise_or) V(bitwise_right_shift) V(bitwise_xor) V(copysign) V(eq)  \
-  V(float_power) V(floor_divide) V(fmax) V(fmin) V(fmod) V(gcd) V(ge) V(gt) V(heaviside) V(hypot) V(lcm) V(ldexp)      \
+  V(float_power) V(floor_divide) V(fmax) V(fmin) V(fmod) V(gcd) V(ge) V(gt) V(hypot) V(lcm) V(ldexp)                   \
   V(le) V(logaddexp) V(logaddexp2) V(logical_and) V(logical_or) V(logical_xor) V(lt) V(maximum) V(minimum) V(mul)      \
   V(ne) V(nextafter) V(pow) V(remainder) V(true_divide) V(xlogy)
 // clang-format on

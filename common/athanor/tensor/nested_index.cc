@@ -143,7 +143,7 @@ namespace nested {
 
 NestedTensor Select(const NestedTensor& x, const std::vector<int64_t>& positions) {
   if (positions.empty())
-    return NestedTensor(std::vector<torch::Tensor>{}, NestedOptions{x.view(), x.dtype(), x.device()});
+    return NestedTensor::FromPacked(x.values().narrow(0, 0, 0), x.structure()->WithoutElements(), x.view());
   std::vector<torch::Tensor> elements;
   for (const int64_t position : positions) elements.push_back(x.Element(Position(position, x.len())));
   return Repack(elements, x);

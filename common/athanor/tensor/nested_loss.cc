@@ -10,44 +10,88 @@ namespace {
 using torch::Tensor;
 using Tensors = std::vector<Tensor>;
 
-// Arguments on packed values. Nested ones must have as many rows in every element.
-Tensors PackArguments(const std::vector<NestedValue>& arguments) {
-  const NestedTensor first = FirstNested(arguments);
-  Tensors packed;
+// The sizes of each element along its varying dims, in their order: rows of equal lists lie alike in packed values.
+std::vector<int64_t> Lengths(const NestedStructure& structure) {
+  std::vector<int64_t> lengths;
+  for (int64_t b = 0; b < structure.batch_size(); ++b) {
+    for (const int64_t d : structure.varying_dims()) lengths.push_back(structure.sizes(b)[static_cast<size_t>(d)]);
+  }
+  return lengths;
+}
+
+// Whether arguments may differ by a dim of classes, or are combined number by number.
+enum class Classes { kNo, kYes };
+
+Tensor PackNested(const NestedTensor& first, const NestedTensor& other, Classes classes) {
+  TORCH_CHECK_VALUE(other.len() == first.len(),
+                    "NestedTensor batch length mismatch between input and other: ", "input=", first.len(),
+                    ", other=", other.len());
+  const bool alike = classes == Classes::kYes || other.dim() == first.dim();
+  TORCH_CHECK_VALUE(alike && Lengths(*other.structure()) == Lengths(*first.structure()),
+                    "The elements of a loss's NestedTensors must have the same lengths: shapes ",
+                    torch::IntArrayRef(first.shape()), " and ", torch::IntArrayRef(other.shape()));
+  return other.values();
+}
+
+// A dense argument on the rows of the nested one.
+Tensor PackDense(const NestedTensor& first, const Tensor& dense, Classes classes) {
+  const std::vector<int64_t> shape = first.shape();
+  const NestedStructure& structure = *first.structure();
+  const auto rank = static_cast<size_t>(first.dim());
+  const bool more = classes == Classes::kYes && static_cast<size_t>(dense.dim()) > rank &&
+                    dense.sizes().slice(0, rank) == torch::IntArrayRef(shape);
+  if (more && structure.rank() == 0) return dense;
+  if (more) {
+    const Tensor padded = first.batch_dim() == 1 ? dense.transpose(0, 1) : dense;
+    return Unpadded(padded, *structure.WithTail(0, dense.sizes().slice(rank)));
+  }
+  const bool classless = classes == Classes::kYes && rank >= 3 && dense.dim() == first.dim() - 1 &&
+                         structure.HasStaticTail(1) && dense.sizes() == torch::IntArrayRef(shape).slice(0, rank - 1);
+  if (classless) {
+    const NestedTensor rows =
+        NestedTensor::FromPacked(first.values().select(-1, 0), structure.WithTail(1, {}), first.view());
+    return rows.NestedLike(dense).values();
+  }
+  const std::optional<Tensor> aligned = AlignDense(first, dense);
+  TORCH_CHECK_VALUE(aligned && at::is_expandable_to(aligned->sizes(), first.values().sizes()),
+                    "A loss's dense argument of shape ", dense.sizes(), " does not fit a NestedTensor of shape ",
+                    torch::IntArrayRef(shape));
+  return *aligned;
+}
+
+// Arguments on packed values; those that are absent stay so.
+std::vector<std::optional<Tensor>> PackAll(const std::vector<MaybeTensor>& arguments, Classes classes = Classes::kNo) {
+  std::vector<NestedValue> given;
   for (const auto& argument : arguments) {
-    if (argument.is_nested()) {
-      const NestedTensor& nested = argument.nested();
-      TORCH_CHECK_VALUE(nested.len() == first.len(),
-                        "NestedTensor batch length mismatch between input and other: ", "input=", first.len(),
-                        ", other=", nested.len());
-      TORCH_CHECK_VALUE(nested.structure()->packed_sizes() == first.structure()->packed_sizes(),
-                        "The elements of a loss's NestedTensors must have the same lengths: shapes ",
-                        torch::IntArrayRef(first.shape()), " and ", torch::IntArrayRef(nested.shape()));
-      packed.push_back(nested.values());
+    if (argument) given.push_back(*argument);
+  }
+  const NestedTensor first = FirstNested(given);
+  const std::vector<NestedValue> alike = NumbersAlike(given);
+  std::vector<std::optional<Tensor>> packed;
+  size_t next = 0;
+  for (const auto& argument : arguments) {
+    if (!argument) {
+      packed.emplace_back();
       continue;
     }
-    const Tensor& dense = argument.dense();
-    // Dense targets have the nested one's padded shape, with or without its class dim.
-    const std::vector<int64_t> shape = first.shape();
-    if (dense.dim() == first.dim() && dense.sizes() == torch::IntArrayRef(shape)) {
-      packed.push_back(first.NestedLike(dense).values());
-    } else if (dense.dim() == first.dim() - 1 && dense.dim() >= 2 && first.structure()->HasStaticTail(1) &&
-               dense.sizes() == torch::IntArrayRef(shape).slice(0, shape.size() - 1)) {
-      const NestedTensor rows =
-          NestedTensor::FromPacked(first.values().select(-1, 0), first.structure()->WithTail(1, {}), first.view());
-      packed.push_back(rows.NestedLike(dense).values());
-    } else {
-      TORCH_CHECK_VALUE(dense.dim() < first.dim(), "A loss's dense argument of shape ", dense.sizes(),
-                        " does not fit a NestedTensor of shape ", torch::IntArrayRef(shape));
-      packed.push_back(dense);
-    }
+    const NestedValue& here = alike[next++];
+    packed.emplace_back(here.is_nested() ? PackNested(first, here.nested(), classes)
+                                         : PackDense(first, here.dense(), classes));
   }
   return packed;
 }
 
-std::optional<Tensor> Optional(const MaybeTensor& weight, const NestedValue& like) {
+Tensors PackArguments(const std::vector<NestedValue>& arguments, Classes classes = Classes::kNo) {
+  Tensors packed;
+  for (auto& tensor : PackAll({arguments.begin(), arguments.end()}, classes)) packed.push_back(*std::move(tensor));
+  return packed;
+}
+
+std::optional<Tensor> ClassWeight(const MaybeTensor& weight) {
   if (!weight) return std::nullopt;
-  return weight->is_nested() ? weight->nested().values() : PackArguments({like, *weight})[1];
+  TORCH_CHECK_VALUE(!weight->is_nested() && weight->dense().dim() == 1,
+                    "The weight of a loss over classes is a dense tensor with one number for each class");
+  return weight->dense();
 }
 
 // Classes after packing: rows x C, or rows x … x C moved to rows x C x … when the elements have further static dims.
@@ -82,27 +126,27 @@ Tensor huber_loss(const NestedValue& x, const NestedValue& y, Reduction reductio
 
 Tensor binary_cross_entropy(const NestedValue& x, const NestedValue& y, const MaybeTensor& weight,
                             Reduction reduction) {
-  const Tensors t = PackArguments({x, y});
-  return torch::binary_cross_entropy(t[0], t[1], Optional(weight, x), reduction);
+  const auto t = PackAll({x, y, weight});
+  return torch::binary_cross_entropy(*t[0], *t[1], t[2], reduction);
 }
 
 Tensor binary_cross_entropy_with_logits(const NestedValue& x, const NestedValue& y, const MaybeTensor& weight,
                                         const MaybeTensor& pos_weight, Reduction reduction) {
-  const Tensors t = PackArguments({x, y});
-  return torch::binary_cross_entropy_with_logits(t[0], t[1], Optional(weight, x), Optional(pos_weight, x), reduction);
+  const auto t = PackAll({x, y, weight, pos_weight});
+  return torch::binary_cross_entropy_with_logits(*t[0], *t[1], t[2], t[3], reduction);
 }
 
 Tensor cross_entropy(const NestedValue& x, const NestedValue& y, const MaybeTensor& weight, Reduction reduction,
                      int64_t ignore_index, double label_smoothing) {
-  const Tensors t = PackArguments({x, y});
-  return torch::cross_entropy_loss(ClassesSecond(t[0], t[1]), t[1], Optional(weight, x), reduction, ignore_index,
+  const Tensors t = PackArguments({x, y}, Classes::kYes);
+  return torch::cross_entropy_loss(ClassesSecond(t[0], t[1]), t[1], ClassWeight(weight), reduction, ignore_index,
                                    label_smoothing);
 }
 
 Tensor nll_loss(const NestedValue& x, const NestedValue& y, const MaybeTensor& weight, Reduction reduction,
                 int64_t ignore_index) {
-  const Tensors t = PackArguments({x, y});
-  return torch::nll_loss_nd(ClassesSecond(t[0], t[1]), t[1], Optional(weight, x), reduction, ignore_index);
+  const Tensors t = PackArguments({x, y}, Classes::kYes);
+  return torch::nll_loss_nd(ClassesSecond(t[0], t[1]), t[1], ClassWeight(weight), reduction, ignore_index);
 }
 
 Tensor kl_div(const NestedValue& x, const NestedValue& y, Reduction reduction, bool log_target) {
@@ -136,7 +180,7 @@ Tensor soft_margin_loss(const NestedValue& x, const NestedValue& y, Reduction re
 }
 
 Tensor multi_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction) {
-  const Tensors t = PackArguments({x, y});
+  const Tensors t = PackArguments({x, y}, Classes::kYes);
   return torch::multi_margin_loss(t[0], t[1], 1, 1, std::nullopt, reduction);
 }
 
@@ -159,7 +203,7 @@ Tensor margin_ranking_loss(const NestedValue& a, const NestedValue& b, const Nes
 
 Tensor cosine_embedding_loss(const NestedValue& a, const NestedValue& b, const NestedValue& y, double margin,
                              Reduction reduction) {
-  const Tensors t = PackArguments({a, b, y});
+  const Tensors t = PackArguments({a, b, y}, Classes::kYes);
   return torch::cosine_embedding_loss(t[0], t[1], t[2], margin, reduction);
 }
 

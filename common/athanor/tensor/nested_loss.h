@@ -1,11 +1,19 @@
 // Losses on NestedTensors: all tensor arguments are packed and torch's loss is called once, so padding never counts and
-// a mean is over real entries. Nested arguments need equal shapes up to the class dim; a dense argument of the padded
-// shape is packed like the nested one, one of lower rank (class weights) is passed as it is.
+// a mean is over real entries. Any argument may be the nested one, and it says where the others have data:
+//
+//   nested                    the same lengths (along the varying dims, in their order)
+//   dense, padded shape       packed alike; dims of size 1 broadcast
+//   dense, an element's dims  broadcast to every element, if of size 1 along varying dims
+//   class weights             dense of one dim, passed on as they are
+// and where one argument has a dim of classes (cross_entropy, nll_loss, multi_margin_loss, cosine_embedding_loss) also
+//   dense, without that dim   packed alike: labels B x L for logits of elements L x C
+//   dense, with that dim      packed alike: logits B x L x C for labels of elements L
 //
 //   nested::cross_entropy(logits, labels)                       // elements L x C and L -> scalar
+//   nested::cross_entropy(padded_logits, labels)                // B x L x C and elements L
 //   nested::mse_loss(x, y, at::Reduction::None)                 // the packed losses, flat over the batch
 //
-// Errors: c10::ValueError when lengths differ, c10::TypeError when nothing is nested.
+// Errors: c10::ValueError when lengths differ or a dense argument fits none of these, c10::TypeError when nothing is nested.
 #pragma once
 
 #include <ATen/core/Reduction.h>

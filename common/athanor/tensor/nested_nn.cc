@@ -22,12 +22,16 @@ NestedTensor AsBatchOfOne(const NestedTensor& x, const TensorFn& fn) {
 }  // namespace
 
 NestedTensor Apply(const NestedTensor& x, const TensorFn& module) {
-  if (x.structure()->rank() == 0 || !x.structure()->HasStaticTail(1)) {
-    // Rows of one number each, such as indices: the result gets a static dim at its end.
-    return x.structure()->varying_dims().size() == static_cast<size_t>(x.structure()->rank()) ? OnTail(x, 0, module)
-                                                                                              : PerElement(x, module);
-  }
-  return OnTail(x, 1, module);
+  const NestedStructure& structure = *x.structure();
+  if (structure.rank() > 0 && structure.HasStaticTail(1)) return OnTail(x, 1, module);
+  if (structure.rank() == 0 || !structure.AllSame() || x.len() == 0) return PerElement(x, module);
+  // Vectors of one length: a matrix, whose rows they are.
+  const Tensor results = module(x.values().reshape({x.len(), structure.max_sizes()[0]}));
+  return Repack(results.unbind(0), x);
+}
+
+NestedTensor ApplyRows(const NestedTensor& x, const TensorFn& module) {
+  return OnTail(x, static_cast<int64_t>(x.structure()->static_dims().size()), module);
 }
 
 #define ATHANOR_NESTED_DEFINE(name)                               \

@@ -4,8 +4,9 @@
 //   NestedTensor h = nested::gelu(nested::linear(x, weight, bias));           // elements L x in -> L x out
 //   h = nested::layer_norm(h, {out}, gamma, beta);
 //
-// A torch::nn module works through the same packed values: nested::Apply(x, [&](auto v) { return linear->forward(v); })
-// for every module that acts on the last dim only (Linear, LayerNorm, Dropout, activations, Embedding on indices).
+// A torch::nn module works through Apply(x, [&](auto v) { return linear->forward(v); }) if it acts on the last dim only
+// (Linear, LayerNorm, Softmax(-1)), or through ApplyRows if it acts on every number by itself (Embedding, activations,
+// Dropout), which needs one call whatever varies.
 //
 // Convolutions and pools: nested_conv.h. Attention: nested_attention.h. Losses: nested_loss.h. Errors:
 // c10::ValueError and what torch throws for a wrong size.
@@ -18,8 +19,14 @@
 
 namespace athanor::nested {
 
-// `module` acts on the last dim of its input, row by row, and may change its size or (for indices) add one.
+// `module` acts on the last dim of its input, whatever dims lie before it, and may change its size, or that of an element
+// alone. One call on the packed values where the last dim is static or all elements are vectors of one length, else one
+// for each element.
 NestedTensor Apply(const NestedTensor& x, const TensorFn& module);
+// `module` gets the packed values, rows x static sizes, and treats every row by itself: elements L x C come as all their
+// vectors of C, elements L and L x M as all their numbers. It may change the sizes of a row, or add dims to it. One
+// call, except where static dims lie before varying ones: then one for each element, with its own sizes.
+NestedTensor ApplyRows(const NestedTensor& x, const TensorFn& module);
 
 // ---- activations: torch::nn::functional's, with its defaults ----
 // clang-format off

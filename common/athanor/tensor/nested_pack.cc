@@ -1,6 +1,7 @@
 #include "athanor/tensor/nested_pack.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace athanor::nested {
 namespace {
@@ -37,6 +38,124 @@ int64_t Normalised(const NestedTensor& x, int64_t dim) {
   TORCH_CHECK_INDEX(at >= 0 && at < x.dim(), "Dimension out of range (expected to be in range of [", -x.dim(), ", ",
                     x.dim() - 1, "], but got ", dim, ")");
   return at;
+}
+
+// Kernels of other devices take at most one operand from the CPU; numbers are made on the device, which does not wait.
+torch::Tensor OnDevice(const torch::Tensor& operand, const torch::Device& device) {
+  if (operand.dim() > 0 || device.is_cpu() || !operand.device().is_cpu()) return operand;
+  if (!operand.unsafeGetTensorImpl()->is_wrapped_number()) return operand.to(device);
+  torch::Tensor made = torch::full({}, operand.item(), torch::TensorOptions(operand.scalar_type()).device(device));
+  made.unsafeGetTensorImpl()->set_wrapped_number(true);
+  return made;
+}
+
+bool Holds(torch::Dtype dtype, const torch::Scalar& number) {
+  if (torch::isComplexType(dtype)) return true;
+  if (number.isComplex()) return false;
+  return torch::isFloatingType(dtype) || number.toDouble() == std::trunc(number.toDouble());
+}
+
+// The part of each element of a dense operand with all dims of the padded view; nullopt when it does not broadcast to
+// that. `grow`: it may be wider where every element has size 1.
+std::optional<std::vector<torch::Tensor>> PartsOfPadded(const NestedStructure& structure, int64_t batch_dim,
+                                                        const torch::Tensor& dense, bool grow) {
+  if (structure.rank() == 0 || dense.dim() != structure.rank() + 1) return std::nullopt;
+  const torch::Tensor padded = batch_dim == 1 ? dense.transpose(0, 1) : dense;
+  if (padded.size(0) != 1 && padded.size(0) != structure.batch_size()) return std::nullopt;
+  for (int64_t d = 0; d < structure.rank(); ++d) {
+    const int64_t here = padded.size(d + 1), widest = structure.max_sizes()[static_cast<size_t>(d)];
+    const bool grows = grow && widest == 1 && (structure.AllSame() || structure.IsStatic(d));
+    if (here != 1 && here != widest && !grows) return std::nullopt;
+  }
+  std::vector<torch::Tensor> parts;
+  for (int64_t b = 0; b < structure.batch_size(); ++b) {
+    torch::Tensor part = padded.select(0, padded.size(0) == 1 ? 0 : b);
+    for (int64_t d = 0; d < structure.rank(); ++d) {
+      const auto at = static_cast<size_t>(d);
+      if (part.size(d) == structure.max_sizes()[at]) part = part.narrow(d, 0, structure.sizes(b)[at]);
+    }
+    parts.push_back(part);
+  }
+  return parts;
+}
+
+void CheckBatch(const NestedTensor& first, const NestedTensor& other) {
+  TORCH_CHECK_VALUE(other.len() == first.len(),
+                    "NestedTensor batch length mismatch between input and other: ", "input=", first.len(),
+                    ", other=", other.len());
+}
+
+// What each operand gives for each element: a dense one its part where `parts` has some.
+using Parts = std::vector<std::optional<std::vector<torch::Tensor>>>;
+std::vector<std::vector<torch::Tensor>> EachOf(const std::vector<NestedValue>& operands, const Parts& parts,
+                                               const TensorListFn& fn) {
+  const NestedTensor first = FirstNested(operands);
+  std::vector<std::vector<torch::Tensor>> columns(operands.size());
+  for (size_t i = 0; i < operands.size(); ++i) {
+    if (operands[i].is_nested()) CheckBatch(first, operands[i].nested());
+    if (operands[i].is_nested()) columns[i] = operands[i].nested().Unbind();
+  }
+  std::vector<std::vector<torch::Tensor>> outputs;
+  for (size_t b = 0; b < static_cast<size_t>(first.len()); ++b) {
+    std::vector<torch::Tensor> arguments;
+    for (size_t i = 0; i < operands.size(); ++i) {
+      const auto& part = operands[i].is_nested() ? columns[i] : parts[i] ? *parts[i] : columns[i];
+      arguments.push_back(part.empty() ? operands[i].dense() : part[b]);
+    }
+    const std::vector<torch::Tensor> results = fn(arguments);
+    outputs.resize(results.size());
+    for (size_t i = 0; i < results.size(); ++i) outputs[i].push_back(results[i]);
+  }
+  return outputs;
+}
+
+// The shapes that the nested operands' elements broadcast to.
+NestedStructure::Ptr JointStructure(const std::vector<NestedValue>& operands) {
+  const NestedTensor first = FirstNested(operands);
+  NestedStructure::Ptr joint = first.structure();
+  for (const auto& operand : operands) {
+    if (!operand.is_nested() || operand.nested().structure()->SameAs(*joint)) continue;
+    CheckBatch(first, operand.nested());
+    if (first.len() == 0) continue;
+    std::vector<std::vector<int64_t>> shapes;
+    for (int64_t b = 0; b < first.len(); ++b)
+      shapes.push_back(at::infer_size(joint->sizes(b), operand.nested().structure()->sizes(b)));
+    joint = NestedStructure::Make(shapes);
+  }
+  return joint;
+}
+
+// True when a dense operand of at most an element's rank means the same for every element.
+bool BroadcastsToAll(const NestedStructure& structure, const torch::Tensor& dense) {
+  if (dense.dim() > structure.rank()) return false;
+  for (int64_t i = 1; i <= dense.dim(); ++i) {
+    const int64_t d = structure.rank() - i, here = dense.size(-i);
+    const int64_t widest = structure.max_sizes()[static_cast<size_t>(d)];
+    const bool one_size = structure.AllSame() || structure.IsStatic(d);
+    if (here != 1 && !(one_size && (here == widest || widest == 1))) return false;
+  }
+  return true;
+}
+
+[[noreturn]] void RefuseDense(const NestedTensor& x, const torch::Tensor& dense) {
+  TORCH_CHECK_VALUE(false, "Cannot combine a NestedTensor of shape ", torch::IntArrayRef(x.shape()), " (packed ",
+                    x.values().sizes(), ") with a tensor of shape ", dense.sizes());
+}
+
+// Aligned() one element at a time: nested operands of several structures, or elements that grow.
+NestedTensor AlignedEach(const std::vector<NestedValue>& operands, const TensorsFn& fn) {
+  const NestedTensor first = FirstNested(operands);
+  const NestedStructure::Ptr joint = JointStructure(operands);
+  Parts parts(operands.size());
+  for (size_t i = 0; i < operands.size(); ++i) {
+    if (operands[i].is_nested() || BroadcastsToAll(*joint, operands[i].dense())) continue;
+    parts[i] = PartsOfPadded(*joint, joint->rank() == 0 ? 0 : first.batch_dim(), operands[i].dense(), true);
+    if (!parts[i]) RefuseDense(first, operands[i].dense());
+  }
+  const auto outputs = EachOf(operands, parts, [&](const std::vector<torch::Tensor>& arguments) {
+    return std::vector<torch::Tensor>{fn(arguments)};
+  });
+  return outputs.empty() ? first : Repack(outputs[0], first);
 }
 
 }  // namespace
@@ -133,7 +252,10 @@ NestedTensor OnTail(const NestedTensor& x, int64_t count, const TensorFn& fn) {
   const auto kept = static_cast<size_t>(x.values().dim() - count);
   const auto tail = values.sizes().slice(kept);
   if (tail == x.values().sizes().slice(kept)) return x.WithValues(values);
-  return NestedTensor::FromPacked(values, structure.WithTail(count, tail), x.view());
+  auto made = structure.WithTail(count, tail);
+  if (structure.rank() > 0) return NestedTensor::FromPacked(values, std::move(made), x.view());
+  // Elements of no dims became vectors of one length, whose first dim counts as varying.
+  return NestedTensor::FromPacked(values.flatten(0, 1), std::move(made), x.view());
 }
 
 NestedTensor PerElement(const NestedTensor& x, const TensorFn& fn) {
@@ -149,30 +271,21 @@ NestedTensor FirstNested(const std::vector<NestedValue>& operands) {
   TORCH_CHECK_TYPE(false, "at least one operand must be a NestedTensor");
 }
 
-std::vector<std::vector<torch::Tensor>> EachElement(const std::vector<NestedValue>& operands, const TensorListFn& fn) {
-  const int64_t batch = FirstNested(operands).len();
-  std::vector<std::vector<torch::Tensor>> columns;
-  for (const auto& operand : operands) {
-    if (!operand.is_nested()) {
-      columns.emplace_back();
-      continue;
+std::vector<std::vector<torch::Tensor>> EachElement(const std::vector<NestedValue>& given, const TensorListFn& fn) {
+  const NestedTensor first = FirstNested(given);
+  std::vector<NestedValue> operands = given;
+  Parts parts(operands.size());
+  for (size_t i = 0; i < operands.size(); ++i) {
+    if (operands[i].is_nested()) continue;
+    const torch::Tensor dense = operands[i].dense();
+    if (IsNumber(operands[i]) && Holds(first.dtype(), dense.item())) operands[i] = dense.to(first.dtype());
+    for (size_t n = 0; n < operands.size() && !parts[i]; ++n) {
+      if (!operands[n].is_nested()) continue;
+      const NestedTensor& nested = operands[n].nested();
+      parts[i] = PartsOfPadded(*nested.structure(), nested.batch_dim(), dense, false);
     }
-    TORCH_CHECK_VALUE(operand.nested().len() == batch,
-                      "NestedTensor batch length mismatch between input and other: ", "input=", batch,
-                      ", other=", operand.nested().len());
-    columns.push_back(operand.nested().Unbind());
   }
-  std::vector<std::vector<torch::Tensor>> outputs;
-  for (size_t b = 0; b < static_cast<size_t>(batch); ++b) {
-    std::vector<torch::Tensor> arguments;
-    for (size_t i = 0; i < operands.size(); ++i) {
-      arguments.push_back(operands[i].is_nested() ? columns[i][b] : operands[i].dense());
-    }
-    const std::vector<torch::Tensor> results = fn(arguments);
-    outputs.resize(results.size());
-    for (size_t i = 0; i < results.size(); ++i) outputs[i].push_back(results[i]);
-  }
-  return outputs;
+  return EachOf(operands, parts, fn);
 }
 
 NestedTensor PerElement(const std::vector<NestedValue>& operands, const TensorsFn& fn) {
@@ -182,63 +295,75 @@ NestedTensor PerElement(const std::vector<NestedValue>& operands, const TensorsF
   return outputs.empty() ? like : Repack(outputs[0], like);
 }
 
+bool IsNumber(const NestedValue& operand) {
+  return !operand.is_nested() && operand.dense().dim() == 0 &&
+         operand.dense().unsafeGetTensorImpl()->is_wrapped_number();
+}
+
+std::vector<NestedValue> NumbersAlike(std::vector<NestedValue> operands) {
+  const torch::Tensor like = FirstNested(operands).values();
+  for (auto& operand : operands) {
+    if (!IsNumber(operand) || !Holds(like.scalar_type(), operand.dense().item())) continue;
+    operand = torch::full({}, operand.dense().item(), torch::TensorOptions(like.scalar_type()).device(like.device()));
+  }
+  return operands;
+}
+
 std::optional<torch::Tensor> AlignDense(const NestedTensor& x, const torch::Tensor& dense) {
   const NestedStructure& structure = *x.structure();
   if (dense.dim() == 0) return dense;
   if (dense.dim() <= structure.rank()) {
     std::vector<int64_t> sizes(static_cast<size_t>(structure.rank() - dense.dim()), 1);
     sizes.insert(sizes.end(), dense.sizes().begin(), dense.sizes().end());
-    bool fits = true;
-    for (int64_t d = 0; d < structure.rank() && fits; ++d) {
-      const int64_t size = sizes[static_cast<size_t>(d)];
-      fits = size == 1 || (structure.IsStatic(d) && size == structure.max_sizes()[static_cast<size_t>(d)]) ||
-             (structure.AllSame() && size == structure.max_sizes()[static_cast<size_t>(d)]);
+    bool plain = true;
+    for (int64_t d = 0; d < structure.rank(); ++d) {
+      const int64_t size = sizes[static_cast<size_t>(d)], own = structure.max_sizes()[static_cast<size_t>(d)];
+      const bool is_static = structure.IsStatic(d);
+      const bool fits = size == 1 || (is_static && (size == own || own == 1)) || (structure.AllSame() && size == own);
+      if (!fits) return std::nullopt;
+      plain = plain && (is_static || size == 1);
     }
-    if (!fits) return std::nullopt;
-    const torch::Tensor element = dense.reshape(sizes).permute(structure.permutation());
-    const auto statics = static_cast<int64_t>(structure.static_dims().size());
-    const bool plain = std::all_of(structure.varying_dims().begin(), structure.varying_dims().end(),
-                                   [&](int64_t d) { return sizes[static_cast<size_t>(d)] == 1; });
-    if (plain) {
-      std::vector<int64_t> packed = {1};
-      for (int64_t i = 0; i < statics; ++i) packed.push_back(element.size(structure.rank() - statics + i));
-      return element.reshape(packed);
-    }
-    return AlignDense(x, dense.reshape(sizes).unsqueeze(x.batch_dim()));  // all elements have one shape
+    if (!plain) return AlignDense(x, dense.reshape(sizes).unsqueeze(x.batch_dim()));  // all elements have one shape
+    std::vector<int64_t> packed = {1};
+    for (const int64_t d : structure.static_dims()) packed.push_back(sizes[static_cast<size_t>(d)]);
+    return dense.reshape(sizes).permute(structure.permutation()).reshape(packed);
   }
   if (dense.dim() != x.dim()) return std::nullopt;
-  const std::vector<int64_t> wanted = x.shape();
+  const torch::Tensor padded = x.batch_dim() == 1 ? dense.transpose(0, 1) : dense;
+  std::vector<int64_t> wanted = structure.PaddedSizes(), statics = structure.static_sizes();
   for (size_t d = 0; d < wanted.size(); ++d) {
-    const int64_t size = dense.size(static_cast<int64_t>(d));
-    if (size != 1 && size != wanted[d]) return std::nullopt;
+    const int64_t size = padded.size(static_cast<int64_t>(d));
+    if (size == 1 || size == wanted[d]) continue;
+    const auto packed = d == 0 ? std::nullopt : PackedDim(structure, static_cast<int64_t>(d) - 1);
+    if (wanted[d] != 1 || !packed) return std::nullopt;
+    wanted[d] = statics[static_cast<size_t>(*packed) - 1] = size;
   }
-  torch::Tensor padded = dense.expand(wanted);
-  if (x.batch_dim() == 1) padded = padded.transpose(0, 1);
-  return Unpadded(padded, structure);
+  return Unpadded(padded.expand(wanted), *structure.WithStaticSizes(statics));
 }
 
-NestedTensor Aligned(const std::vector<NestedValue>& operands, const TensorsFn& fn) {
-  const NestedTensor first = FirstNested(operands);
-  for (const auto& operand : operands) {
-    if (operand.is_nested() && !operand.nested().structure()->SameAs(*first.structure())) {
-      return PerElement(operands, fn);
-    }
+NestedTensor Aligned(const std::vector<NestedValue>& given, const TensorsFn& fn) {
+  const NestedTensor first = FirstNested(given);
+  std::vector<NestedValue> operands = given;
+  for (auto& operand : operands) {
+    if (!operand.is_nested() && operands.size() > 2) operand = OnDevice(operand.dense(), first.device());
   }
   std::vector<torch::Tensor> values;
   for (const auto& operand : operands) {
     if (operand.is_nested()) {
+      if (!operand.nested().structure()->SameAs(*first.structure())) return AlignedEach(operands, fn);
       values.push_back(operand.nested().values());
       continue;
     }
     std::optional<torch::Tensor> aligned = AlignDense(first, operand.dense());
-    TORCH_CHECK_VALUE(aligned, "Cannot combine a NestedTensor of shape ", torch::IntArrayRef(first.shape()),
-                      " (packed ", first.values().sizes(), ") with a tensor of shape ", operand.dense().sizes());
-    values.push_back(*aligned);
+    if (!aligned) return AlignedEach(operands, fn);
+    values.push_back(*std::move(aligned));
   }
   const torch::Tensor result = fn(values);
   if (result.sizes() == first.values().sizes()) return first.WithValues(result);
   // A dense operand was wider than a static dim of size 1: the elements grow by broadcasting.
-  return PerElement(operands, fn);
+  const bool rows_stay = result.dim() == first.values().dim() && result.size(0) == first.structure()->rows();
+  if (!rows_stay) return AlignedEach(operands, fn);
+  return NestedTensor::FromPacked(result, first.structure()->WithStaticSizes(result.sizes().slice(1)), first.view());
 }
 
 bool IsBatchDim(const NestedTensor& x, int64_t dim) {

@@ -45,8 +45,11 @@ NestedTensor Packed(const NestedTensor& x, const TensorFn& fn);
 // are static, else one for each element.
 NestedTensor OnTail(const NestedTensor& x, int64_t count, const TensorFn& fn);
 NestedTensor PerElement(const NestedTensor& x, const TensorFn& fn);
-// The same for functions of several operands: nested ones give their element, dense ones themselves. Throws
-// c10::ValueError when batch sizes differ. Result i of all elements makes output i.
+// The same for functions of several operands. Nested ones give their element. A dense one that broadcasts to the padded
+// shape of a nested one (as many dims) gives that element's part of it, without padding; any other is handed over whole.
+// A number gets the dtype of the first nested operand where that can hold it. Throws c10::ValueError when batch sizes
+// differ. Result i of all elements makes output i.
+// A batch without elements has no results to learn from: it comes back as it is.
 NestedTensor PerElement(const std::vector<NestedValue>& operands, const TensorsFn& fn);
 std::vector<std::vector<torch::Tensor>> EachElement(const std::vector<NestedValue>& operands, const TensorListFn& fn);
 
@@ -58,11 +61,20 @@ NestedTensor FirstNested(const std::vector<NestedValue>& operands);
 //   nested, other structure   element by element (batch sizes must agree: c10::ValueError)
 //   dense, no dims            as it is
 //   dense, rank <= an element's and of size 1 along varying dims: broadcast to every element
-//   dense, broadcasts to shape(): taken position by position
+//   dense, broadcasts to shape(): taken position by position, whatever lies at padding is not looked at
 //   else c10::ValueError
+// Where nested operands differ in structure, "element" and shape() are those that they broadcast to. Dims of size 1 in
+// all elements grow when an operand is wider there.
 NestedTensor Aligned(const std::vector<NestedValue>& operands, const TensorsFn& fn);
-// A dense operand in the layout of x's packed values (broadcastable to them); nullopt when it does not fit.
+// A dense operand in the layout of x's packed values: broadcastable to them, or wider where they have a static dim of
+// size 1. Absent when it does not fit.
 std::optional<torch::Tensor> AlignDense(const NestedTensor& x, const torch::Tensor& dense);
+
+// True for a number among the operands (a dense tensor without dims that does not promote dtypes).
+bool IsNumber(const NestedValue& operand);
+// Numbers made tensors of the dtype and device of the first nested operand, for functions that want one dtype. A number
+// that the dtype cannot hold (a fraction among integers) stays as it is.
+std::vector<NestedValue> NumbersAlike(std::vector<NestedValue> operands);
 
 // A dim in the coordinates of x (batch dim counted, negative from the end) -> the dim of an element. Throws
 // c10::IndexError out of range, c10::ValueError for the batch dim, which no operation but those that say so accept.

@@ -21,6 +21,11 @@ NestedStructure::Ptr NestedStructure::Make(int64_t batch_size, int64_t rank, std
   TORCH_CHECK_VALUE(static_cast<int64_t>(sizes.size()) == batch_size * rank, "A batch of ", batch_size,
                     " elements of rank ", rank, " needs ", batch_size * rank, " sizes, got ", sizes.size());
   for (const int64_t size : sizes) TORCH_CHECK_VALUE(size >= 0, "The size of a dim must be >= 0, got ", size);
+  if (batch_size == 0) {
+    std::vector<int64_t> dims(static_cast<size_t>(rank), 0);
+    if (rank > 0) dims[0] = -1;
+    return MakeEmpty(std::move(dims));
+  }
   std::shared_ptr<NestedStructure> made(new NestedStructure());
   made->batch_size_ = batch_size;
   made->rank_ = rank;
@@ -41,6 +46,21 @@ NestedStructure::Ptr NestedStructure::Make(const std::vector<std::vector<int64_t
   return Make(static_cast<int64_t>(shapes.size()), static_cast<int64_t>(rank), std::move(sizes));
 }
 
+NestedStructure::Ptr NestedStructure::MakeEmpty(std::vector<int64_t> dims) {
+  if (!dims.empty() && std::find(dims.begin(), dims.end(), -1) == dims.end()) dims[0] = -1;
+  std::vector<bool> varies;
+  for (int64_t& size : dims) {
+    TORCH_CHECK_VALUE(size >= -1, "The size of a static dim must be >= 0, got ", size);
+    varies.push_back(size == -1);
+    size = std::max(size, int64_t{0});
+  }
+  std::shared_ptr<NestedStructure> made(new NestedStructure());
+  made->rank_ = static_cast<int64_t>(dims.size());
+  made->max_sizes_ = dims;
+  made->DeriveFrom(varies, dims);
+  return made;
+}
+
 void NestedStructure::Derive() {
   max_sizes_.assign(static_cast<size_t>(rank_), 0);
   std::vector<bool> varies(static_cast<size_t>(rank_), false);
@@ -53,10 +73,14 @@ void NestedStructure::Derive() {
   }
   all_same_ = std::find(varies.begin(), varies.end(), true) == varies.end();
   if (all_same_ && rank_ > 0) varies[0] = true;
+  DeriveFrom(varies, max_sizes_);
+}
+
+void NestedStructure::DeriveFrom(const std::vector<bool>& varies, torch::IntArrayRef dim_sizes) {
   for (int64_t d = 0; d < rank_; ++d) {
     const auto at = static_cast<size_t>(d);
     (varies[at] ? varying_dims_ : static_dims_).push_back(d);
-    if (!varies[at]) static_sizes_.push_back(batch_size_ == 0 ? 0 : sizes_[at]);
+    if (!varies[at]) static_sizes_.push_back(dim_sizes[at]);
   }
   permutation_ = varying_dims_;
   permutation_.insert(permutation_.end(), static_dims_.begin(), static_dims_.end());
@@ -118,7 +142,15 @@ std::vector<int64_t> NestedStructure::PaddedSizes() const {
 }
 
 bool NestedStructure::SameAs(const NestedStructure& other) const {
-  return this == &other || (batch_size_ == other.batch_size_ && rank_ == other.rank_ && sizes_ == other.sizes_);
+  if (this == &other) return true;
+  if (batch_size_ != other.batch_size_ || rank_ != other.rank_ || sizes_ != other.sizes_) return false;
+  return batch_size_ > 0 || Dims() == other.Dims();
+}
+
+std::vector<int64_t> NestedStructure::Dims() const {
+  std::vector<int64_t> dims(static_cast<size_t>(rank_), -1);
+  for (size_t i = 0; i < static_dims_.size(); ++i) dims[static_cast<size_t>(static_dims_[i])] = static_sizes_[i];
+  return dims;
 }
 
 template <class Compute>
@@ -170,6 +202,12 @@ torch::Tensor NestedStructure::ElementOfRow(const torch::Device& device) const {
 NestedStructure::Ptr NestedStructure::WithTail(int64_t count, torch::IntArrayRef tail) const {
   TORCH_CHECK_VALUE(HasStaticTail(count), "The last ", count, " dims of the elements are not static");
   const int64_t kept = rank_ - count;
+  if (batch_size_ == 0) {
+    std::vector<int64_t> dims = Dims();
+    dims.resize(static_cast<size_t>(kept));
+    dims.insert(dims.end(), tail.begin(), tail.end());
+    return MakeEmpty(std::move(dims));
+  }
   std::vector<int64_t> sizes_of_all;
   sizes_of_all.reserve(static_cast<size_t>(batch_size_ * (kept + static_cast<int64_t>(tail.size()))));
   for (int64_t b = 0; b < batch_size_; ++b) {
@@ -178,6 +216,24 @@ NestedStructure::Ptr NestedStructure::WithTail(int64_t count, torch::IntArrayRef
     sizes_of_all.insert(sizes_of_all.end(), tail.begin(), tail.end());
   }
   return Make(batch_size_, kept + static_cast<int64_t>(tail.size()), std::move(sizes_of_all));
+}
+
+NestedStructure::Ptr NestedStructure::WithStaticSizes(torch::IntArrayRef sizes) const {
+  TORCH_CHECK_VALUE(sizes.size() == static_dims_.size(), "The elements have ", static_dims_.size(),
+                    " static dims, got sizes of ", sizes.size());
+  std::vector<int64_t> dims = Dims();
+  for (size_t i = 0; i < sizes.size(); ++i) dims[static_cast<size_t>(static_dims_[i])] = sizes[i];
+  if (batch_size_ == 0) return MakeEmpty(std::move(dims));
+  std::vector<int64_t> sizes_of_all = sizes_;
+  for (size_t i = 0; i < sizes_of_all.size(); ++i) {
+    const int64_t size = dims[i % dims.size()];
+    if (size >= 0) sizes_of_all[i] = size;
+  }
+  return Make(batch_size_, rank_, std::move(sizes_of_all));
+}
+
+NestedStructure::Ptr NestedStructure::WithoutElements() const {
+  return MakeEmpty(Dims());
 }
 
 }  // namespace athanor

@@ -10,6 +10,9 @@
 //   shapes {2,3},{3,2}  -> varying {0,1},           values 12,   offsets {0,6,12}
 //   shapes {},{}        -> rank 0: one row each,    values 2
 //
+// A batch without elements still knows the rank, which dims vary and the sizes of the static ones: it is made by taking
+// all elements away from another batch (WithoutElements) or out of that knowledge (MakeEmpty).
+//
 // Immutable and shared between the tensors that have this structure; all methods are thread-safe.
 #pragma once
 
@@ -30,6 +33,8 @@ class NestedStructure {
   static Ptr Make(int64_t batch_size, int64_t rank, std::vector<int64_t> sizes);
   // Throws c10::ValueError when the ranks differ (naming both).
   static Ptr Make(const std::vector<std::vector<int64_t>>& shapes);
+  // No elements. `dims`: the size of each static dim, -1 for those that vary.
+  static Ptr MakeEmpty(std::vector<int64_t> dims);
 
   int64_t batch_size() const { return batch_size_; }
   int64_t rank() const { return rank_; }  // of one element
@@ -55,7 +60,8 @@ class NestedStructure {
   torch::Tensor PhysicalShape() const;                     // int64 B x rank on the CPU: permuted sizes
   std::vector<torch::Tensor> HierarchicalOffsets() const;  // one per varying dim: where its runs begin
   std::vector<int64_t> PaddedSizes() const;                // B x max sizes, batch first
-  bool SameAs(const NestedStructure& other) const;         // equal shapes
+  std::vector<int64_t> Dims() const;                       // size of each static dim, -1 for those that vary
+  bool SameAs(const NestedStructure& other) const;         // equal shapes; of batches without elements, equal Dims()
 
   // Packed row -> its place in the padded view flattened over (B, varying dims…); int64, cached for each device.
   torch::Tensor PaddedRows(const torch::Device& device) const;
@@ -64,10 +70,14 @@ class NestedStructure {
 
   // The same rows with the last `count` (static) dims of every element replaced by `tail`.
   Ptr WithTail(int64_t count, torch::IntArrayRef tail) const;
+  // The same rows with other sizes of the static dims, in their order.
+  Ptr WithStaticSizes(torch::IntArrayRef sizes) const;
+  Ptr WithoutElements() const;
 
  private:
   NestedStructure() = default;
   void Derive();
+  void DeriveFrom(const std::vector<bool>& varies, torch::IntArrayRef sizes);
   template <class Compute>
   torch::Tensor Cached(std::map<std::pair<int, int>, torch::Tensor>* cache, const torch::Device& device,
                        const Compute& compute) const;

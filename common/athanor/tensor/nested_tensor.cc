@@ -10,7 +10,7 @@
 namespace athanor {
 namespace {
 
-constexpr int64_t kStateVersion = 1;
+constexpr int64_t kStateVersion = 2;  // 1 had neither requires_grad among the options nor dims
 
 int64_t Product(torch::IntArrayRef sizes) {
   return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
@@ -26,11 +26,12 @@ torch::Tensor Finish(torch::Tensor values, const NestedOptions& options) {
   if (options.dtype) values = values.to(*options.dtype);
   if (options.device) values = values.to(*options.device);
   if (options.pin_memory) values = values.pin_memory();
-  if (options.requires_grad) {
-    if (!values.is_leaf() || !values.requires_grad()) values = values.detach();
-    values.requires_grad_(true);
+  if (!options.requires_grad) return values;
+  if (values.requires_grad() && !values.is_leaf()) {
+    values.retain_grad();  // part of the elements' graph, and grad() is there nevertheless
+    return values;
   }
-  return values;
+  return values.detach().requires_grad_(true);
 }
 
 }  // namespace
@@ -39,9 +40,19 @@ torch::Tensor Finish(torch::Tensor values, const NestedOptions& options) {
 struct NestedTensor::Views {
   std::mutex mutex;
   torch::Tensor padded;
-  uint32_t version = 0;  // of the values that `padded` was made from
+  uint32_t version = 0;         // of the values that `padded` was made from
+  uint32_t padded_version = 0;  // as it was made: another one means that somebody wrote into it
   torch::Tensor mask;
+  uint32_t mask_version = 0;
 };
+
+namespace {
+
+uint32_t VersionOf(const torch::Tensor& tensor) {
+  return tensor.is_inference() ? 0 : static_cast<uint32_t>(tensor._version());
+}
+
+}  // namespace
 
 NestedTensor::NestedTensor()
     : structure_(NestedStructure::Make(0, 0, {})), values_(torch::empty({0})), views_(std::make_shared<Views>()) {}
@@ -73,6 +84,9 @@ NestedTensor::NestedTensor(const torch::Tensor& element, const NestedOptions& op
     : NestedTensor(std::vector<torch::Tensor>{element}, options) {}
 
 NestedTensor NestedTensor::FromPacked(torch::Tensor values, NestedStructure::Ptr structure, const NestedView& view) {
+  // An operation on a batch without elements knows the new static sizes by the values alone.
+  if (structure->batch_size() == 0 && values.dim() == 1 + static_cast<int64_t>(structure->static_dims().size()))
+    structure = structure->WithStaticSizes(values.sizes().slice(1));
   const bool fits = values.dim() >= 1 && values.size(0) == structure->rows() &&
                     (structure->batch_size() == 0 || values.sizes().slice(1) == structure->static_sizes());
   TORCH_CHECK_VALUE(fits, "Packed values of shape ", values.sizes(), " do not fit a structure of ", structure->rows(),
@@ -144,17 +158,18 @@ torch::Tensor NestedTensor::tensor() const {
   };
   if (values_.requires_grad()) return make();
   const std::lock_guard<std::mutex> lock(views_->mutex);
-  const uint32_t version = values_.is_inference() ? 0 : static_cast<uint32_t>(values_._version());
-  if (!views_->padded.defined() || views_->version != version) {
+  const uint32_t version = VersionOf(values_);
+  if (!views_->padded.defined() || views_->version != version || views_->padded_version != VersionOf(views_->padded)) {
     views_->padded = make();
     views_->version = version;
+    views_->padded_version = VersionOf(views_->padded);
   }
   return views_->padded;
 }
 
 torch::Tensor NestedTensor::mask() const {
   const std::lock_guard<std::mutex> lock(views_->mutex);
-  if (views_->mask.defined()) return views_->mask;
+  if (views_->mask.defined() && views_->mask_version == VersionOf(views_->mask)) return views_->mask;
   const auto flags = torch::TensorOptions(device()).dtype(torch::kBool);
   const int64_t rank = structure_->rank();
   const bool drop = rank > 1 && structure_->IsStatic(rank - 1);
@@ -165,6 +180,7 @@ torch::Tensor NestedTensor::mask() const {
   torch::Tensor mask = nested::Padded(torch::full(full, !view_.mask_value, flags), *marked, view_.mask_value ? 1 : 0);
   if (drop) mask = mask.squeeze(-1);
   if (batch_dim() == 1) mask = mask.transpose(0, 1);
+  views_->mask_version = VersionOf(mask);
   return views_->mask = mask;
 }
 
@@ -200,8 +216,11 @@ std::map<std::string, torch::Tensor> NestedTensor::State() const {
     return torch::tensor(all, torch::kInt64).reshape({len(), structure_->rank()});
   }();
   const std::vector<double> options = {static_cast<double>(kStateVersion), view_.batch_first ? 1.0 : 0.0,
-                                       view_.padding_value, view_.mask_value ? 1.0 : 0.0};
-  return {{"values", values_.detach()}, {"sizes", sizes}, {"options", torch::tensor(options, torch::kFloat64)}};
+                                       view_.padding_value, view_.mask_value ? 1.0 : 0.0, requires_grad() ? 1.0 : 0.0};
+  std::map<std::string, torch::Tensor> state = {
+      {"values", values_.detach()}, {"sizes", sizes}, {"options", torch::tensor(options, torch::kFloat64)}};
+  if (len() == 0) state["dims"] = torch::tensor(structure_->Dims(), torch::kInt64);
+  return state;
 }
 
 NestedTensor NestedTensor::FromState(const std::map<std::string, torch::Tensor>& state) {
@@ -209,22 +228,32 @@ NestedTensor NestedTensor::FromState(const std::map<std::string, torch::Tensor>&
     TORCH_CHECK_VALUE(state.count(name) == 1, "A NestedTensor's state needs the tensor '", name, "'");
   }
   const torch::Tensor& options = state.at("options");
-  TORCH_CHECK_VALUE(options.scalar_type() == torch::kFloat64 && options.dim() == 1 && options.numel() == 4,
-                    "'options' of a NestedTensor's state must be 4 float64 numbers");
+  TORCH_CHECK_VALUE(options.scalar_type() == torch::kFloat64 && options.dim() == 1 && options.numel() >= 4,
+                    "'options' of a NestedTensor's state must be float64 of rank 1, with 4 numbers or more");
   const auto at = [&](int64_t i) { return options[i].item<double>(); };
-  TORCH_CHECK_VALUE(at(0) == kStateVersion, "A NestedTensor's state of version ", at(0), " is unknown; this one reads ",
-                    kStateVersion);
-  const torch::Tensor sizes = state.at("sizes").to(torch::kCPU).contiguous();
-  TORCH_CHECK_VALUE(sizes.scalar_type() == torch::kInt64 && sizes.dim() == 2,
-                    "'sizes' of a NestedTensor's state must be int64 of rank 2");
+  TORCH_CHECK_VALUE(at(0) >= 1 && at(0) <= kStateVersion && options.numel() == (at(0) == 1 ? 4 : 5),
+                    "A NestedTensor's state of version ", at(0), " with ", options.numel(),
+                    " options is unknown; this one reads versions up to ", kStateVersion);
+  const auto integers = [&](const char* name, int64_t rank) {
+    torch::Tensor tensor = state.at(name).to(torch::kCPU).contiguous();
+    TORCH_CHECK_VALUE(tensor.scalar_type() == torch::kInt64 && tensor.dim() == rank, "'", name,
+                      "' of a NestedTensor's state must be int64 of rank ", rank);
+    return tensor;
+  };
+  const auto numbers = [](const torch::Tensor& tensor) {
+    return std::vector<int64_t>(tensor.data_ptr<int64_t>(), tensor.data_ptr<int64_t>() + tensor.numel());
+  };
   NestedView view;
   view.batch_first = at(1) != 0;
   view.padding_value = at(2);
   view.mask_value = at(3) != 0;
-  const int64_t* data = sizes.data_ptr<int64_t>();
-  auto structure =
-      NestedStructure::Make(sizes.size(0), sizes.size(1), std::vector<int64_t>(data, data + sizes.numel()));
-  return FromPacked(state.at("values"), std::move(structure), view);
+  const torch::Tensor sizes = integers("sizes", 2);
+  auto structure = NestedStructure::Make(sizes.size(0), sizes.size(1), numbers(sizes));
+  if (sizes.size(0) == 0 && state.count("dims") == 1)
+    structure = NestedStructure::MakeEmpty(numbers(integers("dims", 1)));
+  NestedTensor made = FromPacked(state.at("values"), std::move(structure), view);
+  if (options.numel() > 4 && at(4) != 0) made.values_ = made.values_.detach().requires_grad_(true);
+  return made;
 }
 
 NestedValue::NestedValue(const torch::Scalar& number) {

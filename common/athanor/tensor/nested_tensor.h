@@ -10,7 +10,8 @@
 // it has for tensors; docs/nested-tensors.md lists all of them.
 //
 // Coordinates: dims count the batch dim, as for the padded tensor: {B, d0, d1, …}, or {d0, B, d1, …} when
-// batch_first is false. Any device and dtype; offsets and shapes stay on the CPU.
+// batch_first is false. Any device and dtype; offsets and shapes stay on the CPU. (What is computed on 8-bit floats is
+// up to LibTorch: packing, views, indexing and casts work, arithmetic does not.)
 // Copies are cheap and share structure and values, as torch::Tensor does. Reading from several threads is safe.
 //
 // Errors are LibTorch's exceptions, since operators cannot return a status: c10::ValueError (sizes, options),
@@ -31,6 +32,7 @@
 #include <variant>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
 #include "athanor/tensor/nested_structure.h"
 
 namespace athanor {
@@ -46,6 +48,7 @@ struct NestedView {
 struct NestedOptions : NestedView {
   std::optional<torch::Dtype> dtype;    // absent: the dtypes of the elements promoted
   std::optional<torch::Device> device;  // absent: that of the elements
+  // The packed values require gradients. Elements that are part of a graph stay so: gradients reach them as well.
   bool requires_grad = false;
   bool pin_memory = false;
 };
@@ -75,7 +78,9 @@ class NestedTensor {
   // `values` is rows x static sizes of `structure`; nothing is copied.
   static NestedTensor FromPacked(torch::Tensor values, NestedStructure::Ptr structure, const NestedView& view = {});
 
-  // Views. Padded view and mask are computed once and kept until values change (not while gradients are recorded).
+  // Views. Padded view and mask are computed once and kept until values change (not while gradients are recorded). They
+  // are for reading: where nothing is padded, tensor() shares memory with the values, as reshape() does, so that what is
+  // written into it changes them; else it is lost. clone() what you mean to write into.
   torch::Tensor tensor() const;
   torch::Tensor mask() const;  // bool; without the last dim when that is static and the elements have rank > 1
   std::pair<torch::Tensor, torch::Tensor> tensor_mask() const { return {tensor(), mask()}; }
@@ -118,7 +123,13 @@ class NestedTensor {
   torch::Tensor ToTorchNested() const;  // ATen's strided nested tensor, differentiable
 
   NestedTensor to(torch::Dtype dtype) const { return WithValues(values_.to(dtype)); }
-  NestedTensor to(const torch::Device& device) const { return WithValues(values_.to(device)); }
+  // `non_blocking`: a copy from pinned memory is queued on the device's current stream.
+  NestedTensor to(const torch::Device& device, bool non_blocking = false) const {
+    return WithValues(values_.to(device, non_blocking));
+  }
+  NestedTensor to(torch::DeviceType type, bool non_blocking = false) const {
+    return to(torch::Device(type), non_blocking);
+  }
   NestedTensor to(const torch::TensorOptions& options) const { return WithValues(values_.to(options)); }
   NestedTensor clone() const { return WithValues(values_.clone()); }
   NestedTensor detach() const { return WithValues(values_.detach()); }
@@ -129,8 +140,9 @@ class NestedTensor {
   NestedTensor& requires_grad_(bool value = true);
   torch::Tensor grad() const { return values_.grad(); }  // of the packed values
 
-  // What a checkpoint keeps: tensors by name ("values", "sizes", "options"). FromState throws c10::ValueError for a
-  // state that is incomplete, of an unknown version or inconsistent.
+  // What a checkpoint keeps: tensors by name ("values", "sizes", "options", and "dims" of a batch without elements), with
+  // the view options and whether gradients are required. FromState throws c10::ValueError for a state that is
+  // incomplete, of an unknown version or inconsistent; it reads those of earlier versions.
   std::map<std::string, torch::Tensor> State() const;
   static NestedTensor FromState(const std::map<std::string, torch::Tensor>& state);
 
@@ -151,6 +163,9 @@ class NestedTensor {
 // The elements, one a line; beyond ten the first five and the count.
 std::string ToString(const NestedTensor& tensor);
 std::ostream& operator<<(std::ostream& out, const NestedTensor& tensor);
+// A list of the elements, each a list (of lists …) of its numbers: bool, integers, or double; complex numbers are
+// [real, imaginary]. Waits for the device. NaN and infinities are kept, though dump() writes null for them.
+nlohmann::json ToJson(const NestedTensor& tensor);
 
 // An operand or a result: a dense tensor (numbers become one that does not promote dtypes) or a nested one.
 class NestedValue {

@@ -1,9 +1,10 @@
-// NestedTensor as text.
+// NestedTensor as text and as lists.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <sstream>
 
+#include <nlohmann/json.hpp>
 #include "athanor/tensor/nested_tensor.h"
 
 namespace athanor {
@@ -66,7 +67,43 @@ void Write(const std::vector<std::string>& numbers, torch::IntArrayRef sizes, si
   out << ']';
 }
 
+nlohmann::json Number(const torch::Tensor& flat, int64_t at) {
+  switch (flat.scalar_type()) {
+    case torch::kBool:
+      return flat.data_ptr<bool>()[at];
+    case torch::kInt64:
+      return flat.data_ptr<int64_t>()[at];
+    case torch::kComplexDouble: {
+      const auto& value = flat.data_ptr<c10::complex<double>>()[at];
+      return {value.real(), value.imag()};
+    }
+    default:
+      return flat.data_ptr<double>()[at];
+  }
+}
+
+nlohmann::json Lists(const torch::Tensor& flat, torch::IntArrayRef sizes, int64_t* next) {
+  if (sizes.empty()) return Number(flat, (*next)++);
+  nlohmann::json list = nlohmann::json::array();
+  for (int64_t i = 0; i < sizes[0]; ++i) list.push_back(Lists(flat, sizes.slice(1), next));
+  return list;
+}
+
 }  // namespace
+
+nlohmann::json ToJson(const NestedTensor& tensor) {
+  torch::Dtype wide = torch::kInt64;
+  if (tensor.dtype() == torch::kBool) wide = torch::kBool;
+  if (torch::isFloatingType(tensor.dtype())) wide = torch::kFloat64;
+  if (torch::isComplexType(tensor.dtype())) wide = torch::kComplexDouble;
+  nlohmann::json lists = nlohmann::json::array();
+  const NestedTensor host = tensor.detach().to(torch::kCPU).to(wide);
+  for (const torch::Tensor& element : host.Unbind()) {
+    int64_t next = 0;
+    lists.push_back(Lists(element.contiguous().flatten(), element.sizes(), &next));
+  }
+  return lists;
+}
 
 std::string ToString(const NestedTensor& tensor) {
   if (tensor.len() == 0) return "NestedTensor()";

@@ -1,8 +1,8 @@
 // PNTensor ("potentially nested"): a tensor that a dataset gives for one sample and that a loader collates into a
 // NestedTensor. The reference marks such tensors by a Python subclass; here the type of the batch says it:
 //
-//   PNTensor one = MakePNTensor(std::vector<float>{1, 2, 3});
-//   NestedTensor batch = CollateNested({one, MakePNTensor(std::vector<float>{4, 5})});   // shape {2, 3}
+//   PNTensor one = MakePNTensor({1, 2, 3});
+//   NestedTensor batch = CollateNested({one, MakePNTensor({4, 5})});   // shape {2, 3}
 //
 // It is the tensor itself (converts both ways, shares its storage); tensor(), mask() and concat() are there so that
 // code for batches works on one sample too.
@@ -27,9 +27,8 @@ class PNTensor : public torch::Tensor {
 };
 
 // The reference's tensor(data, ...): as torch::tensor, with `options` for dtype, device, requires_grad and pinning.
-// `Data`: a number, an initializer list (nested up to torch's limits) or a vector of numbers.
-template <class Data>
-PNTensor MakePNTensor(const Data& data, const torch::TensorOptions& options = {}) {
+// `data`: a number, a vector of numbers, or numbers of one type in braces: {1, 2, 3}, {{1.5, 2.0}, {3.0, 4.0}}.
+inline PNTensor MakePNTensor(const torch::detail::TensorDataContainer& data, const torch::TensorOptions& options = {}) {
   torch::Tensor made = torch::tensor(data, torch::TensorOptions(options).requires_grad(false).pinned_memory(false));
   if (options.pinned_memory()) made = made.pin_memory();
   return made.requires_grad_(options.requires_grad());
