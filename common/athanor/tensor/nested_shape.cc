@@ -248,6 +248,7 @@ NestedTensor cat(const std::vector<NestedValue>& tensors, int64_t dim) {
       const Tensors more = tensor.is_nested() ? tensor.nested().Unbind() : Tensors{tensor.dense()};
       elements.insert(elements.end(), more.begin(), more.end());
     }
+    if (elements.empty()) return first;  // which knows rank, sizes and dtype
     NestedOptions options;
     static_cast<NestedView&>(options) = first.view();
     return NestedTensor(elements, options);
