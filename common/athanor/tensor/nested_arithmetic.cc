@@ -1,5 +1,8 @@
 #include "athanor/tensor/nested_arithmetic.h"
 
+#include <algorithm>
+#include <string_view>
+
 #include "athanor/tensor/nested_pack.h"
 
 namespace athanor::nested {
@@ -11,6 +14,13 @@ using Tensors = std::vector<Tensor>;
 template <class Fn>
 NestedTensor Binary(const NestedValue& x, const NestedValue& y, const Fn& fn) {
   return Aligned({x, y}, [&](const Tensors& t) { return fn(t[0], t[1]); });
+}
+
+// Those whose kernels want both operands on the device.
+bool WantsBothOnDevice(std::string_view name) {
+  static constexpr std::string_view kNames[] = {"gcd",         "lcm",        "logaddexp",   "logaddexp2",
+                                                "logical_and", "logical_or", "logical_xor", "nextafter"};
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
 }
 
 // The other operand's values where x's are, for writing into x.
@@ -39,9 +49,11 @@ NestedTensor& InPlace(NestedTensor& x, const NestedValue& y, const Fn& fn) {
   }
 ATHANOR_NESTED_UNARY(ATHANOR_NESTED_DEFINE)
 #undef ATHANOR_NESTED_DEFINE
-#define ATHANOR_NESTED_DEFINE(name)                                                          \
-  NestedTensor name(const NestedValue& x, const NestedValue& y) {                            \
-    return Binary(x, y, [](const Tensor& a, const Tensor& b) { return torch::name(a, b); }); \
+#define ATHANOR_NESTED_DEFINE(name)                                                 \
+  NestedTensor name(const NestedValue& x, const NestedValue& y) {                   \
+    static const bool both = WantsBothOnDevice(#name);                              \
+    return Aligned(both ? NumbersOnDevice({x, y}) : std::vector<NestedValue>{x, y}, \
+                   [](const Tensors& t) { return torch::name(t[0], t[1]); });       \
   }
 ATHANOR_NESTED_PROMOTING(ATHANOR_NESTED_DEFINE)
 #undef ATHANOR_NESTED_DEFINE

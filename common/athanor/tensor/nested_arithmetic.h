@@ -4,8 +4,8 @@
 //
 // Names, dtypes and type promotion are those of torch::. Operands are nested tensors, dense tensors and numbers; how
 // they broadcast, and which errors there are: Aligned() in nested_pack.h. Where torch wants operands of one dtype
-// (heaviside, isclose, lerp), a number takes that of the nested one. Comparisons give bool. At least one operand must be
-// nested (c10::TypeError), and they must be on one device; numbers and dense tensors without dims may be on the CPU.
+// (heaviside, isclose, lerp), a number takes that of the nested one. Comparisons give bool. At least one operand must
+// be nested (c10::TypeError), and they must be on one device; numbers and dense tensors without dims may be on the CPU.
 // Differentiable wherever torch's function is.
 // In-place forms (add_, mul_ … and += …) write into the packed values, which copies of the tensor share; the other
 // operand must not be wider than the target (c10::ValueError).

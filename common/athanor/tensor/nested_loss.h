@@ -13,7 +13,8 @@
 //   nested::cross_entropy(padded_logits, labels)                // B x L x C and elements L
 //   nested::mse_loss(x, y, at::Reduction::None)                 // the packed losses, flat over the batch
 //
-// Errors: c10::ValueError when lengths differ or a dense argument fits none of these, c10::TypeError when nothing is nested.
+// Errors: c10::ValueError when lengths differ or a dense argument fits none of these, c10::TypeError when nothing is
+// nested.
 #pragma once
 
 #include <ATen/core/Reduction.h>

@@ -19,13 +19,13 @@
 
 namespace athanor::nested {
 
-// `module` acts on the last dim of its input, whatever dims lie before it, and may change its size, or that of an element
-// alone. One call on the packed values where the last dim is static or all elements are vectors of one length, else one
+// `module` acts on the last dim of its input, whatever dims lie before it, and may change its size or add dims behind
+// it. One call on the packed values where the last dim is static or all elements are vectors of one length, else one
 // for each element.
 NestedTensor Apply(const NestedTensor& x, const TensorFn& module);
-// `module` gets the packed values, rows x static sizes, and treats every row by itself: elements L x C come as all their
-// vectors of C, elements L and L x M as all their numbers. It may change the sizes of a row, or add dims to it. One
-// call, except where static dims lie before varying ones: then one for each element, with its own sizes.
+// `module` gets the packed values, rows x static sizes, and treats every row by itself: elements L x C come as all
+// their vectors of C, elements L and L x M as all their numbers. It may change the sizes of a row, or add dims to it.
+// One call, except where static dims lie before varying ones: then one for each element, with its own sizes.
 NestedTensor ApplyRows(const NestedTensor& x, const TensorFn& module);
 
 // ---- activations: torch::nn::functional's, with its defaults ----

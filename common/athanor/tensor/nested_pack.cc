@@ -27,6 +27,11 @@ std::vector<int64_t> WithBatch(const std::vector<int64_t>& permutation) {
   return dims;
 }
 
+// LibTorch has hardly a kernel for 8-bit floats: their bytes are moved instead.
+torch::Tensor Bytes(const torch::Tensor& tensor) {
+  return c10::isFloat8Type(tensor.scalar_type()) ? tensor.view(torch::kUInt8) : tensor;
+}
+
 int64_t Slots(const NestedStructure& structure) {
   int64_t slots = structure.batch_size();
   for (const int64_t d : structure.varying_dims()) slots *= structure.max_sizes()[static_cast<size_t>(d)];
@@ -40,7 +45,6 @@ int64_t Normalised(const NestedTensor& x, int64_t dim) {
   return at;
 }
 
-// Kernels of other devices take at most one operand from the CPU; numbers are made on the device, which does not wait.
 torch::Tensor OnDevice(const torch::Tensor& operand, const torch::Device& device) {
   if (operand.dim() > 0 || device.is_cpu() || !operand.device().is_cpu()) return operand;
   if (!operand.unsafeGetTensorImpl()->is_wrapped_number()) return operand.to(device);
@@ -62,6 +66,7 @@ std::optional<std::vector<torch::Tensor>> PartsOfPadded(const NestedStructure& s
   if (structure.rank() == 0 || dense.dim() != structure.rank() + 1) return std::nullopt;
   const torch::Tensor padded = batch_dim == 1 ? dense.transpose(0, 1) : dense;
   if (padded.size(0) != 1 && padded.size(0) != structure.batch_size()) return std::nullopt;
+  if (structure.batch_size() == 0) return std::vector<torch::Tensor>();
   for (int64_t d = 0; d < structure.rank(); ++d) {
     const int64_t here = padded.size(d + 1), widest = structure.max_sizes()[static_cast<size_t>(d)];
     const bool grows = grow && widest == 1 && (structure.AllSame() || structure.IsStatic(d));
@@ -176,9 +181,10 @@ std::pair<torch::Tensor, NestedStructure::Ptr> PackElements(const std::vector<to
   for (size_t b = 0; b < elements.size(); ++b) {
     std::vector<int64_t> packed = {structure->packed_sizes()[b]};
     packed.insert(packed.end(), structure->static_sizes().begin(), structure->static_sizes().end());
-    rows.push_back((permuted ? elements[b].permute(structure->permutation()) : elements[b]).reshape(packed));
+    rows.push_back(Bytes((permuted ? elements[b].permute(structure->permutation()) : elements[b]).reshape(packed)));
   }
-  return {torch::cat(rows), structure};
+  const torch::Tensor values = torch::cat(rows);
+  return {c10::isFloat8Type(elements[0].scalar_type()) ? values.view(elements[0].scalar_type()) : values, structure};
 }
 
 torch::Tensor UnpackElement(const torch::Tensor& rows, const NestedStructure& structure, int64_t index) {
@@ -189,6 +195,10 @@ torch::Tensor UnpackElement(const torch::Tensor& rows, const NestedStructure& st
 }
 
 torch::Tensor Padded(const torch::Tensor& values, const NestedStructure& structure, const torch::Scalar& padding) {
+  if (const torch::Dtype dtype = values.scalar_type(); c10::isFloat8Type(dtype)) {
+    const torch::Scalar byte = Bytes(torch::full({}, padding, torch::kFloat32).to(dtype)).item();
+    return Padded(Bytes(values), structure, byte).view(dtype);
+  }
   std::vector<int64_t> flat = {Slots(structure)};
   std::vector<int64_t> physical = {structure.batch_size()};
   for (const int64_t d : structure.varying_dims()) physical.push_back(structure.max_sizes()[static_cast<size_t>(d)]);
@@ -219,7 +229,8 @@ torch::Tensor Unpadded(const torch::Tensor& padded, const NestedStructure& struc
   flat.insert(flat.end(), structure.static_sizes().begin(), structure.static_sizes().end());
   physical = physical.reshape(flat);
   if (flat[0] == structure.rows()) return physical;
-  return physical.index_select(0, structure.PaddedRows(padded.device()));
+  const torch::Tensor rows = Bytes(physical).index_select(0, structure.PaddedRows(padded.device()));
+  return c10::isFloat8Type(padded.scalar_type()) ? rows.view(padded.scalar_type()) : rows;
 }
 
 NestedTensor Repack(const std::vector<torch::Tensor>& elements, const NestedTensor& like) {
@@ -309,6 +320,14 @@ std::vector<NestedValue> NumbersAlike(std::vector<NestedValue> operands) {
   return operands;
 }
 
+std::vector<NestedValue> NumbersOnDevice(std::vector<NestedValue> operands) {
+  const torch::Device device = FirstNested(operands).device();
+  for (auto& operand : operands) {
+    if (!operand.is_nested()) operand = OnDevice(operand.dense(), device);
+  }
+  return operands;
+}
+
 std::optional<torch::Tensor> AlignDense(const NestedTensor& x, const torch::Tensor& dense) {
   const NestedStructure& structure = *x.structure();
   if (dense.dim() == 0) return dense;
@@ -343,10 +362,8 @@ std::optional<torch::Tensor> AlignDense(const NestedTensor& x, const torch::Tens
 
 NestedTensor Aligned(const std::vector<NestedValue>& given, const TensorsFn& fn) {
   const NestedTensor first = FirstNested(given);
-  std::vector<NestedValue> operands = given;
-  for (auto& operand : operands) {
-    if (!operand.is_nested() && operands.size() > 2) operand = OnDevice(operand.dense(), first.device());
-  }
+  // The kernels of two operands take one from the CPU, but no more.
+  const std::vector<NestedValue> operands = given.size() > 2 ? NumbersOnDevice(given) : given;
   std::vector<torch::Tensor> values;
   for (const auto& operand : operands) {
     if (operand.is_nested()) {

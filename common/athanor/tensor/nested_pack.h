@@ -46,9 +46,9 @@ NestedTensor Packed(const NestedTensor& x, const TensorFn& fn);
 NestedTensor OnTail(const NestedTensor& x, int64_t count, const TensorFn& fn);
 NestedTensor PerElement(const NestedTensor& x, const TensorFn& fn);
 // The same for functions of several operands. Nested ones give their element. A dense one that broadcasts to the padded
-// shape of a nested one (as many dims) gives that element's part of it, without padding; any other is handed over whole.
-// A number gets the dtype of the first nested operand where that can hold it. Throws c10::ValueError when batch sizes
-// differ. Result i of all elements makes output i.
+// shape of a nested one (as many dims) gives that element's part of it, without padding; any other is handed over
+// whole. A number gets the dtype of the first nested operand where that can hold it. Throws c10::ValueError when batch
+// sizes differ. Result i of all elements makes output i.
 // A batch without elements has no results to learn from: it comes back as it is.
 NestedTensor PerElement(const std::vector<NestedValue>& operands, const TensorsFn& fn);
 std::vector<std::vector<torch::Tensor>> EachElement(const std::vector<NestedValue>& operands, const TensorListFn& fn);
@@ -75,6 +75,9 @@ bool IsNumber(const NestedValue& operand);
 // Numbers made tensors of the dtype and device of the first nested operand, for functions that want one dtype. A number
 // that the dtype cannot hold (a fraction among integers) stays as it is.
 std::vector<NestedValue> NumbersAlike(std::vector<NestedValue> operands);
+// Numbers and dense tensors without dims that are on the CPU, brought to the device of the first nested operand; a
+// number is made there, so that nobody waits for a copy. Aligned() does so with three operands and more.
+std::vector<NestedValue> NumbersOnDevice(std::vector<NestedValue> operands);
 
 // A dim in the coordinates of x (batch dim counted, negative from the end) -> the dim of an element. Throws
 // c10::IndexError out of range, c10::ValueError for the batch dim, which no operation but those that say so accept.

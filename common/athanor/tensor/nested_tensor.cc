@@ -27,8 +27,8 @@ torch::Tensor Finish(torch::Tensor values, const NestedOptions& options) {
   if (options.device) values = values.to(*options.device);
   if (options.pin_memory) values = values.pin_memory();
   if (!options.requires_grad) return values;
-  if (values.requires_grad() && !values.is_leaf()) {
-    values.retain_grad();  // part of the elements' graph, and grad() is there nevertheless
+  if (values.requires_grad()) {
+    if (!values.is_leaf()) values.retain_grad();  // part of the elements' graph, and grad() is there nevertheless
     return values;
   }
   return values.detach().requires_grad_(true);

@@ -11,7 +11,7 @@
 //
 // Coordinates: dims count the batch dim, as for the padded tensor: {B, d0, d1, …}, or {d0, B, d1, …} when
 // batch_first is false. Any device and dtype; offsets and shapes stay on the CPU. (What is computed on 8-bit floats is
-// up to LibTorch: packing, views, indexing and casts work, arithmetic does not.)
+// up to LibTorch: packing, views, selection of elements and casts work, arithmetic does not.)
 // Copies are cheap and share structure and values, as torch::Tensor does. Reading from several threads is safe.
 //
 // Errors are LibTorch's exceptions, since operators cannot return a status: c10::ValueError (sizes, options),
@@ -79,8 +79,8 @@ class NestedTensor {
   static NestedTensor FromPacked(torch::Tensor values, NestedStructure::Ptr structure, const NestedView& view = {});
 
   // Views. Padded view and mask are computed once and kept until values change (not while gradients are recorded). They
-  // are for reading: where nothing is padded, tensor() shares memory with the values, as reshape() does, so that what is
-  // written into it changes them; else it is lost. clone() what you mean to write into.
+  // are for reading: where nothing is padded, tensor() shares memory with the values, as reshape() does, so that what
+  // is written into it changes them; else it is lost. clone() what you mean to write into.
   torch::Tensor tensor() const;
   torch::Tensor mask() const;  // bool; without the last dim when that is static and the elements have rank > 1
   std::pair<torch::Tensor, torch::Tensor> tensor_mask() const { return {tensor(), mask()}; }
@@ -140,8 +140,8 @@ class NestedTensor {
   NestedTensor& requires_grad_(bool value = true);
   torch::Tensor grad() const { return values_.grad(); }  // of the packed values
 
-  // What a checkpoint keeps: tensors by name ("values", "sizes", "options", and "dims" of a batch without elements), with
-  // the view options and whether gradients are required. FromState throws c10::ValueError for a state that is
+  // What a checkpoint keeps: tensors by name ("values", "sizes", "options", and "dims" of a batch without elements),
+  // with the view options and whether gradients are required. FromState throws c10::ValueError for a state that is
   // incomplete, of an unknown version or inconsistent; it reads those of earlier versions.
   std::map<std::string, torch::Tensor> State() const;
   static NestedTensor FromState(const std::map<std::string, torch::Tensor>& state);

@@ -1,4 +1,5 @@
-// Operands of nested operations: dense tensors in the padded layout, numbers, other structures, batches without elements.
+// Operands of nested operations: dense tensors in the padded layout, numbers, other structures, batches without
+// elements.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
