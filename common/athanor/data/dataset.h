@@ -13,11 +13,13 @@
 namespace athanor {
 
 // One collated batch. `input` is N x …, `target` is N or N x …; both on the CPU as they leave the loader (pinned when
-// asked). Samples of unequal sizes are `ragged`, without padding, and `input` is undefined then.
+// asked). Samples of unequal sizes are `ragged`, without padding, and `input` is undefined then. Targets of unequal
+// sizes, such as a label for each token, are `ragged_target`, and `target` is undefined then.
 struct Batch {
   torch::Tensor input;
   torch::Tensor target;
   std::optional<NestedTensor> ragged;
+  std::optional<NestedTensor> ragged_target;
   int64_t size = 0;  // samples in it; 0 = padding only: weight 0 in losses and metrics
 };
 

@@ -122,31 +122,52 @@ absl::StatusOr<JsonLinesDataset> OpenJsonLines(const std::string& path, const Js
   return result;
 }
 
-absl::StatusOr<std::shared_ptr<RaggedDataset>> OpenRaggedJsonLines(const std::string& path, const FieldNames& names) {
-  std::vector<torch::Tensor> samples;
-  Column target;
+namespace {
+
+// Lists of any length, one a line.
+struct RaggedColumn {
+  std::vector<torch::Tensor> rows;
   bool whole = true;
-  RETURN_IF_ERROR(ForEachLine(path, [&](size_t number, const json& value) {
-    Column input;  // of this line alone: the next may be longer
-    std::vector<double> x, y;
-    std::string problem = value.is_object() ? input.Add(value, names.input, &x) : "found no JSON object";
-    if (problem.empty() && input.shape.empty()) problem = absl::StrCat("\"", names.input, "\" is no list");
-    if (problem.empty() && !samples.empty() && static_cast<int64_t>(input.shape.size()) != samples[0].dim()) {
-      problem = absl::StrCat("\"", names.input, "\" has ", input.shape.size(), " dims; allowed: ", samples[0].dim(),
-                             " as before");
+
+  std::string Add(const json& object, const std::string& name) {
+    Column column;  // of this line alone: the next may be longer
+    std::vector<double> numbers;
+    if (std::string problem = column.Add(object, name, &numbers); !problem.empty()) return problem;
+    if (column.shape.empty()) return absl::StrCat("\"", name, "\" is no list");
+    if (!rows.empty() && static_cast<int64_t>(column.shape.size()) != rows[0].dim()) {
+      return absl::StrCat("\"", name, "\" has ", column.shape.size(), " dims; allowed: ", rows[0].dim(), " as before");
     }
-    if (problem.empty() && !names.target.empty()) problem = target.Add(value, names.target, &y);
+    column.Take(numbers);
+    whole = whole && column.whole;
+    rows.push_back(torch::tensor(column.values, torch::kFloat64).reshape(column.shape));
+    return "";
+  }
+  std::vector<torch::Tensor> Tensors() const {
+    std::vector<torch::Tensor> tensors;
+    for (const torch::Tensor& row : rows) tensors.push_back(row.to(whole ? torch::kInt64 : torch::kFloat32));
+    return tensors;
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<RaggedDataset>> OpenRaggedJsonLines(const std::string& path, const FieldNames& names,
+                                                                   TargetSizes targets) {
+  RaggedColumn inputs, ragged;
+  Column target;
+  RETURN_IF_ERROR(ForEachLine(path, [&](size_t number, const json& value) {
+    std::vector<double> y;
+    std::string problem = value.is_object() ? inputs.Add(value, names.input) : "found no JSON object";
+    if (problem.empty() && !names.target.empty())
+      problem = targets == TargetSizes::kAny ? ragged.Add(value, names.target) : target.Add(value, names.target, &y);
     if (!problem.empty()) return absl::DataLossError(absl::StrCat(path, ":", number, ": ", problem));
-    input.Take(x);
     target.Take(y);
-    whole = whole && input.whole;
-    samples.push_back(torch::tensor(input.values, torch::kFloat64).reshape(input.shape));
     return absl::OkStatus();
   }));
-  if (samples.empty()) return absl::DataLossError(absl::StrCat(path, ": no rows"));
-  for (torch::Tensor& sample : samples) sample = sample.to(whole ? torch::kInt64 : torch::kFloat32);
-  const auto rows = static_cast<int64_t>(samples.size());
-  return RaggedDataset::Make(std::move(samples),
+  const auto rows = static_cast<int64_t>(inputs.rows.size());
+  if (rows == 0) return absl::DataLossError(absl::StrCat(path, ": no rows"));
+  if (targets == TargetSizes::kAny) return RaggedDataset::MakeWithRaggedTargets(inputs.Tensors(), ragged.Tensors());
+  return RaggedDataset::Make(inputs.Tensors(),
                              names.target.empty() ? torch::Tensor() : target.Tensor(rows, target.whole));
 }
 

@@ -17,14 +17,14 @@ torch::Tensor Joined(const std::vector<Batch>& parts, torch::Tensor Batch::* mem
   return tensors.empty() ? torch::Tensor() : torch::cat(tensors);
 }
 
-std::optional<NestedTensor> JoinedRagged(const std::vector<Batch>& parts) {
-  if (!parts.front().ragged.has_value()) return std::nullopt;
+std::optional<NestedTensor> Joined(const std::vector<Batch>& parts, std::optional<NestedTensor> Batch::* member) {
+  if (!(parts.front().*member).has_value()) return std::nullopt;
   std::vector<torch::Tensor> elements;
   for (const Batch& part : parts) {
-    for (torch::Tensor& element : nested::unbind(*part.ragged)) elements.push_back(std::move(element));
+    for (torch::Tensor& element : nested::unbind(*(part.*member))) elements.push_back(std::move(element));
   }
   NestedOptions options;
-  static_cast<NestedView&>(options) = parts.front().ragged->view();
+  static_cast<NestedView&>(options) = (parts.front().*member)->view();
   return NestedTensor(elements, options);
 }
 
@@ -48,7 +48,8 @@ absl::StatusOr<Batch> TolerantDataset::GetInEpoch(const std::vector<int64_t>& in
   Batch batch;
   batch.input = Joined(parts, &Batch::input);
   batch.target = Joined(parts, &Batch::target);
-  batch.ragged = JoinedRagged(parts);
+  batch.ragged = Joined(parts, &Batch::ragged);
+  batch.ragged_target = Joined(parts, &Batch::ragged_target);
   for (const Batch& part : parts) batch.size += part.size;
   return batch;
 }

@@ -1,10 +1,11 @@
-// Moves everything that holds tensors to a device: tensors, batches, and optionals, pairs, tuples, vectors, maps of
-// what can be moved. Types with a method `To(device)` are asked; anything else comes back as it is.
+// Moves everything that holds tensors to a device: tensors, nested tensors, types derived from torch::Tensor, batches,
+// and optionals, pairs, tuples, vectors, maps of what can be moved. Other types are asked for `to(device,
+// non_blocking)`, `to(device)` or `To(device)`, which must give the type back; anything else comes back as it is.
 //
 //   std::map<std::string, std::vector<torch::Tensor>> features = ToDevice(std::move(batch_features), torch::kCUDA);
 //
-// The structure is rebuilt, undefined tensors stay undefined. With `non_blocking` copies from pinned memory are queued
-// on the device's current stream.
+// The structure is rebuilt, undefined tensors stay undefined, numbers (NestedValue) stay numbers. With `non_blocking`
+// copies from pinned memory are queued on the device's current stream.
 #pragma once
 
 #include <torch/torch.h>
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include "athanor/data/dataset.h"
+#include "athanor/tensor/nested_pack.h"
 
 namespace athanor {
 
@@ -28,7 +30,8 @@ inline torch::Tensor ToDevice(const torch::Tensor& tensor, torch::Device device,
 inline Batch ToDevice(Batch batch, torch::Device device, bool non_blocking = true) {
   batch.input = ToDevice(batch.input, device, non_blocking);
   batch.target = ToDevice(batch.target, device, non_blocking);
-  if (batch.ragged.has_value()) batch.ragged = batch.ragged->to(device);
+  if (batch.ragged.has_value()) batch.ragged = batch.ragged->to(device, non_blocking);
+  if (batch.ragged_target.has_value()) batch.ragged_target = batch.ragged_target->to(device, non_blocking);
   return batch;
 }
 
@@ -41,15 +44,38 @@ template <class T>
 concept Movable = requires(const T& value, torch::Device device) {
   { value.To(device) } -> std::convertible_to<T>;
 };
+template <class T>
+concept MovableAsTensors = requires(const T& value, torch::Device device) {
+  { value.to(device) } -> std::convertible_to<T>;
+};
+template <class T>
+concept MovableWithoutWaiting = requires(const T& value, torch::Device device) {
+  { value.to(device, true) } -> std::convertible_to<T>;
+};
 
 template <class T>
 struct Mover {
-  static T Move(const T& value, torch::Device device, bool) {
-    if constexpr (Movable<T>) {
+  static T Move(const T& value, torch::Device device, bool non_blocking) {
+    if constexpr (std::derived_from<T, torch::Tensor>) {
+      return value.defined() ? T(value.to(device, non_blocking)) : value;
+    } else if constexpr (Movable<T>) {
       return value.To(device);
+    } else if constexpr (MovableWithoutWaiting<T>) {
+      return value.to(device, non_blocking);
+    } else if constexpr (MovableAsTensors<T>) {
+      return value.to(device);
     } else {
       return value;
     }
+  }
+};
+
+template <>
+struct Mover<NestedValue> {
+  static NestedValue Move(const NestedValue& value, torch::Device device, bool non_blocking) {
+    if (value.is_nested()) return value.nested().to(device, non_blocking);
+    if (nested::IsNumber(value) || !value.dense().defined()) return value;
+    return value.dense().to(device, non_blocking);
   }
 };
 

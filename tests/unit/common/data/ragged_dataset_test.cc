@@ -104,12 +104,42 @@ TEST(RaggedDatasetTest, DamagedSamplesCanBeLeftOut) {
   EXPECT_TRUE(torch::equal(batch->ragged->Element(1), Samples()[5]));
 }
 
+std::vector<torch::Tensor> Tags() {
+  std::vector<torch::Tensor> tags;
+  for (int64_t i = 0; i < 10; ++i) tags.push_back(torch::full({i % 4 + 1}, 10 * i, torch::kInt64));
+  return tags;
+}
+
+TEST(RaggedDatasetTest, TargetsMayBeOfAnySize) {
+  const auto dataset = RaggedDataset::MakeWithRaggedTargets(Samples(), Tags(), {}, {.padding_value = -100});
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  const auto batch = (*dataset)->Get({3, 0, 9});
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  ASSERT_TRUE(batch->ragged_target.has_value());
+  EXPECT_FALSE(batch->target.defined());
+  EXPECT_EQ(batch->ragged_target->structure()->packed_sizes(), batch->ragged->structure()->packed_sizes());
+  EXPECT_TRUE(torch::equal(batch->ragged_target->Element(2), Tags()[9]));
+  EXPECT_EQ(batch->ragged_target->tensor()[1][3].item<int64_t>(), -100);
+  const auto few = RaggedDataset::MakeWithRaggedTargets(Samples(), {torch::ones({2})});
+  EXPECT_THAT(std::string(few.status().message()), HasSubstr("10 samples, but 1 targets"));
+  std::vector<torch::Tensor> mixed = Tags();
+  mixed[4] = torch::ones({2});
+  EXPECT_THAT(std::string(RaggedDataset::MakeWithRaggedTargets(Samples(), mixed).status().message()),
+              HasSubstr("target 4 has 1 dims of Float; allowed: as the first, 1 dims of Long"));
+  const TolerantDataset tolerant(std::make_shared<Damaged>(*dataset), TolerantOptions{.max_damaged = 1});
+  EXPECT_TRUE(torch::equal(tolerant.Get({3, 4, 5})->ragged_target->Element(1), Tags()[5]));
+  auto loader = *StatefulDataLoader::Make(*dataset, {.batch_size = 10, .shuffle = false});
+  loader->StartEpoch(0);
+  EXPECT_TRUE(torch::equal(loader->Next()->ragged_target->concat(), torch::cat(Tags())));
+}
+
 class RaggedJsonLinesTest : public testing::Test {
  protected:
-  absl::StatusOr<std::shared_ptr<RaggedDataset>> Open(const std::string& text, const std::string& target = "y") {
+  absl::StatusOr<std::shared_ptr<RaggedDataset>> Open(const std::string& text, const std::string& target = "y",
+                                                      TargetSizes sizes = TargetSizes::kOne) {
     const std::string path = testing::TempDir() + "/athanor_ragged.jsonl";
     std::ofstream(path) << text;
-    auto dataset = OpenRaggedJsonLines(path, {.input = "x", .target = target});
+    auto dataset = OpenRaggedJsonLines(path, {.input = "x", .target = target}, sizes);
     std::filesystem::remove(path);
     return dataset;
   }
@@ -125,6 +155,16 @@ TEST_F(RaggedJsonLinesTest, ReadsListsOfAnyLength) {
   const auto rows = Open("{\"x\": [[1, 2], [3, 4.5]]}\n{\"x\": [[5, 6]]}\n", "");
   ASSERT_TRUE(rows.ok()) << rows.status();
   EXPECT_EQ((*rows)->Get({1})->ragged->concat().scalar_type(), torch::kFloat32);
+}
+
+TEST_F(RaggedJsonLinesTest, ReadsTargetsOfAnyLength) {
+  const auto tagged = Open("{\"x\": [1.5, 2], \"y\": [0, 1]}\n{\"x\": [4], \"y\": [2]}\n", "y", TargetSizes::kAny);
+  ASSERT_TRUE(tagged.ok()) << tagged.status();
+  const auto batch = (*tagged)->Get({1, 0});
+  EXPECT_TRUE(torch::equal(batch->ragged_target->concat(), torch::tensor({2, 0, 1})));
+  EXPECT_EQ(batch->ragged->concat().scalar_type(), torch::kFloat32);
+  EXPECT_THAT(std::string(Open("{\"x\": [1], \"y\": 0}\n", "y", TargetSizes::kAny).status().message()),
+              HasSubstr(":1: \"y\" is no list"));
 }
 
 TEST_F(RaggedJsonLinesTest, NamesTheLineThatDoesNotFit) {

@@ -6,6 +6,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "athanor/tensor/pn_tensor.h"
 #include "athanor/tools/catch.h"
 #include "athanor/tools/dict.h"
 #include "athanor/tools/method_cache.h"
@@ -136,6 +137,29 @@ TEST(ToDeviceTest, MovesWhatHoldsTensors) {
   const Batch there = ToDevice(batch, meta);
   EXPECT_EQ(there.input.device(), meta);
   EXPECT_EQ(there.size, 2);
+}
+
+struct Styled {  // as LibTorch's own classes move
+  torch::Tensor tensor;
+  Styled to(torch::Device device) const { return {tensor.to(device)}; }
+};
+
+TEST(ToDeviceTest, MovesNestedTensorsAndWhatDerivesFromATensor) {
+  const torch::Device meta = torch::kMeta;
+  const NestedTensor x({torch::ones({2, 3}), torch::ones({1, 3})});
+  EXPECT_EQ(ToDevice(x, meta).device(), meta);
+  EXPECT_EQ(ToDevice(x, meta).shape(), x.shape());
+  EXPECT_EQ(ToDevice(std::vector<NestedTensor>{x}, meta)[0].device(), meta);
+  EXPECT_EQ(ToDevice(std::map<std::string, std::optional<NestedTensor>>{{"x", x}}, meta).at("x")->device(), meta);
+  const PNTensor sample = ToDevice(MakePNTensor({1, 2, 3}), meta);
+  EXPECT_EQ(sample.device(), meta);
+  EXPECT_EQ(sample.mask().device(), meta);
+  EXPECT_FALSE(ToDevice(PNTensor(), meta).defined());
+  EXPECT_EQ(ToDevice(NestedValue(x), meta).nested().device(), meta);
+  EXPECT_EQ(ToDevice(NestedValue(torch::ones({2})), meta).dense().device(), meta);
+  EXPECT_EQ(ToDevice(NestedValue(2), meta).dense().item<int>(), 2) << "a number has no device";
+  EXPECT_EQ(ToDevice(Styled{torch::ones({2})}, meta).tensor.device(), meta);
+  EXPECT_EQ(ToDevice(Batch{.ragged = x, .size = 2}, meta).ragged->device(), meta);
 }
 
 }  // namespace
