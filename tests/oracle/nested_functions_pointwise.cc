@@ -1,4 +1,5 @@
 // Constructors, conversions and pointwise functions of NestedTensor for recorded expressions.
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "athanor/tensor/nested_arithmetic.h"
@@ -34,6 +35,15 @@ torch::Tensor TensorOfList(const Value& value) {
   for (const torch::Tensor& part : parts) dtype = c10::promoteTypes(dtype, part.scalar_type());
   for (torch::Tensor& part : parts) part = part.to(dtype);
   return torch::stack(parts);
+}
+
+Value ValueOfJson(const nlohmann::json& json) {
+  if (json.is_boolean()) return json.get<bool>();
+  if (json.is_number_integer()) return json.get<int64_t>();
+  if (json.is_number()) return json.get<double>();
+  List list;
+  for (const nlohmann::json& item : json) list.push_back(ValueOfJson(item));
+  return list;
 }
 
 Value Construct(const Arguments& a) {
@@ -82,11 +92,7 @@ void DefineViews() {
   });
   Define("nested_like", "x dense strict=True",
          [](const Arguments& a) { return a.nested(0).NestedLike(a.tensor(1), a.flag(2)); });
-  Define("tolist", "x", [](const Arguments& a) {
-    List elements;
-    for (const torch::Tensor& element : a.nested(0).Unbind()) elements.push_back(ToList(element));
-    return elements;
-  });
+  Define("tolist", "x", [](const Arguments& a) { return ValueOfJson(ToJson(a.nested(0))); });
   Define("list", "x", [](const Arguments& a) {
     if (a[0].is_list()) return a[0];
     List elements;

@@ -65,7 +65,14 @@ void Report::Case(const std::string& name, const std::function<std::string()>& c
 
 std::string Report::deviation(const std::string& name) const {
   const auto found = deviations_.find(name);
-  return found == deviations_.end() ? "" : found->get<std::string>();
+  if (found == deviations_.end()) return "";
+  return found->is_object() ? found->at("reason").get<std::string>() : found->get<std::string>();
+}
+
+nlohmann::json Report::answer(const std::string& name, const std::string& id) const {
+  const auto found = deviations_.find(name);
+  if (found == deviations_.end() || !found->is_object()) return nullptr;
+  return found->value("answers", nlohmann::json::object()).value(id, nlohmann::json());
 }
 
 bool RegisterFamily(std::string name, Family family) {

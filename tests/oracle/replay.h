@@ -30,13 +30,16 @@ class Report {
   void Case(const std::string& name, const std::function<std::string()>& check, const std::string& alias = "");
   // The reason why this library answers otherwise than the recorded case, or "" when it does not.
   std::string deviation(const std::string& name) const;
+  // What it answers to the case `id` instead, in the form of a recorded answer; null where the deviation has none
+  // stored.
+  nlohmann::json answer(const std::string& name, const std::string& id) const;
 
   int passed() const { return passed_; }
   int failed() const { return failed_; }
   int deviating() const { return deviating_; }
 
  private:
-  nlohmann::json deviations_;  // {"case": "reason"} of this family
+  nlohmann::json deviations_;  // {"case": "reason"} of this family, or {"reason": …, "answers": {"id": …}}
   std::string path_;
   int passed_ = 0;
   int failed_ = 0;
