@@ -39,7 +39,7 @@ NestedTensor matmul(const NestedValue& a, const NestedValue& b) {
   if (dense_right && a.nested().structure()->HasStaticTail(1)) {
     return OnTail(a.nested(), 1, [&](const Tensor& t) { return torch::matmul(t, b.dense()); });
   }
-  return Each(a, b, [](const Tensor& s, const Tensor& t) { return torch::matmul(s, t); });
+  return PerElement({a, b}, [](const Tensors& t) { return torch::matmul(t[0], t[1]); }, DenseOperands::kWhole);
 }
 
 NestedTensor mm(const NestedValue& a, const NestedValue& b) {
@@ -132,7 +132,7 @@ NestedTensor einsum(const std::string& equation, const std::vector<NestedValue>&
   }
   inner += "->";
   inner += WithoutBatch(text.substr(arrow + 2), batch);
-  return PerElement(operands, [&](const Tensors& t) { return torch::einsum(inner, t); });
+  return PerElement(operands, [&](const Tensors& t) { return torch::einsum(inner, t); }, DenseOperands::kWhole);
 }
 
 NestedTensor matrix_exp(const NestedTensor& x) {

@@ -282,7 +282,8 @@ NestedTensor FirstNested(const std::vector<NestedValue>& operands) {
   TORCH_CHECK_TYPE(false, "at least one operand must be a NestedTensor");
 }
 
-std::vector<std::vector<torch::Tensor>> EachElement(const std::vector<NestedValue>& given, const TensorListFn& fn) {
+std::vector<std::vector<torch::Tensor>> EachElement(const std::vector<NestedValue>& given, const TensorListFn& fn,
+                                                    DenseOperands as) {
   const NestedTensor first = FirstNested(given);
   std::vector<NestedValue> operands = given;
   Parts parts(operands.size());
@@ -290,7 +291,7 @@ std::vector<std::vector<torch::Tensor>> EachElement(const std::vector<NestedValu
     if (operands[i].is_nested()) continue;
     const torch::Tensor dense = operands[i].dense();
     if (IsNumber(operands[i]) && Holds(first.dtype(), dense.item())) operands[i] = dense.to(first.dtype());
-    for (size_t n = 0; n < operands.size() && !parts[i]; ++n) {
+    for (size_t n = 0; as == DenseOperands::kPadded && n < operands.size() && !parts[i]; ++n) {
       if (!operands[n].is_nested()) continue;
       const NestedTensor& nested = operands[n].nested();
       parts[i] = PartsOfPadded(*nested.structure(), nested.batch_dim(), dense, false);
@@ -299,9 +300,10 @@ std::vector<std::vector<torch::Tensor>> EachElement(const std::vector<NestedValu
   return EachOf(operands, parts, fn);
 }
 
-NestedTensor PerElement(const std::vector<NestedValue>& operands, const TensorsFn& fn) {
+NestedTensor PerElement(const std::vector<NestedValue>& operands, const TensorsFn& fn, DenseOperands dense) {
   const auto outputs = EachElement(
-      operands, [&](const std::vector<torch::Tensor>& arguments) { return std::vector<torch::Tensor>{fn(arguments)}; });
+      operands, [&](const std::vector<torch::Tensor>& arguments) { return std::vector<torch::Tensor>{fn(arguments)}; },
+      dense);
   const NestedTensor like = FirstNested(operands);
   return outputs.empty() ? like : Repack(outputs[0], like);
 }
@@ -363,7 +365,9 @@ std::optional<torch::Tensor> AlignDense(const NestedTensor& x, const torch::Tens
 NestedTensor Aligned(const std::vector<NestedValue>& given, const TensorsFn& fn) {
   const NestedTensor first = FirstNested(given);
   // The kernels of two operands take one from the CPU, but no more.
-  const std::vector<NestedValue> operands = given.size() > 2 ? NumbersOnDevice(given) : given;
+  std::vector<NestedValue> moved;
+  if (given.size() > 2 && !first.device().is_cpu()) moved = NumbersOnDevice(given);
+  const std::vector<NestedValue>& operands = moved.empty() ? given : moved;
   std::vector<torch::Tensor> values;
   for (const auto& operand : operands) {
     if (operand.is_nested()) {

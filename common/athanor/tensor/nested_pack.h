@@ -45,13 +45,17 @@ NestedTensor Packed(const NestedTensor& x, const TensorFn& fn);
 // are static, else one for each element.
 NestedTensor OnTail(const NestedTensor& x, int64_t count, const TensorFn& fn);
 NestedTensor PerElement(const NestedTensor& x, const TensorFn& fn);
-// The same for functions of several operands. Nested ones give their element. A dense one that broadcasts to the padded
-// shape of a nested one (as many dims) gives that element's part of it, without padding; any other is handed over
-// whole. A number gets the dtype of the first nested operand where that can hold it. Throws c10::ValueError when batch
+// What a dense operand that broadcasts to the padded shape of a nested one (as many dims) gives each element: its part
+// of that, without padding, or the whole, for functions whose dims mean something else (products of matrices).
+enum class DenseOperands { kPadded, kWhole };
+// The same for functions of several operands. Nested ones give their element, dense ones a part or themselves, as said
+// above. A number gets the dtype of the first nested operand where that can hold it. Throws c10::ValueError when batch
 // sizes differ. Result i of all elements makes output i.
 // A batch without elements has no results to learn from: it comes back as it is.
-NestedTensor PerElement(const std::vector<NestedValue>& operands, const TensorsFn& fn);
-std::vector<std::vector<torch::Tensor>> EachElement(const std::vector<NestedValue>& operands, const TensorListFn& fn);
+NestedTensor PerElement(const std::vector<NestedValue>& operands, const TensorsFn& fn,
+                        DenseOperands dense = DenseOperands::kPadded);
+std::vector<std::vector<torch::Tensor>> EachElement(const std::vector<NestedValue>& operands, const TensorListFn& fn,
+                                                    DenseOperands dense = DenseOperands::kPadded);
 
 // The first nested operand; throws c10::TypeError when there is none.
 NestedTensor FirstNested(const std::vector<NestedValue>& operands);

@@ -83,6 +83,16 @@ TEST(DenseOperands, OfThePaddedShapeReachFunctionsThatGoElementByElement) {
              "cosine_similarity");
 }
 
+TEST(DenseOperands, OfProductsOfMatricesAreWholeWhateverTheirSizes) {
+  const NestedTensor x({torch::randn({2, 3}), torch::randn({1, 3})});
+  const Tensor dense = torch::randn({1, 3, 3}), cube = torch::randn({3, 2, 3});
+  ExpectEach(nested::matmul(x, dense), {torch::matmul(x[0], dense), torch::matmul(x[1], dense)}, "matmul");
+  const NestedTensor three({torch::randn({2, 3}), torch::randn({1, 3}), torch::randn({1, 3})});  // padded as `cube` is
+  std::vector<Tensor> expected;
+  for (const Tensor& element : three.Unbind()) expected.push_back(torch::einsum("ij,jkl->ikl", {element, cube}));
+  ExpectEach(nested::einsum("bij,jkl->bikl", {three, cube}), expected, "einsum");
+}
+
 TEST(DenseOperands, WiderThanADimOfSizeOneMakeTheElementsGrow) {
   const NestedTensor column({torch::ones({2, 1}), torch::ones({3, 1})});
   const Tensor row = torch::arange(4.);
