@@ -297,6 +297,18 @@ absl::Status HostMemoryGroup::Broadcast(void* data, int64_t bytes, int root) {
   return absl::OkStatus();
 }
 
+absl::Status HostMemoryGroup::AllGather(const void* data, int64_t bytes, void* out) {
+  for (int64_t begin = 0; begin < bytes; begin += kSlotBytes) {
+    const size_t part = static_cast<size_t>(std::min(kSlotBytes, bytes - begin));
+    RETURN_IF_ERROR(NextRound());
+    std::memcpy(Slot(rank_), static_cast<const char*>(data) + begin, part);
+    Publish();
+    RETURN_IF_ERROR(Await(timeout_));
+    for (int r = 0; r < world_size_; ++r) std::memcpy(static_cast<char*>(out) + r * bytes + begin, Slot(r), part);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status HostMemoryGroup::MinMax(const std::vector<int64_t>& values, std::vector<int64_t>* min,
                                      std::vector<int64_t>* max) {
   RETURN_IF_ERROR(NextRound());

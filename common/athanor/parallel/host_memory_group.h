@@ -53,6 +53,8 @@ class HostMemoryGroup {
   };
   absl::Status AllReduce(std::span<const Piece> pieces, c10::ScalarType type, double scale);
   absl::Status Broadcast(void* data, int64_t bytes, int root);
+  // `out`: world size * bytes, in the order of the ranks; every rank gives as many bytes.
+  absl::Status AllGather(const void* data, int64_t bytes, void* out);
   // Element-wise extremes; at most 64 values.
   absl::Status MinMax(const std::vector<int64_t>& values, std::vector<int64_t>* min, std::vector<int64_t>* max);
   absl::Status Barrier(absl::Duration deadline);

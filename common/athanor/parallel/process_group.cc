@@ -246,6 +246,23 @@ absl::Status ProcessGroup::Broadcast(torch::Tensor tensor, int root) {
   return impl_->Wait("broadcast", [&] { return impl_->group->broadcast(tensors, options); });
 }
 
+absl::StatusOr<torch::Tensor> ProcessGroup::AllGather(const torch::Tensor& tensor) {
+  if (world_size_ == 1) return tensor.unsqueeze(0).clone();
+  std::vector<int64_t> sizes = tensor.sizes().vec();
+  sizes.insert(sizes.begin(), world_size_);
+  ASSIGN_OR_RETURN(torch::Tensor all, RunTorch("all-gather", [&] { return torch::empty(sizes, tensor.options()); }));
+  if (tensor.numel() == 0) return all;
+  if (host_memory_ != nullptr && tensor.is_cpu() && tensor.is_contiguous()) {
+    const auto bytes = static_cast<int64_t>(tensor.nbytes());
+    RETURN_IF_ERROR(PeerLost(host_memory_->AllGather(tensor.data_ptr(), bytes, all.data_ptr()), "all-gather"));
+    return all;
+  }
+  std::vector<torch::Tensor> mine = {tensor};
+  std::vector<std::vector<torch::Tensor>> parts = {all.unbind(0)};
+  RETURN_IF_ERROR(impl_->Wait("all-gather", [&] { return impl_->group->allgather(parts, mine); }));
+  return all;
+}
+
 absl::StatusOr<Agreement> ProcessGroup::AllAgree(const std::vector<int64_t>& values) {
   Agreement agreement{values, values};
   if (world_size_ == 1 || values.empty()) return agreement;

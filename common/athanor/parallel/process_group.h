@@ -98,6 +98,9 @@ class ProcessGroup {
   // In place. The tensor is dense, contiguous and on the group's device.
   absl::Status AllReduceSum(torch::Tensor tensor);
   absl::Status Broadcast(torch::Tensor tensor, int root);
+  // [world size, sizes of `tensor`…]: the tensors of all ranks in their order, which have one shape and dtype (any).
+  // Dense, contiguous and on the group's device.
+  absl::StatusOr<torch::Tensor> AllGather(const torch::Tensor& tensor);
   // A few numbers, the same count on every rank.
   absl::StatusOr<Agreement> AllAgree(const std::vector<int64_t>& values);
   absl::StatusOr<std::vector<double>> AllReduceSum(const std::vector<double>& values);

@@ -55,6 +55,24 @@ TEST_P(ProcessGroupTest, Collectives) {
   });
 }
 
+TEST_P(ProcessGroupTest, AllGatherKeepsEveryBit) {
+  const auto [world, shared] = GetParam();
+  RunRanks(world, shared, [&, world = world](ProcessGroup* group) {
+    // Beyond a slot of the shared memory and no multiple of it; a dtype that cannot be summed; a number; nothing.
+    for (const auto& [sizes, dtype] :
+         {std::pair{std::vector<int64_t>{1300001}, torch::kByte}, std::pair{std::vector<int64_t>{3, 5}, torch::kHalf},
+          std::pair{std::vector<int64_t>{}, torch::kDouble}, std::pair{std::vector<int64_t>{0, 4}, torch::kLong}}) {
+      const auto of_rank = [&, sizes = sizes, dtype = dtype](int rank) {
+        return torch::randint(0, 200, sizes, at::detail::createCPUGenerator(rank + 1)).to(dtype);
+      };
+      const absl::StatusOr<torch::Tensor> all = group->AllGather(of_rank(group->rank()));
+      ASSERT_TRUE(all.ok()) << all.status();
+      ASSERT_EQ(all->size(0), world);
+      for (int rank = 0; rank < world; ++rank) EXPECT_TRUE(torch::equal((*all)[rank], of_rank(rank))) << rank;
+    }
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Worlds, ProcessGroupTest,
                          ::testing::Combine(::testing::Values(1, 2, 3, 5), ::testing::Values(false, true)));
 
