@@ -84,7 +84,7 @@ std::string CheckSet(const nlohmann::json& test, const nlohmann::json& updates, 
   for (const auto& update : updates) (*metrics)->Update(BatchOf(update.at(0)), BatchOf(update.at(1)));
   return FirstOf({CompareAll(expected.at("bat"), (*metrics)->Batch(), "bat"),
                   CompareAll(expected.at("avg"), (*metrics)->Average(), "avg"),
-                  // A second read-out exchanges nothing anew and says the same.
+                  // A second read-out sends no samples and says the same.
                   CompareAll(expected.at("avg"), (*metrics)->Average(), "avg again")});
 }
 
@@ -107,7 +107,7 @@ std::string CheckTasks(const nlohmann::json& test, const nlohmann::json& updates
     if (const absl::Status status = UpdateTasks(update, *metrics); !status.ok()) return status.ToString();
   }
   return FirstOf(
-      {CompareTasks(expected.at("bat"), metrics->Batch()), CompareTasks(expected.at("avg"), metrics->Average())});
+      {CompareTasks(expected.at("bat"), metrics->BatchByTask()), CompareTasks(expected.at("avg"), metrics->AverageByTask())});
 }
 
 torch::Tensor Matrix(const nlohmann::json& rows) {

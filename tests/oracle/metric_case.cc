@@ -167,7 +167,7 @@ metrics::FunctionOptions FunctionOptionsOf(const nlohmann::json& args) {
 }
 
 MetricFunction FindFunction(const std::string& name) {
-  static const MetricFunction f1 = [](const torch::Tensor& input, const torch::Tensor& target,
+  static const MetricFunction f1 = [](const NestedValue& input, const NestedValue& target,
                                       const metrics::FunctionOptions& options) {
     return metrics::F1Score(input, target, options);
   };

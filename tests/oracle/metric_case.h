@@ -19,7 +19,7 @@ metrics::MetricOptions MetricOptionsOf(const nlohmann::json& args);
 metrics::FunctionOptions FunctionOptionsOf(const nlohmann::json& args);
 
 // "accuracy" … of functional.h; nullptr for an unknown name.
-using MetricFunction = torch::Tensor (*)(const torch::Tensor&, const torch::Tensor&, const metrics::FunctionOptions&);
+using MetricFunction = torch::Tensor (*)(const NestedValue&, const NestedValue&, const metrics::FunctionOptions&);
 MetricFunction FindFunction(const std::string& name);
 bool IsDescriptor(const std::string& name);  // "binary_accuracy", "mcc" …
 MetricFunc DescriptorOf(const std::string& name, const nlohmann::json& args);

@@ -106,9 +106,9 @@ std::string CompareTasks(const nlohmann::json& expected, const absl::StatusOr<Ta
 }
 
 std::string CompareAllTasks(const nlohmann::json& expected, MultiTaskMetrics& metrics) {
-  std::string text = FirstOf({CompareTasks(expected.at("val"), metrics.Value(), "val"),
-                              CompareTasks(expected.at("bat"), metrics.Batch(), "bat"),
-                              CompareTasks(expected.at("avg"), metrics.Average(), "avg")});
+  std::string text = FirstOf({CompareTasks(expected.at("val"), metrics.ValueByTask(), "val"),
+                              CompareTasks(expected.at("bat"), metrics.BatchByTask(), "bat"),
+                              CompareTasks(expected.at("avg"), metrics.AverageByTask(), "avg")});
   if (text.empty()) text = CompareText(expected.value("format_4f", nlohmann::json()), metrics.Text(4), false);
   return text;
 }

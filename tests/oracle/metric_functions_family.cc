@@ -9,8 +9,7 @@ std::string CheckFunction(const nlohmann::json& test) {
   const MetricFunction function = FindFunction(test.at("function").get<std::string>());
   if (function == nullptr) return "the replay does not know " + test["function"].dump();
   const auto run = [&] {
-    const LabeledBatch batch = PackedPair(BatchOf(test.at("input")), BatchOf(test.at("target")));
-    return function(batch.input, batch.target, FunctionOptionsOf(test.at("args")));
+    return function(BatchOf(test.at("input")), BatchOf(test.at("target")), FunctionOptionsOf(test.at("args")));
   };
   if (IsError(test.at("expected"))) {
     return CheckFailure(test["expected"], [&] {

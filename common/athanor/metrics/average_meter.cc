@@ -13,20 +13,12 @@
 namespace athanor {
 namespace {
 
-constexpr int64_t kMaxDims = 4;
-constexpr int64_t kHead = 5 + kMaxDims;  // sum, weight, ranks with a tensor, its dims, check of the name; its sizes
-enum Slot : int64_t { kSum, kWeight, kVectors, kDims, kName, kSizes };
-
 torch::Tensor Zero() {
   return torch::zeros({}, torch::kFloat64);
 }
 
 torch::Tensor MeanOf(const torch::Tensor& sum, const torch::Tensor& weight) {
   return torch::where(weight > 0, sum / weight.clamp_min(1), torch::full_like(sum, std::nan("")));
-}
-
-double CheckOf(const std::string& name, size_t place) {
-  return static_cast<double>(std::hash<std::string>{}(absl::StrCat(place, ":", name)) % 1000003);
 }
 
 std::string ShapeText(torch::IntArrayRef sizes) {
@@ -36,6 +28,7 @@ std::string ShapeText(torch::IntArrayRef sizes) {
 }  // namespace
 
 void AverageMeter::Update(double value, int64_t n) {
+  if (sum_.defined() && !sum_.is_cpu()) return Add(torch::full({}, value, sum_.options()), n, {});
   Add(torch::tensor(value, torch::kFloat64), n, {});
 }
 
@@ -48,7 +41,10 @@ void AverageMeter::Update(const torch::Tensor& value, const torch::Tensor& n) {
 }
 
 torch::Tensor AverageMeter::AsStored(const torch::Tensor& value) const {
-  const torch::Tensor wide = value.detach().to(value.device().is_mps() ? torch::kFloat32 : torch::kFloat64);
+  torch::Tensor wide = value.detach();
+  // Never the other way round: fetching the sum would wait for its device.
+  if (wide.is_cpu() && sum_.defined() && !sum_.is_cpu()) wide = wide.to(sum_.device(), /*non_blocking=*/true);
+  wide = wide.to(wide.device().is_mps() ? torch::kFloat32 : torch::kFloat64);
   return wide.numel() == 1 ? wide.reshape({}) : wide;
 }
 
@@ -109,12 +105,12 @@ torch::Tensor AverageMeter::LocalAverage() const {
   return MeanOf(sum, torch::tensor(count(), torch::kInt64).to(sum.device()));
 }
 
-AverageMeter::Weighted AverageMeter::PartOf(Part part) const {
+AverageMeter::Weighted AverageMeter::PartOf(ReadOut of) const {
   const auto weight = [](int64_t host, const torch::Tensor& device) {
     const torch::Tensor known = torch::tensor(static_cast<double>(host), torch::kFloat64);
     return device.defined() ? device.to(torch::kCPU, torch::kFloat64) + known : known;
   };
-  if (part == Part::kAll) return {Sum().to(torch::kCPU, torch::kFloat64), weight(count_, device_count_)};
+  if (of == ReadOut::kAll) return {Sum().to(torch::kCPU, torch::kFloat64), weight(count_, device_count_)};
   const torch::Tensor n = weight(std::max<int64_t>(0, n_), device_n_);
   if (!last_.defined()) return {torch::zeros_like(Sum(), torch::device(torch::kCPU).dtype(torch::kFloat64)), n};
   const torch::Tensor last = last_.to(torch::kCPU, torch::kFloat64);
@@ -204,79 +200,98 @@ std::vector<std::pair<std::string, int64_t>> AverageMeters::n() const {
   return counts;
 }
 
-// One collective for sums and weights of numbers; a second one only when some rank has tensors.
-absl::StatusOr<AverageMeters::Parts> AverageMeters::SumOver(AverageMeter::Part part) const {
-  Parts parts;
-  for (const auto& [name, meter] : meters_) parts.push_back(meter->PartOf(part));
-  if (sync_ == nullptr || sync_->world_size() == 1 || parts.empty()) return parts;
-  torch::Tensor heads = torch::zeros({static_cast<int64_t>(parts.size()), kHead}, torch::kFloat64);
-  auto head = heads.accessor<double, 2>();
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const torch::Tensor& sum = parts[i].sum;
-    const auto row = static_cast<int64_t>(i);
-    if (sum.dim() > kMaxDims) {
-      return absl::InvalidArgumentError(absl::StrCat("metric '", meters_[i].first, "' has ", sum.dim(),
-                                                     " dims; at most ", kMaxDims, " can be combined over ranks"));
+// A table of sums and weights, and the sums of those that are tensors; `numbers` says which.
+RankPart AverageMeters::PartFor(ReadOut of) const {
+  RankPart part{.what = absl::StrCat("means of ", absl::StrJoin(names(), ", "))};
+  part.status = RunTorch("metrics", [&] {
+    const torch::NoGradGuard no_grad;
+    torch::Tensor table = torch::zeros({static_cast<int64_t>(meters_.size()), 2}, torch::kFloat64);
+    auto rows = table.accessor<double, 2>();
+    part.tensors = {table};
+    for (size_t i = 0; i < meters_.size(); ++i) {
+      const AverageMeter::Weighted own = meters_[i].second->PartOf(of);
+      const auto row = static_cast<int64_t>(i);
+      rows[row][1] = own.weight.item<double>();
+      part.numbers.push_back(own.sum.dim() == 0 ? 0 : static_cast<int64_t>(part.tensors.size()));
+      if (own.sum.dim() == 0)
+        rows[row][0] = own.sum.item<double>();
+      else
+        part.tensors.push_back(own.sum);
     }
-    head[row][kWeight] = parts[i].weight.item<double>();
-    head[row][kName] = CheckOf(meters_[i].first, i);
-    if (sum.dim() == 0) {
-      head[row][kSum] = sum.item<double>();
-      continue;
+  });
+  return part;
+}
+
+// In the order of the ranks, so that all of them get the same bits.
+absl::StatusOr<AverageMeter::Weighted> AverageMeters::MergeOne(size_t meter, const std::vector<RankPart>& ranks) const {
+  const auto row = static_cast<int64_t>(meter);
+  AverageMeter::Weighted merged{Zero(), Zero()};
+  std::optional<size_t> numbers, tensors;  // a rank that counted such
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    const torch::Tensor own = ranks[rank].tensors[0][row];
+    const int64_t place = ranks[rank].numbers[meter];
+    merged.weight = merged.weight + own[1];
+    if (place == 0) {
+      if (own[1].item<double>() <= 0) continue;  // nothing to tell its shape by
+      merged.sum = numbers ? merged.sum + own[0] : own[0];
+      numbers = rank;
+    } else {
+      const torch::Tensor& sum = ranks[rank].tensors[static_cast<size_t>(place)];
+      if (tensors && sum.sizes() != merged.sum.sizes()) {
+        return absl::InvalidArgumentError(absl::StrCat("metric '", meters_[meter].first, "' has another shape on some ",
+                                                       "rank: ", ShapeText(merged.sum.sizes()), " on rank ", *tensors,
+                                                       ", ", ShapeText(sum.sizes()), " on rank ", rank));
+      }
+      merged.sum = tensors ? merged.sum + sum : sum;
+      tensors = rank;
     }
-    head[row][kVectors] = 1;
-    head[row][kDims] = static_cast<double>(sum.dim());
-    for (int64_t d = 0; d < sum.dim(); ++d) head[row][kSizes + d] = static_cast<double>(sum.size(d));
+    if (numbers && tensors) {
+      return absl::InvalidArgumentError(absl::StrCat("metric '", meters_[meter].first, "' has another shape on some ",
+                                                     "rank: single numbers on rank ", *numbers, ", tensors on rank ",
+                                                     *tensors));
+    }
   }
-  heads = heads.to(sync_->device());
-  RETURN_IF_ERROR(sync_->Sum(heads));
-  heads = heads.to(torch::kCPU);
-  RETURN_IF_ERROR(SumVectors(heads, &parts));
+  return merged;
+}
+
+absl::StatusOr<AverageMeters::Parts> AverageMeters::Merge(const std::vector<RankPart>& ranks) const {
+  Parts parts;
+  absl::Status status;
+  RETURN_IF_ERROR(RunTorch("metrics", [&] {
+    const torch::NoGradGuard no_grad;
+    std::vector<RankPart> here = ranks;
+    for (RankPart& rank : here) {
+      for (torch::Tensor& tensor : rank.tensors) tensor = tensor.to(torch::kCPU, torch::kFloat64);
+    }
+    for (size_t i = 0; i < meters_.size() && status.ok(); ++i) {
+      absl::StatusOr<AverageMeter::Weighted> merged = MergeOne(i, here);
+      status = merged.status();
+      if (status.ok()) parts.push_back(*std::move(merged));
+    }
+  }));
+  RETURN_IF_ERROR(status);
   return parts;
 }
 
-absl::Status AverageMeters::SumVectors(const torch::Tensor& heads, Parts* parts) const {
-  const auto head = heads.accessor<double, 2>();
-  std::vector<torch::Tensor> flat;
-  std::vector<std::vector<int64_t>> shapes(parts->size());
-  for (size_t i = 0; i < parts->size(); ++i) {
-    const auto row = static_cast<int64_t>(i);
-    if (head[row][kName] != CheckOf(meters_[i].first, i) * sync_->world_size()) {
-      return absl::InvalidArgumentError(absl::StrCat("the ranks have other metrics at place ", i, " than '",
-                                                     meters_[i].first, "'; all need the same names in one order"));
-    }
-    (*parts)[i].weight = torch::tensor(head[row][kWeight], torch::kFloat64);
-    const double vectors = head[row][kVectors];
-    if (vectors == 0) {
-      (*parts)[i].sum = torch::tensor(head[row][kSum], torch::kFloat64);
-      continue;
-    }
-    for (int64_t d = 0; d < static_cast<int64_t>(head[row][kDims] / vectors); ++d)
-      shapes[i].push_back(static_cast<int64_t>(head[row][kSizes + d] / vectors));
-    torch::Tensor& sum = (*parts)[i].sum;
-    if (sum.dim() == 0) sum = torch::full(shapes[i], sum.item<double>(), torch::kFloat64);
-    if (sum.sizes() != torch::IntArrayRef(shapes[i])) {
-      return absl::InvalidArgumentError(absl::StrCat("metric '", meters_[i].first, "' has another shape on some rank"));
-    }
-    flat.push_back(sum.flatten());
+absl::StatusOr<AverageMeters::Parts> AverageMeters::SumOver(ReadOut of) const {
+  if (alone()) {
+    Parts parts;
+    for (const auto& [name, meter] : meters_) parts.push_back(meter->PartOf(of));
+    return parts;
   }
-  if (flat.empty()) return absl::OkStatus();
-  torch::Tensor all = torch::cat(flat).to(sync_->device());
-  RETURN_IF_ERROR(sync_->Sum(all));
-  all = all.to(torch::kCPU);
-  int64_t at = 0;
-  for (size_t i = 0; i < parts->size(); ++i) {
-    if (shapes[i].empty()) continue;
-    const int64_t size = c10::multiply_integers(shapes[i]);
-    (*parts)[i].sum = all.narrow(0, at, size).reshape(shapes[i]);
-    at += size;
-  }
-  return absl::OkStatus();
+  ASSIGN_OR_RETURN(RankParts ranks, ExchangeParts(*sync_, {PartFor(of)}));
+  std::vector<RankPart> own;
+  for (std::vector<RankPart>& rank : ranks) own.push_back(std::move(rank[0]));
+  return Merge(own);
 }
 
-absl::StatusOr<MetricValues> AverageMeters::Reduced(AverageMeter::Part part) const {
-  if (part == AverageMeter::Part::kBatch && (sync_ == nullptr || sync_->world_size() == 1)) return Value();
-  ASSIGN_OR_RETURN(const Parts parts, SumOver(part));
+absl::StatusOr<MetricValues> AverageMeters::Reduced(ReadOut of) const {
+  if (of == ReadOut::kBatch && alone()) return Value();
+  ASSIGN_OR_RETURN(const Parts parts, SumOver(of));
+  return Means(parts);
+}
+
+MetricValues AverageMeters::Means(const Parts& parts) const {
   MetricValues values;
   for (size_t i = 0; i < parts.size(); ++i)
     values.emplace_back(meters_[i].first, MeanOf(parts[i].sum, parts[i].weight));
@@ -284,7 +299,7 @@ absl::StatusOr<MetricValues> AverageMeters::Reduced(AverageMeter::Part part) con
 }
 
 absl::StatusOr<MetricValues> AverageMeters::Weights(bool of_batch) const {
-  ASSIGN_OR_RETURN(const Parts parts, SumOver(of_batch ? AverageMeter::Part::kBatch : AverageMeter::Part::kAll));
+  ASSIGN_OR_RETURN(const Parts parts, SumOver(of_batch ? ReadOut::kBatch : ReadOut::kAll));
   MetricValues values;
   for (size_t i = 0; i < parts.size(); ++i) values.emplace_back(meters_[i].first, parts[i].weight);
   return values;

@@ -6,7 +6,7 @@
 //   loss.Value(); *loss.Average();           // the last value; the mean over all samples (and ranks)
 //   loss.Text();                             // "0.5000 (0.6200)": last value, local mean
 //
-//   AverageMeters meters(sync);              // several by name; one collective for all of them
+//   AverageMeters meters(sync);              // several by name; one read-out for all of them
 //   meters.Update({{"loss", 0.6}, {"auroc", 0.7}});
 //   meters["loss"].Update(0.9, 32);
 //
@@ -15,8 +15,11 @@
 // StreamMetrics, which leaves NaN batches out). Means are NaN while nothing counted.
 //
 // Ranks: Batch() and Average() are collectives when a MeterSync is given: the weighted mean of all ranks' last values,
-// the mean over all ranks' samples. A rank that counted nothing takes part. All ranks have the same names in the same
-// order (checked: INVALID_ARGUMENT). Everything else is local.
+// the mean over all ranks' samples, added up in the order of the ranks. One exchange, a second one for what is larger
+// than some kilobytes. A rank that counted nothing, or has no names, takes part. All ranks have the same names in the
+// same order, and values of one shape: else INVALID_ARGUMENT, on all of them. Everything else is local.
+//
+// A number that comes after tensors on an accelerator goes there; the sum never comes back to the host by an update.
 //
 // Errors: c10::ValueError for a shape that changes. Not thread-safe.
 #pragma once
@@ -36,6 +39,7 @@
 #include "absl/status/statusor.h"
 #include "athanor/metrics/meter_sync.h"
 #include "athanor/metrics/metric_values.h"
+#include "athanor/metrics/rank_exchange.h"
 
 namespace athanor {
 
@@ -62,7 +66,6 @@ class AverageMeter {
 
  private:
   friend class AverageMeters;
-  enum class Part { kBatch, kAll };
   struct Weighted {
     torch::Tensor sum, weight;  // 0-dim zeros when nothing came yet
   };
@@ -70,7 +73,7 @@ class AverageMeter {
   void Add(const torch::Tensor& value, int64_t n, const torch::Tensor& device_n);
   torch::Tensor AsStored(const torch::Tensor& value) const;
   void CheckShape(const torch::Tensor& value, bool counts);
-  Weighted PartOf(Part part) const;
+  Weighted PartOf(ReadOut of) const;
   void Restore(const torch::Tensor& sum, int64_t count);  // into an empty one
 
   std::shared_ptr<MeterSync> sync_;
@@ -92,8 +95,8 @@ class AverageMeters {
 
   std::vector<std::string> names() const;  // in the order in which they came
   MetricValues Value() const;
-  absl::StatusOr<MetricValues> Batch() const { return Reduced(AverageMeter::Part::kBatch); }
-  absl::StatusOr<MetricValues> Average() const { return Reduced(AverageMeter::Part::kAll); }
+  absl::StatusOr<MetricValues> Batch() const { return Reduced(ReadOut::kBatch); }
+  absl::StatusOr<MetricValues> Average() const { return Reduced(ReadOut::kAll); }
   MetricValues Sum() const;
   std::vector<std::pair<std::string, int64_t>> count() const;
   std::vector<std::pair<std::string, int64_t>> n() const;
@@ -110,10 +113,15 @@ class AverageMeters {
   absl::StatusOr<std::function<void()>> PlanLoad(const TensorMap& state);
 
  private:
+  friend class StreamMetrics;
   using Parts = std::vector<AverageMeter::Weighted>;
-  absl::StatusOr<Parts> SumOver(AverageMeter::Part part) const;
-  absl::Status SumVectors(const torch::Tensor& heads, Parts* parts) const;
-  absl::StatusOr<MetricValues> Reduced(AverageMeter::Part part) const;
+  bool alone() const { return sync_ == nullptr || sync_->world_size() == 1; }
+  RankPart PartFor(ReadOut of) const;
+  absl::StatusOr<Parts> Merge(const std::vector<RankPart>& ranks) const;
+  absl::StatusOr<AverageMeter::Weighted> MergeOne(size_t meter, const std::vector<RankPart>& ranks) const;
+  absl::StatusOr<Parts> SumOver(ReadOut of) const;
+  absl::StatusOr<MetricValues> Reduced(ReadOut of) const;
+  MetricValues Means(const Parts& parts) const;
 
   std::shared_ptr<MeterSync> sync_;
   std::vector<std::pair<std::string, std::unique_ptr<AverageMeter>>> meters_;

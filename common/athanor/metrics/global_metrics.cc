@@ -1,76 +1,14 @@
 #include "athanor/metrics/global_metrics.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/metrics/sample_history.h"
 #include "athanor/metrics/state_reader.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
 namespace {
-
-torch::Tensor RowsOf(const MaskedBatch& batch) {
-  if (batch.rows.defined()) return batch.rows;
-  return torch::ones({batch.target.size(0)}, torch::TensorOptions().dtype(torch::kBool).device(batch.target.device()));
-}
-
-// Of rows for regression, also where nothing was seen yet: chunks and ranks must agree on the shape.
-torch::Tensor ValidOf(const MaskedBatch& batch) {
-  if (batch.valid.defined()) return batch.valid;
-  return batch.target.is_floating_point() ? RowsOf(batch) : torch::ones_like(batch.target, torch::kBool);
-}
-
-// On the device of the last one: a restored history may lie on another.
-MaskedBatch Join(const std::vector<MaskedBatch>& chunks) {
-  const torch::Device device = chunks.back().input.device();
-  std::vector<torch::Tensor> inputs, targets, valids, rows;
-  for (const MaskedBatch& chunk : chunks) {
-    inputs.push_back(chunk.input.to(device));
-    targets.push_back(chunk.target.to(device));
-    valids.push_back(ValidOf(chunk).to(device));
-    rows.push_back(RowsOf(chunk).to(device));
-  }
-  MaskedBatch joined;
-  joined.input = torch::cat(inputs);
-  joined.target = torch::cat(targets);
-  joined.valid = torch::cat(valids);
-  joined.rows = torch::cat(rows);
-  return joined;
-}
-
-// [N, …] -> [N, numbers of a row], float64.
-torch::Tensor Columns(const torch::Tensor& tensor) {
-  return tensor.to(torch::kFloat64).reshape({tensor.size(0), tensor.dim() == 1 ? 1 : tensor.size(1)});
-}
-
-// The samples of all ranks, in the order of the ranks.
-absl::StatusOr<MaskedBatch> GatherBatch(MeterSync& sync, const MaskedBatch& mine) {
-  const std::vector<torch::Tensor> parts = {mine.input, mine.target, ValidOf(mine), RowsOf(mine)};
-  std::vector<torch::Tensor> columns;
-  for (const torch::Tensor& part : parts) columns.push_back(Columns(part));
-  ASSIGN_OR_RETURN(const torch::Tensor all, GatherRows(sync, torch::cat(columns, 1)));
-  std::vector<torch::Tensor> gathered;
-  int64_t at = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const torch::Tensor block = all.narrow(1, at, columns[i].size(1));
-    at += columns[i].size(1);
-    gathered.push_back((parts[i].dim() == 1 ? block.squeeze(1) : block).to(parts[i].scalar_type()));
-  }
-  MaskedBatch batch;
-  batch.input = gathered[0];
-  batch.target = gathered[1];
-  batch.valid = gathered[2];
-  batch.rows = gathered[3];
-  return batch;
-}
-
-void AddCount(const torch::Tensor& count, torch::Tensor* to) {
-  if (!count.defined()) return;
-  *to = to->defined() ? to->to(count.device(), /*non_blocking=*/!count.is_cpu()) + count : count.clone();
-}
-
-torch::Tensor CountOrZero(const torch::Tensor& count) {
-  return count.defined() ? count : torch::zeros({}, torch::kInt64);
-}
 
 // The tensors of a fixed size, by the names under which they are saved.
 template <class State>
@@ -84,52 +22,21 @@ auto SizedTensors(State& state) {
   return tensors;
 }
 
-void SaveSamples(const std::string& prefix, const MaskedBatch& batch, TensorMap* state) {
-  (*state)[prefix + ".input"] = batch.input.contiguous();
-  (*state)[prefix + ".target"] = batch.target.contiguous();
-  (*state)[prefix + ".valid"] = ValidOf(batch).contiguous();
-  (*state)[prefix + ".rows"] = RowsOf(batch).contiguous();
-}
-
-// What `preprocess` makes of no batch at all.
-MaskedBatch NoSamples(const Preprocess& preprocess) {
-  MetricNeeds needs;
-  needs.task = preprocess.task();
-  needs.num_classes = needs.num_labels = needs.num_outputs = preprocess.width();
-  needs.history = true;
-  return MetricState::Empty(needs, torch::kCPU).samples;
-}
-
-absl::StatusOr<MaskedBatch> ReadSamples(const std::string& prefix, const Preprocess& preprocess, StateReader* reader) {
-  using Dtypes = std::vector<torch::ScalarType>;
-  using Sizes = std::optional<std::vector<int64_t>>;
-  const MaskedBatch none = NoSamples(preprocess);
-  const bool anything = preprocess.task() == MetricTask::kNone;
-  const auto dtypes = [&](const torch::Tensor& like) -> Dtypes {
-    if (anything) return {};
-    if (!like.is_floating_point()) return {like.scalar_type()};
-    return {torch::kFloat64, torch::kFloat32, torch::kFloat16, torch::kBFloat16};
-  };
-  const auto sizes = [&](const torch::Tensor& like) -> Sizes {
-    if (anything) return std::nullopt;
-    std::vector<int64_t> any_rows = like.sizes().vec();
-    any_rows[0] = StateReader::kAnySize;
-    return any_rows;
-  };
-  MaskedBatch batch;
-  ASSIGN_OR_RETURN(batch.input, reader->Take(prefix + ".input", dtypes(none.input), sizes(none.input)));
-  ASSIGN_OR_RETURN(batch.target, reader->Take(prefix + ".target", dtypes(none.target), sizes(none.target)));
-  ASSIGN_OR_RETURN(batch.valid, reader->Take(prefix + ".valid", {torch::kBool}, std::nullopt));
-  ASSIGN_OR_RETURN(batch.rows, reader->Take(prefix + ".rows", {torch::kBool}, std::nullopt));
-  const int64_t count = batch.input.size(0);
-  for (const auto& [key, tensor] :
-       {std::pair{".target", batch.target}, std::pair{".valid", batch.valid}, std::pair{".rows", batch.rows}}) {
-    const bool same = tensor.sizes() == batch.target.sizes() || tensor.dim() == 1;
-    if (tensor.size(0) != count || !same)
-      return StateReader::Wrong(prefix + key, tensor, absl::StrCat(count, " rows, as ", prefix, ".input has"));
+std::string WhatOf(const std::vector<MetricFunc>& metrics, const MetricNeeds& needs, const Preprocess& preprocess) {
+  const auto maybe = [](const auto& value) { return value ? absl::StrCat(*value) : std::string("none"); };
+  const auto name = [](std::string* out, const MetricFunc& metric) { out->append(metric.name); };
+  std::string what =
+      absl::StrCat(absl::StrJoin(metrics, ", ", name), " (", ToString(needs.task), " of width ", needs.width(),
+                   ", threshold ", maybe(needs.threshold), ", ignore_index ", maybe(preprocess.options().ignore_index),
+                   ", scores ", ToString(preprocess.options().scores), "; state");
+  for (const auto& [kind, sizes] : {std::pair{" confusion.", &needs.confusion}, std::pair{" curves.", &needs.curves},
+                                    std::pair{" calibration.", &needs.calibration}}) {
+    for (const int64_t size : *sizes) absl::StrAppend(&what, kind, size);
   }
-  return batch;
+  return absl::StrCat(what, needs.moments ? " moments" : "", needs.history ? " history" : "", ")");
 }
+
+enum Number : size_t { kUnknown, kOutside, kWide, kSamples, kNumbers };  // of a RankPart
 
 }  // namespace
 
@@ -145,6 +52,7 @@ absl::StatusOr<std::unique_ptr<GlobalMetrics>> GlobalMetrics::Create(std::vector
 GlobalMetrics::GlobalMetrics(std::vector<MetricFunc> metrics, MetricNeeds needs, GlobalOptions options)
     : metrics_(std::move(metrics)), needs_(std::move(needs)), options_(std::move(options)) {
   preprocess_ = options_.preprocess ? *options_.preprocess : needs_.MakePreprocess(options_.scores);
+  what_ = WhatOf(metrics_, needs_, preprocess_);
 }
 
 void GlobalMetrics::Update(const torch::Tensor& input, const torch::Tensor& target) {
@@ -153,8 +61,7 @@ void GlobalMetrics::Update(const torch::Tensor& input, const torch::Tensor& targ
   last_ = MetricState::Count(needs_, batch);
   last_samples_ = batch.Samples();
   AddCount(last_samples_, &samples_);
-  AddCount(batch.unknown_labels, &unknown_);
-  AddCount(batch.outside_of_range, &outside_);
+  wrong_.Add(batch);
   if (!all_) all_ = MetricState::Empty(needs_, batch.input.device());
   all_->Add(*last_);
   average_.reset();
@@ -168,19 +75,6 @@ void GlobalMetrics::Update(const torch::Tensor& input, const torch::Tensor& targ
   chunks_.push_back(std::move(batch));
 }
 
-absl::Status GlobalMetrics::CheckBatches() {
-  const auto count = [](const torch::Tensor& tensor) { return tensor.defined() ? tensor.item<int64_t>() : 0; };
-  if (const int64_t unknown = count(unknown_); unknown > 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(unknown, " labels that do not exist for ", ToString(needs_.task), " of width ", needs_.width()));
-  }
-  if (const int64_t outside = count(outside_); outside > 0) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        outside, " scores outside 0..1 although they were declared as probabilities; declare Scores::kLogits"));
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<MetricValues> GlobalMetrics::Compute(const MetricState& state) const {
   return RunTorch("metrics", [&] {
     const torch::NoGradGuard no_grad;
@@ -190,67 +84,136 @@ absl::StatusOr<MetricValues> GlobalMetrics::Compute(const MetricState& state) co
   });
 }
 
-absl::StatusOr<MetricState> GlobalMetrics::Combine(const MetricState& state) const {
-  MeterSync& sync = *options_.sync;
-  torch::Tensor packed = state.PackFor(sync.rank(), sync.world_size()).to(sync.device()).contiguous();
-  if (packed.numel() > 0) RETURN_IF_ERROR(sync.Sum(packed));
-  MetricState all = MetricState::MergePacked(packed, sync.world_size(), state);
-  if (needs_.history) {
-    ASSIGN_OR_RETURN(all.samples, GatherBatch(sync, state.samples));
+MetricState GlobalMetrics::StateOf(ReadOut of) {
+  if (of == ReadOut::kBatch) return last_ ? *last_ : MetricState::Empty(needs_, torch::kCPU);
+  if (chunks_.size() > 1) chunks_ = {JoinSamples(chunks_)};
+  return LocalState();
+}
+
+RankPart GlobalMetrics::PartFor(ReadOut of) {
+  RankPart part{.what = what_, .unchanged = of == ReadOut::kAll && average_.has_value()};
+  part.status = RunTorch("metrics", [&] {
+    const torch::NoGradGuard no_grad;
+    const MetricState state = StateOf(of);
+    part.numbers = {wrong_.LabelCount(), wrong_.ScoreCount(), state.dtype == torch::kFloat64 ? 1 : 0,
+                    NumberOf(of == ReadOut::kBatch ? last_samples_ : samples_)};
+    for (const auto& [key, tensor] : SizedTensors(state)) part.tensors.push_back(*tensor);
+    const MaskedBatch& samples = state.samples;
+    if (needs_.history && samples.input.size(0) > 0)  // a rank without samples does not know their dtypes
+      part.tensors.insert(part.tensors.end(), {samples.input, samples.target, ValidOf(samples), RowsOf(samples)});
+  });
+  return part;
+}
+
+absl::Status GlobalMetrics::CheckParts(const std::vector<RankPart>& parts) const {
+  int64_t unknown = 0, outside = 0;
+  for (const RankPart& part : parts) {
+    if (part.numbers.size() != kNumbers) return absl::InternalError("metrics: a rank sent something else");
+    unknown += part.numbers[kUnknown];
+    outside += part.numbers[kOutside];
   }
-  return all;
+  return WrongInput::Check(unknown, outside, needs_.task, needs_.width());
+}
+
+absl::StatusOr<MetricState> GlobalMetrics::Merge(const std::vector<RankPart>& parts) const {
+  return RunTorch("metrics", [&] {
+    const torch::NoGradGuard no_grad;
+    const MetricState none = MetricState::Empty(needs_, sync()->device());
+    MetricState all = none;
+    std::vector<MaskedBatch> chunks;
+    for (size_t rank = 0; rank < parts.size(); ++rank) {
+      const std::vector<torch::Tensor>& tensors = parts[rank].tensors;
+      MetricState one = none;
+      size_t at = 0;
+      for (const auto& [key, tensor] : SizedTensors(one)) {
+        const torch::Tensor& theirs = tensors.at(at++);
+        TORCH_CHECK_VALUE(theirs.sizes() == tensor->sizes(), "state of shape ", theirs.sizes(), " on rank ", rank);
+        *tensor = rank == 0 ? theirs.clone() : theirs;  // the first one's takes up the others
+      }
+      if (parts[rank].numbers[kWide] != 0) one.dtype = torch::kFloat64;
+      if (rank == 0)
+        all = one;
+      else
+        all.Add(one);
+      if (at == tensors.size()) continue;
+      MaskedBatch& chunk = chunks.emplace_back();
+      for (torch::Tensor* to : {&chunk.input, &chunk.target, &chunk.valid, &chunk.rows}) *to = tensors.at(at++);
+    }
+    if (needs_.history) all.samples = chunks.empty() ? none.samples : JoinSamples(chunks);
+    return all;
+  });
+}
+
+absl::StatusOr<JointValues> GlobalMetrics::FromParts(ReadOut of, const std::vector<RankPart>& parts) {
+  RETURN_IF_ERROR(CheckParts(parts));
+  JointValues joint;
+  bool unchanged = of == ReadOut::kAll && average_.has_value();
+  for (const RankPart& part : parts) {
+    joint.samples += part.numbers[kSamples];
+    unchanged = unchanged && part.unchanged;
+  }
+  if (unchanged) {
+    joint.values = *average_;
+    return joint;
+  }
+  ASSIGN_OR_RETURN(const MetricState all, Merge(parts));
+  ASSIGN_OR_RETURN(joint.values, Compute(all));
+  if (of == ReadOut::kAll) average_ = joint.values;
+  return joint;
 }
 
 absl::StatusOr<MetricValues> GlobalMetrics::Value() {
-  RETURN_IF_ERROR(CheckBatches());
+  RETURN_IF_ERROR(wrong_.Check(needs_.task, needs_.width()));
   return Compute(last_ ? *last_ : MetricState::Empty(needs_, torch::kCPU));
 }
 
 absl::StatusOr<MetricValues> GlobalMetrics::Batch() {
   if (alone()) return Value();
-  RETURN_IF_ERROR(CheckBatches());
-  ASSIGN_OR_RETURN(const MetricState all, Combine(last_ ? *last_ : MetricState::Empty(needs_, torch::kCPU)));
-  return Compute(all);
+  ASSIGN_OR_RETURN(JointValues joint, ReadJointly(*this, ReadOut::kBatch));
+  return std::move(joint.values);
 }
 
 absl::StatusOr<MetricValues> GlobalMetrics::Average() {
-  RETURN_IF_ERROR(CheckBatches());
-  // All ranks read out together, so they agree on whether anything is new only by asking each other.
-  if (average_ && alone()) return *average_;
-  MetricState state = all_ ? *all_ : MetricState::Empty(needs_, torch::kCPU);
-  if (needs_.history) {
-    const MaskedBatch none = MetricState::Empty(needs_, torch::kCPU).samples;
-    state.samples = chunks_.empty() ? none : Join(chunks_);
-    if (alone()) {
-      if (!chunks_.empty()) chunks_ = {state.samples};
-    } else {
-      ASSIGN_OR_RETURN(const MetricState all, Combine(state));
-      gathered_.push_back(all.samples);
-      chunks_.clear();
-      state = all;
-      state.samples = Join(gathered_);
-      gathered_ = {state.samples};
-    }
-  } else if (!alone()) {
-    ASSIGN_OR_RETURN(state, Combine(state));
+  if (!alone()) {
+    ASSIGN_OR_RETURN(JointValues joint, ReadJointly(*this, ReadOut::kAll));
+    return std::move(joint.values);
   }
-  ASSIGN_OR_RETURN(average_, Compute(state));
+  RETURN_IF_ERROR(wrong_.Check(needs_.task, needs_.width()));
+  if (!average_) {
+    ASSIGN_OR_RETURN(average_, Compute(StateOf(ReadOut::kAll)));
+  }
   return *average_;
+}
+
+absl::StatusOr<MetricState> GlobalMetrics::SyncedState() {
+  if (alone()) {
+    RETURN_IF_ERROR(wrong_.Check(needs_.task, needs_.width()));
+    return LocalState();
+  }
+  RankPart mine = PartFor(ReadOut::kAll);
+  mine.unchanged = false;
+  ASSIGN_OR_RETURN(RankParts ranks, ExchangeParts(*sync(), {std::move(mine)}));
+  std::vector<RankPart> parts;
+  for (std::vector<RankPart>& rank : ranks) parts.push_back(std::move(rank[0]));
+  RETURN_IF_ERROR(CheckParts(parts));
+  return Merge(parts);
 }
 
 MetricState GlobalMetrics::LocalState() const {
   MetricState state = all_ ? *all_ : MetricState::Empty(needs_, torch::kCPU);
-  if (needs_.history && !chunks_.empty()) state.samples = Join(chunks_);
+  if (!needs_.history) return state;
+  state.samples = chunks_.empty() ? MetricState::Empty(needs_, torch::kCPU).samples : JoinSamples(chunks_);
   return state;
 }
 
 absl::StatusOr<int64_t> GlobalMetrics::Samples(bool of_batch, bool ranks) {
-  const torch::Tensor& local = of_batch ? last_samples_ : samples_;
-  const int64_t here = local.defined() ? local.item<int64_t>() : 0;
+  ASSIGN_OR_RETURN(const int64_t here,
+                   RunTorch("metrics", [&] { return NumberOf(of_batch ? last_samples_ : samples_); }));
   if (!ranks || alone()) return here;
-  torch::Tensor sum = torch::tensor({static_cast<double>(here)}, torch::kFloat64).to(options_.sync->device());
-  RETURN_IF_ERROR(options_.sync->Sum(sum));
-  return static_cast<int64_t>(sum.item<double>());
+  ASSIGN_OR_RETURN(const RankParts all, ExchangeParts(*sync(), {{.what = "samples of " + what_, .numbers = {here}}}));
+  int64_t sum = 0;
+  for (const std::vector<RankPart>& rank : all) sum += rank[0].numbers.at(0);
+  return sum;
 }
 
 absl::StatusOr<std::string> GlobalMetrics::Text(int decimals) {
@@ -270,17 +233,14 @@ absl::StatusOr<TensorMap> GlobalMetrics::StateTensors() {
     const MetricState all = all_ ? *all_ : MetricState::Empty(needs_, torch::kCPU);
     TensorMap state;
     state["samples"] = CountOrZero(samples_);
-    state["unknown_labels"] = CountOrZero(unknown_);
-    state["outside_of_range"] = CountOrZero(outside_);
+    wrong_.Save(&state);
     state["float64"] = torch::tensor(all.dtype == torch::kFloat64, torch::kBool);
     for (const auto& [key, tensor] : SizedTensors(all)) {
       state[key] = tensor->clone(at::MemoryFormat::Contiguous);  // further batches are added in place
     }
     if (!needs_.history) return state;
-    for (auto [prefix, batches] : {std::pair{"history", &chunks_}, std::pair{"exchanged", &gathered_}}) {
-      if (batches->size() > 1) *batches = {Join(*batches)};  // not two copies of it
-      SaveSamples(prefix, batches->empty() ? NoSamples(preprocess_) : batches->front(), &state);
-    }
+    if (chunks_.size() > 1) chunks_ = {JoinSamples(chunks_)};  // not two copies of it
+    SaveSamples("history", chunks_.empty() ? NoSamples(preprocess_) : chunks_.front(), &state);
     return state;
   });
 }
@@ -289,8 +249,7 @@ absl::StatusOr<GlobalMetrics::Saved> GlobalMetrics::Read(const TensorMap& state)
   StateReader reader(state);
   Saved saved;
   ASSIGN_OR_RETURN(saved.samples, reader.TakeCount("samples"));
-  ASSIGN_OR_RETURN(saved.unknown, reader.TakeCount("unknown_labels"));
-  ASSIGN_OR_RETURN(saved.outside, reader.TakeCount("outside_of_range"));
+  ASSIGN_OR_RETURN(saved.wrong, WrongInput::Read(&reader));
   ASSIGN_OR_RETURN(const torch::Tensor wide, reader.Take("float64", {torch::kBool}, {{}}));
   saved.all = MetricState::Empty(needs_, torch::kCPU);
   if (wide.item<bool>()) saved.all.dtype = torch::kFloat64;
@@ -298,12 +257,8 @@ absl::StatusOr<GlobalMetrics::Saved> GlobalMetrics::Read(const TensorMap& state)
     ASSIGN_OR_RETURN(*tensor, reader.Take(key, {tensor->scalar_type()}, tensor->sizes().vec()));
   }
   if (needs_.history) {
-    for (auto [prefix, batches] : {std::pair{"history", &saved.chunks}, std::pair{"exchanged", &saved.gathered}}) {
-      ASSIGN_OR_RETURN(MaskedBatch batch, ReadSamples(prefix, preprocess_, &reader));
-      if (batch.input.size(0) > 0) batches->push_back(std::move(batch));
-    }
-    if (alone() && !saved.gathered.empty())
-      return StateReader::Wrong("exchanged.input", saved.gathered[0].input, "no rows where there are no other ranks");
+    ASSIGN_OR_RETURN(MaskedBatch batch, ReadSamples("history", preprocess_, &reader));
+    if (batch.input.size(0) > 0) saved.chunks.push_back(std::move(batch));
   }
   RETURN_IF_ERROR(reader.Done());
   return saved;
@@ -320,10 +275,8 @@ absl::StatusOr<std::function<void()>> GlobalMetrics::PlanLoad(const TensorMap& s
     Reset();
     all_ = saved.all;
     chunks_ = saved.chunks;
-    gathered_ = saved.gathered;
     samples_ = saved.samples;
-    unknown_ = saved.unknown;
-    outside_ = saved.outside;
+    wrong_ = saved.wrong;
   };
 }
 
@@ -332,8 +285,8 @@ void GlobalMetrics::Reset() {
   all_.reset();
   average_.reset();
   chunks_.clear();
-  gathered_.clear();
-  last_samples_ = samples_ = unknown_ = outside_ = torch::Tensor();
+  last_samples_ = samples_ = torch::Tensor();
+  wrong_ = {};
 }
 
 }  // namespace athanor

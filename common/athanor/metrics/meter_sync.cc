@@ -1,7 +1,10 @@
 #include "athanor/metrics/meter_sync.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/metrics/rank_exchange.h"
+#include "athanor/tensor/torch_status.h"
 
 namespace athanor {
 namespace {
@@ -12,11 +15,20 @@ class GroupSync : public MeterSync {
   int rank() const override { return group_.rank(); }
   int world_size() const override { return group_.world_size(); }
   torch::Device device() const override { return group_.device(); }
-  absl::Status Sum(torch::Tensor tensor) override { return group_.AllReduceSum(std::move(tensor)); }
+  absl::StatusOr<torch::Tensor> Gather(const torch::Tensor& bytes) override { return group_.AllGather(bytes); }
+  const void* group() const override { return &group_; }
 
  private:
   ProcessGroup& group_;
 };
+
+bool SameRows(const torch::Tensor& a, const torch::Tensor& b) {
+  return a.scalar_type() == b.scalar_type() && a.sizes().slice(1) == b.sizes().slice(1);
+}
+
+std::string RowsText(const torch::Tensor& rows) {
+  return absl::StrCat(c10::toString(rows.scalar_type()), " [", absl::StrJoin(rows.sizes().slice(1), ", "), "]");
+}
 
 }  // namespace
 
@@ -25,35 +37,27 @@ std::shared_ptr<MeterSync> MakeMeterSync(ProcessGroup& group) {
 }
 
 absl::StatusOr<torch::Tensor> GatherRows(MeterSync& sync, const torch::Tensor& rows) {
-  const int64_t width = rows.size(0) == 0 ? 1 : rows.numel() / rows.size(0);
-  const auto options = torch::TensorOptions().dtype(torch::kFloat64);
-  torch::Tensor counts = torch::zeros({sync.world_size(), 2}, options);
-  counts[sync.rank()][0] = static_cast<double>(rows.size(0));
-  counts[sync.rank()][1] = static_cast<double>(rows.size(0) == 0 ? 0 : width);
-  counts = counts.to(sync.device());
-  RETURN_IF_ERROR(sync.Sum(counts));
-  counts = counts.to(torch::kCPU);
-  int64_t total = 0, before = 0, wide = rows.dim() > 1 ? rows.size(1) : 1;
-  for (int rank = 0; rank < sync.world_size(); ++rank) {
-    const auto count = counts[rank][0].item<int64_t>(), theirs = counts[rank][1].item<int64_t>();
-    if (rank < sync.rank()) before += count;
-    total += count;
-    if (theirs == 0) continue;
-    if (rows.size(0) > 0 && theirs != width) {
+  RankPart mine{.what = "rows"};
+  if (rows.dim() == 0) {
+    mine.status = absl::InvalidArgumentError("a number has no rows");
+  } else {
+    mine.tensors = {rows};
+  }
+  ASSIGN_OR_RETURN(const RankParts ranks, ExchangeParts(sync, {std::move(mine)}));
+  std::vector<torch::Tensor> found;
+  size_t first = 0;
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    const torch::Tensor& theirs = ranks[rank][0].tensors[0];
+    if (theirs.size(0) == 0) continue;
+    if (found.empty()) first = rank;
+    if (!found.empty() && !SameRows(found[0], theirs)) {
       return absl::InvalidArgumentError(
-          absl::StrCat("rank ", rank, " has rows of ", theirs, " numbers, rank ", sync.rank(), " of ", width));
+          absl::StrCat("rank ", first, " has rows of ", RowsText(found[0]), ", rank ", rank, " of ", RowsText(theirs)));
     }
-    wide = theirs;
+    found.push_back(theirs);
   }
-  torch::Tensor all = torch::zeros({total, wide}, options.device(sync.device()));
-  if (rows.size(0) > 0) {
-    all.narrow(0, before, rows.size(0)).copy_(rows.detach().reshape({rows.size(0), wide}));
-  }
-  RETURN_IF_ERROR(sync.Sum(all));
-  std::vector<int64_t> sizes = rows.sizes().vec();
-  sizes[0] = total;
-  if (rows.size(0) == 0 && rows.dim() > 1) sizes.back() = wide;
-  return all.reshape(sizes).to(rows.device(), rows.scalar_type());
+  if (found.empty()) return ranks[0][0].tensors[0];
+  return RunTorch("metrics", [&] { return torch::cat(found); });
 }
 
 }  // namespace athanor

@@ -23,15 +23,19 @@ class MeterSync {
   virtual int rank() const = 0;
   virtual int world_size() const = 0;
   virtual torch::Device device() const = 0;
-  // Sums `tensor` (contiguous float64 on device()) over the ranks, in place. UNAVAILABLE when a rank is gone.
-  virtual absl::Status Sum(torch::Tensor tensor) = 0;
+  // [world size, N]: the bytes of all ranks in their order. `bytes` is uint8 [N], contiguous on device(), of one length
+  // on all ranks. UNAVAILABLE when a rank is gone. The only collective that metrics use.
+  virtual absl::StatusOr<torch::Tensor> Gather(const torch::Tensor& bytes) = 0;
+  // Equal for two of them over the same ranks: what lies behind both is then read out in one exchange.
+  virtual const void* group() const { return this; }
 };
 
 // The group outlives the result.
 std::shared_ptr<MeterSync> MakeMeterSync(ProcessGroup& group);
 
-// Rows of all ranks, in the order of the ranks; ranks may have different counts, also none. All have the same sizes
-// behind dim 0 (INVALID_ARGUMENT). Two collectives: counts, rows. Exact for float64 and integers below 2^53.
+// Rows of all ranks, in the order of the ranks, on sync.device(); ranks may have different counts, also none. All have
+// the same dtype and sizes behind dim 0; INVALID_ARGUMENT on every rank when they do not. Rows of a rank without any
+// may have another dtype, and sizes. One exchange of a few kilobytes, and one of the rows where they are more.
 absl::StatusOr<torch::Tensor> GatherRows(MeterSync& sync, const torch::Tensor& rows);
 
 }  // namespace athanor

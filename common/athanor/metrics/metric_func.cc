@@ -22,14 +22,6 @@ absl::Status MergeOne(const char* what, const std::optional<T>& from, std::optio
       absl::StrCat("metrics of one container contradict each other in ", what, ": ", **into, " and ", *from));
 }
 
-// Every tensor that adds up, in a fixed order.
-template <class State, class Visit>
-void ForEachSum(State& state, const Visit& visit) {
-  for (auto* kind : {&state.confusion, &state.curves, &state.calibration}) {
-    for (auto& [key, tensor] : *kind) visit(tensor);
-  }
-}
-
 }  // namespace
 
 int64_t MetricNeeds::width() const {
@@ -110,41 +102,6 @@ void MetricState::Add(const MetricState& other) {
   moments = metrics::MergeMoments(moments, other.moments);
 }
 
-torch::Tensor MetricState::Pack() const {
-  return PackFor(0, 1);
-}
-
-MetricState MetricState::Unpack(const torch::Tensor& packed, const MetricState& like) {
-  return MergePacked(packed, 1, like);
-}
-
-torch::Tensor MetricState::PackFor(int rank, int world_size) const {
-  std::vector<torch::Tensor> parts;
-  ForEachSum(*this, [&](const torch::Tensor& tensor) { parts.push_back(tensor.to(torch::kFloat64).flatten()); });
-  if (moments.defined()) {
-    torch::Tensor all = torch::zeros({world_size, moments.numel()}, moments.options());
-    all.select(0, rank).copy_(moments.flatten());
-    parts.push_back(all.flatten());
-  }
-  return parts.empty() ? torch::zeros({0}, torch::kFloat64) : torch::cat(parts);
-}
-
-MetricState MetricState::MergePacked(const torch::Tensor& sum, int world_size, const MetricState& like) {
-  MetricState state = like;
-  int64_t at = 0;
-  ForEachSum(state, [&](torch::Tensor& tensor) {
-    tensor = sum.narrow(0, at, tensor.numel()).reshape(tensor.sizes()).to(tensor.scalar_type()).to(tensor.device());
-    at += tensor.numel();
-  });
-  if (!like.moments.defined()) return state;
-  for (int rank = 0; rank < world_size; ++rank, at += like.moments.numel()) {
-    const torch::Tensor one =
-        sum.narrow(0, at, like.moments.numel()).reshape(like.moments.sizes()).to(like.moments.device());
-    state.moments = rank == 0 ? one.clone() : metrics::MergeMoments(state.moments, one);
-  }
-  return state;
-}
-
 absl::StatusOr<MetricNeeds> MergeNeeds(const std::vector<MetricFunc>& metrics) {
   if (metrics.empty()) return absl::InvalidArgumentError("metrics: found none; at least one is needed");
   MetricNeeds all;
@@ -161,11 +118,17 @@ absl::StatusOr<MetricNeeds> MergeNeeds(const std::vector<MetricFunc>& metrics) {
     RETURN_IF_ERROR(MergeOne("num_outputs", needs.num_outputs, &all.num_outputs));
     RETURN_IF_ERROR(MergeOne("threshold", needs.threshold, &all.threshold));
     RETURN_IF_ERROR(MergeOne("ignore_index", needs.ignore_index, &all.ignore_index));
+    all.ignore_nothing |= needs.ignore_nothing;
     all.confusion.insert(needs.confusion.begin(), needs.confusion.end());
     all.curves.insert(needs.curves.begin(), needs.curves.end());
     all.calibration.insert(needs.calibration.begin(), needs.calibration.end());
     all.moments |= needs.moments;
     all.history |= needs.history;
+  }
+  if (all.ignore_nothing && all.ignore_index) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("metrics of one container contradict each other in ignore_index: none (every label counts) and ",
+                     *all.ignore_index));
   }
   return all;
 }

@@ -32,6 +32,7 @@ struct MetricNeeds {
   std::optional<int64_t> num_classes, num_labels, num_outputs;
   std::optional<double> threshold;
   std::optional<int64_t> ignore_index;
+  bool ignore_nothing = false;  // every label counts: contradicts an ignore_index
   // Kinds of state.
   std::set<int64_t> confusion;    // by k; 1: the top class
   std::set<int64_t> curves;       // by number of thresholds
@@ -56,16 +57,8 @@ struct MetricState {
   static MetricState Count(const MetricNeeds& needs, const MaskedBatch& batch);
   // The state before the first sample, on `device`.
   static MetricState Empty(const MetricNeeds& needs, const torch::Device& device);
-  // Adds the bounded parts of `other` in place.
+  // Adds the bounded parts of `other` in place. Moments are merged, so the order of a sum shows in the last bits.
   void Add(const MetricState& other);
-
-  // The bounded parts as one float64 vector and back (exact for counts below 2^53). `like` has the same needs.
-  torch::Tensor Pack() const;
-  static MetricState Unpack(const torch::Tensor& packed, const MetricState& like);
-  // Adds what other ranks packed. Moments do not add up, so each rank's lie in a place of their own:
-  // PackFor(rank, world) summed over the ranks is what MergePacked() reads.
-  torch::Tensor PackFor(int rank, int world_size) const;
-  static MetricState MergePacked(const torch::Tensor& sum, int world_size, const MetricState& like);
 };
 
 struct MetricFunc {

@@ -3,6 +3,7 @@
 //   ASSIGN_OR_RETURN(std::unique_ptr<MetricSet> metrics, BuildMetrics({.type = "binary", .mode =
 //   MetricMode::kGlobal}));
 //   metrics->Update(scores, labels);                  // tensors, or ragged batches
+//   RETURN_IF_ERROR(metrics->UpdateTasks({{"digits", {scores, labels}}}));   // of a container of tasks
 //   ASSIGN_OR_RETURN(MetricValues epoch, metrics->Average());
 //
 // Value(): of the last batch here. Batch(): of the last batch on all ranks. Average(): of everything on all ranks. The
@@ -24,6 +25,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 
 #include "absl/status/status.h"
@@ -34,12 +36,22 @@
 
 namespace athanor {
 
+class JointReadOut;
+
+struct ScoredBatch {
+  NestedValue input, target;
+};
+using TaskBatches = std::map<std::string, ScoredBatch>;  // by task
+
 class MetricSet {
  public:
   virtual ~MetricSet() = default;
   virtual void Update(const torch::Tensor& input, const torch::Tensor& target) = 0;
-  // Ragged batches: their packed values. A dense partner is packed by the lengths of the nested one.
+  // Ragged batches: their packed values, by PackedPair().
   void Update(const NestedValue& input, const NestedValue& target);
+  // A batch for each of some tasks: the others stay as they are. UNIMPLEMENTED where there are no tasks
+  // (multitask_metrics.h), NOT_FOUND for one that is unknown.
+  virtual absl::Status UpdateTasks(const TaskBatches& batches);
 
   virtual absl::StatusOr<MetricValues> Value() = 0;
   virtual absl::StatusOr<MetricValues> Batch() = 0;
@@ -61,9 +73,18 @@ class MetricSet {
   // LoadState in two steps, for several containers that load all or none: checks and copies, and returns the call that
   // puts the state in place. That cannot fail; make it before anything else happens to the container, or never.
   virtual absl::StatusOr<std::function<void()>> PlanLoad(const TensorMap& state);
+
+  // Internal: for containers of containers, which read all of them out in one exchange. nullptr: it cannot.
+  virtual JointReadOut* joint() { return nullptr; }
 };
 
-// Packed values of both, aligned. Throws c10::ValueError when batch sizes differ.
+// Packed values of both, aligned: row by row they are of the same element and position.
+//   dense, dense     as they are
+//   nested, nested   elements with the same lengths; one of them may have one more dim, such as the classes
+//   nested, dense    the dense one is packed by the lengths of the nested one: B x L x C and B x L, or both B x L x C;
+//                    what lies beyond an element's length is padding
+// Throws c10::ValueError when batch sizes or lengths differ, when a dense one is too narrow for the lengths, and when
+// the last dim, which only one of them has, is not of one size.
 LabeledBatch PackedPair(const NestedValue& input, const NestedValue& target);
 
 }  // namespace athanor

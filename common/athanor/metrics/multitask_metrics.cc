@@ -68,14 +68,24 @@ std::vector<std::string> MultiTaskMetrics::tasks() const {
   return names;
 }
 
-absl::Status MultiTaskMetrics::Update(const std::string& task, const NestedValue& input, const NestedValue& target) {
-  MetricSet* metrics = Find(task);
-  if (metrics == nullptr) {
+absl::Status MultiTaskMetrics::UpdateTasks(const TaskBatches& batches) {
+  for (const auto& [task, batch] : batches) {
+    if (Find(task) != nullptr) continue;
     return absl::NotFoundError(
         absl::StrCat("no metrics for task '", task, "'; there are: ", absl::StrJoin(tasks(), ", ")));
   }
-  metrics->Update(input, target);
+  for (const auto& [task, batch] : batches) Find(task)->Update(batch.input, batch.target);
   return absl::OkStatus();
+}
+
+absl::Status MultiTaskMetrics::Update(const std::string& task, const NestedValue& input, const NestedValue& target) {
+  return UpdateTasks({{task, {input, target}}});
+}
+
+void MultiTaskMetrics::Update(const torch::Tensor& input, const torch::Tensor& target) {
+  TORCH_CHECK_VALUE(tasks_.size() == 1, "one batch for ", tasks_.size(), " tasks (", absl::StrJoin(tasks(), ", "),
+                    "): name its task with UpdateTasks()");
+  tasks_[0].second->Update(input, target);
 }
 
 absl::Status MultiTaskMetrics::CheckWeights() const {
@@ -92,29 +102,104 @@ absl::Status MultiTaskMetrics::CheckWeights() const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<double> MultiTaskMetrics::WeightOf(const std::string& task, MetricSet& metrics, Part part) const {
+double MultiTaskMetrics::WeightOf(const std::string& task, int64_t samples) const {
   if (options_.aggregate == Aggregate::kWeighted) return options_.weights.at(task);
-  if (options_.aggregate != Aggregate::kMicro) return 1;
-  ASSIGN_OR_RETURN(const int64_t samples, metrics.Samples(part != Part::kAverage, part != Part::kValue));
-  return static_cast<double>(samples);
+  return options_.aggregate == Aggregate::kMicro ? static_cast<double>(samples) : 1;
 }
 
-absl::StatusOr<TaskValues> MultiTaskMetrics::Read(Part part) {
-  RETURN_IF_ERROR(CheckWeights());
+MeterSync* MultiTaskMetrics::SharedSync() {
+  MeterSync* sync = options_.sync.get();
+  for (auto& [task, metrics] : tasks_) {
+    if (sync == nullptr && metrics->joint() != nullptr) sync = metrics->joint()->sync();
+  }
+  return sync == nullptr || sync->world_size() == 1 ? nullptr : sync;
+}
+
+// The tasks over the ranks of SharedSync(), in one exchange. What is wrong here only goes into it.
+absl::StatusOr<std::map<std::string, JointValues>> MultiTaskMetrics::ReadTogether(ReadOut of) {
+  std::map<std::string, JointValues> found;
+  MeterSync* sync = SharedSync();
+  if (sync == nullptr) {
+    RETURN_IF_ERROR(CheckWeights());
+    return found;
+  }
+  RankPart frame{.what = absl::StrCat("tasks ", absl::StrJoin(tasks(), ", "), " with aggregate ",
+                                      static_cast<int>(options_.aggregate)),
+                 .status = CheckWeights(),
+                 .unchanged = true};
+  std::vector<RankPart> mine = {std::move(frame)};
+  std::vector<std::pair<std::string, JointReadOut*>> together;
+  for (auto& [task, metrics] : tasks_) {
+    JointReadOut* joint = metrics->joint();
+    if (joint == nullptr || joint->sync() == nullptr || joint->sync()->group() != sync->group()) continue;
+    together.emplace_back(task, joint);
+    mine.push_back(joint->PartFor(of));
+    mine.back().what = absl::StrCat("task ", task, ": ", mine.back().what);
+  }
+  ASSIGN_OR_RETURN(RankParts ranks, ExchangeParts(*sync, mine));
+  for (size_t i = 0; i < together.size(); ++i) {
+    const auto& [task, joint] = together[i];
+    std::vector<RankPart> parts;
+    for (std::vector<RankPart>& rank : ranks) parts.push_back(std::move(rank[i + 1]));
+    absl::StatusOr<JointValues> values = joint->FromParts(of, parts);
+    RETURN_IF_ERROR(Annotate(values.status(), absl::StrCat("task '", task, "'")));
+    found[task] = *std::move(values);
+  }
+  return found;
+}
+
+absl::StatusOr<JointValues> MultiTaskMetrics::ReadAlone(MetricSet& metrics, Of of) const {
+  JointValues joint;
+  ASSIGN_OR_RETURN(joint.values, !of ? metrics.Value() : of == ReadOut::kBatch ? metrics.Batch() : metrics.Average());
+  if (options_.aggregate == Aggregate::kMicro) {
+    ASSIGN_OR_RETURN(joint.samples, metrics.Samples(of != ReadOut::kAll, of.has_value()));
+  }
+  return joint;
+}
+
+absl::StatusOr<TaskValues> MultiTaskMetrics::Read(Of of) {
+  std::map<std::string, JointValues> together;
+  if (of) {
+    ASSIGN_OR_RETURN(together, ReadTogether(*of));
+  } else {
+    RETURN_IF_ERROR(CheckWeights());
+  }
   TaskValues all;
   std::map<std::string, double> weights;
   for (auto& [task, metrics] : tasks_) {
-    ASSIGN_OR_RETURN(MetricValues values, part == Part::kValue   ? metrics->Value()
-                                          : part == Part::kBatch ? metrics->Batch()
-                                                                 : metrics->Average());
-    ASSIGN_OR_RETURN(weights[task], WeightOf(task, *metrics, part));  // a collective for every task, or for none
+    if (!together.contains(task)) {
+      absl::StatusOr<JointValues> alone = ReadAlone(*metrics, of);
+      RETURN_IF_ERROR(Annotate(alone.status(), absl::StrCat("task '", task, "'")));
+      together[task] = *std::move(alone);
+    }
+    JointValues& found = together[task];
+    weights[task] = WeightOf(task, found.samples);
     const auto nothing = [](const auto& value) { return AllNan(value.second); };
-    if (!std::all_of(values.begin(), values.end(), nothing)) all.emplace_back(task, std::move(values));
+    if (!std::all_of(found.values.begin(), found.values.end(), nothing))
+      all.emplace_back(task, std::move(found.values));
   }
   if (options_.aggregate == Aggregate::kNone) return all;
   ASSIGN_OR_RETURN(MetricValues aggregate, AggregateOf(all, weights));
   all.emplace_back("aggregate", std::move(aggregate));
   return all;
+}
+
+absl::StatusOr<MetricValues> MultiTaskMetrics::Flat(absl::StatusOr<TaskValues> values) {
+  RETURN_IF_ERROR(values.status());
+  MetricValues flat;
+  for (auto& [task, metrics] : *values) {
+    for (auto& [name, value] : metrics) flat.emplace_back(absl::StrCat(task, "/", name), std::move(value));
+  }
+  return flat;
+}
+
+absl::StatusOr<int64_t> MultiTaskMetrics::Samples(bool of_batch, bool ranks) {
+  int64_t sum = 0;
+  for (auto& [task, metrics] : tasks_) {
+    ASSIGN_OR_RETURN(const int64_t samples, metrics->Samples(of_batch, ranks));
+    sum += samples;
+  }
+  return sum;
 }
 
 absl::StatusOr<MetricValues> MultiTaskMetrics::AggregateOf(const TaskValues& values,
@@ -169,7 +254,7 @@ absl::StatusOr<TensorMap> MultiTaskMetrics::StateTensors() {
   return state;
 }
 
-absl::Status MultiTaskMetrics::LoadState(const TensorMap& state) {
+absl::StatusOr<std::function<void()>> MultiTaskMetrics::PlanLoad(const TensorMap& state) {
   std::map<std::string, TensorMap> by_prefix;
   for (auto& [task, metrics] : tasks_) by_prefix[PrefixOf(task)];
   for (const auto& [key, tensor] : state) {
@@ -186,8 +271,9 @@ absl::Status MultiTaskMetrics::LoadState(const TensorMap& state) {
     RETURN_IF_ERROR(Annotate(load.status(), absl::StrCat("task '", task, "'")));
     loads.push_back(*std::move(load));
   }
-  for (const std::function<void()>& load : loads) load();
-  return absl::OkStatus();
+  return [loads = std::move(loads)] {
+    for (const std::function<void()>& load : loads) load();
+  };
 }
 
 }  // namespace athanor

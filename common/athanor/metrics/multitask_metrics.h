@@ -1,10 +1,13 @@
 // Metrics of several tasks under one roof, and their aggregate.
 //
-//   MultiTaskMetrics metrics({.aggregate = Aggregate::kMacro});
-//   metrics.Add("digits", *BuildMetrics({.type = "multiclass", .num_classes = 10}));
-//   metrics.Add("parity", *BuildMetrics({.type = "binary"}));
-//   RETURN_IF_ERROR(metrics.Update("digits", scores, labels));
-//   ASSIGN_OR_RETURN(TaskValues epoch, metrics.Average());   // {"digits": {...}, "parity": {...}, "aggregate": {...}}
+//   ASSIGN_OR_RETURN(MultiTaskMetrics metrics, MultiTaskMetrics::Create({.aggregate = Aggregate::kMacro}));
+//   RETURN_IF_ERROR(metrics.Add("digits", *BuildMetrics({.type = "multiclass", .num_classes = 10})));
+//   RETURN_IF_ERROR(metrics.Add("parity", *BuildMetrics({.type = "binary"})));
+//   RETURN_IF_ERROR(metrics.UpdateTasks({{"digits", {scores, labels}}, {"parity", {odd_scores, odd}}}));
+//   ASSIGN_OR_RETURN(TaskValues epoch, metrics.AverageByTask());   // {"digits": {…}, "parity": {…}, "aggregate": {…}}
+//   ASSIGN_OR_RETURN(MetricValues flat, metrics.Average());        // "digits/acc", …, "aggregate/acc"
+//
+// A MetricSet, so that a runner can have it (TorchRunnerOptions::metrics, fed with StepOutput::tasks).
 //
 // Aggregates, for each metric name over the tasks that have it with a value that is not NaN:
 //   kMacro     plain mean            kMicro  weighted by samples (of the batch or of all batches; over the ranks)
@@ -12,9 +15,13 @@
 // Vectors are averaged element by element (float64); a number and a vector, or two shapes, under one name are an error.
 // Tasks all of whose values are NaN (never updated) are left out of the results.
 //
-// Read-outs over ranks are collectives, task after task, in the order in which tasks were added. Not thread-safe.
+// Ranks: a read-out is one exchange for all tasks together, and a second one where some rank has more than some
+// kilobytes to give. Tasks over another group than the first one, and containers of one's own (MetricSet::joint()), are
+// read out after it, one by one. All ranks have the same tasks in the same order, with the same options: else
+// INVALID_ARGUMENT, on all of them. Not thread-safe.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -25,6 +32,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "athanor/metrics/metric_set.h"
+#include "athanor/metrics/rank_exchange.h"
 
 namespace athanor {
 
@@ -38,9 +46,11 @@ using TaskValues = std::vector<std::pair<std::string, MetricValues>>;
 struct MultiTaskOptions {
   Aggregate aggregate = Aggregate::kNone;
   std::map<std::string, double> weights;  // with kWeighted only
+  // Absent: that of the first task that has one. Given, a rank without tasks is told so by the others, too.
+  std::shared_ptr<MeterSync> sync;
 };
 
-class MultiTaskMetrics {
+class MultiTaskMetrics : public MetricSet {
  public:
   // INVALID_ARGUMENT for weights without kWeighted, kWeighted without weights, and weights that are negative or not
   // finite.
@@ -48,34 +58,50 @@ class MultiTaskMetrics {
 
   // INVALID_ARGUMENT for a name that is taken or is "aggregate".
   absl::Status Add(const std::string& task, std::unique_ptr<MetricSet> metrics);
-  // NOT_FOUND for an unknown task, names those that there are. Throws what MetricSet::Update throws.
-  absl::Status Update(const std::string& task, const NestedValue& input, const NestedValue& target);
   MetricSet* Find(const std::string& task);
   std::vector<std::string> tasks() const;
 
+  // All of the tasks that are named, or none when one of them is unknown (NOT_FOUND, names those that there are); the
+  // others stay as they are. Throws what MetricSet::Update throws, with the tasks before it updated.
+  absl::Status UpdateTasks(const TaskBatches& batches) override;
+  absl::Status Update(const std::string& task, const NestedValue& input, const NestedValue& target);
+  using MetricSet::Update;
+  // For a single task. Throws c10::ValueError when there are others: they cannot be told apart.
+  void Update(const torch::Tensor& input, const torch::Tensor& target) override;
+
   // INVALID_ARGUMENT when weights and tasks do not match, or shapes under one name differ.
-  absl::StatusOr<TaskValues> Value() { return Read(Part::kValue); }
-  absl::StatusOr<TaskValues> Batch() { return Read(Part::kBatch); }
-  absl::StatusOr<TaskValues> Average() { return Read(Part::kAverage); }
-  absl::StatusOr<std::string> Text(int decimals = 4);  // one line a task
-  void Reset();
+  absl::StatusOr<TaskValues> ValueByTask() { return Read(std::nullopt); }
+  absl::StatusOr<TaskValues> BatchByTask() { return Read(ReadOut::kBatch); }
+  absl::StatusOr<TaskValues> AverageByTask() { return Read(ReadOut::kAll); }
+  // The same as "<task>/<metric>".
+  absl::StatusOr<MetricValues> Value() override { return Flat(ValueByTask()); }
+  absl::StatusOr<MetricValues> Batch() override { return Flat(BatchByTask()); }
+  absl::StatusOr<MetricValues> Average() override { return Flat(AverageByTask()); }
+  // Of all tasks together. With `ranks` a collective of every task.
+  absl::StatusOr<int64_t> Samples(bool of_batch, bool ranks) override;
+  absl::StatusOr<std::string> Text(int decimals = 4) override;  // one line a task
+  void Reset() override;
 
   // As in MetricSet, for all tasks at once: "<task>/<key of its metrics>", with '/' and '%' of a task's name as %2F and
   // %25. All tasks load, or none: INVALID_ARGUMENT names task and key, also for a task that only one side has.
-  absl::StatusOr<TensorMap> StateTensors();
-  absl::Status LoadState(const TensorMap& state);
+  absl::StatusOr<TensorMap> StateTensors() override;
+  absl::StatusOr<std::function<void()>> PlanLoad(const TensorMap& state) override;
 
  private:
-  enum class Part { kValue, kBatch, kAverage };
+  using Of = std::optional<ReadOut>;  // nothing: the last batch here
   struct Entry {
     std::string task;
     torch::Tensor value;
     double weight = 1;
   };
   explicit MultiTaskMetrics(MultiTaskOptions options) : options_(std::move(options)) {}
-  absl::StatusOr<TaskValues> Read(Part part);
+  static absl::StatusOr<MetricValues> Flat(absl::StatusOr<TaskValues> values);
+  absl::StatusOr<TaskValues> Read(Of of);
+  MeterSync* SharedSync();
+  absl::StatusOr<std::map<std::string, JointValues>> ReadTogether(ReadOut of);
+  absl::StatusOr<JointValues> ReadAlone(MetricSet& metrics, Of of) const;
   absl::Status CheckWeights() const;
-  absl::StatusOr<double> WeightOf(const std::string& task, MetricSet& metrics, Part part) const;
+  double WeightOf(const std::string& task, int64_t samples) const;
   absl::StatusOr<MetricValues> AggregateOf(const TaskValues& values,
                                            const std::map<std::string, double>& weights) const;
 

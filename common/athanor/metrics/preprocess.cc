@@ -38,6 +38,18 @@ const char* ToString(MetricTask task) {
   return "none";
 }
 
+const char* ToString(Scores scores) {
+  switch (scores) {
+    case Scores::kProbabilities:
+      return "probabilities";
+    case Scores::kLogits:
+      return "logits";
+    case Scores::kDetect:
+      break;
+  }
+  return "detect";
+}
+
 absl::StatusOr<MetricTask> ParseTask(const std::string& name) {
   const std::string lower = absl::AsciiStrToLower(name);
   for (MetricTask task :
@@ -68,9 +80,10 @@ void MaskedBatch::ThrowIfWrong() const {
   }
   if (unknown_labels.defined()) {
     const auto count = unknown_labels.item<int64_t>();
-    TORCH_CHECK_VALUE(count == 0, "target: ", count,
-                      " labels are neither a class nor the index to be ignored; allowed: 0 .. classes - 1 (0 and 1 for "
-                      "binary and multilabel tasks)");
+    TORCH_CHECK_VALUE(
+        count == 0, "target: ", count,
+        " labels are neither a class nor the index to be ignored; allowed: whole numbers 0 .. classes - 1 "
+        "(0 and 1 for binary and multilabel tasks; there are no soft labels)");
   }
 }
 
@@ -137,16 +150,24 @@ MaskedBatch Preprocess::ApplyClasses(const torch::Tensor& input, const torch::Te
               task_ == MetricTask::kMulticlass ? " classes" : " labels");
   MaskedBatch batch;
   batch.input = Floating(table ? input.reshape({-1, width_}) : input.flatten());
-  batch.target = (task_ == MetricTask::kMultilabel ? target.reshape({-1, width_}) : target.flatten()).to(torch::kInt64);
+  batch.target = task_ == MetricTask::kMultilabel ? target.reshape({-1, width_}) : target.flatten();
+  torch::Tensor soft;  // no class, and none to be ignored: 0.7 is not 0
+  if (batch.target.is_floating_point()) {
+    soft = batch.target != batch.target.trunc();
+    batch.target = torch::where(soft, 0, batch.target);
+  }
+  batch.target = batch.target.to(torch::kInt64);
   TORCH_CHECK_VALUE(batch.input.size(0) == batch.target.size(0), "input ", input.sizes(), " and target ",
                     target.sizes(), " of a ", ToString(task_), " task: ", batch.input.size(0), " and ",
                     batch.target.size(0), " samples; they must be as many");
   if (options_.ignore_index) {
     batch.valid = batch.target != *options_.ignore_index;
+    if (soft.defined()) batch.valid = batch.valid.logical_or(soft);
     batch.rows = task_ == MetricTask::kMultilabel ? batch.valid.any(1) : batch.valid;
   }
   const int64_t classes = task_ == MetricTask::kMulticlass ? width_ : 2;
   torch::Tensor unknown = torch::logical_or(batch.target < 0, batch.target >= classes);
+  if (soft.defined()) unknown = unknown.logical_or(soft);
   if (batch.valid.defined()) unknown = unknown.logical_and(batch.valid);
   batch.unknown_labels = unknown.sum();
   batch.valid = batch.valid.defined() ? batch.valid.logical_and(unknown.logical_not()) : unknown.logical_not();

@@ -30,6 +30,7 @@ enum class MetricTask { kNone, kBinary, kMulticlass, kMultilabel, kRegression };
 enum class Scores { kProbabilities, kLogits, kDetect };
 
 const char* ToString(MetricTask task);
+const char* ToString(Scores scores);  // "probabilities", "logits", "detect"
 // "binary", "multiclass", "multilabel" or "regression", in any case.
 absl::StatusOr<MetricTask> ParseTask(const std::string& name);
 

@@ -1,9 +1,12 @@
 #include "athanor/metrics/stream_metrics.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/metrics/state_reader.h"
+#include "athanor/tensor/torch_status.h"
 
 namespace athanor {
 
@@ -52,22 +55,76 @@ void StreamMetrics::Update(const torch::Tensor& input, const torch::Tensor& targ
   const MaskedBatch batch = options_.preprocess.Apply(input, target);
   const MetricState state = needs_.task == MetricTask::kNone ? MetricState{} : MetricState::Count(needs_, batch);
   LabeledBatch dropped;
-  if (functions_) dropped = batch.Drop();  // functions get a selection, which waits for the device
+  if (functions_) dropped = batch.Drop();
   const bool all = !batch.valid.defined() && !batch.rows.defined();
   const int64_t rows = batch.input.dim() == 0 ? 1 : batch.input.size(0);
-  const torch::Tensor n = all ? torch::tensor(rows, torch::kInt64) : batch.Samples();
+  const torch::Device device = batch.input.device();
+  const torch::Tensor n =
+      all ? torch::full({}, rows, torch::TensorOptions().dtype(torch::kInt64).device(device)) : batch.Samples();
+  std::vector<torch::Tensor> values;  // all of them before the first one counts: a function may throw
   for (const StreamMetric& metric : metrics_) {
     torch::Tensor value = metric.descriptor() != nullptr ? metric.descriptor()->compute(state)
                                                          : (*metric.function())(dropped.input, dropped.target);
-    if (value.numel() == 0) value = torch::full({}, std::nan(""), torch::kFloat64);
-    AverageMeter& meter = meters_[metric.name()];
-    const torch::Tensor known = value.isnan().all().logical_not();
-    if (value.device().is_cpu() && all) {
-      meter.Update(value, known.item<bool>() ? rows : 0);
+    if (value.numel() == 0)
+      value = torch::full({}, std::nan(""), torch::TensorOptions().dtype(torch::kFloat64).device(device));
+    if (value.device() != device) value = value.to(device, /*non_blocking=*/value.is_cpu());
+    values.push_back(std::move(value));
+  }
+  wrong_.Add(batch);
+  for (size_t i = 0; i < metrics_.size(); ++i) {
+    AverageMeter& meter = meters_[metrics_[i].name()];
+    const torch::Tensor known = values[i].isnan().all().logical_not();
+    if (device.is_cpu() && all) {
+      meter.Update(values[i], known.item<bool>() ? rows : 0);
     } else {
-      meter.Update(value, n.to(value.device()) * known);
+      meter.Update(values[i], n * known);
     }
   }
+}
+
+absl::StatusOr<MetricValues> StreamMetrics::Value() {
+  RETURN_IF_ERROR(wrong_.Check(needs_.task, needs_.width()));
+  return meters_.Value();
+}
+
+absl::StatusOr<MetricValues> StreamMetrics::Batch() {
+  if (alone()) return Value();
+  ASSIGN_OR_RETURN(JointValues joint, ReadJointly(*this, ReadOut::kBatch));
+  return std::move(joint.values);
+}
+
+absl::StatusOr<MetricValues> StreamMetrics::Average() {
+  if (alone()) {
+    RETURN_IF_ERROR(wrong_.Check(needs_.task, needs_.width()));
+    return meters_.Average();
+  }
+  ASSIGN_OR_RETURN(JointValues joint, ReadJointly(*this, ReadOut::kAll));
+  return std::move(joint.values);
+}
+
+RankPart StreamMetrics::PartFor(ReadOut of) {
+  RankPart part = meters_.PartFor(of);
+  const absl::Status counted =
+      RunTorch("metrics", [&] { part.numbers.insert(part.numbers.end(), {wrong_.LabelCount(), wrong_.ScoreCount()}); });
+  part.status.Update(counted);
+  return part;
+}
+
+absl::StatusOr<JointValues> StreamMetrics::FromParts(ReadOut /*of*/, const std::vector<RankPart>& parts) {
+  int64_t labels = 0, scores = 0;
+  for (const RankPart& part : parts) {
+    if (part.numbers.size() != metrics_.size() + 2) return absl::InternalError("metrics: a rank sent something else");
+    labels += part.numbers[metrics_.size()];
+    scores += part.numbers[metrics_.size() + 1];
+  }
+  RETURN_IF_ERROR(WrongInput::Check(labels, scores, needs_.task, needs_.width()));
+  ASSIGN_OR_RETURN(const AverageMeters::Parts merged, meters_.Merge(parts));
+  return JointValues{meters_.Means(merged), static_cast<int64_t>(merged[0].weight.item<double>())};
+}
+
+absl::StatusOr<std::string> StreamMetrics::Text(int decimals) {
+  RETURN_IF_ERROR(wrong_.Check(needs_.task, needs_.width()));
+  return meters_.Text(decimals);
 }
 
 absl::StatusOr<int64_t> StreamMetrics::Samples(bool of_batch, bool ranks) {
@@ -77,8 +134,31 @@ absl::StatusOr<int64_t> StreamMetrics::Samples(bool of_batch, bool ranks) {
   return weights.empty() ? 0 : static_cast<int64_t>(weights[0].second.item<double>());
 }
 
+absl::StatusOr<TensorMap> StreamMetrics::StateTensors() {
+  ASSIGN_OR_RETURN(TensorMap state, meters_.StateTensors());
+  wrong_.Save(&state);
+  return state;
+}
+
+absl::StatusOr<std::function<void()>> StreamMetrics::PlanLoad(const TensorMap& state) {
+  TensorMap counts, means = state;
+  for (const char* key : {"unknown_labels", "outside_of_range"}) {
+    if (auto found = means.extract(key); !found.empty()) counts.insert(std::move(found));
+  }
+  StateReader reader(counts);
+  absl::StatusOr<WrongInput> wrong;
+  RETURN_IF_ERROR(RunTorch("metrics", [&] { wrong = WrongInput::Read(&reader); }));
+  RETURN_IF_ERROR(wrong.status());
+  ASSIGN_OR_RETURN(const std::function<void()> load, meters_.PlanLoad(means));
+  return [this, load, wrong = *std::move(wrong)] {
+    load();
+    wrong_ = wrong;
+  };
+}
+
 void StreamMetrics::Reset() {
   meters_.Reset();
+  wrong_ = {};
 }
 
 absl::StatusOr<std::unique_ptr<StreamMetrics>> MetricMeter(StreamMetric metric, StreamOptions options) {

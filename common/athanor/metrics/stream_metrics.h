@@ -8,6 +8,9 @@
 //
 // A batch whose value is NaN (an AUROC of one class, an empty batch) shows in Value() and does not count in the means;
 // elsewhere it would spoil the rest of the epoch.
+//
+// Update does not wait for the device for descriptors. A function of a batch gets a selection of what counts, and the
+// selection waits where something may be left out.
 #pragma once
 
 #include <functional>
@@ -20,6 +23,8 @@
 #include "athanor/metrics/average_meter.h"
 #include "athanor/metrics/metric_func.h"
 #include "athanor/metrics/metric_set.h"
+#include "athanor/metrics/rank_exchange.h"
+#include "athanor/metrics/wrong_input.h"
 
 namespace athanor {
 
@@ -46,7 +51,7 @@ struct StreamOptions {
   std::shared_ptr<MeterSync> sync;
 };
 
-class StreamMetrics : public MetricSet {
+class StreamMetrics : public MetricSet, private JointReadOut {
  public:
   // The first metric of a name wins. INVALID_ARGUMENT for none, for one without a function, and for descriptors that
   // contradict each other.
@@ -55,24 +60,31 @@ class StreamMetrics : public MetricSet {
   using MetricSet::Update;
   void Update(const torch::Tensor& input, const torch::Tensor& target) override;
 
-  absl::StatusOr<MetricValues> Value() override { return meters_.Value(); }
-  absl::StatusOr<MetricValues> Batch() override { return meters_.Batch(); }
-  absl::StatusOr<MetricValues> Average() override { return meters_.Average(); }
+  absl::StatusOr<MetricValues> Value() override;
+  absl::StatusOr<MetricValues> Batch() override;
+  absl::StatusOr<MetricValues> Average() override;
   absl::StatusOr<int64_t> Samples(bool of_batch, bool ranks) override;
-  absl::StatusOr<std::string> Text(int decimals = 4) override { return meters_.Text(decimals); }
+  absl::StatusOr<std::string> Text(int decimals = 4) override;
   void Reset() override;
-  // "<metric>.sum", "<metric>.count": sums of the batches' values by their samples (AverageMeters).
-  absl::StatusOr<TensorMap> StateTensors() override { return meters_.StateTensors(); }
-  absl::StatusOr<std::function<void()>> PlanLoad(const TensorMap& state) override { return meters_.PlanLoad(state); }
+  // "<metric>.sum", "<metric>.count": sums of the batches' values by their samples (AverageMeters); "unknown_labels",
+  // "outside_of_range" (int64).
+  absl::StatusOr<TensorMap> StateTensors() override;
+  absl::StatusOr<std::function<void()>> PlanLoad(const TensorMap& state) override;
+  JointReadOut* joint() override { return this; }
   const AverageMeters& meters() const { return meters_; }
 
  private:
   StreamMetrics(std::vector<StreamMetric> metrics, MetricNeeds needs, StreamOptions options);
+  bool alone() const { return options_.sync == nullptr || options_.sync->world_size() == 1; }
+  MeterSync* sync() const override { return options_.sync.get(); }
+  RankPart PartFor(ReadOut of) override;
+  absl::StatusOr<JointValues> FromParts(ReadOut of, const std::vector<RankPart>& parts) override;
 
   std::vector<StreamMetric> metrics_;
   MetricNeeds needs_;
   StreamOptions options_;
   bool functions_ = false;
+  WrongInput wrong_;
   AverageMeters meters_;
 };
 

@@ -27,6 +27,11 @@ void StepMeters::Add(const StepOutput& output, int64_t weight) {
   AddValue("loss", output.loss, weight, output.weight, true);
   for (const auto& [name, value] : output.metrics) AddValue(name, value, weight, {}, false);
   if (metrics_ == nullptr || weight == 0) return;
+  if (!output.tasks.empty()) {
+    const absl::Status updated = metrics_->UpdateTasks(output.tasks);
+    TORCH_CHECK(updated.ok(), "the forward function's tasks: ", std::string(updated.message()));
+    return;
+  }
   TORCH_CHECK(output.scores.defined() && output.labels.defined(),
               "the forward function gave no scores and labels, which the runner's metrics need");
   metrics_->Update(output.scores.detach(), output.labels);

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "athanor/data/dataset.h"
+#include "athanor/metrics/metric_set.h"
 
 namespace athanor {
 
@@ -20,6 +21,9 @@ struct StepOutput {
   torch::Tensor weight;
   // For TorchRunnerOptions::metrics, N x ... as those metrics want them; undefined: nothing for them.
   torch::Tensor scores, labels;
+  // The same for metrics of several tasks (MultiTaskMetrics): scores and labels by task. A task without a batch is left
+  // out; scores and labels above do not count then.
+  TaskBatches tasks;
 };
 
 // The batch is on the model's device. In train mode with gradients, in eval mode without. Every call, on every rank,

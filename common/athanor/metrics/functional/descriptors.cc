@@ -10,6 +10,7 @@ MetricNeeds NeedsOf(MetricTask task, int64_t width, const MetricOptions& options
   if (task == MetricTask::kMulticlass) needs.num_classes = width;
   if (task == MetricTask::kMultilabel) needs.num_labels = width;
   needs.ignore_index = options.ignore_index;
+  needs.ignore_nothing = !options.ignore_index;
   return needs;
 }
 

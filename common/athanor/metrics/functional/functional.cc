@@ -1,6 +1,7 @@
 #include "athanor/metrics/functional/functional.h"
 
 #include "athanor/metrics/functional/descriptors.h"
+#include "athanor/metrics/metric_set.h"
 
 namespace athanor::metrics {
 namespace {
@@ -30,20 +31,20 @@ TaskWidth TaskOf(const FunctionOptions& options) {
   return {task, 1};
 }
 
-torch::Tensor Evaluate(const MetricFunc& metric, const torch::Tensor& input, const torch::Tensor& target,
-                       Scores scores) {
-  const MaskedBatch batch = metric.needs.MakePreprocess(scores).Apply(input, target);
+torch::Tensor Evaluate(const MetricFunc& metric, const NestedValue& input, const NestedValue& target, Scores scores) {
+  const LabeledBatch pair = PackedPair(input, target);
+  const MaskedBatch batch = metric.needs.MakePreprocess(scores).Apply(pair.input, pair.target);
   batch.ThrowIfWrong();
   return metric.compute(MetricState::Count(metric.needs, batch));
 }
 
-torch::Tensor EvaluateRatio(Ratio ratio, const torch::Tensor& input, const torch::Tensor& target,
+torch::Tensor EvaluateRatio(Ratio ratio, const NestedValue& input, const NestedValue& target,
                             const FunctionOptions& options) {
   const auto [task, width] = TaskOf(options);
   return Evaluate(internal::RatioMetric(task, width, ratio, "", options), input, target, options.scores);
 }
 
-torch::Tensor EvaluateCurve(Curve curve, const torch::Tensor& input, const torch::Tensor& target,
+torch::Tensor EvaluateCurve(Curve curve, const NestedValue& input, const NestedValue& target,
                             const FunctionOptions& options) {
   const auto [task, width] = TaskOf(options);
   return Evaluate(internal::CurveMetric(task, width, curve, options), input, target, options.scores);
@@ -51,7 +52,7 @@ torch::Tensor EvaluateCurve(Curve curve, const torch::Tensor& input, const torch
 
 using Maker = MetricFunc (*)(MetricTask, int64_t, const MetricOptions&);
 
-torch::Tensor EvaluateMade(Maker maker, const torch::Tensor& input, const torch::Tensor& target,
+torch::Tensor EvaluateMade(Maker maker, const NestedValue& input, const NestedValue& target,
                            const FunctionOptions& options) {
   const auto [task, width] = TaskOf(options);
   return Evaluate(maker(task, width, options), input, target, options.scores);
@@ -59,55 +60,53 @@ torch::Tensor EvaluateMade(Maker maker, const torch::Tensor& input, const torch:
 
 }  // namespace
 
-torch::Tensor Accuracy(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor Accuracy(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateRatio(Ratio::kAccuracy, input, target, options);
 }
-torch::Tensor Precision(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor Precision(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateRatio(Ratio::kPrecision, input, target, options);
 }
-torch::Tensor Recall(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor Recall(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateRatio(Ratio::kRecall, input, target, options);
 }
-torch::Tensor Specificity(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor Specificity(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateRatio(Ratio::kSpecificity, input, target, options);
 }
-torch::Tensor BalancedAccuracy(const torch::Tensor& input, const torch::Tensor& target,
-                               const FunctionOptions& options) {
+torch::Tensor BalancedAccuracy(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateRatio(Ratio::kBalancedAccuracy, input, target, options);
 }
-torch::Tensor JaccardIndex(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor JaccardIndex(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateRatio(Ratio::kJaccard, input, target, options);
 }
-torch::Tensor Iou(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor Iou(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateRatio(Ratio::kJaccard, input, target, options);
 }
-torch::Tensor HammingLoss(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor HammingLoss(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateRatio(Ratio::kHammingLoss, input, target, options);
 }
-torch::Tensor FBetaScore(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor FBetaScore(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateRatio(Ratio::kFBeta, input, target, options);
 }
-torch::Tensor F1Score(const torch::Tensor& input, const torch::Tensor& target, FunctionOptions options) {
+torch::Tensor F1Score(const NestedValue& input, const NestedValue& target, FunctionOptions options) {
   options.beta = 1;
   return EvaluateRatio(Ratio::kFBeta, input, target, options);
 }
-torch::Tensor Auroc(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor Auroc(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateCurve(Curve::kAuroc, input, target, options);
 }
-torch::Tensor Auprc(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor Auprc(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateCurve(Curve::kAuprc, input, target, options);
 }
-torch::Tensor Mcc(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor Mcc(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateMade(internal::MccMetric, input, target, options);
 }
-torch::Tensor CohenKappa(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor CohenKappa(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateMade(internal::KappaMetric, input, target, options);
 }
-torch::Tensor CalibrationError(const torch::Tensor& input, const torch::Tensor& target,
-                               const FunctionOptions& options) {
+torch::Tensor CalibrationError(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateMade(internal::CalibrationMetric, input, target, options);
 }
-torch::Tensor ConfusionMatrix(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options) {
+torch::Tensor ConfusionMatrix(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
   return EvaluateMade(internal::ConfusionMetric, input, target, options);
 }
 

@@ -5,7 +5,8 @@
 //   torch::Tensor auroc = metrics::Auroc(logits, labels, {.num_labels = 5, .scores = Scores::kLogits});
 //
 // The task follows from num_classes (multiclass), num_labels (multilabel) or neither (binary), unless it is given.
-// Inputs are preprocessed (preprocess.h), so entries with ignore_index do not count. Results: float32 on the device of
+// Inputs are tensors or ragged batches, aligned by their lengths (PackedPair of metric_set.h), then preprocessed
+// (preprocess.h), so entries with ignore_index do not count. Results: float32 on the device of
 // the inputs, 0-dim, or a vector for Average::kNone. These functions read counters from the device; for values per step
 // use the containers, which do not.
 //
@@ -19,6 +20,7 @@
 #include <optional>
 
 #include "athanor/metrics/functional/options.h"
+#include "athanor/tensor/nested_tensor.h"
 
 namespace athanor::metrics {
 
@@ -28,26 +30,24 @@ struct FunctionOptions : MetricOptions {
   Scores scores = Scores::kProbabilities;
 };
 
-torch::Tensor Accuracy(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options = {});
-torch::Tensor Precision(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options = {});
-torch::Tensor Recall(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options = {});
-torch::Tensor Specificity(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options = {});
+torch::Tensor Accuracy(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
+torch::Tensor Precision(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
+torch::Tensor Recall(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
+torch::Tensor Specificity(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
 // Mean of recall and specificity; multiclass: mean recall, only macro and k 1.
-torch::Tensor BalancedAccuracy(const torch::Tensor& input, const torch::Tensor& target,
+torch::Tensor BalancedAccuracy(const NestedValue& input, const NestedValue& target,
                                const FunctionOptions& options = {});
-torch::Tensor JaccardIndex(const torch::Tensor& input, const torch::Tensor& target,
-                           const FunctionOptions& options = {});
-torch::Tensor Iou(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options = {});
-torch::Tensor HammingLoss(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options = {});
-torch::Tensor FBetaScore(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options = {});
-torch::Tensor F1Score(const torch::Tensor& input, const torch::Tensor& target, FunctionOptions options = {});
-torch::Tensor Auroc(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options = {});
-torch::Tensor Auprc(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options = {});
-torch::Tensor Mcc(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options = {});
-torch::Tensor CohenKappa(const torch::Tensor& input, const torch::Tensor& target, const FunctionOptions& options = {});
-torch::Tensor CalibrationError(const torch::Tensor& input, const torch::Tensor& target,
+torch::Tensor JaccardIndex(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
+torch::Tensor Iou(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
+torch::Tensor HammingLoss(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
+torch::Tensor FBetaScore(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
+torch::Tensor F1Score(const NestedValue& input, const NestedValue& target, FunctionOptions options = {});
+torch::Tensor Auroc(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
+torch::Tensor Auprc(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
+torch::Tensor Mcc(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
+torch::Tensor CohenKappa(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
+torch::Tensor CalibrationError(const NestedValue& input, const NestedValue& target,
                                const FunctionOptions& options = {});
-torch::Tensor ConfusionMatrix(const torch::Tensor& input, const torch::Tensor& target,
-                              const FunctionOptions& options = {});
+torch::Tensor ConfusionMatrix(const NestedValue& input, const NestedValue& target, const FunctionOptions& options = {});
 
 }  // namespace athanor::metrics

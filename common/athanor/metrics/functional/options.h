@@ -14,7 +14,7 @@ struct MetricOptions {
   Average average = Average::kMacro;           // multiclass and multilabel
   int64_t k = 1;                               // multiclass: right when among the k highest scores
   double beta = 1;                             // F-beta: weight of recall against precision
-  std::optional<int64_t> ignore_index = -100;  // labels that do not count
+  std::optional<int64_t> ignore_index = -100;  // labels that do not count; absent: all count
   // 0: exact curves, from the history of all scores. 2 or more: thresholds of a binned curve of fixed size.
   int64_t thresholds = 0;
   int64_t bins = 15;  // of the calibration error

@@ -374,13 +374,13 @@ TEST(MetricState, TasksLoadTogetherOrNotAtAll) {
   EXPECT_TRUE(state.contains("a%2Fb/samples") && state.contains("a%252Fb/samples") && state.contains("a/samples"));
   feed(loaded, 1, 5);
   const TensorMap before = StateOf(loaded);
-  const absl::StatusOr<TaskValues> value = loaded.Value();
+  const absl::StatusOr<TaskValues> value = loaded.ValueByTask();
   const auto refused = [&](const TensorMap& bad, const std::string& what) {
     const absl::Status status = loaded.LoadState(bad);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(what));
     ExpectSameState(before, StateOf(loaded));
-    for (size_t i = 0; i < value->size(); ++i) ExpectSameBits((*value)[i].second, (*loaded.Value())[i].second);
+    for (size_t i = 0; i < value->size(); ++i) ExpectSameBits((*value)[i].second, (*loaded.ValueByTask())[i].second);
   };
   TensorMap bad = state;
   bad.erase("metadata%2F100%25/acc.sum");
@@ -394,7 +394,7 @@ TEST(MetricState, TasksLoadTogetherOrNotAtAll) {
   for (int64_t until : {3, 6}) {
     feed(whole, 3, until);
     feed(loaded, 3, until);
-    const absl::StatusOr<TaskValues> expected = whole.Average(), found = loaded.Average();
+    const absl::StatusOr<TaskValues> expected = whole.AverageByTask(), found = loaded.AverageByTask();
     ASSERT_TRUE(expected.ok() && found.ok());
     ASSERT_EQ(expected->size(), found->size());
     for (size_t i = 0; i < expected->size(); ++i) {

@@ -203,14 +203,14 @@ TEST(MultiTask, WeightsMustFitTheTasks) {
   ASSERT_TRUE(metrics.ok());
   const auto one = [] { return *BuildMetrics({.type = "binary", .mode = MetricMode::kStream}); };
   ASSERT_TRUE(metrics->Add("a", one()).ok());
-  EXPECT_THAT(std::string(metrics->Value().status().message()), HasSubstr("unknown task 'b'"));
+  EXPECT_THAT(std::string(metrics->ValueByTask().status().message()), HasSubstr("unknown task 'b'"));
   ASSERT_TRUE(metrics->Add("b", one()).ok());
   EXPECT_FALSE(metrics->Add("b", one()).ok());
   EXPECT_FALSE(metrics->Add("aggregate", one()).ok());
   const Samples batch = Binary(16);
   ASSERT_TRUE(metrics->Update("a", batch.scores, batch.labels).ok());
   EXPECT_THAT(std::string(metrics->Update("c", batch.scores, batch.labels).message()), HasSubstr("there are: a, b"));
-  absl::StatusOr<TaskValues> values = metrics->Average();
+  absl::StatusOr<TaskValues> values = metrics->AverageByTask();
   ASSERT_TRUE(values.ok()) << values.status();
   ASSERT_EQ(values->size(), 2u) << "b was never updated";
   ExpectSame((*values)[0].second, (*values)[1].second);

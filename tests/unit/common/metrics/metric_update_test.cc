@@ -1,0 +1,250 @@
+// What goes into metrics: ragged batches are aligned or refused, updates do not wait for the device, labels are what they
+// are taken for.
+#include <ATen/record_function.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "athanor/metrics/functional/binary.h"
+#include "athanor/metrics/functional/functional.h"
+#include "athanor/metrics/functional/multiclass.h"
+#include "athanor/metrics/functional/multilabel.h"
+#include "athanor/metrics/functional/regression.h"
+#include "athanor/metrics/metric_factory.h"
+#include "athanor/metrics/multitask_metrics.h"
+
+namespace athanor {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string ErrorOf(const std::function<void()>& run) {
+  try {
+    run();
+  } catch (const c10::ValueError& error) {
+    return error.what_without_backtrace();
+  }
+  return "no error";
+}
+
+NestedTensor Ragged(const std::vector<std::vector<int64_t>>& shapes, torch::Dtype dtype = torch::kFloat32) {
+  std::vector<torch::Tensor> elements;
+  for (const std::vector<int64_t>& shape : shapes) elements.push_back(torch::zeros(shape, dtype));
+  return NestedTensor(elements);
+}
+
+TEST(PackedPair, RefusesWhatIsNotAligned) {
+  const auto refused = [](const NestedValue& input, const NestedValue& target, const std::string& why) {
+    EXPECT_THAT(ErrorOf([&] { PackedPair(input, target); }), HasSubstr(why));
+    EXPECT_THAT(ErrorOf([&] { metrics::Accuracy(input, target); }), HasSubstr(why));
+  };
+  refused(Ragged({{3}, {2}}), Ragged({{2}, {3}}), "element 0 has lengths [3] and [2]");
+  refused(Ragged({{2}, {1}}), Ragged({{3}}), "2 and 1 elements");
+  refused(Ragged({{2, 3}, {3, 2}}), Ragged({{3, 2}, {2, 3}}), "element 0 has lengths [2, 3] and [3, 2]");
+  refused(Ragged({{2, 3}, {1, 3}}), Ragged({{3, 2}, {3, 1}}), "the same dims must vary");
+  refused(Ragged({{2, 4}, {2, 3}}), Ragged({{2}, {2}}), "the same dims must vary");
+  refused(Ragged({{3}, {2}}), torch::zeros({3, 3}), "batch size");
+  refused(Ragged({{3}, {2}}), torch::zeros({2, 2}), "too narrow");
+  refused(Ragged({{3}, {2}}), torch::zeros({2}), "the same dims must vary");
+  refused(Ragged({{3, 5}, {2, 5}}), torch::zeros({2}), "one dim more or less");
+}
+
+TEST(PackedPair, AlignsByTheNestedOne) {
+  const torch::Tensor scores = torch::rand({2, 3, 4}), labels = torch::tensor({{0, 1, 2}, {3, 0, -7}});
+  const NestedTensor ragged_scores({scores[0], scores[1].narrow(0, 0, 2)});
+  const NestedTensor ragged_labels({labels[0], labels[1].narrow(0, 0, 2)});
+  const torch::Tensor flat_scores = torch::cat({scores[0], scores[1].narrow(0, 0, 2)});
+  const torch::Tensor flat_labels = torch::tensor({0, 1, 2, 3, 0});
+  const std::vector<std::pair<NestedValue, NestedValue>> pairs = {
+      {ragged_scores, ragged_labels}, {ragged_scores, labels}, {scores, ragged_labels}};
+  for (const auto& [input, target] : pairs) {
+    const LabeledBatch pair = PackedPair(input, target);
+    EXPECT_TRUE(torch::equal(pair.input, flat_scores));
+    EXPECT_TRUE(torch::equal(pair.target, flat_labels));
+    const metrics::FunctionOptions options{.num_classes = 4, .scores = Scores::kLogits};
+    EXPECT_TRUE(
+        torch::equal(metrics::Accuracy(input, target, options), metrics::Accuracy(flat_scores, flat_labels, options)));
+    auto container = *BuildMetrics({.type = "multiclass", .num_classes = 4, .scores = Scores::kLogits});
+    container->Update(input, target);
+    EXPECT_EQ(*container->Samples(false, false), 5);
+    EXPECT_TRUE(container->Average().ok());
+  }
+  // B x L x 1 scores with B x L labels, and the other way round; L x B with batch_first = false.
+  const torch::Tensor one = scores.narrow(2, 0, 1);
+  const LabeledBatch binary = PackedPair(one, ragged_labels);
+  EXPECT_TRUE(torch::equal(binary.input, flat_scores.narrow(1, 0, 1)));
+  NestedTensor time_first = ragged_labels;
+  time_first.set_batch_first(false);
+  EXPECT_TRUE(torch::equal(PackedPair(scores.transpose(0, 1), time_first).input, flat_scores));
+  EXPECT_TRUE(torch::equal(PackedPair(ragged_scores.WithView(time_first.view()), labels.t()).target, flat_labels));
+  // Classes of one number for each element: a batch of scores and a label each.
+  EXPECT_EQ(PackedPair(Ragged({{4}, {4}}), torch::tensor({1, 0})).input.numel(), 8);
+}
+
+// Copies between devices and reads of device values while it lives. Meta tensors have no values to be read, so every
+// way to the host ends there, or is seen here.
+class TrafficWatch {
+ public:
+  TrafficWatch() {
+    Found().clear();
+    handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(&Look).needsInputs(true));
+  }
+  ~TrafficWatch() { at::removeCallback(handle_); }
+  static std::vector<std::string>& Found() {
+    static thread_local std::vector<std::string> found;
+    return found;
+  }
+
+ private:
+  static std::unique_ptr<at::ObserverContext> Look(const at::RecordFunction& call) {
+    const std::string name = call.name();
+    if (name == "aten::item" || name == "aten::_local_scalar_dense" || name == "aten::nonzero") Found().push_back(name);
+    if (name == "aten::copy_") {
+      const auto inputs = call.inputs();
+      if (inputs.size() > 1 && inputs[0].isTensor() && inputs[1].isTensor() &&
+          inputs[0].toTensor().device() != inputs[1].toTensor().device())
+        Found().push_back(name + " between devices");
+    }
+    return nullptr;
+  }
+  at::CallbackHandle handle_;
+};
+
+void ExpectNoTraffic(const std::string& what, const std::function<void()>& run) {
+  run();  // what is made once may be put on the device once
+  const TrafficWatch watch;
+  run();
+  EXPECT_THAT(TrafficWatch::Found(), ::testing::IsEmpty()) << what;
+}
+
+TEST(Updates, TheWatchSeesTraffic) {
+  const TrafficWatch watch;
+  EXPECT_TRUE(torch::ones({1}).item<bool>());
+  torch::ones({2}).to(torch::kMeta);
+  EXPECT_EQ(TrafficWatch::Found().size(), 3u) << "item, its read, a copy";
+}
+
+TEST(Updates, DoNotWaitForTheDevice) {
+  using namespace metrics;  // NOLINT(google-build-using-namespace): the descriptors of all tasks
+  const auto scores = [](std::vector<int64_t> shape) {
+    return torch::empty(shape, torch::TensorOptions().device(torch::kMeta));
+  };
+  const auto labels = [](std::vector<int64_t> shape, torch::Dtype dtype = torch::kInt64) {
+    return torch::empty(shape, torch::TensorOptions().device(torch::kMeta).dtype(dtype));
+  };
+  struct One {
+    MetricsOptions options;
+    torch::Tensor input, target;
+  };
+  const std::vector<One> all = {
+      {{.type = "binary"}, scores({8}), labels({8})},
+      {{.type = "binary", .scores = Scores::kDetect}, scores({8}), labels({8}, torch::kFloat32)},
+      {{.type = "binary", .options = {.ignore_index = std::nullopt}}, scores({8}), labels({8})},
+      {{.type = "multiclass", .num_classes = 3, .scores = Scores::kLogits}, scores({8, 3}), labels({8})},
+      {{.type = "multilabel", .num_labels = 3}, scores({8, 3}), labels({8, 3})},
+      {{.type = "regression"}, scores({8}), labels({8}, torch::kFloat32)},
+      {{.type = "regression", .ignore_nan = false}, scores({8}), labels({8}, torch::kFloat32)},
+      {{.type = "multiclass",
+        .num_classes = 3,
+        .metrics = {MulticlassAuroc(3, {.thresholds = 9}), MulticlassCalibrationError(3),
+                    MulticlassAccuracy(3, {.k = 2}), MulticlassCohenKappa(3), MulticlassConfusionMatrix(3)}},
+       scores({8, 3}),
+       labels({8})},
+  };
+  for (const MetricMode mode : {MetricMode::kGlobal, MetricMode::kStream}) {
+    for (const One& one : all) {
+      MetricsOptions options = one.options;
+      options.mode = mode;
+      auto metrics = *BuildMetrics(options);
+      ExpectNoTraffic(options.type, [&] { metrics->Update(one.input, one.target); });
+    }
+  }
+  // Functions, too, when nothing can be left out; one of them has no value.
+  StreamOptions plain{.preprocess_given = true};
+  auto functions = *StreamMetrics::Create({{"bias", [](auto& p, auto& t) { return (p - t).mean(); }},
+                                           {"nothing", [](auto& p, auto&) { return p.narrow(0, 0, 0); }}},
+                                          plain);
+  ExpectNoTraffic("functions", [&] { functions->Update(scores({8}), labels({8}, torch::kFloat32)); });
+  MultiTaskMetrics tasks = *MultiTaskMetrics::Create();
+  ASSERT_TRUE(tasks.Add("a", *BuildMetrics({.type = "binary"})).ok());
+  ExpectNoTraffic("tasks", [&] { ASSERT_TRUE(tasks.UpdateTasks({{"a", {scores({8}), labels({8})}}}).ok()); });
+}
+
+TEST(Updates, OfMetersStayOnTheDevice) {
+  const torch::Tensor value = torch::empty({}, torch::kMeta);
+  AverageMeter meter;
+  ExpectNoTraffic("a tensor", [&] { meter.Update(value, 3); });
+  ExpectNoTraffic("a number after it", [&] { meter.Update(0.5, 3); });
+  ExpectNoTraffic("weights of the device", [&] {
+    meter.Update(value, torch::empty({}, torch::TensorOptions(torch::kMeta).dtype(torch::kInt64)));
+  });
+}
+
+TEST(Labels, SoftOnesAreRefused) {
+  const torch::Tensor scores = torch::tensor({0.2F, 0.8F}), soft = torch::tensor({0.0F, 0.7F});
+  EXPECT_THAT(ErrorOf([&] { metrics::Accuracy(scores, soft); }), HasSubstr("1 labels are neither a class"));
+  EXPECT_EQ(metrics::Accuracy(scores, torch::tensor({0.0F, 1.0F})).item<double>(), 1) << "whole numbers are labels";
+  EXPECT_EQ(metrics::Accuracy(scores, torch::tensor({-100.0F, 1.0F})).item<double>(), 1) << "one is left out";
+  // Not the index to be ignored, though it would become it.
+  EXPECT_THAT(ErrorOf([&] { metrics::Accuracy(scores, torch::tensor({-100.5F, 1.0F})); }), HasSubstr("1 labels"));
+  EXPECT_THAT(ErrorOf([&] { metrics::Accuracy(scores, torch::tensor({std::nanf(""), 1.0F})); }), HasSubstr("1 labels"));
+  for (const MetricMode mode : {MetricMode::kGlobal, MetricMode::kStream}) {
+    auto metrics = *BuildMetrics({.type = "multilabel", .mode = mode, .num_labels = 2});
+    metrics->Update(scores.reshape({1, 2}), soft.reshape({1, 2}));
+    for (const absl::Status& status :
+         {metrics->Value().status(), metrics->Average().status(), metrics->Text().status()}) {
+      EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+      EXPECT_THAT(std::string(status.message()), HasSubstr("soft labels"));
+    }
+    // It is remembered by a state, and forgotten by a reset.
+    auto loaded = *BuildMetrics({.type = "multilabel", .mode = mode, .num_labels = 2});
+    ASSERT_TRUE(loaded->LoadState(*metrics->StateTensors()).ok());
+    EXPECT_FALSE(loaded->Average().ok());
+    metrics->Reset();
+    EXPECT_TRUE(metrics->Average().ok());
+  }
+}
+
+TEST(Labels, CountingAllContradictsIgnoringSome) {
+  const auto create = [](std::vector<MetricFunc> metrics) {
+    return GlobalMetrics::Create(std::move(metrics)).status();
+  };
+  const absl::Status status = create({metrics::BinaryAccuracy({.ignore_index = std::nullopt}), metrics::BinaryF1()});
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("ignore_index: none (every label counts) and -100"));
+  EXPECT_TRUE(create({metrics::BinaryAccuracy({.ignore_index = std::nullopt}),
+                      metrics::BinaryF1({.ignore_index = std::nullopt})})
+                  .ok());
+  // One's own that says nothing goes with both.
+  MetricFunc own{
+      "own", {.task = MetricTask::kBinary, .history = true}, [](const MetricState& s) { return s.samples.input; }};
+  EXPECT_TRUE(create({metrics::BinaryAccuracy(), own}).ok());
+}
+
+TEST(MultiTask, IsAMetricSet) {
+  MultiTaskMetrics made = *MultiTaskMetrics::Create({.aggregate = Aggregate::kMacro});
+  ASSERT_TRUE(made.Add("a", *BuildMetrics({.type = "binary", .metrics = {metrics::BinaryAccuracy()}})).ok());
+  std::unique_ptr<MetricSet> metrics = std::make_unique<MultiTaskMetrics>(std::move(made));
+  const torch::Tensor scores = torch::tensor({0.2F, 0.8F});
+  metrics->Update(scores, torch::tensor({0, 1}));  // there is one task only
+  auto& tasks = dynamic_cast<MultiTaskMetrics&>(*metrics);
+  ASSERT_TRUE(tasks.Add("b", *BuildMetrics({.type = "binary", .metrics = {metrics::BinaryAccuracy()}})).ok());
+  EXPECT_THAT(ErrorOf([&] { metrics->Update(scores, torch::tensor({0, 1})); }), HasSubstr("for 2 tasks (a, b)"));
+  ASSERT_TRUE(metrics->UpdateTasks({{"b", {scores, torch::tensor({1, 1})}}}).ok());
+  const absl::Status unknown =
+      metrics->UpdateTasks({{"a", {scores, torch::tensor({0, 0})}}, {"z", {scores, torch::tensor({0, 0})}}});
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kNotFound);
+  const MetricValues values = *metrics->Average();
+  ASSERT_EQ(values.size(), 3u);
+  EXPECT_EQ(FindValue(values, "a/acc")->item<double>(), 1) << "of an update that was refused, nothing counts";
+  EXPECT_EQ(FindValue(values, "b/acc")->item<double>(), 0.5);
+  EXPECT_EQ(FindValue(values, "aggregate/acc")->item<double>(), 0.75);
+  EXPECT_EQ(*metrics->Samples(false, false), 4);
+  auto other = *BuildMetrics({.type = "binary"});
+  EXPECT_EQ(other->UpdateTasks({}).code(), absl::StatusCode::kUnimplemented);
+}
+
+}  // namespace
+}  // namespace athanor
