@@ -17,6 +17,14 @@ torch::Tensor ValidOf(const MaskedBatch& batch) {
 }
 
 MaskedBatch JoinSamples(const std::vector<MaskedBatch>& chunks) {
+  if (chunks.size() == 1) {  // not a second copy of all
+    MaskedBatch only;
+    only.input = chunks[0].input;
+    only.target = chunks[0].target;
+    only.valid = ValidOf(chunks[0]);
+    only.rows = RowsOf(chunks[0]);
+    return only;
+  }
   const torch::Device device = chunks.back().input.device();
   std::vector<torch::Tensor> inputs, targets, valids, rows;
   for (const MaskedBatch& chunk : chunks) {

@@ -132,7 +132,7 @@ torch::Tensor CountCurve(const MaskedBatch& batch, MetricTask task, int64_t widt
   const torch::Tensor edges = torch::linspace(0, 1, bins, options.dtype(batch.input.scalar_type()));
   std::vector<torch::Tensor> counts;
   for (const Column& column : Columns(batch, task, width, /*micro=*/false)) {
-    torch::Tensor bin = torch::bucketize(column.scores, edges, /*out_int32=*/false, /*right=*/true) - 1;
+    torch::Tensor bin = torch::bucketize(column.scores.contiguous(), edges, /*out_int32=*/false, /*right=*/true) - 1;
     bin = bin.clamp(0, bins - 1) + column.positive.to(torch::kInt64) * bins;
     if (column.valid.defined()) bin = torch::where(column.valid, bin, 2 * bins);
     const torch::Tensor one = torch::ones({1}, options).expand({bin.numel()});

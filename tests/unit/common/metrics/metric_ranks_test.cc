@@ -1,6 +1,6 @@
-// Metrics over ranks: what one rank alone knows never leaves the others waiting, all ranks read the same bits, shards
-// do not matter, and a read-out is one exchange (two where it is large). A rank that waited for nothing would end in the
-// timeout of its group, as UNAVAILABLE.
+// Metrics over ranks: what one rank alone knows never leaves the others waiting, all ranks read the same bits, and a
+// read-out is one exchange (two where it is large). A rank that waits for nothing ends in the timeout of its group, as
+// UNAVAILABLE.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -15,6 +15,7 @@
 #include "athanor/metrics/functional/multilabel.h"
 #include "athanor/metrics/functional/regression.h"
 #include "athanor/metrics/multitask_metrics.h"
+#include "tests/support/foreign_device.h"
 #include "tests/unit/common/metrics/counting_sync.h"
 
 namespace athanor {
@@ -259,6 +260,54 @@ TEST(MetricRanks, NoRankKeepsTheHistoryOfOthers) {
     EXPECT_EQ(state.at("history.input").size(0), count);
     for (const auto& [key, tensor] : state) EXPECT_FALSE(key.starts_with("exchanged")) << key;
   });
+}
+
+// As over NCCL: what is exchanged lies on the device.
+class DeviceSync : public CountingSync {
+ public:
+  using CountingSync::CountingSync;
+  torch::Device device() const override { return ForeignDevice(); }
+  absl::StatusOr<torch::Tensor> Gather(const torch::Tensor& bytes) override {
+    EXPECT_EQ(bytes.device(), ForeignDevice());
+    ASSIGN_OR_RETURN(const torch::Tensor all, CountingSync::Gather(bytes.cpu()));
+    return all.to(ForeignDevice());
+  }
+};
+
+TEST(MetricRanks, OnTheDeviceOfTheRanks) {
+  ForeignDevice();
+  for (const int64_t count : {6, 5000}) {
+    const torch::Tensor scores = torch::rand({count}), labels = torch::randint(0, 2, {count});
+    auto whole = *BuildMetrics({.type = "binary"});
+    whole->Update(scores, labels);
+    std::vector<MetricValues> ranks(3);
+    RunRanks(3, true, [&](ProcessGroup* group) {
+      MultiTaskMetrics metrics = *MultiTaskMetrics::Create();
+      const auto sync = std::make_shared<DeviceSync>(*group);
+      ASSERT_TRUE(metrics.Add("a", *BuildMetrics({.type = "binary", .sync = sync})).ok());
+      AverageMeters meters(sync);
+      meters["mean"];
+      // Rank 0 keeps its tensors on the host, rank 1 on the device, rank 2 has none.
+      for (const int64_t rank : {0, 1}) {
+        if (group->rank() != rank) continue;
+        const torch::Device device = rank == 0 ? torch::Device(torch::kCPU) : ForeignDevice();
+        const auto part = [&](const torch::Tensor& all) { return all.chunk(2)[static_cast<size_t>(rank)].to(device); };
+        ASSERT_TRUE(metrics.Update("a", part(scores), part(labels)).ok());
+        meters.Update("mean", part(scores).mean(), count / 2);
+      }
+      const absl::StatusOr<MetricValues> found = metrics.Average();
+      ASSERT_TRUE(found.ok()) << found.status();
+      for (const auto& [name, value] : *found) {
+        EXPECT_EQ(value.device(), ForeignDevice());
+        ranks[static_cast<size_t>(group->rank())].emplace_back(name, value.cpu());
+        EXPECT_EQ(value.item<float>(), FindValue(*whole->Average(), name.substr(2))->item<float>()) << name;
+      }
+      const absl::StatusOr<MetricValues> mean = meters.Average();
+      ASSERT_TRUE(mean.ok()) << mean.status();
+      EXPECT_NEAR((*mean)[0].second.item<double>(), scores.mean().item<double>(), 1e-6) << "means of float32";
+    });
+    ExpectSameOnAllRanks(ranks);
+  }
 }
 
 }  // namespace

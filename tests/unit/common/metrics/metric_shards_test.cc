@@ -1,5 +1,5 @@
-// However samples are divided over 1, 2 or 4 ranks, unevenly and with an empty rank, every kind of metrics has the values
-// of one process that saw all of them; and every rank reads the same bits.
+// However samples are divided over 1, 2 or 4 ranks, unevenly and with an empty rank, every kind of metrics has the
+// values of one process that saw all of them; and every rank reads the same bits.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

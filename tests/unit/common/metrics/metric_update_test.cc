@@ -1,6 +1,5 @@
-// What goes into metrics: ragged batches are aligned or refused, updates do not wait for the device, labels are what they
-// are taken for.
-#include <ATen/record_function.h>
+// What goes into metrics: ragged batches are aligned or refused, updates do not wait for the device, labels are what
+// they are taken for.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -14,6 +13,7 @@
 #include "athanor/metrics/functional/regression.h"
 #include "athanor/metrics/metric_factory.h"
 #include "athanor/metrics/multitask_metrics.h"
+#include "tests/support/foreign_device.h"
 
 namespace athanor {
 namespace {
@@ -83,103 +83,72 @@ TEST(PackedPair, AlignsByTheNestedOne) {
   EXPECT_EQ(PackedPair(Ragged({{4}, {4}}), torch::tensor({1, 0})).input.numel(), 8);
 }
 
-// Copies between devices and reads of device values while it lives. Meta tensors have no values to be read, so every
-// way to the host ends there, or is seen here.
-class TrafficWatch {
- public:
-  TrafficWatch() {
-    Found().clear();
-    handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(&Look).needsInputs(true));
-  }
-  ~TrafficWatch() { at::removeCallback(handle_); }
-  static std::vector<std::string>& Found() {
-    static thread_local std::vector<std::string> found;
-    return found;
-  }
-
- private:
-  static std::unique_ptr<at::ObserverContext> Look(const at::RecordFunction& call) {
-    const std::string name = call.name();
-    if (name == "aten::item" || name == "aten::_local_scalar_dense" || name == "aten::nonzero") Found().push_back(name);
-    if (name == "aten::copy_") {
-      const auto inputs = call.inputs();
-      if (inputs.size() > 1 && inputs[0].isTensor() && inputs[1].isTensor() &&
-          inputs[0].toTensor().device() != inputs[1].toTensor().device())
-        Found().push_back(name + " between devices");
-    }
-    return nullptr;
-  }
-  at::CallbackHandle handle_;
-};
-
 void ExpectNoTraffic(const std::string& what, const std::function<void()>& run) {
   run();  // what is made once may be put on the device once
-  const TrafficWatch watch;
+  const int64_t waits = ForeignWaits(), uploads = ForeignUploads();
   run();
-  EXPECT_THAT(TrafficWatch::Found(), ::testing::IsEmpty()) << what;
-}
-
-TEST(Updates, TheWatchSeesTraffic) {
-  const TrafficWatch watch;
-  EXPECT_TRUE(torch::ones({1}).item<bool>());
-  torch::ones({2}).to(torch::kMeta);
-  EXPECT_EQ(TrafficWatch::Found().size(), 3u) << "item, its read, a copy";
+  EXPECT_EQ(ForeignWaits(), waits) << what;
+  EXPECT_EQ(ForeignUploads(), uploads) << what;
 }
 
 TEST(Updates, DoNotWaitForTheDevice) {
   using namespace metrics;  // NOLINT(google-build-using-namespace): the descriptors of all tasks
-  const auto scores = [](std::vector<int64_t> shape) {
-    return torch::empty(shape, torch::TensorOptions().device(torch::kMeta));
-  };
-  const auto labels = [](std::vector<int64_t> shape, torch::Dtype dtype = torch::kInt64) {
-    return torch::empty(shape, torch::TensorOptions().device(torch::kMeta).dtype(dtype));
-  };
+  const torch::Tensor scores = torch::rand({8}).to(ForeignDevice());
+  const torch::Tensor table = torch::rand({8, 3}).softmax(1).to(ForeignDevice());
+  const torch::Tensor labels = torch::tensor({0, 1, 1, 0, 1, 0, -100, 1}).to(ForeignDevice());
+  const torch::Tensor classes = torch::tensor({0, 1, 2, 0, 1, 2, -100, 1}).to(ForeignDevice());
+  const torch::Tensor floats = labels.to(torch::kFloat32);
   struct One {
+    std::string name;
     MetricsOptions options;
     torch::Tensor input, target;
   };
   const std::vector<One> all = {
-      {{.type = "binary"}, scores({8}), labels({8})},
-      {{.type = "binary", .scores = Scores::kDetect}, scores({8}), labels({8}, torch::kFloat32)},
-      {{.type = "binary", .options = {.ignore_index = std::nullopt}}, scores({8}), labels({8})},
-      {{.type = "multiclass", .num_classes = 3, .scores = Scores::kLogits}, scores({8, 3}), labels({8})},
-      {{.type = "multilabel", .num_labels = 3}, scores({8, 3}), labels({8, 3})},
-      {{.type = "regression"}, scores({8}), labels({8}, torch::kFloat32)},
-      {{.type = "regression", .ignore_nan = false}, scores({8}), labels({8}, torch::kFloat32)},
-      {{.type = "multiclass",
+      {"binary", {.type = "binary"}, scores, labels},
+      {"binary, detected", {.type = "binary", .scores = Scores::kDetect}, scores, floats},
+      {"binary, all", {.type = "binary", .options = {.ignore_index = std::nullopt}}, scores, labels.clamp(0, 1)},
+      {"multiclass", {.type = "multiclass", .num_classes = 3, .scores = Scores::kLogits}, table, classes},
+      {"multilabel", {.type = "multilabel", .num_labels = 3}, table, (table > 0.3).to(torch::kInt64)},
+      {"regression", {.type = "regression"}, scores, floats},
+      {"regression, all", {.type = "regression", .ignore_nan = false}, scores, floats},
+      {"binned",
+       {.type = "multiclass",
         .num_classes = 3,
         .metrics = {MulticlassAuroc(3, {.thresholds = 9}), MulticlassCalibrationError(3),
                     MulticlassAccuracy(3, {.k = 2}), MulticlassCohenKappa(3), MulticlassConfusionMatrix(3)}},
-       scores({8, 3}),
-       labels({8})},
+       table,
+       classes},
   };
   for (const MetricMode mode : {MetricMode::kGlobal, MetricMode::kStream}) {
     for (const One& one : all) {
       MetricsOptions options = one.options;
       options.mode = mode;
-      auto metrics = *BuildMetrics(options);
-      ExpectNoTraffic(options.type, [&] { metrics->Update(one.input, one.target); });
+      auto on_device = *BuildMetrics(options), on_host = *BuildMetrics(options);
+      ExpectNoTraffic(one.name, [&] { on_device->Update(one.input, one.target); });
+      for (int i = 0; i < 2; ++i) on_host->Update(one.input.cpu(), one.target.cpu());
+      EXPECT_EQ(*on_device->Text(), *on_host->Text()) << one.name;
     }
   }
   // Functions, too, when nothing can be left out; one of them has no value.
-  StreamOptions plain{.preprocess_given = true};
+  StreamOptions plain;
+  plain.preprocess_given = true;
   auto functions = *StreamMetrics::Create({{"bias", [](auto& p, auto& t) { return (p - t).mean(); }},
                                            {"nothing", [](auto& p, auto&) { return p.narrow(0, 0, 0); }}},
                                           plain);
-  ExpectNoTraffic("functions", [&] { functions->Update(scores({8}), labels({8}, torch::kFloat32)); });
+  ExpectNoTraffic("functions", [&] { functions->Update(scores, floats); });
   MultiTaskMetrics tasks = *MultiTaskMetrics::Create();
   ASSERT_TRUE(tasks.Add("a", *BuildMetrics({.type = "binary"})).ok());
-  ExpectNoTraffic("tasks", [&] { ASSERT_TRUE(tasks.UpdateTasks({{"a", {scores({8}), labels({8})}}}).ok()); });
+  ExpectNoTraffic("tasks", [&] { ASSERT_TRUE(tasks.UpdateTasks({{"a", {scores, labels}}}).ok()); });
 }
 
 TEST(Updates, OfMetersStayOnTheDevice) {
-  const torch::Tensor value = torch::empty({}, torch::kMeta);
+  const torch::Tensor value = torch::tensor(0.5).to(ForeignDevice()), n = torch::tensor(3).to(ForeignDevice());
   AverageMeter meter;
   ExpectNoTraffic("a tensor", [&] { meter.Update(value, 3); });
-  ExpectNoTraffic("a number after it", [&] { meter.Update(0.5, 3); });
-  ExpectNoTraffic("weights of the device", [&] {
-    meter.Update(value, torch::empty({}, torch::TensorOptions(torch::kMeta).dtype(torch::kInt64)));
-  });
+  ExpectNoTraffic("a number after it", [&] { meter.Update(1.5, 3); });
+  ExpectNoTraffic("weights of the device", [&] { meter.Update(value, n); });
+  EXPECT_EQ(meter.count(), 18);
+  EXPECT_NEAR(meter.LocalAverage().item<double>(), (12 * 0.5 + 6 * 1.5) / 18, 1e-12);
 }
 
 TEST(Labels, SoftOnesAreRefused) {
