@@ -1,11 +1,13 @@
 #include "tests/oracle/metric_case.h"
 
+#include <algorithm>
 #include <map>
 
 #include "athanor/metrics/functional/binary.h"
 #include "athanor/metrics/functional/multiclass.h"
 #include "athanor/metrics/functional/multilabel.h"
 #include "athanor/metrics/functional/regression.h"
+#include "athanor/metrics/metric_set.h"
 
 namespace athanor::oracle {
 namespace {
@@ -116,7 +118,66 @@ std::optional<MetricFunc> TryDescriptor(const std::string& name, const nlohmann:
   return std::nullopt;
 }
 
+ReplayRules& CurrentRules() {
+  static ReplayRules rules;
+  return rules;
+}
+
+// The preprocessing that the shapes ask for.
+Preprocess PreprocessFor(const LabeledBatch& batch, Scores scores) {
+  const PreprocessOptions options{.scores = scores};
+  const int64_t scores_each = batch.input.numel() / std::max<int64_t>(1, batch.target.numel());
+  if (scores_each > 1) return Preprocess::Multiclass(scores_each, options);
+  if (batch.target.dim() == 2 && batch.target.size(1) > 1) return Preprocess::Multilabel(batch.target.size(1), options);
+  return Preprocess::Binary(options);
+}
+
+// Of a classification whose input and target fit; the case itself tells what happens to others.
+bool IsClassification(const NestedValue& input, const NestedValue& target) {
+  try {
+    const LabeledBatch batch = PackedPair(input, target);
+    return !batch.target.is_floating_point() && batch.target.numel() > 0 &&
+           batch.input.numel() % batch.target.numel() == 0;
+  } catch (const c10::Error&) {
+    return false;
+  }
+}
+
 }  // namespace
+
+const ReplayRules& Rules() {
+  return CurrentRules();
+}
+
+WithDefaults::WithDefaults() {
+  CurrentRules() = {PreprocessOptions{}.scores, MetricOptions{}.missing};
+}
+
+WithDefaults::~WithDefaults() {
+  CurrentRules() = {};
+}
+
+std::string UnderBothRules(const std::function<std::string()>& check) {
+  std::string text = check();
+  if (!text.empty()) return text;
+  const WithDefaults defaults;
+  text = check();
+  return text.empty() ? "" : "with the defaults: " + text;
+}
+
+bool LooksLikeLogits(const NestedValue& input, const NestedValue& target) {
+  if (!IsClassification(input, target)) return false;
+  const LabeledBatch batch = PackedPair(input, target);
+  const MaskedBatch applied = PreprocessFor(batch, Scores::kProbabilities).Apply(batch.input, batch.target);
+  return applied.outside_of_range.item<int64_t>() > 0;
+}
+
+std::pair<NestedValue, NestedValue> AsDeclared(const NestedValue& input, const NestedValue& target) {
+  if (Rules().scores == Scores::kDetect || !LooksLikeLogits(input, target)) return {input, target};
+  const LabeledBatch batch = PackedPair(input, target);
+  const MaskedBatch made = PreprocessFor(batch, Scores::kLogits).Apply(batch.input, batch.target);
+  return {made.input.reshape(batch.input.sizes()), batch.target};
+}
 
 NestedValue BatchOf(const nlohmann::json& value) {
   if (IsTensor(value)) return TensorOf(value);
@@ -138,7 +199,7 @@ NestedValue BatchOf(const nlohmann::json& value) {
 
 MetricOptions MetricOptionsOf(const nlohmann::json& args) {
   MetricOptions options;
-  options.missing = metrics::MissingClass::kReference;
+  options.missing = Rules().missing;
   if (args.contains("average")) {
     const std::string name = args["average"].is_null() ? "none" : args["average"].get<std::string>();
     absl::StatusOr<metrics::Average> average = metrics::ParseAverage(name);
@@ -157,7 +218,7 @@ metrics::FunctionOptions FunctionOptionsOf(const nlohmann::json& args) {
   static_cast<MetricOptions&>(options) = MetricOptionsOf(args);
   options.num_classes = Maybe<int64_t>(args, "num_classes");
   options.num_labels = Maybe<int64_t>(args, "num_labels");
-  options.scores = Scores::kDetect;
+  options.scores = Rules().scores;
   if (args.contains("task") && !args["task"].is_null()) {
     absl::StatusOr<MetricTask> task = ParseTask(args["task"].get<std::string>());
     TORCH_CHECK_VALUE(task.ok() && *task != MetricTask::kRegression, "no such task");
@@ -203,7 +264,7 @@ Preprocess PreprocessOf(const nlohmann::json& spec) {
   const std::string name = spec.at("f").get<std::string>();
   const nlohmann::json args = spec.value("args", nlohmann::json::object());
   PreprocessOptions options{
-      .ignore_index = -100, .ignore_nan = args.value("ignore_nan", true), .scores = Scores::kDetect};
+      .ignore_index = -100, .ignore_nan = args.value("ignore_nan", true), .scores = Rules().scores};
   if (args.contains("ignore_index")) options.ignore_index = Maybe<int64_t>(args, "ignore_index");
   if (name == "preprocess_binary") return Preprocess::Binary(options);
   if (name == "preprocess_multiclass") return Preprocess::Multiclass(args.at("num_classes").get<int64_t>(), options);

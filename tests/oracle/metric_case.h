@@ -1,7 +1,9 @@
 // What the metric families share: inputs, descriptors and functions by the recorder's names, comparison of values.
 #pragma once
 
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "athanor/metrics/functional/functional.h"
@@ -12,6 +14,32 @@
 #include "tests/oracle/replay.h"
 
 namespace athanor::oracle {
+
+// By which rules a case is replayed. The recorder's: every batch is guessed to be logits or probabilities, and average
+// precision has a quirk of its library. A case must hold under them, and under the defaults of this library unless
+// deviations.json says otherwise.
+struct ReplayRules {
+  Scores scores = Scores::kDetect;
+  metrics::MissingClass missing = metrics::MissingClass::kReference;
+};
+const ReplayRules& Rules();
+
+// In force while it lives, for all threads.
+class WithDefaults {
+ public:
+  WithDefaults();
+  ~WithDefaults();
+  WithDefaults(const WithDefaults&) = delete;
+};
+
+// Runs `check` under the recorder's rules, and under the defaults.
+std::string UnderBothRules(const std::function<std::string()>& check);
+
+// What a user of the rules in force passes on: with the defaults, scores that the recorder takes for logits are made
+// probabilities.
+std::pair<NestedValue, NestedValue> AsDeclared(const NestedValue& input, const NestedValue& target);
+// That some score which counts lies outside 0..1.
+bool LooksLikeLogits(const NestedValue& input, const NestedValue& target);
 
 // A tensor, a nested one, a list of numbers or of lists (ragged lists become nested).
 NestedValue BatchOf(const nlohmann::json& value);

@@ -9,7 +9,8 @@ std::string CheckFunction(const nlohmann::json& test) {
   const MetricFunction function = FindFunction(test.at("function").get<std::string>());
   if (function == nullptr) return "the replay does not know " + test["function"].dump();
   const auto run = [&] {
-    return function(BatchOf(test.at("input")), BatchOf(test.at("target")), FunctionOptionsOf(test.at("args")));
+    const auto [input, target] = AsDeclared(BatchOf(test.at("input")), BatchOf(test.at("target")));
+    return function(input, target, FunctionOptionsOf(test.at("args")));
   };
   if (IsError(test.at("expected"))) {
     return CheckFailure(test["expected"], [&] {
@@ -23,7 +24,8 @@ std::string CheckFunction(const nlohmann::json& test) {
 std::string CheckPreprocess(const nlohmann::json& test) {
   const auto run = [&] {
     const Preprocess preprocess = PreprocessOf({{"f", test.at("function")}, {"args", test.at("args")}});
-    const LabeledBatch batch = PackedPair(BatchOf(test.at("input")), BatchOf(test.at("target")));
+    const auto [input, target] = AsDeclared(BatchOf(test.at("input")), BatchOf(test.at("target")));
+    const LabeledBatch batch = PackedPair(input, target);
     return preprocess.ApplyAndDrop(batch.input, batch.target);
   };
   if (IsError(test.at("expected"))) {
@@ -39,12 +41,13 @@ std::string CheckPreprocess(const nlohmann::json& test) {
 
 void Functions(const nlohmann::json& file, Report& report) {
   for (const auto& test : file.at("cases"))
-    report.Case(test.at("id").get<std::string>(), [&] { return CheckFunction(test); });
+    report.Case(test.at("id").get<std::string>(), [&] { return UnderBothRules([&] { return CheckFunction(test); }); });
 }
 
 void Preprocessing(const nlohmann::json& file, Report& report) {
   for (const auto& test : file.at("cases"))
-    report.Case(test.at("id").get<std::string>(), [&] { return CheckPreprocess(test); });
+    report.Case(test.at("id").get<std::string>(),
+                [&] { return UnderBothRules([&] { return CheckPreprocess(test); }); });
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ absl::StatusOr<std::unique_ptr<MetricSet>> MakeGlobal(const nlohmann::json& spec
     if (made.descriptor() == nullptr) return absl::InvalidArgumentError("not a descriptor");
     metrics.push_back(*made.descriptor());
   }
-  GlobalOptions options{.scores = Scores::kDetect, .sync = std::move(sync)};
+  GlobalOptions options{.scores = Rules().scores, .sync = std::move(sync)};
   if (spec.contains("preprocess")) options.preprocess = PreprocessOf(spec["preprocess"]);
   ASSIGN_OR_RETURN(auto made, GlobalMetrics::Create(std::move(metrics), std::move(options)));
   return std::unique_ptr<MetricSet>(std::move(made));
@@ -38,7 +38,7 @@ absl::StatusOr<std::unique_ptr<MetricSet>> MakeGlobal(const nlohmann::json& spec
 absl::StatusOr<std::unique_ptr<MetricSet>> MakeStream(const nlohmann::json& spec, std::shared_ptr<MeterSync> sync) {
   std::vector<StreamMetric> metrics;
   for (const auto& [name, metric] : spec.at("metrics").items()) metrics.push_back(MetricOf(name, metric));
-  StreamOptions options{.preprocess_given = true, .scores = Scores::kDetect, .sync = std::move(sync)};
+  StreamOptions options{.preprocess_given = true, .scores = Rules().scores, .sync = std::move(sync)};
   options.preprocess = PreprocessOf(spec.value("preprocess", nlohmann::json{{"f", "base_preprocess"}}));
   ASSIGN_OR_RETURN(auto made, StreamMetrics::Create(std::move(metrics), std::move(options)));
   return std::unique_ptr<MetricSet>(std::move(made));
@@ -56,7 +56,7 @@ absl::StatusOr<std::unique_ptr<MetricSet>> MakeByType(const std::string& type, c
   }
   options.options = MetricOptionsOf(args);
   options.ignore_nan = args.value("ignore_nan", true);
-  options.scores = Scores::kDetect;
+  options.scores = Rules().scores;
   options.sync = std::move(sync);
   return BuildMetrics(options);
 }
@@ -128,7 +128,8 @@ absl::Status UpdateTasks(const nlohmann::json& update, MultiTaskMetrics& metrics
     if (payload.is_string()) TORCH_CHECK_TYPE(false, "the compiler refuses a text as a batch");
     const nlohmann::json& input = payload.is_array() ? payload.at(0) : payload.at("input");
     const nlohmann::json& target = payload.is_array() ? payload.at(1) : payload.at("target");
-    const absl::Status status = metrics.Update(task, BatchOf(input), BatchOf(target));
+    const auto [scores, labels] = AsDeclared(BatchOf(input), BatchOf(target));
+    const absl::Status status = metrics.Update(task, scores, labels);
     // An unknown task is recorded as ValueError; here it is NOT_FOUND.
     if (absl::IsNotFound(status)) return absl::InvalidArgumentError(status.message());
     RETURN_IF_ERROR(status);
