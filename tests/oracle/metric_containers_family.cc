@@ -267,7 +267,8 @@ std::string CheckRefusal(const nlohmann::json& test) {
   } catch (const c10::Error& error) {
     message = error.what_without_backtrace();
   }
-  return absl::StrContains(message, "declare Scores::kLogits") ? "" : "logits are not refused: \"" + message + "\"";
+  const bool refused = absl::StrContains(message, "declare Scores::kLogits");
+  return refused ? "" : "logits are not refused: \"" + message + "\"";
 }
 
 // `ours`: the answers of this library where the case itself is a listed deviation. A case that deviates by a rule and is

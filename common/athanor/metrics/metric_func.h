@@ -1,6 +1,6 @@
 // MetricFunc: a metric as data: its name, what it needs to be known about the samples, and how its value follows from
-// that. Containers (metric_meter.h, stream_metrics.h, global_metrics.h) collect the needs of all their metrics and keep
-// every kind of state once.
+// that. Containers (stream_metrics.h, global_metrics.h) collect the needs of all their metrics and keep every kind of
+// state once.
 //
 //   MetricFunc f1 = metrics::MulticlassF1(10);                 // functional/multiclass.h and its neighbours
 //   MetricFunc top5 = metrics::MulticlassAccuracy(10, {.k = 5});

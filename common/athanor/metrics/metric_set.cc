@@ -8,7 +8,6 @@
 #include "athanor/base/status_macros.h"
 
 namespace athanor {
-
 namespace {
 
 std::string LengthsText(torch::IntArrayRef sizes) {
@@ -36,25 +35,31 @@ void CheckAligned(const NestedStructure& a, const NestedStructure& b) {
   }
 }
 
-// The structure of `nested` without its last dim, or with the one more that `dense` has.
-NestedStructure::Ptr StructureFor(const NestedStructure& nested, const torch::Tensor& dense) {
+// The lengths of `nested` for a dense partner: without the last dim or with the one more that `dense` has, or with the
+// last size of `dense` where it is that of scores or a label.
+NestedStructure::Ptr StructureFor(const NestedStructure::Ptr& own, const torch::Tensor& dense) {
+  const NestedStructure& nested = *own;
   const int64_t rank = dense.dim() - 1;
+  const bool last_is_static = rank > 1 && rank == nested.rank() && nested.IsStatic(rank - 1);
+  // Its own structure has the places of its rows at hand.
+  if (rank == nested.rank() &&
+      (!last_is_static || nested.batch_size() == 0 || nested.sizes(0).back() == dense.size(-1)))
+    return own;
   TORCH_CHECK_VALUE(rank >= 0 && std::abs(rank - nested.rank()) <= 1, "a nested batch of ", nested.rank() + 1,
                     " dims and a dense tensor of ", dense.dim(), " dims do not fit; allowed: one dim more or less");
   std::vector<int64_t> sizes;
   for (int64_t i = 0; i < nested.batch_size(); ++i) {
-    const torch::IntArrayRef own = nested.sizes(i);
-    const auto kept = static_cast<size_t>(std::min(rank, nested.rank()));
-    sizes.insert(sizes.end(), own.begin(), own.begin() + static_cast<std::ptrdiff_t>(kept));
-    if (rank > nested.rank()) sizes.push_back(dense.size(-1));
+    const torch::IntArrayRef of_element = nested.sizes(i);
+    const int64_t kept = std::min(last_is_static ? rank - 1 : rank, nested.rank());
+    sizes.insert(sizes.end(), of_element.begin(), of_element.begin() + static_cast<std::ptrdiff_t>(kept));
+    if (kept < rank) sizes.push_back(dense.size(-1));
   }
   return NestedStructure::Make(nested.batch_size(), rank, std::move(sizes));
 }
 
 torch::Tensor PackedLike(const NestedTensor& nested, const torch::Tensor& dense) {
   const NestedStructure::Ptr& own = nested.structure();
-  // Its own structure has the places of its rows at hand.
-  const NestedStructure::Ptr structure = dense.dim() == nested.dim() ? own : StructureFor(*own, dense);
+  const NestedStructure::Ptr structure = StructureFor(own, dense);
   CheckAligned(*own, *structure);
   std::vector<int64_t> packed = structure->static_sizes();
   packed.insert(packed.begin(), structure->rows());

@@ -10,8 +10,9 @@
 // last two are collectives when there is a MeterSync. Update never waits for the device when scores and labels are
 // tensors and all metrics are descriptors (MetricFunc).
 //
-// Errors of read-outs: FAILED_PRECONDITION for scores or labels that the task does not know, UNAVAILABLE for a rank
-// that is gone. Update throws c10::ValueError and c10::TypeError for sizes and dtypes. Not thread-safe.
+// Errors of read-outs: FAILED_PRECONDITION for scores or labels that the task does not know, INVALID_ARGUMENT for ranks
+// with other metrics, UNAVAILABLE for a rank that is gone. Of a collective, the error of one rank is that of all; none
+// waits for the others. Update throws c10::ValueError and c10::TypeError for sizes and dtypes. Not thread-safe.
 //
 // Saving: what this rank has seen, for one that goes on later as if it had not stopped. No collectives.
 //

@@ -25,8 +25,8 @@ namespace athanor {
 struct RankPart {
   std::string what;     // kind, names and options; the same on every rank
   absl::Status status;  // why this rank has nothing to give
-  bool unchanged =
-      false;  // nothing new since the last read-out: when that is so everywhere, large tensors stay at home
+  // Nothing new since the last read-out: where that is so on every rank, there is no second exchange.
+  bool unchanged = false;
   std::vector<int64_t> numbers;
   std::vector<torch::Tensor> tensors;  // dense, of any dtypes and sizes, which may differ from rank to rank
 };

@@ -79,6 +79,10 @@ TEST(PackedPair, AlignsByTheNestedOne) {
   time_first.set_batch_first(false);
   EXPECT_TRUE(torch::equal(PackedPair(scores.transpose(0, 1), time_first).input, flat_scores));
   EXPECT_TRUE(torch::equal(PackedPair(ragged_scores.WithView(time_first.view()), labels.t()).target, flat_labels));
+  // A label in a dim of its own: no score is cut off for it.
+  const NestedTensor label_columns({labels[0].unsqueeze(1), labels[1].narrow(0, 0, 2).unsqueeze(1)});
+  EXPECT_TRUE(torch::equal(PackedPair(scores, label_columns).input, flat_scores));
+  EXPECT_TRUE(torch::equal(PackedPair(ragged_scores, labels.unsqueeze(2)).target, flat_labels.unsqueeze(1)));
   // Classes of one number for each element: a batch of scores and a label each.
   EXPECT_EQ(PackedPair(Ragged({{4}, {4}}), torch::tensor({1, 0})).input.numel(), 8);
 }
