@@ -271,7 +271,7 @@ std::string CheckRefusal(const nlohmann::json& test) {
   return refused ? "" : "logits are not refused: \"" + message + "\"";
 }
 
-// `ours`: the answers of this library where the case itself is a listed deviation. A case that deviates by a rule and is
+// `ours`: the answers of this library where the case itself is a listed deviation. One that deviates by a rule and is
 // not listed, of a file that nobody has looked through, is only required to run.
 std::string CheckBothRules(const nlohmann::json& test, bool listed, const nlohmann::json& ours) {
   const std::vector<std::string> rules = DeviationsOf(test);

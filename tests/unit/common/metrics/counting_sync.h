@@ -1,4 +1,4 @@
-// A MeterSync that counts its collectives, and containers of metrics of all kinds with batches for them.
+// A MeterSync that counts its collectives, and the comparison of what ranks read.
 #pragma once
 
 #include <ATen/CPUGeneratorImpl.h>
