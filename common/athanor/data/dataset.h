@@ -4,7 +4,9 @@
 #include <torch/torch.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -14,12 +16,14 @@ namespace athanor {
 
 // One collated batch. `input` is N x …, `target` is N or N x …; both on the CPU as they leave the loader (pinned when
 // asked). Samples of unequal sizes are `ragged`, without padding, and `input` is undefined then. Targets of unequal
-// sizes, such as a label for each token, are `ragged_target`, and `target` is undefined then.
+// sizes, such as a label for each token, are `ragged_target`, and `target` is undefined then. Whatever else the model
+// takes (a mask, token types, a second image) is in `more` by name, N x … each.
 struct Batch {
   torch::Tensor input;
   torch::Tensor target;
   std::optional<NestedTensor> ragged;
   std::optional<NestedTensor> ragged_target;
+  std::map<std::string, torch::Tensor> more;
   int64_t size = 0;  // samples in it; 0 = padding only: weight 0 in losses and metrics
 };
 

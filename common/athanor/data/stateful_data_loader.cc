@@ -250,6 +250,7 @@ class StatefulDataLoader::Impl {
         if (batch->input.defined()) batch->input = batch->input.pin_memory();
         if (batch->target.defined()) batch->target = batch->target.pin_memory();
         if (batch->ragged.has_value()) batch->ragged = batch->ragged->pin_memory();
+        for (auto& [name, tensor] : batch->more) tensor = tensor.pin_memory();
         if (batch->ragged_target.has_value()) batch->ragged_target = batch->ragged_target->pin_memory();
       }
       return batch;

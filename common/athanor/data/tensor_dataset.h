@@ -6,6 +6,7 @@
 
 #include <torch/torch.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,21 +17,24 @@
 
 namespace athanor {
 
-// Sample i = row i of both tensors (CPU, equal first dimension; `target` may be undefined). Get() is one gather per
+// Sample i = row i of all tensors (CPU, equal first dimension; `target` may be undefined). Get() is one gather per
 // tensor. The rows are copied: a caller may write into the batch.
 class TensorDataset : public Dataset {
  public:
-  // INVALID_ARGUMENT: no rows, or differing numbers of rows, or not on the CPU.
-  static absl::StatusOr<std::shared_ptr<TensorDataset>> Make(torch::Tensor input, torch::Tensor target);
+  // `more`: what becomes Batch::more. INVALID_ARGUMENT: no rows, or differing numbers of rows, or not on the CPU.
+  static absl::StatusOr<std::shared_ptr<TensorDataset>> Make(torch::Tensor input, torch::Tensor target,
+                                                             std::map<std::string, torch::Tensor> more = {});
   int64_t size() const override { return input_.size(0); }
   absl::StatusOr<Batch> Get(const std::vector<int64_t>& indices) const override;  // OUT_OF_RANGE names the index
   const torch::Tensor& input() const { return input_; }
   const torch::Tensor& target() const { return target_; }
 
  private:
-  TensorDataset(torch::Tensor input, torch::Tensor target) : input_(std::move(input)), target_(std::move(target)) {}
+  TensorDataset(torch::Tensor input, torch::Tensor target, std::map<std::string, torch::Tensor> more)
+      : input_(std::move(input)), target_(std::move(target)), more_(std::move(more)) {}
   torch::Tensor input_;
   torch::Tensor target_;
+  std::map<std::string, torch::Tensor> more_;
 };
 
 struct CsvOptions {

@@ -50,6 +50,11 @@ absl::StatusOr<Batch> TolerantDataset::GetInEpoch(const std::vector<int64_t>& in
   batch.target = Joined(parts, &Batch::target);
   batch.ragged = Joined(parts, &Batch::ragged);
   batch.ragged_target = Joined(parts, &Batch::ragged_target);
+  for (const auto& [name, tensor] : parts.front().more) {
+    std::vector<torch::Tensor> rows;
+    for (const Batch& part : parts) rows.push_back(part.more.at(name));
+    batch.more[name] = torch::cat(rows);
+  }
   for (const Batch& part : parts) batch.size += part.size;
   return batch;
 }

@@ -22,6 +22,13 @@ StepOutput Copied(const StepOutput& output) {
   return copy;
 }
 
+template <class AnyBatch, class Function>
+void ForEachTensor(AnyBatch& batch, const Function& function) {
+  if (batch.input.defined()) function("input", batch.input);
+  if (batch.target.defined()) function("target", batch.target);
+  for (auto& [name, tensor] : batch.more) function("more." + name, tensor);
+}
+
 }  // namespace
 
 StepGraph::StepGraph(std::shared_ptr<DeviceGraphs> graphs, const Options& options)
@@ -32,20 +39,17 @@ StepGraph::StepGraph(std::shared_ptr<DeviceGraphs> graphs, const Options& option
 StepGraph::~StepGraph() = default;
 
 StepGraph::Key StepGraph::KeyOf(const Batch& batch, bool window_ends) {
-  Key key{.size = batch.size, .window_ends = window_ends};
-  if (batch.input.defined()) {
-    key.input = batch.input.sizes().vec();
-    key.input_type = static_cast<int>(batch.input.scalar_type());
-  }
-  if (batch.target.defined()) {
-    key.target = batch.target.sizes().vec();
-    key.target_type = static_cast<int>(batch.target.scalar_type());
-  }
+  Key key{.shapes = {}, .size = batch.size, .window_ends = window_ends};
+  ForEachTensor(batch, [&](const std::string& name, const torch::Tensor& tensor) {
+    std::vector<int64_t>& shape = key.shapes[name];
+    shape = tensor.sizes().vec();
+    shape.push_back(static_cast<int64_t>(tensor.scalar_type()));
+  });
   return key;
 }
 
 StepOutput StepGraph::Run(const Batch& batch, bool window_ends, const StepFn& step) {
-  if (batch.ragged.has_value()) return step(batch);  // hardly two batches are alike
+  if (batch.ragged.has_value() || batch.ragged_target.has_value()) return step(batch);  // hardly two are alike
   const Key key = KeyOf(batch, window_ends);
   auto found = captured_.find(key);
   if (found == captured_.end()) {
@@ -54,14 +58,15 @@ StepOutput StepGraph::Run(const Batch& batch, bool window_ends, const StepFn& st
   }
   Captured& one = found->second;
   if (one.work.captured()) {
-    if (batch.input.defined()) one.batch.input.copy_(batch.input, /*non_blocking=*/true);
-    if (batch.target.defined()) one.batch.target.copy_(batch.target, /*non_blocking=*/true);
+    std::map<std::string, torch::Tensor> fresh;
+    ForEachTensor(batch, [&](const std::string& name, const torch::Tensor& tensor) { fresh[name] = tensor; });
+    ForEachTensor(one.batch, [&](const std::string& name, torch::Tensor& tensor) {
+      tensor.copy_(fresh.at(name), /*non_blocking=*/true);
+    });
   } else {
     one.batch = batch;
-    if (one.work.captures_next()) {
-      one.batch.input = Copied(batch.input);
-      one.batch.target = Copied(batch.target);
-    }
+    if (one.work.captures_next())
+      ForEachTensor(one.batch, [](const std::string&, torch::Tensor& tensor) { tensor = Copied(tensor); });
   }
   one.work.Run([&] { one.output = step(one.batch); });
   if (one.work.captured()) return Copied(one.output);

@@ -19,6 +19,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "athanor/data/dataset.h"
@@ -46,8 +47,7 @@ class StepGraph {
 
  private:
   struct Key {
-    std::vector<int64_t> input, target;  // shapes
-    int input_type = -1, target_type = -1;
+    std::map<std::string, std::vector<int64_t>> shapes;  // by name: dtype, sizes
     int64_t size = 0;
     bool window_ends = false;
     auto operator<=>(const Key&) const = default;

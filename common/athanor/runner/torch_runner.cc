@@ -176,7 +176,9 @@ void TorchRunner::DropGradients() {
 Batch TorchRunner::ToDevice(Batch batch) const {
   if (device_.is_cpu()) return batch;
   if (batch.input.defined()) batch.input = batch.input.to(device_, /*non_blocking=*/true);
-  if (batch.ragged.has_value()) batch.ragged = batch.ragged->to(device_);
+  for (auto& [name, tensor] : batch.more) tensor = tensor.to(device_, /*non_blocking=*/true);
+  if (batch.ragged.has_value()) batch.ragged = batch.ragged->to(device_, /*non_blocking=*/true);
+  if (batch.ragged_target.has_value()) batch.ragged_target = batch.ragged_target->to(device_, /*non_blocking=*/true);
   if (batch.target.defined()) batch.target = batch.target.to(device_, /*non_blocking=*/true);
   return batch;
 }

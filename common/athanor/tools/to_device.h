@@ -31,6 +31,7 @@ inline Batch ToDevice(Batch batch, torch::Device device, bool non_blocking = tru
   batch.input = ToDevice(batch.input, device, non_blocking);
   batch.target = ToDevice(batch.target, device, non_blocking);
   if (batch.ragged.has_value()) batch.ragged = batch.ragged->to(device, non_blocking);
+  for (auto& [name, tensor] : batch.more) tensor = tensor.to(device, non_blocking);
   if (batch.ragged_target.has_value()) batch.ragged_target = batch.ragged_target->to(device, non_blocking);
   return batch;
 }

@@ -1,5 +1,6 @@
 // Options of a run that no other test turns: each through the configuration, with what it must change and must not.
 #include <fstream>
+#include <numeric>
 #include <thread>
 
 #include "athanor/checkpoint/checkpoint_reader.h"
@@ -134,6 +135,41 @@ TEST_F(RunOptions, AStepThatHangsIsNoticedByTheWatchdog) {
   ASSERT_TRUE(runner.ok()) << runner.status();
   ASSERT_TRUE((*runner)->Train().ok());
   EXPECT_TRUE(noticed);
+}
+
+TEST_F(RunOptions, BatchesHoldWhateverTheModelTakes) {
+  // Half of the samples are masked out of the loss.
+  const torch::Tensor mask = torch::arange(100).remainder(2).to(torch::kFloat);
+  auto plain = TestData(100, 1)->Get([] {
+    std::vector<int64_t> all(100);
+    std::iota(all.begin(), all.end(), 0);
+    return all;
+  }());
+  ASSERT_TRUE(plain.ok());
+  const auto data = TensorDataset::Make(plain->input, plain->target, {{"mask", mask}});
+  ASSERT_TRUE(data.ok()) << data.status();
+  EXPECT_FALSE(TensorDataset::Make(plain->input, plain->target, {{"mask", torch::ones(3)}}).ok());
+  for (const int workers : {0, 2}) {
+    auto net = std::make_shared<TestNet>(0.0, false);
+    TorchRunnerOptions options = Options(net);
+    options.workspace_from_config = false;
+    options.datasets = {{"train", *data}};
+    double counted = 0;
+    options.forward = [net, &counted](const Batch& batch) {
+      const torch::Tensor mask = batch.more.at("mask");
+      if (net->is_training()) counted += mask.sum().item<double>();
+      const torch::Tensor losses = torch::nn::functional::cross_entropy(
+          net->forward(batch.input), batch.target,
+          torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kNone));
+      return StepOutput{.loss = (losses * mask).sum() / mask.sum().clamp_min(1), .weight = mask.sum()};
+    };
+    auto runner =
+        TorchRunner::Create(TestConfig({{"steps", nullptr}, {"epochs", 1}, {"dataloader", {{"num_workers", workers}}}}),
+                            std::move(options));
+    ASSERT_TRUE(runner.ok()) << runner.status();
+    ASSERT_TRUE((*runner)->Train().ok());
+    EXPECT_EQ(counted, 50);
+  }
 }
 
 TEST_F(RunOptions, RetentionCountsWhatAnEarlierProcessLeft) {
