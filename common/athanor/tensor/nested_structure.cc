@@ -17,7 +17,8 @@ torch::Tensor ToTensor(const std::vector<int64_t>& values) {
 
 }  // namespace
 
-NestedStructure::Ptr NestedStructure::Make(int64_t batch_size, int64_t rank, std::vector<int64_t> sizes) {
+NestedStructure::Ptr NestedStructure::Make(int64_t batch_size, int64_t rank, std::vector<int64_t> sizes,
+                                           const NestedStructure* like) {
   TORCH_CHECK_VALUE(static_cast<int64_t>(sizes.size()) == batch_size * rank, "A batch of ", batch_size,
                     " elements of rank ", rank, " needs ", batch_size * rank, " sizes, got ", sizes.size());
   for (const int64_t size : sizes) TORCH_CHECK_VALUE(size >= 0, "The size of a dim must be >= 0, got ", size);
@@ -31,6 +32,7 @@ NestedStructure::Ptr NestedStructure::Make(int64_t batch_size, int64_t rank, std
   made->rank_ = rank;
   made->sizes_ = std::move(sizes);
   made->Derive();
+  if (like != nullptr && made->HasRowsOf(*like)) made->on_devices_ = like->on_devices_;
   return made;
 }
 
@@ -153,12 +155,26 @@ std::vector<int64_t> NestedStructure::Dims() const {
   return dims;
 }
 
+bool NestedStructure::HasRowsOf(const NestedStructure& other) const {
+  const size_t count = varying_dims_.size();
+  if (batch_size_ != other.batch_size_ || count != other.varying_dims_.size()) return false;
+  for (int64_t b = 0; b < batch_size_; ++b) {
+    for (size_t v = 0; v < count; ++v) {
+      const auto here = static_cast<size_t>(varying_dims_[v]), there = static_cast<size_t>(other.varying_dims_[v]);
+      if (sizes(b)[here] != other.sizes(b)[there]) return false;
+    }
+  }
+  return true;
+}
+
 template <class Compute>
-torch::Tensor NestedStructure::Cached(std::map<std::pair<int, int>, torch::Tensor>* cache, const torch::Device& device,
-                                      const Compute& compute) const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+torch::Tensor NestedStructure::Cached(ByDevice* cache, const torch::Device& device, const Compute& compute) const {
+  const std::lock_guard<std::mutex> lock(on_devices_->mutex);
   torch::Tensor& entry = (*cache)[{static_cast<int>(device.type()), device.index()}];
-  if (!entry.defined()) entry = ToTensor(compute()).to(device);
+  if (!entry.defined()) {
+    const c10::InferenceMode normal(false);  // the first caller's mode must not stick to what all others share
+    entry = ToTensor(compute()).to(device);
+  }
   return entry;
 }
 
@@ -185,11 +201,11 @@ std::vector<int64_t> NestedStructure::ComputePaddedRows() const {
 }
 
 torch::Tensor NestedStructure::PaddedRows(const torch::Device& device) const {
-  return Cached(&padded_rows_, device, [this] { return ComputePaddedRows(); });
+  return Cached(&on_devices_->padded_rows, device, [this] { return ComputePaddedRows(); });
 }
 
 torch::Tensor NestedStructure::ElementOfRow(const torch::Device& device) const {
-  return Cached(&element_of_row_, device, [this] {
+  return Cached(&on_devices_->element_of_row, device, [this] {
     std::vector<int64_t> elements;
     elements.reserve(static_cast<size_t>(rows_));
     for (int64_t b = 0; b < batch_size_; ++b) {
@@ -197,6 +213,14 @@ torch::Tensor NestedStructure::ElementOfRow(const torch::Device& device) const {
     }
     return elements;
   });
+}
+
+torch::Tensor NestedStructure::PackedSizes(const torch::Device& device) const {
+  return Cached(&on_devices_->packed_sizes, device, [this] { return packed_sizes_; });
+}
+
+torch::Tensor NestedStructure::Offsets(const torch::Device& device) const {
+  return Cached(&on_devices_->offsets, device, [this] { return first_rows_; });
 }
 
 NestedStructure::Ptr NestedStructure::WithTail(int64_t count, torch::IntArrayRef tail) const {
@@ -215,7 +239,7 @@ NestedStructure::Ptr NestedStructure::WithTail(int64_t count, torch::IntArrayRef
     sizes_of_all.insert(sizes_of_all.end(), head.begin(), head.end());
     sizes_of_all.insert(sizes_of_all.end(), tail.begin(), tail.end());
   }
-  return Make(batch_size_, kept + static_cast<int64_t>(tail.size()), std::move(sizes_of_all));
+  return Make(batch_size_, kept + static_cast<int64_t>(tail.size()), std::move(sizes_of_all), this);
 }
 
 NestedStructure::Ptr NestedStructure::WithStaticSizes(torch::IntArrayRef sizes) const {
@@ -229,7 +253,7 @@ NestedStructure::Ptr NestedStructure::WithStaticSizes(torch::IntArrayRef sizes) 
     const int64_t size = dims[i % dims.size()];
     if (size >= 0) sizes_of_all[i] = size;
   }
-  return Make(batch_size_, rank_, std::move(sizes_of_all));
+  return Make(batch_size_, rank_, std::move(sizes_of_all), this);
 }
 
 NestedStructure::Ptr NestedStructure::WithoutElements() const {

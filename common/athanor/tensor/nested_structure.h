@@ -29,8 +29,9 @@ namespace athanor {
 class NestedStructure {
  public:
   using Ptr = std::shared_ptr<const NestedStructure>;
-  // `sizes` holds B x rank numbers, element after element. Throws c10::ValueError for a negative size.
-  static Ptr Make(int64_t batch_size, int64_t rank, std::vector<int64_t> sizes);
+  // `sizes` holds B x rank numbers, element after element. Throws c10::ValueError for a negative size. When the rows
+  // are those of `like`, what that has on devices is shared: operations that keep the rows then copy nothing there.
+  static Ptr Make(int64_t batch_size, int64_t rank, std::vector<int64_t> sizes, const NestedStructure* like = nullptr);
   // Throws c10::ValueError when the ranks differ (naming both).
   static Ptr Make(const std::vector<std::vector<int64_t>>& shapes);
   // No elements. `dims`: the size of each static dim, -1 for those that vary.
@@ -67,6 +68,10 @@ class NestedStructure {
   torch::Tensor PaddedRows(const torch::Device& device) const;
   // Packed row -> its element; int64, cached for each device.
   torch::Tensor ElementOfRow(const torch::Device& device) const;
+  // packed_sizes() and Offsets() as int64 tensors, cached for each device: the first call on a device copies from the
+  // host, later ones neither copy nor wait.
+  torch::Tensor PackedSizes(const torch::Device& device) const;
+  torch::Tensor Offsets(const torch::Device& device) const;
 
   // The same rows with the last `count` (static) dims of every element replaced by `tail`.
   Ptr WithTail(int64_t count, torch::IntArrayRef tail) const;
@@ -78,9 +83,14 @@ class NestedStructure {
   NestedStructure() = default;
   void Derive();
   void DeriveFrom(const std::vector<bool>& varies, torch::IntArrayRef sizes);
+  using ByDevice = std::map<std::pair<int, int>, torch::Tensor>;  // key: device type and index
+  struct OnDevices {
+    std::mutex mutex;
+    ByDevice padded_rows, element_of_row, packed_sizes, offsets;
+  };
   template <class Compute>
-  torch::Tensor Cached(std::map<std::pair<int, int>, torch::Tensor>* cache, const torch::Device& device,
-                       const Compute& compute) const;
+  torch::Tensor Cached(ByDevice* cache, const torch::Device& device, const Compute& compute) const;
+  bool HasRowsOf(const NestedStructure& other) const;  // elements have equal varying sizes
   std::vector<int64_t> ComputePaddedRows() const;
 
   int64_t batch_size_ = 0;
@@ -90,8 +100,7 @@ class NestedStructure {
   bool all_same_ = true;
   int64_t rows_ = 0;
   int64_t numel_ = 0;
-  mutable std::mutex mutex_;
-  mutable std::map<std::pair<int, int>, torch::Tensor> padded_rows_, element_of_row_;  // by device type and index
+  std::shared_ptr<OnDevices> on_devices_ = std::make_shared<OnDevices>();  // derived from the varying sizes only
 };
 
 }  // namespace athanor
