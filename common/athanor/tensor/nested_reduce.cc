@@ -26,7 +26,8 @@ NestedValue WithoutDims(const NestedTensor& x, const Tensor& values, const std::
     }
     rank = static_cast<int64_t>(sizes.size()) / (b + 1);
   }
-  return DenseIfSame(NestedTensor::FromPacked(values, NestedStructure::Make(old.batch_size(), rank, sizes), x.view()));
+  auto structure = NestedStructure::Make(old.batch_size(), rank, sizes, &old);
+  return DenseIfSame(NestedTensor::FromPacked(values, std::move(structure), x.view()));
 }
 
 std::vector<NestedValue> OverDims(const NestedTensor& x, const std::vector<int64_t>& dims, bool keepdim,
@@ -100,10 +101,42 @@ ValuesAndIndices Along(const NestedTensor& x, int64_t dim, bool keepdim, const P
                       [&](const Tensor& t, IntArrayRef d, bool keep) { return List(fn(t, d[0], keep)); }));
 }
 
+// Packing keeps the order of an element's entries.
+bool IsRowMajor(const NestedTensor& x) {
+  const auto& order = x.structure()->permutation();
+  return std::is_sorted(order.begin(), order.end());
+}
+
+// Floating numbers of a batch that has elements, over all of their varying dims.
+bool CanSegmentFloats(const NestedTensor& x, const std::vector<int64_t>& dims) {
+  return x.len() > 0 && torch::isFloatingType(x.dtype()) && CanSegment(x, dims);
+}
+
+// The element dims that `function` reduces, none for all entries at once, once it is sure that there is an entry.
+std::vector<int64_t> Extremal(const NestedTensor& x, const Dims& dims, const char* function) {
+  if (!dims.given()) {
+    TORCH_CHECK_INDEX(x.numel() > 0, function, ": the NestedTensor has no entries");
+    return {};
+  }
+  const std::vector<int64_t> inner = ElementDims(x, dims.dims());
+  CheckHasEntries(x, inner, function);
+  return inner;
+}
+
 // Both extremes: over the whole element the index counts its entries.
 template <class PairFn>
-ValuesAndIndices Extreme(const NestedTensor& x, int64_t dim, bool keepdim, const PairFn& fn) {
-  if (!IsBatchDim(x, dim)) return Along(x, dim, keepdim, fn);
+ValuesAndIndices Extreme(const NestedTensor& x, int64_t dim, bool keepdim, bool largest, const PairFn& fn) {
+  const bool whole = IsBatchDim(x, dim);
+  const std::vector<int64_t> dims = whole ? AllDims(x) : std::vector<int64_t>{ElementDim(x, dim)};
+  CheckHasEntries(x, dims, largest ? "max" : "min");
+  // On a CPU torch's function on each element costs less than finding values and positions in several passes.
+  if (!x.device().is_cpu() && CanSegmentFloats(x, dims) && (!whole || IsRowMajor(x))) {
+    const auto [values, indices] = SegmentExtreme(x, dims, largest);
+    if (!keepdim) return {values, indices};
+    if (whole) return {values.unsqueeze(x.batch_dim()), indices.unsqueeze(x.batch_dim())};
+    return {KeepDims(x, values, dims), KeepDims(x, indices, dims)};
+  }
+  if (!whole) return Along(x, dim, keepdim, fn);
   std::vector<NestedValue> outputs;
   for (const Tensors& column : EachElement({x}, [&](const Tensors& t) { return List(fn(t[0].flatten(), 0, false)); })) {
     const Tensor stacked = torch::stack(column);
@@ -117,7 +150,8 @@ ValuesAndIndices Extreme(const NestedTensor& x, int64_t dim, bool keepdim, const
 NestedValue sum(const NestedTensor& x, const Dims& dims, bool keepdim, std::optional<torch::Dtype> dtype) {
   if (!dims.given()) return Whole(x, torch::sum(x.values(), dtype), keepdim);
   if (IsPerSample(x, dims)) {
-    const Tensor sums = SegmentSum(dtype ? x.to(*dtype) : x, AllDims(x));
+    Tensor sums = SegmentSum(dtype ? x.to(*dtype) : x, AllDims(x));
+    if (dtype) sums = sums.to(*dtype);
     return keepdim ? sums.unsqueeze(x.batch_dim()) : sums;
   }
   for (const int64_t dim : dims.dims()) {
@@ -128,7 +162,8 @@ NestedValue sum(const NestedTensor& x, const Dims& dims, bool keepdim, std::opti
   }
   const std::vector<int64_t> inner = ElementDims(x, dims.dims());
   if (CanSegment(x, inner)) {
-    const Tensor sums = SegmentSum(dtype ? x.to(*dtype) : x, inner);
+    Tensor sums = SegmentSum(dtype ? x.to(*dtype) : x, inner);
+    if (dtype) sums = sums.to(*dtype);
     return keepdim ? KeepDims(x, sums, inner) : sums;
   }
   return One(OverDims(x, inner, keepdim, [&](const Tensor& t, IntArrayRef d, bool keep) {
@@ -175,19 +210,21 @@ ATHANOR_NESTED_DEFINE(all)
 #undef ATHANOR_NESTED_DEFINE
 
 Tensor max(const NestedTensor& x) {
+  Extremal(x, {}, "max");
   return torch::max(x.values());
 }
 
 Tensor min(const NestedTensor& x) {
+  Extremal(x, {}, "min");
   return torch::min(x.values());
 }
 
 ValuesAndIndices max(const NestedTensor& x, int64_t dim, bool keepdim) {
-  return Extreme(x, dim, keepdim, [](const Tensor& t, int64_t d, bool keep) { return torch::max(t, d, keep); });
+  return Extreme(x, dim, keepdim, true, [](const Tensor& t, int64_t d, bool keep) { return torch::max(t, d, keep); });
 }
 
 ValuesAndIndices min(const NestedTensor& x, int64_t dim, bool keepdim) {
-  return Extreme(x, dim, keepdim, [](const Tensor& t, int64_t d, bool keep) { return torch::min(t, d, keep); });
+  return Extreme(x, dim, keepdim, false, [](const Tensor& t, int64_t d, bool keep) { return torch::min(t, d, keep); });
 }
 
 #define ATHANOR_NESTED_DEFINE(name)                                                         \
@@ -198,8 +235,21 @@ ValuesAndIndices min(const NestedTensor& x, int64_t dim, bool keepdim) {
   }
 ATHANOR_NESTED_DEFINE(nansum)
 ATHANOR_NESTED_DEFINE(nanmean)
-ATHANOR_NESTED_DEFINE(amax)
-ATHANOR_NESTED_DEFINE(amin)
+#undef ATHANOR_NESTED_DEFINE
+
+#define ATHANOR_NESTED_DEFINE(name, segment)                                                \
+  NestedValue name(const NestedTensor& x, const Dims& dims, bool keepdim) {                 \
+    const std::vector<int64_t> inner = Extremal(x, dims, #name);                            \
+    if (dims.given() && CanSegmentFloats(x, inner)) {                                       \
+      const Tensor found = segment(x, inner);                                               \
+      return keepdim ? KeepDims(x, found, inner) : found;                                   \
+    }                                                                                       \
+    return Statistic(                                                                       \
+        x, dims, keepdim, [](const Tensor& t) { return torch::name(t); },                   \
+        [](const Tensor& t, IntArrayRef d, bool keep) { return torch::name(t, d, keep); }); \
+  }
+ATHANOR_NESTED_DEFINE(amax, SegmentAmax)
+ATHANOR_NESTED_DEFINE(amin, SegmentAmin)
 #undef ATHANOR_NESTED_DEFINE
 
 NestedValue count_nonzero(const NestedTensor& x, const Dims& dims) {
@@ -220,15 +270,22 @@ NestedValue logsumexp(const NestedTensor& x, const Dims& dims, bool keepdim) {
       [](const Tensor& t, IntArrayRef d, bool keep) { return torch::logsumexp(t, d, keep); });
 }
 
-#define ATHANOR_NESTED_DEFINE(name)                                                                 \
+#define ATHANOR_NESTED_DEFINE(name, segment)                                                        \
   NestedValue name(const NestedTensor& x, const Dims& dims, int64_t correction, bool keepdim) {     \
     const std::optional<torch::Scalar> by = correction;                                             \
+    if (dims.given()) {                                                                             \
+      const std::vector<int64_t> inner = ElementDims(x, dims.dims());                               \
+      if (CanSegmentFloats(x, inner)) {                                                             \
+        const Tensor found = segment(x, inner, correction);                                         \
+        return keepdim ? KeepDims(x, found, inner) : found;                                         \
+      }                                                                                             \
+    }                                                                                               \
     return Statistic(                                                                               \
         x, dims, keepdim, [&](const Tensor& t) { return torch::name(t, std::nullopt, by, false); }, \
         [&](const Tensor& t, IntArrayRef d, bool keep) { return torch::name(t, d, by, keep); });    \
   }
-ATHANOR_NESTED_DEFINE(var)
-ATHANOR_NESTED_DEFINE(std)
+ATHANOR_NESTED_DEFINE(var, SegmentVar)
+ATHANOR_NESTED_DEFINE(std, SegmentStd)
 #undef ATHANOR_NESTED_DEFINE
 
 std::pair<NestedValue, NestedValue> var_mean(const NestedTensor& x, const Dims& dims, int64_t correction,
@@ -248,14 +305,19 @@ NestedValue norm(const NestedTensor& x, const torch::Scalar& p, const Dims& dims
       [&](const Tensor& t, IntArrayRef d, bool keep) { return torch::norm(t, p, d, keep); });
 }
 
-#define ATHANOR_NESTED_DEFINE(name)                                                            \
+#define ATHANOR_NESTED_DEFINE(name, largest)                                                   \
   NestedValue name(const NestedTensor& x, std::optional<int64_t> dim, bool keepdim) {          \
+    const std::vector<int64_t> inner = Extremal(x, dim ? Dims(*dim) : Dims(), #name);          \
+    if (dim && !x.device().is_cpu() && CanSegmentFloats(x, inner)) {                           \
+      const Tensor found = SegmentExtreme(x, inner, largest).second;                           \
+      return keepdim ? KeepDims(x, found, inner) : found;                                      \
+    }                                                                                          \
     return Statistic(                                                                          \
         x, dim ? Dims(*dim) : Dims(), keepdim, [](const Tensor& t) { return torch::name(t); }, \
         [](const Tensor& t, IntArrayRef d, bool keep) { return torch::name(t, d[0], keep); }); \
   }
-ATHANOR_NESTED_DEFINE(argmax)
-ATHANOR_NESTED_DEFINE(argmin)
+ATHANOR_NESTED_DEFINE(argmax, true)
+ATHANOR_NESTED_DEFINE(argmin, false)
 #undef ATHANOR_NESTED_DEFINE
 
 #define ATHANOR_NESTED_DEFINE(name)                                                                               \

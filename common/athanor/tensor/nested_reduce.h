@@ -10,8 +10,13 @@
 // puts a dim of size 1 where the batch dim was. Only sum takes a list with the batch dim; every other function refuses
 // the batch dim (c10::ValueError "Cannot translate the batch dimension"). A keepdim without dims gives a tensor of as
 // many dims, all of size 1. Indices (max, sort, topk …) are those within the element; over the whole element they count
-// its entries in row-major order. Integer means are an error, as in torch. Any number of varying dims. Differentiable
-// where torch's function is.
+// its entries in row-major order. Integer means are an error, as in torch. Any number of varying dims. `dtype` is that
+// of the result, sums of integers are int64 without one. Differentiable where torch's function is, any number of times.
+//
+// Without entries: sum is 0, prod 1, mean and var NaN; max, min, amax, amin, argmax and argmin are a c10::IndexError
+// that names the element. softmax gives NaN for all entries of an element with an infinite maximum, as torch does.
+// Reductions of all varying dims (sum, mean, var, std, extremes) are one call for the whole batch on a GPU, and on a
+// CPU where elements are small.
 #pragma once
 
 #include <initializer_list>
