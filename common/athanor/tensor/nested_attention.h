@@ -4,9 +4,15 @@
 //   // elements of q, k, v: heads x L x width (or L x width); lengths of k and v agree, q may have its own
 //   NestedTensor out = nested::scaled_dot_product_attention(q, k, v, {.is_causal = true});
 //
-// How it runs: on a CPU each element is one call of the fused kernel (no padded work); on a GPU the batch is one
-// call on
-// the padded views with a key mask while that costs at most twice the real work, else one call for each element.
+// How it runs, without a mask of one's own:
+//   all elements of one shape        one call of ATen's fused kernel on the packed values, on any device
+//   a GPU, float16 or bfloat16       one call of the flash kernel for packed sequences, no padding: where ATen would
+//                                    choose flash or cuDNN, widths are equal and multiples of 8, and, when is_causal,
+//                                    queries and keys have equal lengths
+//   a GPU, else                      one call on the padded views with a key mask while that costs at most twice the
+//                                    real work, else one call for each element
+//   a CPU                            one call of the fused kernel for each element
+// With a mask each element is one call. multi_head_attention splits and joins heads as views of the packed rows.
 #pragma once
 
 #include <optional>
