@@ -88,8 +88,8 @@ NestedTensor take(const NestedTensor& x, const NestedValue& index) {
 NestedTensor scatter(const NestedTensor& x, int64_t dim, const NestedValue& index, const NestedValue& source) {
   const int64_t inner = ElementDim(x, dim);
   return PerElement({x, index, source}, [&](const Tensors& t) {
-    return t[2].dim() == 0 && t[1].dim() > 0 ? torch::scatter(t[0], inner, t[1], t[2].item())
-                                             : torch::scatter(t[0], inner, t[1], t[2]);
+    if (t[2].dim() > 0 || t[1].dim() == 0) return torch::scatter(t[0], inner, t[1], t[2]);
+    return torch::scatter(t[0], inner, t[1], t[2].to(t[0].options().requires_grad(false)).expand_as(t[1]));
   });
 }
 

@@ -25,13 +25,40 @@ NestedTensor PermuteElements(const NestedTensor& x, const std::vector<int64_t>& 
   for (int64_t b = 0; b < old.batch_size(); ++b) {
     for (const int64_t d : order) sizes.push_back(old.sizes(b)[static_cast<size_t>(d)]);
   }
-  auto structure = NestedStructure::Make(old.batch_size(), old.rank(), std::move(sizes));
+  auto structure = NestedStructure::Make(old.batch_size(), old.rank(), std::move(sizes), &old);
   std::vector<int64_t> varying;
   for (const int64_t d : structure->varying_dims()) varying.push_back(order[static_cast<size_t>(d)]);
   if (varying != old.varying_dims()) return PerElement(x, [&](const Tensor& t) { return t.permute(order); });
   std::vector<int64_t> packed = {0};
   for (const int64_t d : structure->static_dims()) packed.push_back(*PackedDim(old, order[static_cast<size_t>(d)]));
   return NestedTensor::FromPacked(x.values().permute(packed), std::move(structure), x.view());
+}
+
+// `values` as the packed form of x's elements with other sizes, which `resize` makes of the old ones.
+template <class Resize>
+NestedTensor Resized(const NestedTensor& x, const Tensor& values, const Resize& resize) {
+  const NestedStructure& old = *x.structure();
+  if (old.batch_size() == 0) {
+    return NestedTensor::FromPacked(values, NestedStructure::MakeEmpty(resize(old.Dims())), x.view());
+  }
+  std::vector<int64_t> sizes;
+  for (int64_t b = 0; b < old.batch_size(); ++b) {
+    const std::vector<int64_t> own = resize(old.sizes(b).vec());
+    sizes.insert(sizes.end(), own.begin(), own.end());
+  }
+  const int64_t rank = static_cast<int64_t>(sizes.size()) / old.batch_size();
+  return NestedTensor::FromPacked(values, NestedStructure::Make(old.batch_size(), rank, std::move(sizes), &old),
+                                  x.view());
+}
+
+bool AllStatic(const NestedTensor& x, const std::vector<int64_t>& dims) {
+  return std::all_of(dims.begin(), dims.end(), [&](int64_t dim) { return x.structure()->IsStatic(dim); });
+}
+
+std::vector<int64_t> Range(int64_t from, int64_t to) {  // both included
+  std::vector<int64_t> dims(static_cast<size_t>(to - from + 1));
+  std::iota(dims.begin(), dims.end(), from);
+  return dims;
 }
 
 // A dim that may be one past the last, behind the batch dim and the dims before it.
@@ -146,11 +173,16 @@ NestedTensor mT(const NestedTensor& x) {
 NestedTensor unsqueeze(const NestedTensor& x, int64_t dim) {
   const int64_t inner = InsertionDim(x, dim, "unsqueeze");
   const NestedStructure& structure = *x.structure();
-  const int64_t after = structure.rank() - inner;
-  if (structure.rank() > 0 && structure.HasStaticTail(after)) {
-    return OnTail(x, after, [&](const Tensor& t) { return t.unsqueeze(t.dim() - after); });
+  const auto& statics = structure.static_dims();
+  // Of elements of one shape, dim 0 counts as varying: a new dim before it would take its place.
+  if (structure.rank() == 0 || (structure.AllSame() && inner == 0)) {
+    return PerElement(x, [&](const Tensor& t) { return t.unsqueeze(inner); });
   }
-  return PerElement(x, [&](const Tensor& t) { return t.unsqueeze(inner); });
+  const auto before = std::lower_bound(statics.begin(), statics.end(), inner) - statics.begin();
+  return Resized(x, x.values().unsqueeze(1 + before), [&](std::vector<int64_t> sizes) {
+    sizes.insert(sizes.begin() + inner, 1);
+    return sizes;
+  });
 }
 
 NestedTensor squeeze(const NestedTensor& x, const Dims& dims) {
@@ -169,11 +201,31 @@ NestedTensor squeeze(const NestedTensor& x, const Dims& dims) {
   inner.erase(std::remove_if(inner.begin(), inner.end(),
                              [&](int64_t d) { return !x.structure()->AllSame() && !x.structure()->IsStatic(d); }),
               inner.end());
-  return PerElement(x, [&](const Tensor& t) { return t.squeeze(inner); });
+  std::sort(inner.begin(), inner.end());
+  if (!AllStatic(x, inner)) return PerElement(x, [&](const Tensor& t) { return t.squeeze(inner); });
+  inner.erase(std::remove_if(inner.begin(), inner.end(),
+                             [&](int64_t d) { return x.structure()->max_sizes()[static_cast<size_t>(d)] != 1; }),
+              inner.end());
+  std::vector<int64_t> packed;
+  for (const int64_t dim : inner) packed.push_back(*PackedDim(*x.structure(), dim));
+  return Resized(x, x.values().squeeze(packed), [&](std::vector<int64_t> sizes) {
+    for (size_t i = inner.size(); i-- > 0;) sizes.erase(sizes.begin() + inner[i]);
+    return sizes;
+  });
 }
 
 NestedTensor unflatten(const NestedTensor& x, int64_t dim, const std::vector<int64_t>& sizes) {
   const int64_t inner = InnerDim(x, dim, "unflatten");
+  if (AllStatic(x, {inner})) {
+    const int64_t at = *PackedDim(*x.structure(), inner);
+    const Tensor values = x.values().unflatten(at, sizes);
+    const auto made = values.sizes().slice(static_cast<size_t>(at), sizes.size());
+    return Resized(x, values, [&](std::vector<int64_t> own) {
+      own.erase(own.begin() + inner);
+      own.insert(own.begin() + inner, made.begin(), made.end());
+      return own;
+    });
+  }
   return PerElement(x, [&](const Tensor& t) { return t.unflatten(inner, sizes); });
 }
 
@@ -183,6 +235,25 @@ NestedValue flatten(const NestedTensor& x, int64_t start_dim, int64_t end_dim) {
   if (start <= x.batch_dim() && x.batch_dim() <= end) return x.tensor().flatten(start, end);
   const int64_t from = ElementDim(x, start);
   const int64_t to = ElementDim(x, end);
+  TORCH_CHECK_VALUE(from <= to, "flatten: start_dim ", start_dim, " comes after end_dim ", end_dim);
+  if (from == to) return x;
+  const NestedStructure& structure = *x.structure();
+  const auto& varying = structure.varying_dims();
+  const auto merged = [&](std::vector<int64_t> sizes) {
+    const auto first = sizes.begin() + from, last = sizes.begin() + to + 1;
+    const bool varies = std::find(first, last, -1) != last;  // of a batch without elements
+    const int64_t size = varies ? -1 : std::accumulate(first, last, int64_t{1}, std::multiplies<>());
+    sizes.insert(sizes.erase(first, last), size);
+    return sizes;
+  };
+  if (AllStatic(x, Range(from, to))) {
+    return Resized(x, x.values().flatten(*PackedDim(structure, from), *PackedDim(structure, to)), merged);
+  }
+  // Rows and the static dims behind them: every element's rows become longer.
+  const auto count = static_cast<int64_t>(varying.size());
+  if (count > 0 && from == 0 && count <= to + 1 && varying == Range(0, count - 1)) {
+    return Resized(x, x.values().flatten(0, to + 1 - count), merged);
+  }
   return PerElement(x, [&](const Tensor& t) { return t.flatten(from, to); });
 }
 
@@ -236,6 +307,40 @@ NestedTensor expand(const NestedTensor& x, const std::vector<int64_t>& sizes) {
   return PerElement(x, [&](const Tensor& t) { return t.expand(inner); });
 }
 
+namespace {
+
+// The batches behind one another when all are packed in one way; nullopt when not, or when something does not fit.
+std::optional<NestedTensor> JoinedRows(const std::vector<NestedValue>& tensors, const NestedTensor& first) {
+  const int64_t rank = first.structure()->rank();
+  std::vector<int64_t> sizes;
+  for (const auto& tensor : tensors) {
+    const Tensor& values = tensor.is_nested() ? tensor.nested().values() : tensor.dense();
+    if (values.device() != first.device()) return std::nullopt;
+    if ((tensor.is_nested() ? tensor.nested().structure()->rank() : values.dim()) != rank) return std::nullopt;
+    if (!tensor.is_nested()) sizes.insert(sizes.end(), values.sizes().begin(), values.sizes().end());
+    for (int64_t b = 0; tensor.is_nested() && b < tensor.nested().len(); ++b) {
+      const auto own = tensor.nested().structure()->sizes(b);
+      sizes.insert(sizes.end(), own.begin(), own.end());
+    }
+  }
+  if (rank == 0 || sizes.empty()) return std::nullopt;
+  const auto structure = NestedStructure::Make(static_cast<int64_t>(sizes.size()) / rank, rank, sizes);
+  Tensors rows;
+  for (const auto& tensor : tensors) {
+    if (tensor.is_nested()) {
+      if (tensor.nested().len() == 0) continue;
+      if (tensor.nested().structure()->varying_dims() != structure->varying_dims()) return std::nullopt;
+      rows.push_back(tensor.nested().values());
+      continue;
+    }
+    const auto varying = static_cast<int64_t>(structure->varying_dims().size());
+    rows.push_back(tensor.dense().permute(structure->permutation()).flatten(0, varying - 1));
+  }
+  return NestedTensor::FromPacked(torch::cat(rows), structure, first.view());
+}
+
+}  // namespace
+
 NestedTensor cat(const std::vector<NestedValue>& tensors, int64_t dim) {
   const NestedTensor first = FirstNested(tensors);
   for (const auto& tensor : tensors) {
@@ -243,6 +348,7 @@ NestedTensor cat(const std::vector<NestedValue>& tensors, int64_t dim) {
                       "cat: batch_first, padding_value and mask_value of all NestedTensors must agree");
   }
   if (IsBatchDim(first, dim)) {
+    if (const auto packed = JoinedRows(tensors, first)) return *packed;
     Tensors elements;
     for (const auto& tensor : tensors) {
       const Tensors more = tensor.is_nested() ? tensor.nested().Unbind() : Tensors{tensor.dense()};
@@ -285,15 +391,30 @@ std::vector<NestedTensor> Parts(const NestedTensor& x, const std::function<Tenso
   return result;
 }
 
+// `count` elements from `begin` on: a view of their rows where these are packed as they would be alone.
+NestedTensor BatchRange(const NestedTensor& x, int64_t begin, int64_t count) {
+  const NestedStructure& all = *x.structure();
+  if (count > 0) {
+    std::vector<int64_t> sizes;
+    for (int64_t b = begin; b < begin + count; ++b) sizes.insert(sizes.end(), all.sizes(b).begin(), all.sizes(b).end());
+    auto structure = NestedStructure::Make(count, all.rank(), std::move(sizes));
+    if (structure->varying_dims() == all.varying_dims()) {
+      const int64_t row = all.FirstRow(begin);
+      return NestedTensor::FromPacked(x.values().narrow(0, row, structure->rows()), std::move(structure), x.view());
+    }
+  }
+  std::vector<int64_t> positions(static_cast<size_t>(count));
+  std::iota(positions.begin(), positions.end(), begin);
+  return Select(x, positions);
+}
+
 std::vector<NestedTensor> BatchParts(const NestedTensor& x, const std::vector<int64_t>& sizes) {
   TORCH_CHECK(std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) == x.len(), "split sizes must sum to the batch ",
               "size ", x.len(), ", got ", torch::IntArrayRef(sizes));
   std::vector<NestedTensor> parts;
   int64_t next = 0;
   for (const int64_t size : sizes) {
-    std::vector<int64_t> positions(static_cast<size_t>(size));
-    std::iota(positions.begin(), positions.end(), next);
-    parts.push_back(Select(x, positions));
+    parts.push_back(BatchRange(x, next, size));
     next += size;
   }
   return parts;
@@ -315,6 +436,7 @@ std::vector<NestedTensor> split(const NestedTensor& x, int64_t size, int64_t dim
 }
 
 std::vector<NestedTensor> split(const NestedTensor& x, const std::vector<int64_t>& sizes, int64_t dim) {
+  for (const int64_t size : sizes) TORCH_CHECK(size >= 0, "split sizes must be >= 0, got ", torch::IntArrayRef(sizes));
   if (IsBatchDim(x, dim)) return BatchParts(x, sizes);
   const int64_t inner = ElementDim(x, dim);
   return Parts(x, [&](const Tensor& t) { return t.split_with_sizes(sizes, inner); });

@@ -47,7 +47,8 @@ NestedTensor expand(const NestedTensor& x, const std::vector<int64_t>& sizes);
 // Dense operands count as one element (batch dim only). View options must agree, batch sizes too along other dims.
 NestedTensor cat(const std::vector<NestedValue>& tensors, int64_t dim = 0);
 NestedTensor stack(const std::vector<NestedValue>& tensors, int64_t dim = 0);
-// Along an element dim every element must give as many parts (c10::ValueError).
+// Along an element dim every element must give as many parts (c10::ValueError). Along the batch dim a part shares the
+// values of x where its elements alone would be packed in the same way, as torch's parts do; else it is a copy.
 std::vector<NestedTensor> split(const NestedTensor& x, int64_t size, int64_t dim = 0);
 std::vector<NestedTensor> split(const NestedTensor& x, const std::vector<int64_t>& sizes, int64_t dim = 0);
 std::vector<NestedTensor> chunk(const NestedTensor& x, int64_t chunks, int64_t dim = 0);
