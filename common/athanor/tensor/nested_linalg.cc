@@ -59,6 +59,20 @@ NestedTensor bmm(const NestedValue& a, const NestedValue& b) {
   return Each(batch(a), batch(b), [](const Tensor& s, const Tensor& t) { return torch::mm(s, t); });
 }
 
+NestedTensor grouped_mm(const NestedTensor& a, const NestedValue& b, std::optional<torch::Dtype> out_dtype) {
+  const NestedTensor product = bmm(a, b);
+  return out_dtype ? product.to(*out_dtype) : product;
+}
+
+NestedTensor scaled_mm(const NestedTensor& a, const Tensor& b, const Tensor& scale_a, const Tensor& scale_b,
+                       const std::optional<Tensor>& bias, torch::Dtype out_dtype) {
+  TORCH_CHECK_VALUE(a.structure()->rank() == 2 && a.structure()->HasStaticTail(1),
+                    "scaled_mm needs elements n x k of one k, got shape ", torch::IntArrayRef(a.shape()));
+  return OnTail(a, 1, [&](const Tensor& t) {
+    return at::_scaled_mm(t, b, scale_a, scale_b, bias, /*scale_result=*/std::nullopt, out_dtype);
+  });
+}
+
 NestedTensor mv(const NestedValue& a, const NestedValue& b) {
   return matmul(a, b);
 }

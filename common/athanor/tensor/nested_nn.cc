@@ -1,5 +1,7 @@
 #include "athanor/tensor/nested_nn.h"
 
+#include <algorithm>
+
 #include "athanor/tensor/nested_reduce.h"
 
 namespace F = torch::nn::functional;
@@ -12,6 +14,15 @@ using Tensors = std::vector<Tensor>;
 
 Tensor OrNone(const std::optional<Tensor>& tensor) {
   return tensor.value_or(Tensor());
+}
+
+// fn(rows x channels x …) on the packed values of a static channel dim 0, else nullopt.
+template <class Fn>
+std::optional<NestedTensor> OnChannels(const NestedTensor& x, const Fn& fn) {
+  if (x.len() == 0 || x.structure()->rank() == 0) return std::nullopt;
+  const auto channels = PackedDim(*x.structure(), 0);
+  if (!channels) return std::nullopt;
+  return x.WithValues(fn(x.values().movedim(*channels, 1)).movedim(1, *channels));
 }
 
 // fn on each element as a batch of one, as layers that know a channel dim want it.
@@ -91,7 +102,9 @@ NestedTensor rrelu(const NestedTensor& x, double lower, double upper, bool train
 
 NestedTensor prelu(const NestedTensor& x, const torch::Tensor& weight) {
   if (weight.numel() == 1) return Packed(x, [&](const Tensor& t) { return torch::prelu(t, weight.reshape({1})); });
-  return AsBatchOfOne(x, [&](const Tensor& t) { return torch::prelu(t, weight); });
+  const auto prelu = [&](const Tensor& t) { return torch::prelu(t, weight); };
+  if (const auto packed = OnChannels(x, prelu)) return *packed;
+  return AsBatchOfOne(x, prelu);
 }
 
 NestedTensor glu(const NestedTensor& x, int64_t dim) {
@@ -135,6 +148,27 @@ NestedTensor embedding(const NestedTensor& indices, const Tensor& weight, std::o
   return OnTail(indices, 0, [&](const Tensor& t) { return torch::embedding(weight, t, row); });
 }
 
+Tensor embedding_bag(const NestedTensor& indices, const Tensor& weight, const std::string& mode,
+                     const std::optional<NestedTensor>& per_sample_weights, std::optional<int64_t> padding_index) {
+  static const std::vector<std::string> kModes = {"sum", "mean", "max"};
+  const auto found = std::find(kModes.begin(), kModes.end(), mode);
+  TORCH_CHECK_VALUE(found != kModes.end(), "embedding_bag: unknown mode '", mode, "', use sum, mean or max");
+  TORCH_CHECK_VALUE(indices.structure()->rank() == 1, "embedding_bag needs elements of rank 1, got ",
+                    indices.structure()->rank());
+  std::optional<Tensor> weights;
+  if (per_sample_weights) {
+    TORCH_CHECK_VALUE(*found == "sum", "embedding_bag: per_sample_weights need mode sum, got ", mode);
+    TORCH_CHECK_VALUE(per_sample_weights->structure()->SameAs(*indices.structure()),
+                      "embedding_bag: per_sample_weights of shape ", torch::IntArrayRef(per_sample_weights->shape()),
+                      " for indices of shape ", torch::IntArrayRef(indices.shape()));
+    weights = per_sample_weights->values();
+  }
+  const Tensor offsets = indices.structure()->Offsets(indices.device()).to(indices.dtype());
+  return std::get<0>(torch::embedding_bag(weight, indices.values(), offsets, /*scale_grad_by_freq=*/false,
+                                          found - kModes.begin(), /*sparse=*/false, weights,
+                                          /*include_last_offset=*/true, padding_index));
+}
+
 NestedTensor one_hot(const NestedTensor& x, int64_t num_classes) {
   return OnTail(x, 0, [&](const Tensor& t) { return torch::one_hot(t, num_classes); });
 }
@@ -155,7 +189,7 @@ NestedTensor rms_norm(const NestedTensor& x, const std::vector<int64_t>& normali
 NestedTensor normalize(const NestedTensor& x, double p, int64_t dim, double eps) {
   const int64_t at = ElementDim(x, dim);
   const auto scale = [&](const Tensor& t, int64_t d) { return t / t.norm(p, {d}, true).clamp_min(eps); };
-  if (at == x.structure()->rank() - 1) return OnTail(x, 1, [&](const Tensor& t) { return scale(t, -1); });
+  if (const auto packed = PackedDim(*x.structure(), at)) return x.WithValues(scale(x.values(), *packed));
   return PerElement(x, [&](const Tensor& t) { return scale(t, at); });
 }
 
@@ -176,14 +210,18 @@ NestedTensor batch_norm(const NestedTensor& x, const std::optional<Tensor>& runn
                         const std::optional<Tensor>& running_var, const std::optional<Tensor>& weight,
                         const std::optional<Tensor>& bias, bool training, double momentum, double eps) {
   if (x.len() == 0) return x;
+  const auto normalise = [&](const Tensor& t) {
+    return torch::batch_norm(t, OrNone(weight), OrNone(bias), OrNone(running_mean), OrNone(running_var), training,
+                             momentum, eps, false);
+  };
+  if (const auto packed = OnChannels(x, normalise)) return *packed;
   const Tensors elements = x.Unbind();
   Tensors rows;
   for (const Tensor& t : elements) {
     TORCH_CHECK_VALUE(t.dim() >= 1, "batch_norm needs elements with a channel dim");
     rows.push_back(t.reshape({t.size(0), -1}).t());
   }
-  const Tensor all = torch::batch_norm(torch::cat(rows), OrNone(weight), OrNone(bias), OrNone(running_mean),
-                                       OrNone(running_var), training, momentum, eps, false);
+  const Tensor all = normalise(torch::cat(rows));
   Tensors results;
   int64_t at = 0;
   for (size_t i = 0; i < elements.size(); ++i) {
@@ -222,6 +260,14 @@ NestedValue cosine_similarity(const NestedValue& a, const NestedValue& b, int64_
 }
 
 NestedValue pairwise_distance(const NestedValue& a, const NestedValue& b, double p, double eps, bool keepdim) {
+  const bool rows = a.is_nested() && b.is_nested() && a.nested().structure()->SameAs(*b.nested().structure()) &&
+                    a.nested().structure()->HasStaticTail(1);
+  if (rows) {
+    const Tensor distances = torch::pairwise_distance(a.nested().values(), b.nested().values(), p, eps, keepdim);
+    const auto structure =
+        a.nested().structure()->WithTail(1, keepdim ? std::vector<int64_t>{1} : std::vector<int64_t>());
+    return DenseIfSame(NestedTensor::FromPacked(distances, structure, a.nested().view()));
+  }
   return DenseIfSame(
       PerElement({a, b}, [&](const Tensors& t) { return torch::pairwise_distance(t[0], t[1], p, eps, keepdim); }));
 }

@@ -8,11 +8,15 @@
 // (Linear, LayerNorm, Softmax(-1)), or through ApplyRows if it acts on every number by itself (Embedding, activations,
 // Dropout), which needs one call whatever varies.
 //
-// Convolutions and pools: nested_conv.h. Attention: nested_attention.h. Losses: nested_loss.h. Errors:
-// c10::ValueError and what torch throws for a wrong size.
+// Results have the input's dtype and, where no other is given, its shapes. A dim counts the batch dim; the batch dim
+// itself is a c10::ValueError, one out of range a c10::IndexError. Sizes that do not fit a weight are torch's own
+// c10::Error. dtypes are floating but for indices (int32, int64).
+//
+// Convolutions and pools: nested_conv.h. Attention: nested_attention.h. Losses: nested_loss.h.
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "athanor/tensor/nested_pack.h"
@@ -48,37 +52,51 @@ NestedTensor softshrink(const NestedTensor& x, double lambda = 0.5);
 NestedTensor softplus(const NestedTensor& x, double beta = 1, double threshold = 20);
 NestedTensor threshold(const NestedTensor& x, double threshold, double value);
 NestedTensor rrelu(const NestedTensor& x, double lower = 1.0 / 8, double upper = 1.0 / 3, bool training = false);
-NestedTensor prelu(const NestedTensor& x,
-                   const torch::Tensor& weight);  // one weight, or one for each size of element dim 0
-NestedTensor glu(const NestedTensor& x, int64_t dim = -1);
+// One weight, or one for each size of element dim 0.
+NestedTensor prelu(const NestedTensor& x, const torch::Tensor& weight);
+NestedTensor glu(const NestedTensor& x, int64_t dim = -1);  // halves the dim, whose size must be even (c10::Error)
 NestedTensor gumbel_softmax(const NestedTensor& logits, double tau = 1, bool hard = false, int64_t dim = -1);
 
 // ---- rows ----
+// Elements … x in, weight out x in, bias out -> … x out.
 NestedTensor linear(const NestedTensor& x, const torch::Tensor& weight, const std::optional<torch::Tensor>& bias = {});
+// Elements … x in1 and … x in2 of equal leading sizes, weight out x in1 x in2 -> … x out.
 NestedTensor bilinear(const NestedTensor& a, const NestedTensor& b, const torch::Tensor& weight,
                       const std::optional<torch::Tensor>& bias = {});
-// Elements of indices L -> L x width of `weight`. Rows of `padding_index` get no gradient.
+// Elements of indices … -> … x width of `weight` (count x width). Rows of `padding_index` get no gradient. An index out
+// of range is a c10::IndexError on a CPU.
 NestedTensor embedding(const NestedTensor& indices, const torch::Tensor& weight,
                        std::optional<int64_t> padding_index = {});
-// Without classes: the greatest index of the whole batch + 1.
+// Elements of indices L -> the sum, mean or maximum of their rows of `weight`: dense B x width, zeros for an empty
+// element. Indices equal to `padding_index` do not count. per_sample_weights (mode sum only) multiply the rows.
+// c10::ValueError: another mode, elements of another rank, weights of other shapes.
+torch::Tensor embedding_bag(const NestedTensor& indices, const torch::Tensor& weight, const std::string& mode = "mean",
+                            const std::optional<NestedTensor>& per_sample_weights = {},
+                            std::optional<int64_t> padding_index = {});
+// int64 indices … -> … x num_classes, int64. Without classes: the greatest index of the whole batch + 1, for which a
+// GPU is waited for.
 NestedTensor one_hot(const NestedTensor& x, int64_t num_classes = -1);
 
 // ---- norms ----
+// Over the last dims, of these sizes; weight and bias have them too.
 NestedTensor layer_norm(const NestedTensor& x, const std::vector<int64_t>& normalized_shape,
                         const std::optional<torch::Tensor>& weight = {}, const std::optional<torch::Tensor>& bias = {},
                         double eps = 1e-5);
 NestedTensor rms_norm(const NestedTensor& x, const std::vector<int64_t>& normalized_shape,
                       const std::optional<torch::Tensor>& weight = {}, std::optional<double> eps = {});
+// x / max(p-norm along `dim`, eps).
 NestedTensor normalize(const NestedTensor& x, double p = 2, int64_t dim = 1, double eps = 1e-12);
+// Elements C x …, each alone; weight and bias of C; C a multiple of `groups` (c10::Error).
 NestedTensor group_norm(const NestedTensor& x, int64_t groups, const std::optional<torch::Tensor>& weight = {},
-                        const std::optional<torch::Tensor>& bias = {}, double eps = 1e-5);  // elements C x …
+                        const std::optional<torch::Tensor>& bias = {}, double eps = 1e-5);
 NestedTensor instance_norm(const NestedTensor& x, const std::optional<torch::Tensor>& weight = {},
-                           const std::optional<torch::Tensor>& bias = {}, double eps = 1e-5);  // elements C x …
+                           const std::optional<torch::Tensor>& bias = {}, double eps = 1e-5);
 // Elements C x …; statistics over all real positions of the batch. Running statistics are updated when training.
 NestedTensor batch_norm(const NestedTensor& x, const std::optional<torch::Tensor>& running_mean,
                         const std::optional<torch::Tensor>& running_var,
                         const std::optional<torch::Tensor>& weight = {}, const std::optional<torch::Tensor>& bias = {},
                         bool training = false, double momentum = 0.1, double eps = 1e-5);
+// Elements C x …, over `size` neighbouring channels.
 NestedTensor local_response_norm(const NestedTensor& x, int64_t size, double alpha = 1e-4, double beta = 0.75,
                                  double k = 1);
 
@@ -89,7 +107,8 @@ NestedTensor feature_alpha_dropout(const NestedTensor& x, double p = 0.5, bool t
 // Whole channels (dim 0 of the elements) are dropped.
 NestedTensor feature_dropout(const NestedTensor& x, double p = 0.5, bool training = true);
 
-// ---- distances ----
+// ---- distances: dense B x … when all elements' results have one shape, else nested ----
+// Both operands nested, or one dense for all elements; pairwise_distance is along the last dim.
 NestedValue cosine_similarity(const NestedValue& a, const NestedValue& b, int64_t dim = 1, double eps = 1e-8);
 NestedValue pairwise_distance(const NestedValue& a, const NestedValue& b, double p = 2, double eps = 1e-6,
                               bool keepdim = false);
