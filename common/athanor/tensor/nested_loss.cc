@@ -179,9 +179,10 @@ Tensor soft_margin_loss(const NestedValue& x, const NestedValue& y, Reduction re
   return torch::soft_margin_loss(t[0], t[1], reduction);
 }
 
-Tensor multi_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction) {
+Tensor multi_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction, const torch::Scalar& p,
+                         const torch::Scalar& margin, const MaybeTensor& weight) {
   const Tensors t = PackArguments({x, y}, Classes::kYes);
-  return torch::multi_margin_loss(t[0], t[1], 1, 1, std::nullopt, reduction);
+  return torch::multi_margin_loss(t[0], t[1], p, margin, ClassWeight(weight), reduction);
 }
 
 Tensor multilabel_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction) {
@@ -189,9 +190,12 @@ Tensor multilabel_margin_loss(const NestedValue& x, const NestedValue& y, Reduct
   return torch::multilabel_margin_loss(t[0], t[1], reduction);
 }
 
-Tensor multilabel_soft_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction) {
+Tensor multilabel_soft_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction,
+                                   const MaybeTensor& weight) {
   const Tensors t = PackArguments({x, y});
-  const Tensor loss = -(t[1] * torch::log_sigmoid(t[0]) + (1 - t[1]) * torch::log_sigmoid(-t[0])).mean(-1);
+  Tensor classes = -(t[1] * torch::log_sigmoid(t[0]) + (1 - t[1]) * torch::log_sigmoid(-t[0]));
+  if (const auto by = ClassWeight(weight)) classes = classes * *by;
+  const Tensor loss = classes.mean(-1);
   return reduction == Reduction::None ? loss : reduction == Reduction::Sum ? loss.sum() : loss.mean();
 }
 
@@ -211,6 +215,20 @@ Tensor triplet_margin_loss(const NestedValue& anchor, const NestedValue& positiv
                            double margin, double p, double eps, bool swap, Reduction reduction) {
   const Tensors t = PackArguments({anchor, positive, negative});
   return torch::triplet_margin_loss(t[0], t[1], t[2], margin, p, eps, swap, reduction);
+}
+
+Tensor triplet_margin_with_distance_loss(const NestedValue& anchor, const NestedValue& positive,
+                                         const NestedValue& negative, const DistanceFn& distance, double margin,
+                                         bool swap, Reduction reduction) {
+  const Tensors t = PackArguments({anchor, positive, negative});
+  const auto between = [&](const Tensor& a, const Tensor& b) {
+    return distance ? distance(a, b) : torch::pairwise_distance(a, b);
+  };
+  const Tensor near = between(t[0], t[1]);
+  Tensor far = between(t[0], t[2]);
+  if (swap) far = torch::minimum(far, between(t[1], t[2]));
+  const Tensor loss = (margin + near - far).clamp_min(0);
+  return reduction == Reduction::None ? loss : reduction == Reduction::Sum ? loss.sum() : loss.mean();
 }
 
 Tensor ctc_loss(const NestedTensor& log_probs, const NestedTensor& targets, int64_t blank, Reduction reduction,

@@ -20,6 +20,7 @@
 #include <ATen/core/Reduction.h>
 #include <torch/torch.h>
 
+#include <functional>
 #include <optional>
 
 #include "athanor/tensor/nested_tensor.h"
@@ -55,10 +56,13 @@ torch::Tensor gaussian_nll_loss(const NestedValue& x, const NestedValue& y, cons
 torch::Tensor hinge_embedding_loss(const NestedValue& x, const NestedValue& y, double margin = 1,
                                    Reduction reduction = Reduction::Mean);
 torch::Tensor soft_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction = Reduction::Mean);
-torch::Tensor multi_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction = Reduction::Mean);
+// p 1 or 2; weight of C (torch's own errors for others).
+torch::Tensor multi_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction = Reduction::Mean,
+                                const torch::Scalar& p = 1, const torch::Scalar& margin = 1,
+                                const MaybeTensor& weight = {});
 torch::Tensor multilabel_margin_loss(const NestedValue& x, const NestedValue& y, Reduction reduction = Reduction::Mean);
 torch::Tensor multilabel_soft_margin_loss(const NestedValue& x, const NestedValue& y,
-                                          Reduction reduction = Reduction::Mean);
+                                          Reduction reduction = Reduction::Mean, const MaybeTensor& weight = {});
 torch::Tensor margin_ranking_loss(const NestedValue& a, const NestedValue& b, const NestedValue& y, double margin = 0,
                                   Reduction reduction = Reduction::Mean);
 torch::Tensor cosine_embedding_loss(const NestedValue& a, const NestedValue& b, const NestedValue& y, double margin = 0,
@@ -66,6 +70,12 @@ torch::Tensor cosine_embedding_loss(const NestedValue& a, const NestedValue& b, 
 torch::Tensor triplet_margin_loss(const NestedValue& anchor, const NestedValue& positive, const NestedValue& negative,
                                   double margin = 1, double p = 2, double eps = 1e-6, bool swap = false,
                                   Reduction reduction = Reduction::Mean);
+// `distance` of two tensors of packed rows, one number a row; absent: pairwise_distance.
+using DistanceFn = std::function<torch::Tensor(const torch::Tensor&, const torch::Tensor&)>;
+torch::Tensor triplet_margin_with_distance_loss(const NestedValue& anchor, const NestedValue& positive,
+                                                const NestedValue& negative, const DistanceFn& distance = {},
+                                                double margin = 1, bool swap = false,
+                                                Reduction reduction = Reduction::Mean);
 // `log_probs`: elements T x C, one for each sample; `targets`: elements S. Lengths are those of the elements.
 torch::Tensor ctc_loss(const NestedTensor& log_probs, const NestedTensor& targets, int64_t blank = 0,
                        Reduction reduction = Reduction::Mean, bool zero_infinity = false);

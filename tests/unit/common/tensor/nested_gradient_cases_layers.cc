@@ -104,6 +104,9 @@ std::vector<Case> LayerCases() {
       &cases,
       {ATHANOR_WITH("Apply", kRows, nested::Apply(i.x[0], [&](const Tensor& t) { return torch::linear(t, i.w[0]); }),
                     Dense({2, 3})),
+       ATHANOR_WITH("ApplyRows", kRows,
+                    nested::ApplyRows(i.x[0], [&](const Tensor& t) { return torch::linear(t, i.w[0]); }),
+                    Dense({2, 3})),
        ATHANOR_WITH("linear", kRows, nested::linear(i.x[0], i.w[0], i.w[1]), Dense({2, 3}), Dense({2})),
        {"bilinear",
         {{Nested(kRows), Nested({{2, 2}, {1, 2}})}, {Dense({2, 3, 2}), Dense({2})}},
@@ -211,6 +214,7 @@ std::vector<Case> LossCases() {
   const NestedTensor kinds({torch::tensor({{0, -1, 0}, {2, 1, -1}}), torch::tensor({{1, -1, 2}})});
   const NestedTensor targets({torch::tensor({1, 2}), torch::tensor({1})});
   const auto rest = at::Reduction::None;
+  const Tensor weights = Dense({3}, 0.5, 2);
   return {
       ATHANOR_TWO("mse_loss", kRows, kRows, nested::mse_loss(i.x[0], i.x[1])),
       ATHANOR_TWO("mse_loss of each", kRows, kRows, nested::mse_loss(i.x[0], i.x[1], rest)),
@@ -248,6 +252,18 @@ std::vector<Case> LossCases() {
       {"triplet_margin_loss",
        {{Nested(kRows), Nested(kRows), Nested(kRows)}, {}},
        [](const Inputs& i) { return Of(nested::triplet_margin_loss(i.x[0], i.x[1], i.x[2], 5)); }},
+      {"triplet_margin_with_distance_loss",
+       {{Nested(kRows), Nested(kRows), Nested(kRows)}, {}},
+       [](const Inputs& i) {
+         return Of(nested::triplet_margin_with_distance_loss(i.x[0], i.x[1], i.x[2], {}, 5, true));
+       }},
+      Once({"multi_margin_loss with weights",
+            {{Nested(kRows)}, {}},
+            [=](const Inputs& i) {
+              return Of(nested::multi_margin_loss(i.x[0], labels, at::Reduction::Mean, 2, 0.5, weights));
+            }}),
+      ATHANOR_ONE("multilabel_soft_margin_loss with weights", kRows,
+                  nested::multilabel_soft_margin_loss(i.x[0], sign_rows * 0.5 + 0.5, at::Reduction::Sum, weights)),
       Once({"ctc_loss",
             {{Nested({{4, 3}, {3, 3}})}, {}},
             [=](const Inputs& i) { return Of(nested::ctc_loss(nested::log_softmax(i.x[0], -1), targets)); }}),
