@@ -29,6 +29,21 @@ def trainers(item):
     return rows
 
 
+def nested(item):
+    """NestedTensor beside the padded batch and ATen's nested tensors, a row for each setting."""
+    settings = item.get("settings", [])
+    if not settings:
+        return []
+    names = list(settings[0]["ratios"])
+    rows = ["", "Nested tensors: speed of forward and backward beside the padded batch with a mask on the result / without one, speed of forward beside ATen's nested "
+            "tensors (large is good), peak memory of the padded batch's (small is good).",
+            "", f"| batch, lengths, padding | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for one in settings:
+        cells = [" / ".join(number(r[key]) for key in ("of_padded", "of_padded_bare", "of_aten", "memory_of_padded")) for r in one["ratios"].values()]
+        rows.append(f"| {one['batch']}, {one['lengths'].replace('_', '-')}, {1 - one['occupancy']:.0%} | {' | '.join(cells)} |")
+    return rows
+
+
 def table(report):
     machine = report["machine"]
     lines = [f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {report['date'][:10]}, commit {report['commit'][:10]}"
@@ -52,6 +67,7 @@ def table(report):
     if "ratio" in items.get("loop", {}):
         extra.append(f"the runner's loop keeps {items['loop']['ratio'] * 100:.0f} % of the steps per second of a hand-written LibTorch loop")
     lines += trainers(items.get("training", {}))
+    lines += nested(items.get("nested", {}))
     if extra:
         lines += ["", "Beside the bars: " + "; ".join(extra) + "."]
     return "\n".join(lines) + "\n"
