@@ -133,10 +133,10 @@ Preprocess PreprocessFor(const LabeledBatch& batch, Scores scores) {
 }
 
 // Of a classification whose input and target fit; the case itself tells what happens to others.
-bool IsClassification(const NestedValue& input, const NestedValue& target) {
+bool IsClassification(const NestedValue& input, const NestedValue& target, bool float_labels) {
   try {
     const LabeledBatch batch = PackedPair(input, target);
-    return !batch.target.is_floating_point() && batch.target.numel() > 0 &&
+    return (float_labels || !batch.target.is_floating_point()) && batch.target.numel() > 0 &&
            batch.input.numel() % batch.target.numel() == 0;
   } catch (const c10::Error&) {
     return false;
@@ -149,31 +149,32 @@ const ReplayRules& Rules() {
   return CurrentRules();
 }
 
-WithDefaults::WithDefaults() {
-  CurrentRules() = {PreprocessOptions{}.scores, MetricOptions{}.missing};
+WithDefaults::WithDefaults(bool quirk) {
+  CurrentRules().scores = PreprocessOptions{}.scores;
+  if (!quirk) CurrentRules().missing = MetricOptions{}.missing;
 }
 
 WithDefaults::~WithDefaults() {
   CurrentRules() = {};
 }
 
-std::string UnderBothRules(const std::function<std::string()>& check) {
+std::string UnderBothRules(const std::function<std::string()>& check, bool quirk) {
   std::string text = check();
   if (!text.empty()) return text;
-  const WithDefaults defaults;
+  const WithDefaults defaults(quirk);
   text = check();
   return text.empty() ? "" : "with the defaults: " + text;
 }
 
-bool LooksLikeLogits(const NestedValue& input, const NestedValue& target) {
-  if (!IsClassification(input, target)) return false;
+bool LooksLikeLogits(const NestedValue& input, const NestedValue& target, bool float_labels) {
+  if (!IsClassification(input, target, float_labels)) return false;
   const LabeledBatch batch = PackedPair(input, target);
   const MaskedBatch applied = PreprocessFor(batch, Scores::kProbabilities).Apply(batch.input, batch.target);
   return applied.outside_of_range.item<int64_t>() > 0;
 }
 
-std::pair<NestedValue, NestedValue> AsDeclared(const NestedValue& input, const NestedValue& target) {
-  if (Rules().scores == Scores::kDetect || !LooksLikeLogits(input, target)) return {input, target};
+std::pair<NestedValue, NestedValue> AsDeclared(const NestedValue& input, const NestedValue& target, bool float_labels) {
+  if (Rules().scores == Scores::kDetect || !LooksLikeLogits(input, target, float_labels)) return {input, target};
   const LabeledBatch batch = PackedPair(input, target);
   const MaskedBatch made = PreprocessFor(batch, Scores::kLogits).Apply(batch.input, batch.target);
   return {made.input.reshape(batch.input.sizes()), batch.target};

@@ -24,22 +24,24 @@ struct ReplayRules {
 };
 const ReplayRules& Rules();
 
-// In force while it lives, for all threads.
+// In force while it lives, for all threads. `quirk`: that of average precision stays; for cases in which it shows, and
+// which are compared with what was recorded.
 class WithDefaults {
  public:
-  WithDefaults();
+  explicit WithDefaults(bool quirk = false);
   ~WithDefaults();
   WithDefaults(const WithDefaults&) = delete;
 };
 
 // Runs `check` under the recorder's rules, and under the defaults.
-std::string UnderBothRules(const std::function<std::string()>& check);
+std::string UnderBothRules(const std::function<std::string()>& check, bool quirk = false);
 
 // What a user of the rules in force passes on: with the defaults, scores that the recorder takes for logits are made
-// probabilities.
-std::pair<NestedValue, NestedValue> AsDeclared(const NestedValue& input, const NestedValue& target);
+// probabilities. `float_labels`: targets of a floating dtype are labels too, not those of a regression.
+std::pair<NestedValue, NestedValue> AsDeclared(const NestedValue& input, const NestedValue& target,
+                                               bool float_labels = false);
 // That some score which counts lies outside 0..1.
-bool LooksLikeLogits(const NestedValue& input, const NestedValue& target);
+bool LooksLikeLogits(const NestedValue& input, const NestedValue& target, bool float_labels = false);
 
 // A tensor, a nested one, a list of numbers or of lists (ragged lists become nested).
 NestedValue BatchOf(const nlohmann::json& value);

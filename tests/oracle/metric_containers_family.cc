@@ -63,6 +63,21 @@ std::string CompareState(const nlohmann::json& expected, MetricSet& metrics, boo
   return text.empty() ? "" : when + ": " + text;
 }
 
+bool Mentions(const nlohmann::json& spec, const char* text) {
+  return absl::StrContains(absl::AsciiStrToLower(spec.dump()), text);
+}
+
+bool IsRegression(const nlohmann::json& spec) {
+  for (const char* name : {"regression", "pearson", "spearman", "r2", "mse", "mae"}) {
+    if (Mentions(spec, name)) return true;
+  }
+  return false;
+}
+
+std::pair<NestedValue, NestedValue> BatchFor(const nlohmann::json& test, const nlohmann::json& update) {
+  return AsDeclared(BatchOf(update.at("input")), BatchOf(update.at("target")), !IsRegression(test.at("spec")));
+}
+
 std::string CheckContainer(const nlohmann::json& test) {
   const nlohmann::json& spec = test.at("spec");
   if (test.contains("construct")) {
@@ -80,7 +95,7 @@ std::string CheckContainer(const nlohmann::json& test) {
         (*metrics)->Reset();
         return absl::OkStatus();
       }
-      const auto [input, target] = AsDeclared(BatchOf(update.at("input")), BatchOf(update.at("target")));
+      const auto [input, target] = BatchFor(test, update);
       (*metrics)->Update(input, target);
       return absl::OkStatus();
     };
@@ -143,12 +158,9 @@ std::string CheckTasks(const nlohmann::json& test) {
 constexpr char kMicroCurves[] = "rule: curves with the micro average";
 constexpr char kShortR2[] = "rule: R2 of fewer than two samples";
 constexpr char kNoLabelOne[] = "rule: multiclass average precision without a label 1";
+constexpr char kFloatLabels[] = "rule: labels of a floating dtype";
 constexpr char kIgnoreIndex[] = "rule: an absent ignore_index beside a number";
 constexpr char kLogits[] = "rule: logits that nobody declared";
-
-bool Mentions(const nlohmann::json& spec, const char* text) {
-  return absl::StrContains(absl::AsciiStrToLower(spec.dump()), text);
-}
 
 bool IsFactory(const nlohmann::json& spec) {
   return spec.at("container") == "factory" || spec["container"] == "registry";
@@ -163,9 +175,16 @@ bool AnyUpdate(const nlohmann::json& test, const std::function<bool(const torch:
   return false;
 }
 
+bool HasFloatLabels(const nlohmann::json& test) {
+  return !IsRegression(test.at("spec")) &&
+         AnyUpdate(test, [](const torch::Tensor& target) { return target.is_floating_point(); });
+}
+
 bool HasLogits(const nlohmann::json& test) {
+  const bool float_labels = !IsRegression(test.at("spec"));
   for (const auto& update : test.value("updates", nlohmann::json::array())) {
-    if (update != "reset" && LooksLikeLogits(BatchOf(update.at("input")), BatchOf(update.at("target")))) return true;
+    if (update != "reset" && LooksLikeLogits(BatchOf(update.at("input")), BatchOf(update.at("target")), float_labels))
+      return true;
   }
   return false;
 }
@@ -192,6 +211,8 @@ std::vector<std::string> DeviationsOf(const nlohmann::json& test) {
       AnyUpdate(test, [](const torch::Tensor& target) { return target.size(0) < 2; }))
     rules.push_back(kShortR2);
   if (MixesIgnoreIndex(spec)) rules.push_back(kIgnoreIndex);
+  if (HasFloatLabels(test) && Mentions(test.value("after", nlohmann::json()), "\"error\""))
+    rules.push_back(kFloatLabels);
   if (curves && Mentions(spec, "multiclass") && (IsFactory(spec) || Mentions(spec, "auprc")) &&
       AnyUpdate(test, [](const torch::Tensor& target) { return !(target == 1).any().item<bool>(); }))
     rules.push_back(kNoLabelOne);
@@ -238,7 +259,7 @@ std::string OursOf(const nlohmann::json& test) {
     if (update == "reset") {
       (*metrics)->Reset();
     } else {
-      const auto [input, target] = AsDeclared(BatchOf(update.at("input")), BatchOf(update.at("target")));
+      const auto [input, target] = BatchFor(test, update);
       (*metrics)->Update(input, target);
     }
     ours["after"].push_back(StateOf(**metrics, IsSingle(test["spec"])));
