@@ -25,7 +25,7 @@ using ::testing::HasSubstr;
 using Made = absl::StatusOr<std::unique_ptr<MetricSet>>;
 using Maker = std::function<Made(std::shared_ptr<MeterSync>)>;
 
-constexpr absl::Duration kPatience = absl::Seconds(5);  // of a rank that would wait for ever
+constexpr absl::Duration kPatience = absl::Seconds(30);  // of a rank that would wait for ever
 
 Made Global(std::vector<MetricFunc> metrics, std::shared_ptr<MeterSync> sync) {
   ASSIGN_OR_RETURN(auto made, GlobalMetrics::Create(std::move(metrics), {.sync = std::move(sync)}));
