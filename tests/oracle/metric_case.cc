@@ -21,7 +21,7 @@ torch::Tensor FlatList(const nlohmann::json& list) {
     numbers.push_back(Number(item));
     whole = whole && (item.is_number_integer() || item.is_boolean());
   }
-  return torch::tensor(numbers, torch::kFloat64).to(whole ? torch::kInt64 : torch::kFloat32);
+  return torch::tensor(numbers, torch::kFloat64).to(Place(), whole ? torch::kInt64 : torch::kFloat32);
 }
 
 template <class T>

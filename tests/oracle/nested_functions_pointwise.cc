@@ -7,6 +7,7 @@
 #include "athanor/tensor/nested_shape.h"
 #include "athanor/tensor/pn_tensor.h"
 #include "tests/oracle/python_value.h"
+#include "tests/oracle/replay.h"
 
 namespace athanor::oracle {
 namespace {
@@ -25,12 +26,12 @@ const char* const kOptions = " dtype=None batch_first=None padding_value=None ma
 // Nested lists of numbers, as torch.tensor takes them.
 torch::Tensor TensorOfList(const Value& value) {
   if (value.is_tensor()) return value.get<torch::Tensor>();
-  if (value.is<bool>()) return torch::tensor(value.get<bool>());
-  if (value.is<int64_t>()) return torch::tensor(value.get<int64_t>(), torch::kInt64);
-  if (value.is<double>()) return torch::tensor(value.get<double>(), torch::kFloat32);
+  if (value.is<bool>()) return torch::tensor(value.get<bool>()).to(Place());
+  if (value.is<int64_t>()) return torch::tensor(value.get<int64_t>(), torch::kInt64).to(Place());
+  if (value.is<double>()) return torch::tensor(value.get<double>(), torch::kFloat32).to(Place());
   std::vector<torch::Tensor> parts;
   for (const Value& item : value.list()) parts.push_back(TensorOfList(item));
-  if (parts.empty()) return torch::empty({0});
+  if (parts.empty()) return torch::empty({0}, Place());
   torch::Dtype dtype = parts[0].scalar_type();
   for (const torch::Tensor& part : parts) dtype = c10::promoteTypes(dtype, part.scalar_type());
   for (torch::Tensor& part : parts) part = part.to(dtype);
@@ -235,17 +236,17 @@ void DefineNestedPointwise() {
 
 void DefineDense() {
   Define("dense.arange", "end", [](const Arguments& a) {
-    return a[0].is<int64_t>() ? torch::arange(a.integer(0), torch::kInt64)
-                              : torch::arange(a.number(0), torch::kFloat32);
+    return a[0].is<int64_t>() ? torch::arange(a.integer(0), torch::TensorOptions(Place()).dtype(torch::kInt64))
+                              : torch::arange(a.number(0), torch::TensorOptions(Place()).dtype(torch::kFloat32));
   });
   for (const bool one : {false, true}) {
     Define(one ? "dense.ones" : "dense.zeros", "*sizes dtype=None", [one](const Arguments& a) {
-      const auto options = torch::TensorOptions(a.dtype(1).value_or(torch::kFloat32));
+      const auto options = torch::TensorOptions(Place()).dtype(a.dtype(1).value_or(torch::kFloat32));
       return one ? torch::ones(a.ints(0), options) : torch::zeros(a.ints(0), options);
     });
   }
-  Define("dense.full", "size value", [](const Arguments& a) { return torch::full(a.ints(0), a.scalar(1)); });
-  Define("dense.eye", "n", [](const Arguments& a) { return torch::eye(a.integer(0)); });
+  Define("dense.full", "size value", [](const Arguments& a) { return torch::full(a.ints(0), a.scalar(1), Place()); });
+  Define("dense.eye", "n", [](const Arguments& a) { return torch::eye(a.integer(0), Place()); });
   Define("dense.reshape", "x *sizes", [](const Arguments& a) { return a.tensor(0).reshape(a.ints(1)); });
   Define("dense.float", "x", [](const Arguments& a) -> Value {
     return a[0].is_tensor() ? Value(a.tensor(0).to(torch::kFloat32)) : Value(a.number(0));

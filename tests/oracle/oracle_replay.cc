@@ -1,9 +1,11 @@
-// oracle_replay FILE.json...: replays recorded cases; the last line is "N passed, N failed", the exit code 1 when any
-// failed.
+// oracle_replay [--device DEVICE] FILE.json...: replays recorded cases; the last line is "N passed, N failed", the exit
+// code 1 when any failed. DEVICE: where the cases' tensors lie, as "cuda"; "foreign" is a device of the tests that
+// forbids what a GPU forbids (tests/support/foreign_device.h).
 #include <cstdio>
 #include <fstream>
 
 #include "tests/oracle/replay.h"
+#include "tests/support/foreign_device.h"
 
 namespace {
 
@@ -44,15 +46,21 @@ bool ReplayFile(const char* path, int* passed, int* failed) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2) {
-    std::fprintf(stderr, "usage: oracle_replay FILE.json...\n");
+  const bool placed = argc > 2 && std::string(argv[1]) == "--device";
+  if (placed) {
+    const std::string device = argv[2];
+    athanor::oracle::Place() = device == "foreign" ? athanor::ForeignDevice() : torch::Device(device);
+  }
+  const int first = placed ? 3 : 1;
+  if (argc <= first) {
+    std::fprintf(stderr, "usage: oracle_replay [--device DEVICE] FILE.json...\n");
     return 2;
   }
   torch::set_num_threads(1);
   int passed = 0;
   int failed = 0;
   bool readable = true;
-  for (int i = 1; i < argc; ++i) readable = ReplayFile(argv[i], &passed, &failed) && readable;
+  for (int i = first; i < argc; ++i) readable = ReplayFile(argv[i], &passed, &failed) && readable;
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed > 0 || !readable ? 1 : 0;
 }

@@ -114,6 +114,11 @@ bool IsTensor(const nlohmann::json& value) {
   return value.is_object() && value.contains("dtype") && value.contains("shape") && value.contains("data");
 }
 
+torch::Device& Place() {
+  static torch::Device device = torch::kCPU;
+  return device;
+}
+
 torch::Tensor TensorOf(const nlohmann::json& value) {
   const torch::Dtype dtype = DtypeOf(value.at("dtype").get<std::string>());
   const auto shape = value.at("shape").get<std::vector<int64_t>>();
@@ -121,11 +126,11 @@ torch::Tensor TensorOf(const nlohmann::json& value) {
   if (!torch::isFloatingType(dtype)) {
     std::vector<int64_t> integers;
     for (const auto& item : data) integers.push_back(item.is_boolean() ? item.get<bool>() : item.get<int64_t>());
-    return torch::tensor(integers, torch::kInt64).reshape(shape).to(dtype);
+    return torch::tensor(integers, torch::kInt64).reshape(shape).to(Place(), dtype);
   }
   std::vector<double> numbers;
   for (const auto& item : data) numbers.push_back(Number(item));
-  return torch::tensor(numbers, torch::kFloat64).reshape(shape).to(dtype);
+  return torch::tensor(numbers, torch::kFloat64).reshape(shape).to(Place(), dtype);
 }
 
 std::string Compare(double expected, double found, double relative, std::string_view what) {

@@ -56,7 +56,9 @@ std::vector<std::string> FamilyNames();
 
 // A recorded number: a JSON number, or "nan", "inf", "-inf"; null is NaN too (absent).
 double Number(const nlohmann::json& value);
-// {"dtype", "shape", "data"} -> tensor on the CPU. Throws std::invalid_argument that names what is wrong.
+// Where the cases' tensors lie: the CPU, or what oracle_replay was told by --device.
+torch::Device& Place();
+// {"dtype", "shape", "data"} -> tensor at Place(). Throws std::invalid_argument that names what is wrong.
 torch::Tensor TensorOf(const nlohmann::json& value);
 torch::Dtype DtypeOf(const std::string& name);  // f64 f32 f16 bf16 i64 i32 u8 bool
 bool IsTensor(const nlohmann::json& value);     // an object with dtype, shape and data

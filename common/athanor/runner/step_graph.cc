@@ -12,6 +12,10 @@ torch::Tensor Copied(const torch::Tensor& tensor) {
   return tensor.defined() ? tensor.detach().clone() : tensor;
 }
 
+NestedValue Copied(const NestedValue& value) {
+  return value.is_nested() ? NestedValue(value.nested().detach().clone()) : NestedValue(Copied(value.dense()));
+}
+
 StepOutput Copied(const StepOutput& output) {
   StepOutput copy;
   copy.loss = Copied(output.loss);
@@ -19,6 +23,8 @@ StepOutput Copied(const StepOutput& output) {
   copy.scores = Copied(output.scores);
   copy.labels = Copied(output.labels);
   for (const auto& [name, value] : output.metrics) copy.metrics[name] = Copied(value);
+  for (const auto& [name, task] : output.tasks)
+    copy.tasks.emplace(name, ScoredBatch{Copied(task.input), Copied(task.target)});
   return copy;
 }
 
