@@ -234,11 +234,11 @@ def nested(bench):
     grid = [(batch, lengths, 0.5) for batch in (8, 32, 128) for lengths in ("uniform", "long_tailed", "bimodal")]
     found, bars, memory = [], [], []
     for batch, lengths, padding in grid + [(32, "uniform", 0.25), (32, "uniform", 0.75)]:
-        one = program(bench, "bench_nested_tensor", batch=batch, lengths=lengths, padding=padding, rounds=bench.rounds(20))
+        one = program(bench, "bench_nested_tensor", batch=batch, lengths=lengths, padding=padding, rounds=bench.rounds(30))
         ratios = {}
         for name, times in one["operations"].items():
             def faster(theirs, ours):
-                return statistics.median(times[theirs]) / statistics.median(times[ours])
+                return min(times[theirs]) / min(times[ours])  # other processes only ever add time, and the linear's ratio is 2 at best
             peak = times["peak_bytes"]
             ratios[name] = {"of_padded": faster("padded", "ours"), "of_padded_bare": faster("padded_bare", "ours"), "of_aten": faster("aten_forward", "ours_forward"),
                             "memory_of_padded": peak["ours"] / peak["padded"], "memory_of_needed": peak["ours"] / peak["needed"]}
