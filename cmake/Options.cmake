@@ -23,9 +23,11 @@ if(ATHANOR_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   # The precompiled header needs this sloppiness to be cacheable.
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${ATHANOR_CCACHE})
 endif()
-find_program(ATHANOR_MOLD mold)
-if(ATHANOR_MOLD)
-  add_link_options(-fuse-ld=mold)
+# Not mold 1.10: where thread-local data is small it lays the part that becomes read-only over a page that is not there,
+# and the program does not start.
+find_program(ATHANOR_LLD NAMES ld.lld-19 ld.lld)
+if(ATHANOR_LLD AND CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  add_link_options(-fuse-ld=lld)
 endif()
 
 add_library(athanor_warnings INTERFACE)

@@ -110,11 +110,27 @@ class TerminalTest(E2ECase):
             self.assertNotIn("{", as_yaml.splitlines()[0])
             expected = {"worker": "agent-0", "checkpoint": "latest"}.get(args[0], "Succeeded" if args[1] == "events" else "formats")
             self.assertIn(expected, self.cluster.cli(*args).stdout)
-        for group, verbs in {"job": "submit list get watch cancel suspend resume logs explain events", "checkpoint": "list show tag untag delete",
+        for group, verbs in {"job": "submit list get watch cancel suspend resume logs explain events", "checkpoint": "list show export tag untag delete",
                              "worker": "list drain undrain"}.items():
             for verb in verbs.split():
                 text = self.cluster.cli(group, verb, "--help").stdout
                 self.assertRegex(text, r"(?i)example", f"{group} {verb}")
+
+    def test_exported_weights_are_one_file_for_pytorch(self):
+        from safetensors.numpy import load_file
+        job = self.submit(name="weights", steps=20)
+        self.cluster.wait_job(job)
+        _, expected = self.final_weights(job)
+        target = self.folder / "w.safetensors"
+        done = self.cluster.cli("checkpoint", "export", job, "latest", str(target))
+        self.assertIn("w.safetensors", done.stdout)
+        self.assertEqual({f"model.{name}": array.tobytes() for name, array in load_file(target).items()}, expected)
+        half = self.cluster.cli("checkpoint", "export", job, "latest", str(self.folder / "half.pt"), "--dtype", "bf16")
+        self.assertEqual(half.returncode, 0)
+        self.assertGreater((self.folder / "half.pt").stat().st_size, 0)
+        wrong = self.cluster.cli("checkpoint", "export", job, "latest", str(self.folder / "w.bin"), check=False)
+        self.assertEqual(wrong.returncode, 2)
+        self.assertIn("allowed: .safetensors, .pt, .pth", wrong.stderr)
 
     def test_completion_in_the_shells(self):
         env = {**os.environ, "HOME": str(self.folder), "PATH": f"{pathlib.Path(CLI).parent}:{os.environ['PATH']}"}
