@@ -1,6 +1,5 @@
 #include "client/progress.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -8,28 +7,20 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "athanor/base/progress_bar.h"
 
 namespace athanor {
 namespace {
 
 constexpr absl::Duration kPlainEvery = absl::Seconds(3);
-constexpr int kBarWidth = 20;
 
 const char* Colour(const std::string& type) {
   if (type == "RankFailed" || type == "Failed" || type == "CheckpointDamaged" || type == "CheckpointFailed")
     return "\033[31m";
   if (type == "RestartDecided" || type == "Preempted" || type == "Waiting" || type == "Suspended") return "\033[33m";
-  if (type == "Recovered" || type == "Succeeded" || type == "CheckpointCommitted") return "\033[32m";
+  if (type == "Recovered" || type == "Succeeded" || type == "CheckpointCommitted" || type == "CheckpointMeasured")
+    return "\033[32m";
   return "\033[36m";
-}
-
-std::string Bar(int64_t step, int64_t total) {
-  const double share = total > 0 ? std::clamp(static_cast<double>(step) / static_cast<double>(total), 0.0, 1.0) : 0;
-  const int filled = static_cast<int>(share * kBarWidth);
-  std::string bar(static_cast<size_t>(filled), '=');
-  if (filled < kBarWidth) bar += '>';
-  bar.resize(kBarWidth, ' ');
-  return absl::StrFormat("[%s] %3d%%", bar, static_cast<int>(share * 100));
 }
 
 }  // namespace
@@ -37,7 +28,7 @@ std::string Bar(int64_t step, int64_t total) {
 std::string ProgressLine(const v1::Job& job, int width) {
   const v1::JobProgress& progress = job.progress();
   std::string line;
-  if (progress.total_steps() > 0) absl::StrAppend(&line, Bar(progress.step(), progress.total_steps()), " ");
+  if (progress.total_steps() > 0) absl::StrAppend(&line, ProgressBar(progress.step(), progress.total_steps()), " ");
   absl::StrAppend(&line, progress.step(),
                   progress.total_steps() > 0 ? absl::StrCat("/", progress.total_steps()) : " steps");
   if (progress.step() > 0 && std::isfinite(progress.loss()))

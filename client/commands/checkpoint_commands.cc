@@ -61,7 +61,7 @@ absl::Status List(CommandContext& context, const CheckpointArguments& arguments)
   return absl::OkStatus();
 }
 
-absl::Status Show(CommandContext& context, const CheckpointArguments& arguments) {
+absl::StatusOr<v1::Checkpoint> Get(CommandContext& context, const CheckpointArguments& arguments) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
   v1::GetCheckpointRequest request;
   request.set_job(arguments.job);
@@ -69,6 +69,11 @@ absl::Status Show(CommandContext& context, const CheckpointArguments& arguments)
   v1::Checkpoint checkpoint;
   RETURN_IF_ERROR(
       client->Call(client->checkpoints(), &v1::CheckpointService::Stub::GetCheckpoint, request, &checkpoint));
+  return checkpoint;
+}
+
+absl::Status Show(CommandContext& context, const CheckpointArguments& arguments) {
+  ASSIGN_OR_RETURN(const v1::Checkpoint checkpoint, Get(context, arguments));
   return Print(context, checkpoint);
 }
 
@@ -136,13 +141,7 @@ std::string TrainerProgram() {
 }
 
 absl::Status Export(CommandContext& context, const CheckpointArguments& arguments) {
-  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
-  v1::GetCheckpointRequest request;
-  request.set_job(arguments.job);
-  request.set_checkpoint(arguments.checkpoint);
-  v1::Checkpoint checkpoint;
-  RETURN_IF_ERROR(
-      client->Call(client->checkpoints(), &v1::CheckpointService::Stub::GetCheckpoint, request, &checkpoint));
+  ASSIGN_OR_RETURN(const v1::Checkpoint checkpoint, Get(context, arguments));
   std::vector<std::string> command = {TrainerProgram(), "export", checkpoint.path(), arguments.file};
   if (!arguments.dtype.empty()) command.push_back(arguments.dtype);
   absl::StatusOr<ProgramOutput> output = RunProgram(command, {.limit = absl::Hours(1), .errors_too = true});

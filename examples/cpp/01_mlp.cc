@@ -84,6 +84,10 @@ absl::Status Run(int argc, char** argv) {
 int main(int argc, char** argv) {
   const absl::Status status = Run(argc, argv);
   if (status.ok()) return 0;
+  if (absl::IsCancelled(status)) {  // --help
+    std::printf("%s\n", std::string(status.message()).c_str());
+    return 0;
+  }
   std::fprintf(stderr, "01_mlp: %s\n", std::string(status.message()).c_str());
   return 1;
 }

@@ -102,10 +102,14 @@ std::vector<FieldProblem> CheckRunnerConfig(const RunnerConfig& config) {
 }
 
 absl::Status ToStatus(const std::vector<FieldProblem>& problems) {
+  constexpr size_t kShown = 20;  // a file of another kind has thousands
   if (problems.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrJoin(problems, "; ", [](std::string* text, const FieldProblem& problem) {
-    absl::StrAppend(text, problem.path, problem.path.empty() ? "" : ": ", problem.message);
-  }));
+  const auto end = problems.begin() + static_cast<std::ptrdiff_t>(std::min(problems.size(), kShown));
+  std::string text = absl::StrJoin(problems.begin(), end, "; ", [](std::string* out, const FieldProblem& problem) {
+    absl::StrAppend(out, problem.path, problem.path.empty() ? "" : ": ", problem.message);
+  });
+  if (problems.size() > kShown) absl::StrAppend(&text, "; and ", problems.size() - kShown, " more");
+  return absl::InvalidArgumentError(text);
 }
 
 nlohmann::json ToJson(const RunnerConfig& config) {

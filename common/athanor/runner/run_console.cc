@@ -2,17 +2,15 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "athanor/base/progress_bar.h"
 
 namespace athanor {
 namespace {
-
-constexpr int kBarWidth = 20;
 
 const char* Colour(absl::string_view level) {
   if (level == "ERROR") return "\033[31m";
@@ -67,13 +65,7 @@ std::string DurationText(double seconds) {
 std::string ProgressText(const ProgressReport& progress) {
   std::string text;
   if (progress.total_steps > 0) {
-    const double share =
-        std::clamp(static_cast<double>(progress.step) / static_cast<double>(progress.total_steps), 0.0, 1.0);
-    const auto filled = static_cast<size_t>(share * kBarWidth);
-    std::string bar(filled, '=');
-    if (filled < kBarWidth) bar += '>';
-    bar.resize(kBarWidth, ' ');
-    absl::StrAppendFormat(&text, "[%s] %3d%% %d/%d", bar, static_cast<int>(share * 100), progress.step,
+    absl::StrAppendFormat(&text, "%s %d/%d", ProgressBar(progress.step, progress.total_steps), progress.step,
                           progress.total_steps);
   } else {
     absl::StrAppend(&text, progress.step, " steps");

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "athanor/checkpoint/checkpoint_reader.h"
+#include "athanor/runner/pretrained.h"
 #include "athanor/runner/runner.h"
 #include "tests/unit/common/runner/run_fixture.h"
 
@@ -229,6 +230,19 @@ TEST_F(RunOptions, AllRanksWriteIntoTheFolderOfTheMainProcess) {
   });
   EXPECT_TRUE(std::filesystem::exists(folder_.path() + "/heartbeats/rank-00001.json"));
   EXPECT_TRUE(std::filesystem::is_empty(other.path()));
+}
+
+TEST_F(RunOptions, WeightsOfOthersAreRenamed) {
+  torch::nn::Linear layer(2, 3);
+  const TensorMap weights = {{"module.backbone.fc.weight", torch::ones({3, 2})},
+                             {"module.backbone.fc.bias", torch::ones({3})}};
+  EXPECT_FALSE(LoadWeights(weights, {}, layer.get()).ok());
+  const auto report = LoadWeights(weights, {.rename = {{"^backbone\\.(fc)\\.", "$1_"}, {"^fc_", ""}}}, layer.get());
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_THAT(report->loaded, testing::UnorderedElementsAre("weight", "bias"));
+  EXPECT_TRUE(torch::equal(layer->weight, torch::ones({3, 2})));
+  const auto clash = LoadWeights(weights, {.rename = {{".*", "weight"}}}, layer.get());
+  EXPECT_THAT(std::string(clash.status().message()), HasSubstr("two tensors of the file become 'weight'"));
 }
 
 class Mine : public TorchRunner {

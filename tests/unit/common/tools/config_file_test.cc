@@ -55,6 +55,10 @@ TEST_F(ConfigFileTest, MistakesNameTheFileAndTheKey) {
   const std::string file = Write("run.yaml", "epochs: 5\noptim: {type: adamw, lrr: 1}\n");
   EXPECT_THAT(Problem({"--config", file}), HasSubstr(file + ": optim.lrr: unknown key, did you mean \"lr\"?"));
   EXPECT_THAT(Problem({"--epochs"}), HasSubstr("--epochs has no value"));
+  EXPECT_EQ(ReadRunConfig({"--help"}).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_THAT(Problem({"--help"}), HasSubstr("--config FILE"));
+  const std::string twice = Write("twice.yaml", "steps: 10\noptim: {type: sgd}\nsteps: 20\n");
+  EXPECT_THAT(Problem({"--config", twice}), HasSubstr("the key \"steps\" is there twice"));
   EXPECT_THAT(Problem({"epochs=3"}), HasSubstr("found \"epochs=3\""));
   EXPECT_THAT(Problem({"--config", file, "--config=" + file}), HasSubstr("allowed: one file"));
   EXPECT_THAT(Problem({"--optim..lr=1"}), HasSubstr("empty part"));
