@@ -241,7 +241,7 @@ TEST_F(RunOptions, WeightsOfOthersAreRenamed) {
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_THAT(report->loaded, testing::UnorderedElementsAre("weight", "bias"));
   EXPECT_TRUE(torch::equal(layer->weight, torch::ones({3, 2})));
-  const auto clash = LoadWeights(weights, {.rename = {{".*", "weight"}}}, layer.get());
+  const auto clash = LoadWeights(weights, {.rename = {{"^.+$", "weight"}}}, layer.get());
   EXPECT_THAT(std::string(clash.status().message()), HasSubstr("two tensors of the file become 'weight'"));
 }
 
