@@ -215,6 +215,15 @@ void MutateZip(Mutator& random, std::string& input) {
   }
 }
 
+// Another piece in this one's place, none, or another behind it: kinds 0 to 2 of the mutations of files of pieces.
+static bool Rearrange(uint64_t kind, const std::string& input, const Piece& other, std::string& bytes) {
+  if (kind > 2) return false;
+  if (kind == 0) bytes = input.substr(other.at, other.size);
+  if (kind == 1) bytes.clear();
+  if (kind == 2 && input.size() < 1 << 14) bytes += input.substr(other.at, other.size);
+  return true;
+}
+
 void MutatePng(Mutator& random, std::string& input) {
   constexpr size_t kSignature = 8, kFrame = 12;  // length, type and checksum of a chunk
   std::vector<Piece> chunks;
@@ -228,16 +237,12 @@ void MutatePng(Mutator& random, std::string& input) {
   const Piece chunk = chunks[random.Below(chunks.size())], other = chunks[random.Below(chunks.size())];
   std::string bytes = input.substr(chunk.at, chunk.size);
   std::string data = bytes.substr(8, bytes.size() - kFrame);
-  switch (random.Below(6)) {
-    case 0:
-      bytes = input.substr(other.at, other.size);
-      break;
-    case 1:
-      bytes.clear();
-      break;
-    case 2:
-      if (input.size() < 1 << 14) bytes += input.substr(other.at, other.size);
-      break;
+  const auto kind = random.Below(6);
+  if (Rearrange(kind, input, other, bytes)) {
+    input.replace(chunk.at, chunk.size, bytes);
+    return;
+  }
+  switch (kind) {
     case 3: {  // another kind of chunk
       static constexpr std::string_view kTypes[] = {"IHDR"sv, "PLTE"sv, "IDAT"sv, "IEND"sv, "tRNS"sv, "gAMA"sv,
                                                     "cHRM"sv, "sRGB"sv, "iCCP"sv, "zTXt"sv, "sBIT"sv, "bKGD"sv};
@@ -270,16 +275,12 @@ void MutateJpeg(Mutator& random, std::string& input) {
   if (segments.empty()) return;
   const Piece segment = segments[random.Below(segments.size())], other = segments[random.Below(segments.size())];
   std::string bytes = input.substr(segment.at, segment.size);
-  switch (random.Below(6)) {
-    case 0:
-      bytes = input.substr(other.at, other.size);
-      break;
-    case 1:
-      bytes.clear();
-      break;
-    case 2:
-      if (input.size() < 1 << 14) bytes += input.substr(other.at, other.size);
-      break;
+  const auto kind = random.Below(6);
+  if (Rearrange(kind, input, other, bytes)) {
+    input.replace(segment.at, segment.size, bytes);
+    return;
+  }
+  switch (kind) {
     case 3:
       if (bytes.size() > 1) bytes[1] = static_cast<char>(0xc0 + random.Below(64));
       break;

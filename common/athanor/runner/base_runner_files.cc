@@ -35,7 +35,9 @@ absl::Status BaseRunner::OpenWorkspace() {
   const int rank = options_.topology.rank(), world_size = options_.topology.world_size();
   const bool kept_elsewhere = options_.committer != nullptr || !options_.checkpoint_root.empty();
   if (!options_.workspace.has_value() && options_.workspace_from_config && !kept_elsewhere && NeedsWorkspace(config_)) {
-    absl::StatusOr<Workspace> workspace = ResolveWorkspace(config_, absl::Now());
+    // What the others would find is given up for what the main process has found.
+    const char* code_folder = options_.topology.is_main() ? "." : "";
+    absl::StatusOr<Workspace> workspace = ResolveWorkspace(config_, absl::Now(), code_folder);
     if (!workspace.ok()) return WithFailureKind(workspace.status(), FailureKind::kInvalid);
     options_.workspace = *std::move(workspace);
   }

@@ -26,17 +26,21 @@ std::string SizeText(int64_t bytes) {
   return absl::StrFormat("%.*f %s", unit == 0 ? 0 : 1, value, kUnits[unit]);
 }
 
-// "VmRSS:   1234 kB" of /proc/self/status.
-std::optional<int64_t> StatusField(const std::string& name) {
+// "VmRSS:   1234 kB" and "VmHWM:" of /proc/self/status; 0 where they are not told.
+MemoryUse ProcessMemory() {
+  MemoryUse use;
   std::ifstream status("/proc/self/status");
   std::string line;
   while (std::getline(status, line)) {
-    if (!absl::StartsWith(line, name)) continue;
+    int64_t* field = absl::StartsWith(line, "VmRSS:")   ? &use.resident
+                     : absl::StartsWith(line, "VmHWM:") ? &use.resident_peak
+                                                        : nullptr;
+    if (field == nullptr) continue;
     const std::vector<std::string> words = absl::StrSplit(line, absl::ByAnyChar(" \t"), absl::SkipEmpty());
     int64_t kilobytes = 0;
-    if (words.size() >= 2 && absl::SimpleAtoi(words[1], &kilobytes)) return kilobytes * 1024;
+    if (words.size() >= 2 && absl::SimpleAtoi(words[1], &kilobytes)) *field = kilobytes * 1024;
   }
-  return std::nullopt;
+  return use;
 }
 
 // What the control group allows; "max" and the huge number of version 1 mean no limit.
@@ -75,8 +79,9 @@ int64_t BytesOf(const std::vector<torch::Tensor>& tensors) {
 
 std::string MemoryText(std::vector<std::pair<std::string, int64_t>> parts, const torch::Device& device) {
   try {
-    std::string text = absl::StrCat("process ", SizeText(StatusField("VmRSS:").value_or(0)), " (peak ",
-                                    SizeText(StatusField("VmHWM:").value_or(0)), ")");
+    const MemoryUse process = ProcessMemory();
+    std::string text =
+        absl::StrCat("process ", SizeText(process.resident), " (peak ", SizeText(process.resident_peak), ")");
     if (const auto limit = GroupLimit()) absl::StrAppend(&text, ", cgroup limit ", SizeText(*limit));
     absl::StrAppend(&text, DeviceText(device));
     std::stable_sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
@@ -89,7 +94,7 @@ std::string MemoryText(std::vector<std::pair<std::string, int64_t>> parts, const
 }
 
 MemoryUse ReadMemoryUse(const torch::Device& device) {
-  MemoryUse use{.resident = StatusField("VmRSS:").value_or(0), .resident_peak = StatusField("VmHWM:").value_or(0)};
+  MemoryUse use = ProcessMemory();
   if (device.is_cpu()) return use;
   const auto stats = at::accelerator::getDeviceStats(device.index());
   use.allocated = stats.allocated_bytes[0].current;

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/data/batch_device.h"
 #include "athanor/runner/memory_report.h"
 #include "athanor/tensor/torch_status.h"
 
@@ -175,12 +176,7 @@ void TorchRunner::DropGradients() {
 
 Batch TorchRunner::ToDevice(Batch batch) const {
   if (device_.is_cpu()) return batch;
-  if (batch.input.defined()) batch.input = batch.input.to(device_, /*non_blocking=*/true);
-  for (auto& [name, tensor] : batch.more) tensor = tensor.to(device_, /*non_blocking=*/true);
-  if (batch.ragged.has_value()) batch.ragged = batch.ragged->to(device_, /*non_blocking=*/true);
-  if (batch.ragged_target.has_value()) batch.ragged_target = batch.ragged_target->to(device_, /*non_blocking=*/true);
-  if (batch.target.defined()) batch.target = batch.target.to(device_, /*non_blocking=*/true);
-  return batch;
+  return athanor::ToDevice(std::move(batch), device_);
 }
 
 StepOutput TorchRunner::Forward(const Batch& batch) {

@@ -18,22 +18,13 @@
 #include <utility>
 #include <vector>
 
-#include "athanor/data/dataset.h"
+#include "athanor/data/batch_device.h"
 #include "athanor/tensor/nested_pack.h"
 
 namespace athanor {
 
 inline torch::Tensor ToDevice(const torch::Tensor& tensor, torch::Device device, bool non_blocking = true) {
   return tensor.defined() ? tensor.to(device, non_blocking) : tensor;
-}
-
-inline Batch ToDevice(Batch batch, torch::Device device, bool non_blocking = true) {
-  batch.input = ToDevice(batch.input, device, non_blocking);
-  batch.target = ToDevice(batch.target, device, non_blocking);
-  if (batch.ragged.has_value()) batch.ragged = batch.ragged->to(device, non_blocking);
-  for (auto& [name, tensor] : batch.more) tensor = tensor.to(device, non_blocking);
-  if (batch.ragged_target.has_value()) batch.ragged_target = batch.ragged_target->to(device, non_blocking);
-  return batch;
 }
 
 template <class T>
