@@ -15,6 +15,7 @@
 #include "athanor/tensor/nested_reduce.h"
 #include "athanor/tensor/nested_segment.h"
 #include "athanor/tensor/nested_shape.h"
+#include "tests/unit/common/tensor/error_message.h"
 
 namespace athanor {
 namespace {
@@ -301,16 +302,6 @@ TEST(PackedPaths, AttentionOfRaggedAndEqualElements) {
                  }},
                 elements, x, 1e-10);
   }
-}
-
-template <class Error>
-std::string MessageOf(const std::function<void()>& run) {
-  try {
-    run();
-  } catch (const Error& error) {
-    return error.what_without_backtrace();
-  }
-  return "nothing was thrown";
 }
 
 TEST(PackedPaths, SayWhichElementHasNothing) {

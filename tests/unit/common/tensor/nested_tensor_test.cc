@@ -16,6 +16,7 @@
 #include "athanor/tensor/nested_reduce.h"
 #include "athanor/tensor/nested_shape.h"
 #include "athanor/tensor/pn_tensor.h"
+#include "tests/unit/common/tensor/error_message.h"
 
 namespace athanor {
 namespace {
@@ -220,16 +221,6 @@ TEST(Conversions, RoundTripThroughAtensOwnAndCollation) {
   EXPECT_TRUE(torch::equal(one.tensor(), one.concat()));
   EXPECT_TRUE(one.mask().all().item<bool>());
   EXPECT_EQ(CollateNested({one, MakePNTensor(std::vector<float>{4})}).shape(), (std::vector<int64_t>{2, 3}));
-}
-
-template <class Error>
-std::string MessageOf(const std::function<void()>& run) {
-  try {
-    run();
-  } catch (const Error& error) {
-    return error.what_without_backtrace();
-  }
-  return "nothing was thrown";
 }
 
 TEST(Errors, NameWhatWasFound) {
