@@ -23,8 +23,17 @@ configure_package_config_file(${CMAKE_SOURCE_DIR}/cmake/athanorConfig.cmake.in $
   INSTALL_DESTINATION ${_package_dir})
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/athanorConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/athanorConfig.cmake ${CMAKE_BINARY_DIR}/athanorConfigVersion.cmake
-  ${CMAKE_SOURCE_DIR}/cmake/Torch.cmake DESTINATION ${_package_dir})
+  ${CMAKE_SOURCE_DIR}/cmake/Torch.cmake ${CMAKE_SOURCE_DIR}/cmake/athanorTask.cmake DESTINATION ${_package_dir})
+if(ATHANOR_BUILD_TRAIN)
+  install(FILES common/athanor/task/task.h common/athanor/task/task_options.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/athanor/task)
+endif()
+# What a stranger reads and starts from. README.md links to docs/, and finds it.
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs FILES_MATCHING PATTERN "*.md")
+install(DIRECTORY examples/ DESTINATION ${CMAKE_INSTALL_DATADIR}/athanor/examples PATTERN CMakeLists.txt EXCLUDE
+  PATTERN "*.pt" EXCLUDE PATTERN "*.train_step" EXCLUDE PATTERN __pycache__ EXCLUDE)
+install(DIRECTORY deploy/ DESTINATION ${CMAKE_INSTALL_DATADIR}/athanor/deploy)
+install(PROGRAMS scripts/export_train_step.py scripts/wandb_import.py DESTINATION ${CMAKE_INSTALL_DATADIR}/athanor/scripts)
 
 set(_programs)
 foreach(_program IN ITEMS athanord athanor-agent athanor-trainer athanor)

@@ -14,8 +14,8 @@
 #include "absl/status/status.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/data/tensor_dataset.h"
-#include "worker/tasks/task.h"
-#include "worker/tasks/task_options.h"
+#include "athanor/task/task.h"
+#include "athanor/task/task_options.h"
 
 namespace {
 

@@ -5,11 +5,15 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ["ATHANOR_BUILD"])
+sys.path.insert(0, str(ROOT / "scripts"))
+import local_cluster  # noqa: E402
+
 TORCH = next((ROOT / ".venv").glob("lib/python3*/site-packages/torch"))
 # A pure core asks nobody for the time, starts no thread and opens nothing.
 IMPURE = re.compile(r"absl\S*3NowEv|clock_gettime|gettimeofday|pthread_create|\bopen64?\b|\bfopen|random_device|\bsocket\b|std::thread")
@@ -19,6 +23,13 @@ def run(*argv, **kwargs):
     done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=600, **kwargs)
     assert done.returncode == 0, f"{argv}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout
+
+
+class InstalledCluster(local_cluster.LocalCluster):
+    """The programs of an installed package."""
+
+    def program(self, name):
+        return self.build / "bin" / name
 
 
 class PackageTest(unittest.TestCase):
@@ -45,6 +56,28 @@ class PackageTest(unittest.TestCase):
         self.assertIn("resumed from 40", run(build / "train", cwd=self.folder))
         self.assertNotIn("libtorch", run("ldd", build / "plan"))
         self.assertTrue((self.folder / "run/summary.json").exists())
+        self.train_by_task_library(build / "libcustom_task.so")
+        self.assertTrue((build / "libcustom_task_plain.so").exists())
+
+    def train_by_task_library(self, library):
+        """A task library built against the package, in the package's own service."""
+        example = self.prefix / "share/athanor/examples/jobs/custom_task.yaml"
+        with InstalledCluster(self.prefix, self.folder / "cluster", agents=1) as cluster:
+            done = cluster.cli("job", "submit", example, "--set", f"task.library={library}", "--set", "runner.steps=100",
+                               "--watch", timeout=120)
+            self.assertIn("succeeded: finished at step 100", done.stdout)
+
+    def test_what_a_stranger_reads_is_in_the_package(self):
+        docs = self.prefix / "share/doc/athanor"
+        for page in [docs / "README.md", *sorted((docs / "docs").rglob("*.md"))]:
+            for target in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", page.read_text()):
+                self.assertTrue((page.parent / target).exists(), f"{page.name} links to {target}")
+        share = self.prefix / "share/athanor"
+        for name in ("examples/jobs/digits.yaml", "examples/data/digits/digits.csv", "examples/cpp/01_mlp.cc",
+                     "examples/tasks/05_custom_task.cc", "examples/torchscript/export.py", "scripts/export_train_step.py",
+                     "deploy/systemd/athanord.service", "deploy/prometheus/alerts.yaml"):
+            self.assertTrue((share / name).is_file(), name)
+        run(ROOT / ".venv/bin/python", share / "scripts/export_train_step.py", "--help")
 
     def test_every_installed_header_is_public_and_alone_compiles_nothing_of_the_service(self):
         headers = [p.relative_to(self.prefix / "include").as_posix() for p in (self.prefix / "include").rglob("*.h")]

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "worker/tasks/task.h"
+#include "athanor/task/task.h"
 
 namespace athanor {
 

@@ -18,7 +18,7 @@
 #include "athanor/data/byte_text_dataset.h"
 #include "athanor/tensor/fp8_linear.h"
 #include "worker/tasks/builtin_tasks.h"
-#include "worker/tasks/task_options.h"
+#include "athanor/task/task_options.h"
 
 namespace athanor {
 namespace {

@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "athanor/metrics/metric_factory.h"
-#include "worker/tasks/task.h"
-#include "worker/tasks/task_options.h"
+#include "athanor/task/task.h"
+#include "athanor/task/task_options.h"
 
 namespace athanor {
 

@@ -15,7 +15,7 @@
 
 #include "absl/status/statusor.h"
 #include "athanor/data/dataset.h"
-#include "worker/tasks/task_options.h"
+#include "athanor/task/task_options.h"
 
 namespace athanor {
 

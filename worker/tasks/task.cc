@@ -1,4 +1,4 @@
-#include "worker/tasks/task.h"
+#include "athanor/task/task.h"
 
 #include <mutex>
 #include <set>

@@ -1,4 +1,4 @@
-#include "worker/tasks/task_options.h"
+#include "athanor/task/task_options.h"
 
 #include <algorithm>
 #include <utility>

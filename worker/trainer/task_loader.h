@@ -5,7 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "worker/tasks/task.h"
+#include "athanor/task/task.h"
 
 namespace athanor {
 

@@ -20,7 +20,7 @@
 #include <string>
 #include <vector>
 
-#include "worker/tasks/task.h"
+#include "athanor/task/task.h"
 
 namespace {
 

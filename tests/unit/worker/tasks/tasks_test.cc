@@ -10,8 +10,8 @@
 #include "athanor/config/config_loader.h"
 #include "athanor/data/npy_reader.h"
 #include "athanor/runner/torch_runner.h"
-#include "worker/tasks/task.h"
-#include "worker/tasks/task_options.h"
+#include "athanor/task/task.h"
+#include "athanor/task/task_options.h"
 
 namespace athanor {
 namespace {

@@ -1,7 +1,7 @@
 // What a user implements to train something with Athanor: a model, its data and its loss. The runner does the rest.
 //
 //   class MyTask : public athanor::Task { ... };
-//   ATHANOR_REGISTER_TASK("my_task", MyTask);   // linked in, or in the job file's task.library
+//   ATHANOR_REGISTER_TASK("my_task", MyTask);   // in a library that the job file names as task.library
 //
 // One Task object per rank. Not thread-safe: called on the training thread only; its datasets are read by loader
 // threads.
