@@ -85,7 +85,7 @@ void CheckpointShard(std::string_view input) {
 void Vote(std::string_view input) {
   const std::string root = ScratchFolder() + "/votes";
   static const ResumeCandidate candidate = WriteSampleCheckpoint(root, kStep);
-  LocalCommitter voter(root, 1, 2, absl::ZeroDuration()), counter(root, 0, 2, absl::ZeroDuration());
+  LocalCommitter voter(root, 1, 2, absl::ZeroDuration(), "fuzz"), counter(root, 0, 2, absl::ZeroDuration(), "fuzz");
   static const std::string file = [&] {
     Promise(voter.CommitShard(kStep, {1, "shard.safetensors", 8, 1}).ok(), "a vote can be cast");
     for (const auto& entry : std::filesystem::recursive_directory_iterator(root)) {

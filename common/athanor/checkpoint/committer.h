@@ -24,6 +24,7 @@ struct ShardInfo {
   std::string file;  // name inside the checkpoint's directory
   int64_t bytes = 0;
   uint32_t crc32c = 0;  // of the whole file
+  int64_t save = 0;     // which save of its process it is, equal on all ranks; not in the manifest
 };
 
 struct ManifestSummary {
@@ -39,6 +40,7 @@ class CheckpointCommitter {
   virtual ~CheckpointCommitter() = default;
   // Votes. Rank 0 waits for all votes and gets every shard, ordered by rank; the others return at once with nothing.
   // FAILED_PRECONDITION: this generation is over. DEADLINE_EXCEEDED: give this checkpoint up, training goes on.
+  // ABORTED and ALREADY_EXISTS: the vote does not count and never will; after any other error it may count.
   virtual absl::StatusOr<std::vector<ShardInfo>> CommitShard(int64_t step, const ShardInfo& shard) = 0;
   // Rank 0, after the manifest is durable. Said again for a step that is committed: what an evaluation has measured
   // since (`metrics`, `is_best`); the rest counts for nothing then.

@@ -4,9 +4,13 @@
 
 #include <condition_variable>
 #include <cstdio>
+#include <filesystem>
 #include <mutex>
+#include <random>
+
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -19,6 +23,8 @@ namespace athanor {
 namespace {
 
 constexpr size_t kVoteLimit = 4096;
+constexpr char kAttemptFile[] = "attempt";
+constexpr size_t kAttemptLimit = 64;
 
 // Nothing on a shared file system tells when a file appears: look again after a while that nobody can cut short.
 void Pause(absl::Duration span) {
@@ -28,33 +34,88 @@ void Pause(absl::Duration span) {
   never.wait_for(lock, absl::ToChronoMilliseconds(span));
 }
 
+void RemoveEarlierVotes(const std::string& folder, const std::string& attempt) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (absl::StartsWith(name, "vote-") && !absl::StrContains(name, attempt)) RemoveFile(entry.path().string());
+  }
+}
+
 }  // namespace
 
-LocalCommitter::LocalCommitter(std::string root, int rank, int world_size, absl::Duration patience)
-    : root_(std::move(root)), rank_(rank), world_size_(world_size), patience_(patience) {}
+LocalCommitter::LocalCommitter(std::string root, int rank, int world_size, absl::Duration patience, std::string attempt)
+    : root_(std::move(root)), rank_(rank), world_size_(world_size), patience_(patience), attempt_(std::move(attempt)) {
+  if (rank_ != 0 || world_size_ == 1 || !attempt_.empty()) return;
+  std::random_device device;
+  attempt_ = absl::StrFormat("%08x%08x", device(), device());
+  announced_ = WriteAttempt().ok();  // else at the first save
+}
 
-std::string LocalCommitter::VotePath(int64_t step, int rank) const {
-  return absl::StrFormat("%s/%s/vote-%05d.json", root_, CheckpointDirName(step), rank);
+std::string LocalCommitter::VotePath(int64_t step, int rank, int64_t save) const {
+  return absl::StrFormat("%s/%s/vote-%05d-of-%05d-%s-%d.json", root_, CheckpointDirName(step), rank, world_size_,
+                         attempt_, save);
+}
+
+// The earlier attempt's name goes first, which a full disk does not prevent: nobody votes under it any more.
+absl::Status LocalCommitter::WriteAttempt() {
+  const std::string path = absl::StrCat(root_, "/", kAttemptFile);
+  RemoveFile(path);
+  RETURN_IF_ERROR(EnsureDir(root_));
+  return WriteFileAtomically(path, attempt_);
+}
+
+absl::Status LocalCommitter::ReadAttempt(absl::Time deadline) {
+  const std::string path = absl::StrCat(root_, "/", kAttemptFile);
+  while (attempt_.empty()) {
+    const absl::StatusOr<std::string> text = ReadFile(path, kAttemptLimit);
+    if (text.ok() && IsPlainFileName(*text)) {
+      attempt_ = *text;
+    } else if (absl::Now() >= deadline) {
+      return absl::DeadlineExceededError(
+          absl::StrCat(path, ": rank 0 did not write it within ", absl::FormatDuration(patience_)));
+    } else {
+      Pause(absl::Milliseconds(5));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalCommitter::Vote(int64_t step, const ShardInfo& shard) {
+  const nlohmann::json vote = {{"file", shard.file}, {"bytes", shard.bytes}, {"crc32c", shard.crc32c}};
+  const std::string path = VotePath(step, rank_, shard.save);
+  {
+    const std::lock_guard lock(mutex_);
+    if (!votes_.contains(step)) votes_.clear();  // earlier ones are counted, or too late
+    votes_[step].push_back(path);
+  }
+  return WriteFileAtomically(path, vote.dump());
 }
 
 absl::StatusOr<std::vector<ShardInfo>> LocalCommitter::CommitShard(int64_t step, const ShardInfo& shard) {
+  const absl::Time deadline = absl::Now() + patience_;
   if (rank_ != 0) {
-    const nlohmann::json vote = {{"file", shard.file}, {"bytes", shard.bytes}, {"crc32c", shard.crc32c}};
-    RETURN_IF_ERROR(WriteFileAtomically(VotePath(step, rank_), vote.dump()));
+    RETURN_IF_ERROR(ReadAttempt(deadline));
+    RETURN_IF_ERROR(Vote(step, shard));
     return std::vector<ShardInfo>();
   }
+  if (!announced_) RETURN_IF_ERROR(WriteAttempt());
+  announced_ = true;
   std::vector<ShardInfo> shards = {shard};
-  const absl::Time deadline = absl::Now() + patience_;
   for (int rank = 1; rank < world_size_; ++rank) {
-    ASSIGN_OR_RETURN(ShardInfo one, WaitForVote(step, rank, deadline));
+    {
+      const std::lock_guard lock(mutex_);
+      votes_[step].push_back(VotePath(step, rank, shard.save));
+    }
+    ASSIGN_OR_RETURN(ShardInfo one, WaitForVote(step, rank, shard.save, deadline));
     shards.push_back(std::move(one));
   }
   return shards;
 }
 
-absl::StatusOr<ShardInfo> LocalCommitter::WaitForVote(int64_t step, int rank, absl::Time deadline) const {
+absl::StatusOr<ShardInfo> LocalCommitter::WaitForVote(int64_t step, int rank, int64_t save, absl::Time deadline) const {
   while (true) {
-    const absl::StatusOr<std::string> text = ReadFile(VotePath(step, rank), kVoteLimit);
+    const absl::StatusOr<std::string> text = ReadFile(VotePath(step, rank, save), kVoteLimit);
     const nlohmann::json vote = text.ok() ? ParseJsonText(*text) : nlohmann::json();
     const auto holds = [&](const char* key, nlohmann::json::value_t type) {
       return vote.contains(key) && vote[key].type() == type;
@@ -62,10 +123,9 @@ absl::StatusOr<ShardInfo> LocalCommitter::WaitForVote(int64_t step, int rank, ab
     if (holds("file", nlohmann::json::value_t::string) && holds("bytes", nlohmann::json::value_t::number_unsigned) &&
         holds("crc32c", nlohmann::json::value_t::number_unsigned)) {
       ShardInfo shard{rank, vote["file"].get<std::string>(), vote["bytes"].get<int64_t>(),
-                      vote["crc32c"].get<uint32_t>()};
+                      vote["crc32c"].get<uint32_t>(), save};
       struct stat info = {};
       const std::string path = absl::StrCat(root_, "/", CheckpointDirName(step), "/", shard.file);
-      // A vote that an earlier run left counts only for a shard that is there in full.
       if (IsPlainFileName(shard.file) && stat(path.c_str(), &info) == 0 && info.st_size == shard.bytes) return shard;
     }
     if (absl::Now() >= deadline) {
@@ -76,13 +136,24 @@ absl::StatusOr<ShardInfo> LocalCommitter::WaitForVote(int64_t step, int rank, ab
   }
 }
 
+void LocalCommitter::RemoveVotes(int64_t step) {
+  std::vector<std::string> files;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = votes_.find(step); found != votes_.end()) files.swap(found->second);
+    votes_.erase(step);
+  }
+  for (const std::string& file : files) RemoveFile(file);
+}
+
 absl::Status LocalCommitter::CommitManifest(const ManifestSummary& summary) {
-  for (int rank = 1; rank < world_size_; ++rank) RemoveFile(VotePath(summary.step, rank));
+  RemoveVotes(summary.step);
+  if (world_size_ > 1) RemoveEarlierVotes(absl::StrCat(root_, "/", CheckpointDirName(summary.step)), attempt_);
   return absl::OkStatus();
 }
 
 void LocalCommitter::Abandon(int64_t step, const std::string&) {
-  RemoveFile(VotePath(step, rank_));
+  RemoveVotes(step);
 }
 
 void LocalCommitter::ReportDamage(int64_t step, const std::string& reason) {
