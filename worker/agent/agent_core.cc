@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "athanor/base/utf8_text.h"
 #include "common/service/exit_codes.h"
 
 namespace athanor::agent {
@@ -39,8 +40,8 @@ v1::FailureCause Preempted(const std::string& why) {
 // A rank runs the user's code: what it says is cut to what the protocol allows.
 v1::RankProgress Bounded(const RankKey& key, v1::RankProgress progress) {
   progress.set_rank(key.rank);
-  if (progress.phase().size() > kNameBytes) progress.mutable_phase()->resize(kNameBytes);
-  if (progress.checkpoint_error().size() > kErrorBytes) progress.mutable_checkpoint_error()->resize(kErrorBytes);
+  progress.set_phase(CutUtf8(progress.phase(), kNameBytes));
+  progress.set_checkpoint_error(CutUtf8(progress.checkpoint_error(), kErrorBytes));
   auto& metrics = *progress.mutable_metrics();
   for (auto it = metrics.begin(); it != metrics.end();) {
     it = it->first.size() > kNameBytes ? metrics.erase(it) : std::next(it);

@@ -9,6 +9,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/v1/agent_service.grpc.pb.h"
 #include "common/service/grpc_status.h"
+#include "common/service/message_text.h"
 
 namespace athanor::agent {
 namespace {
@@ -78,6 +79,7 @@ class SessionImpl : public CoordinatorSession {
     return number;
   }
   void Send(uint64_t session, v1::AgentMessage message) override {
+    MakeTextValid(&message);
     std::lock_guard lock(mutex_);
     if (current_ != nullptr && session == number_) current_->Send(std::move(message));
   }

@@ -9,6 +9,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "athanor/base/utf8_text.h"
 #include "common/service/exit_codes.h"
 
 namespace athanor::agent {
@@ -54,7 +55,7 @@ std::string ReadFailureDetail(const std::string& path) {
   text.resize(static_cast<size_t>(file.gcount()));
   const nlohmann::json failure = nlohmann::json::parse(text, nullptr, false);
   if (!failure.is_object() || !failure.contains("detail") || !failure["detail"].is_string()) return {};
-  return failure["detail"].get<std::string>().substr(0, 1000);
+  return CutUtf8(failure["detail"].get<std::string>(), 1000);
 }
 
 std::string Clean(std::string text) {

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/run_program.h"
+#include "athanor/base/utf8_text.h"
 
 namespace athanor::agent {
 namespace {
@@ -44,7 +45,7 @@ std::string FromTool(int64_t pid, absl::Duration limit) {
 std::string DumpStacks(int64_t pid, absl::Duration limit) {
   std::string text = FromTool(pid, limit);
   if (text.size() < 32) text = FromProc(pid);
-  return text.substr(0, kLimit);
+  return CutUtf8(text, kLimit);
 }
 
 }  // namespace athanor::agent

@@ -13,9 +13,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/utf8_text.h"
 #include "athanor/v1/trainer_service.grpc.pb.h"
 #include "common/service/channel.h"
 #include "common/service/grpc_status.h"
+#include "common/service/message_text.h"
 
 namespace athanor {
 namespace {
@@ -44,7 +46,7 @@ v1::RankProgress ToProto(const ProgressReport& report, const std::string& phase,
   proto.set_checkpoint_stall_seconds(report.checkpoint_stall_seconds);
   proto.set_checkpoint_failures(report.checkpoint_failures);
   proto.set_resumed_from_step(report.resumed_from_step);
-  proto.set_checkpoint_error(report.checkpoint_error.substr(0, kMaxErrorBytes));
+  proto.set_checkpoint_error(CutUtf8(report.checkpoint_error, kMaxErrorBytes));
   proto.set_nonfinite_losses(report.nonfinite_losses);
   proto.set_checkpoint_skipped(report.checkpoint_skipped);
   proto.set_evaluate_seconds(report.evaluate_seconds);
@@ -85,6 +87,7 @@ class AgentLink::Impl {
     request.set_call(next_call_.fetch_add(1));
     FillId(request.mutable_id());
     *call.mutable_call() = std::move(request);
+    MakeTextValid(&call);
     absl::Duration pause = kRetryFirst;
     while (true) {
       grpc::ClientContext context;
@@ -104,6 +107,7 @@ class AgentLink::Impl {
     v1::TrainerReport report;
     FillId(report.mutable_id());
     *report.mutable_progress() = ToProto(progress, phase, identity_.rank);
+    MakeTextValid(&report);
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(deadline));
     v1::TrainerReportReply reply;
@@ -217,14 +221,14 @@ absl::Status AgentLink::CommitManifest(const ManifestSummary& summary, absl::Tim
 absl::Status AgentLink::AbandonCheckpoint(int64_t step, const std::string& reason, absl::Time deadline) {
   v1::RankCall call;
   call.mutable_abandon_checkpoint()->set_step(step);
-  call.mutable_abandon_checkpoint()->set_reason(reason);
+  call.mutable_abandon_checkpoint()->set_reason(CutUtf8(reason, kMaxErrorBytes));
   return impl_->Call(std::move(call), "giving a checkpoint up", deadline).status();
 }
 
 absl::Status AgentLink::ReportDamage(int64_t step, const std::string& reason, absl::Time deadline) {
   v1::RankCall call;
   call.mutable_report_damage()->set_step(step);
-  call.mutable_report_damage()->set_reason(reason);
+  call.mutable_report_damage()->set_reason(CutUtf8(reason, kMaxErrorBytes));
   return impl_->Call(std::move(call), "report of a damaged checkpoint", deadline).status();
 }
 

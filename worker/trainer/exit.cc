@@ -11,6 +11,7 @@
 #include <optional>
 
 #include <nlohmann/json.hpp>
+#include "athanor/base/utf8_text.h"
 #include "athanor/tensor/torch_status.h"
 #include "worker/trainer/log_line.h"
 
@@ -146,7 +147,7 @@ void EndProcess(TrainerExit code, const std::string& detail) {
   while (ending.exchange(true)) pause();  // another thread is at it; it ends this one too
   if (code != kExitFinished) {
     const std::string kind = CauseName(code);
-    const std::string shown = detail.substr(0, detail.find('\0')).substr(0, kMaxDetailBytes);
+    const std::string shown = CutUtf8(detail.substr(0, detail.find('\0')), kMaxDetailBytes);
     WriteFailureFile(nlohmann::json{{"kind", kind}, {"detail", shown}}.dump(-1, ' ', false,
                                                                             nlohmann::json::error_handler_t::replace) +
                      "\n");

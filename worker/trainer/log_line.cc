@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "athanor/base/utf8_text.h"
 
 namespace athanor {
 namespace {
@@ -37,7 +38,7 @@ void LogLine(std::string_view level, std::string_view event,
   std::string line = absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()), " ",
                                   std::string(level), " athanor-trainer ", std::string(event), Identity());
   for (const auto& [name, value] : fields) absl::StrAppend(&line, " ", std::string(name), "=", Value(value));
-  if (!message.empty()) absl::StrAppend(&line, " msg=", Value(message.substr(0, kMaxMessageBytes)));
+  if (!message.empty()) absl::StrAppend(&line, " msg=", Value(CutUtf8(message, kMaxMessageBytes)));
   line.push_back('\n');
   if (write(STDERR_FILENO, line.data(), line.size()) < 0)
     return;  // a log that cannot be written is no reason to stop training

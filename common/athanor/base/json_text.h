@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include <nlohmann/json.hpp>
+#include "athanor/base/utf8_text.h"  // what strings of JSON must be: printing any other throws
 
 namespace athanor {
 
@@ -16,9 +17,6 @@ inline constexpr int kMaxJsonDepth = 200;
 // Whether lists and mappings lie deeper in each other than kMaxJsonDepth. Of text that is no JSON the answer means
 // nothing.
 bool JsonNestsTooDeep(std::string_view text);
-
-// What strings of JSON must be: printing any other throws. Pure, thread-safe.
-bool IsUtf8(std::string_view text);
 
 // Discarded when it is no JSON, or nests too deep. Pure, thread-safe.
 nlohmann::json ParseJsonText(std::string_view text);

@@ -31,17 +31,5 @@ TEST(JsonTextTest, BracketsInTextsDoNotNest) {
   EXPECT_EQ(ParseJsonText(wide + "1]").size(), 1001u);
 }
 
-TEST(JsonTextTest, KnowsUtf8) {
-  for (const char* good :
-       {"", "a", "\xc3\xa9", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"}) {
-    EXPECT_TRUE(IsUtf8(good)) << good;
-  }
-  for (const char* bad : {"\x80", "\xc3", "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xe2\x82",
-                          "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "a\xc3(", "\xe2(\xa1"}) {
-    EXPECT_FALSE(IsUtf8(bad)) << bad;
-    EXPECT_THROW((void)nlohmann::json(bad).dump(), nlohmann::json::exception);
-  }
-}
-
 }  // namespace
 }  // namespace athanor
