@@ -35,7 +35,8 @@ void Copy(const Source& source, char* to) {
   const size_t bytes = static_cast<size_t>(source.slot.end - source.slot.begin);
   if (bytes == 0) return;
   const torch::Tensor& tensor = source.tensor;
-  if (tensor.device().is_cpu() && tensor.is_contiguous() && tensor.scalar_type() == source.slot.dtype) {
+  const bool plain = !tensor.is_conj() && !tensor.is_neg();  // its memory holds its values
+  if (plain && tensor.device().is_cpu() && tensor.is_contiguous() && tensor.scalar_type() == source.slot.dtype) {
     std::memcpy(to, tensor.data_ptr(), bytes);
     return;
   }

@@ -115,15 +115,27 @@ class Machine {
     return true;
   }
 
-  // Appends to the container below: a list takes any number, a dictionary pairs.
-  bool Extend(const std::vector<const PickleValue*>& items, bool pairs) {
+  // Appends to the container below: of a dictionary `items` are pairs.
+  bool Extend(Kind kind, const std::vector<const PickleValue*>& items) {
     if (stack_.empty() || stack_.back() == nullptr) return Fail("finds no container");
     PickleValue* target = stack_.back();
+    const bool pairs = kind == Kind::kDict;
     if (pairs && items.size() % 2 != 0) return Fail("has a key without a value");
-    // An object that fills itself (a call) may be extended: what is added is kept with it and means nothing.
-    const bool fits = pairs ? target->kind == Kind::kDict : target->kind == Kind::kList;
-    if (!fits && target->kind != Kind::kCall) return Fail("extends something else than a container");
-    if (fits) target->items.insert(target->items.end(), items.begin(), items.end());
+    if (target->kind == Kind::kCall && pairs) {  // a dictionary of another class, which so becomes one
+      target->kind = kind;
+      target->items.clear();
+    }
+    // Another object that fills itself (a call) may be extended: what is added means nothing.
+    if (target->kind != kind && target->kind != Kind::kCall) return Fail("extends something else than a container");
+    if (target->kind == kind) target->items.insert(target->items.end(), items.begin(), items.end());
+    return true;
+  }
+
+  bool Make(Kind kind) {
+    std::vector<const PickleValue*> items;
+    if (!PopToMark(&items)) return false;
+    if (kind == Kind::kDict && items.size() % 2 != 0) return Fail("has a key without a value");
+    Push(kind)->items = std::move(items);
     return true;
   }
 
@@ -131,11 +143,37 @@ class Machine {
     PickleValue *arguments = nullptr, *callee = nullptr;
     if (!Pop(&arguments) || !Pop(&callee)) return false;
     if (arguments->kind != Kind::kTuple) return Fail("calls without a tuple of arguments");
+    return PushCall(callee, arguments);
+  }
+
+  bool PushCall(const PickleValue* callee, const PickleValue* arguments) {
     const bool dictionary = callee->kind == Kind::kGlobal && callee->text == "collections.OrderedDict";
     PickleValue* made = Push(dictionary ? Kind::kDict : Kind::kCall);
-    if (dictionary) return true;
-    made->items = {callee, arguments};
+    if (!dictionary) {
+      made->items = {callee, arguments};
+    } else if (!arguments->items.empty()) {  // Python 2: a list of lists of two
+      for (const PickleValue* pair : arguments->items[0]->items) {
+        // A remembered list costs three bytes a time.
+        if (pair->items.size() != 2 || ++copied_ > bytes_.size()) return Fail("has no pairs");
+        made->items.insert(made->items.end(), pair->items.begin(), pair->items.end());
+      }
+    }
     return true;
+  }
+
+  // OBJ and INST: a class, then what its constructor takes, above a mark.
+  bool CallToMark(const PickleValue* callee) {
+    std::vector<const PickleValue*> items;
+    if (!PopToMark(&items)) return false;
+    if (callee == nullptr) {
+      if (items.empty()) return Fail("finds no class");
+      callee = items.front();
+      items.erase(items.begin());
+    }
+    PickleValue& arguments = document_.values.emplace_back();
+    arguments.kind = Kind::kTuple;
+    arguments.items = std::move(items);
+    return PushCall(callee, &arguments);
   }
 
   bool Memoize(uint64_t index) {
@@ -158,6 +196,42 @@ class Machine {
     return true;
   }
 
+  bool PushLong(uint64_t width) {
+    constexpr uint64_t kWord = 8;
+    uint64_t raw = 0;
+    std::string_view bytes;
+    if (!Take(width, &bytes)) return false;
+    while (bytes.size() > kWord) {  // bytes that only repeat the sign
+      const bool negative = (static_cast<unsigned char>(bytes[bytes.size() - 2]) & 0x80) != 0;
+      if (static_cast<unsigned char>(bytes.back()) != (negative ? 0xff : 0)) {
+        Push(Kind::kLong);
+        return true;
+      }
+      bytes.remove_suffix(1);
+    }
+    for (size_t i = 0; i < bytes.size(); ++i) raw |= uint64_t{static_cast<unsigned char>(bytes[i])} << (8 * i);
+    if (!bytes.empty() && bytes.size() < kWord && (static_cast<unsigned char>(bytes.back()) & 0x80) != 0)
+      raw |= ~uint64_t{0} << (8 * bytes.size());
+    return PushInteger(static_cast<int64_t>(raw));
+  }
+
+  // Decimal digits, of a long one with an L behind; 00 and 01 are False and True.
+  bool PushWritten() {
+    std::string_view line;
+    if (!TakeLine(&line)) return false;
+    if (line == "00" || line == "01") {
+      Push(Kind::kBool)->integer = line == "01";
+      return true;
+    }
+    if (!line.empty() && line.back() == 'L') line.remove_suffix(1);
+    int64_t integer = 0;
+    if (absl::SimpleAtoi({line.data(), line.size()}, &integer)) return PushInteger(integer);
+    if (line.find_first_not_of("-0123456789") != std::string_view::npos || line.size() < 2)
+      return Fail("holds no integer");
+    Push(Kind::kLong);
+    return true;
+  }
+
   bool StepScalar(unsigned char code) {
     uint64_t raw = 0;
     std::string_view bytes;
@@ -175,13 +249,18 @@ class Machine {
         return TakeNumber(2, &raw) && PushInteger(static_cast<int64_t>(raw));
       case 'J':
         return TakeNumber(4, &raw) && PushInteger(static_cast<int32_t>(raw));
-      case 0x8a: {  // LONG1: two's complement of up to 8 bytes
-        if (!TakeNumber(1, &raw)) return false;
-        if (raw > 8) return Fail("holds an integer of more than 64 bits");
-        const int width = static_cast<int>(raw);
-        if (!TakeNumber(width, &raw)) return false;
-        if (width > 0 && width < 8 && (raw >> (8 * width - 1) & 1) != 0) raw |= ~uint64_t{0} << (8 * width);
-        return PushInteger(static_cast<int64_t>(raw));
+      case 0x8a:  // LONG1, LONG4: bytes in two's complement
+      case 0x8b:
+        return TakeNumber(code == 0x8a ? 1 : 4, &raw) && PushLong(raw);
+      case 'I':
+      case 'L':
+        return PushWritten();
+      case 'F': {
+        double number = 0;
+        if (!TakeLine(&bytes)) return false;
+        if (!absl::SimpleAtod({bytes.data(), bytes.size()}, &number)) return Fail("holds no number");
+        Push(Kind::kFloat)->number = number;
+        return true;
       }
       case 'G': {  // big-endian double
         if (!Take(8, &bytes)) return false;
@@ -194,11 +273,25 @@ class Machine {
     }
   }
 
+  // Of text in protocol 0; escapes stay as they are written.
+  static std::string_view Unquoted(std::string_view line) {
+    const bool quoted = line.size() >= 2 && (line[0] == '\'' || line[0] == '"') && line.back() == line[0];
+    return quoted ? line.substr(1, line.size() - 2) : line;
+  }
+
   bool StepText(unsigned char code) {
     std::string_view module, name;
     switch (code) {
       case 'X':
+      case 'T':
         return PushText(Kind::kString, 4);
+      case 'U':
+        return PushText(Kind::kString, 1);
+      case 'S':
+      case 'V':
+        if (!TakeLine(&module)) return false;
+        Push(Kind::kString)->text = std::string(Unquoted(module));
+        return true;
       case 0x8c:
         return PushText(Kind::kString, 1);
       case 0x8d:
@@ -208,6 +301,7 @@ class Machine {
       case 'C':
         return PushText(Kind::kBytes, 1);
       case 0x8e:
+      case 0x96:  // BYTEARRAY8
         return PushText(Kind::kBytes, 8);
       case 'c':
         return TakeLine(&module) && TakeLine(&name) && PushGlobal(module, name);
@@ -236,68 +330,116 @@ class Machine {
       case 0x87:
         return PushTuple(code - 0x84u);
       case 't':
-        if (!PopToMark(&items)) return false;
-        Push(Kind::kTuple)->items = std::move(items);
-        return true;
+        return Make(Kind::kTuple);
+      case 'l':
+        return Make(Kind::kList);
+      case 'd':
+        return Make(Kind::kDict);
+      case 0x91:  // FROZENSET
+        return Make(Kind::kSet);
       case ']':
         Push(Kind::kList);
         return true;
       case '}':
         Push(Kind::kDict);
         return true;
+      case 0x8f:  // EMPTY_SET
+        Push(Kind::kSet);
+        return true;
       case 'a':
-        return Pop(&value) && Extend({value}, false);
+        return Pop(&value) && Extend(Kind::kList, {value});
       case 'e':
-        return PopToMark(&items) && Extend(items, false);
+        return PopToMark(&items) && Extend(Kind::kList, items);
       case 's': {
         PickleValue* key = nullptr;
-        return Pop(&value) && Pop(&key) && Extend({key, value}, true);
+        return Pop(&value) && Pop(&key) && Extend(Kind::kDict, {key, value});
       }
       case 'u':
-        return PopToMark(&items) && Extend(items, true);
+        return PopToMark(&items) && Extend(Kind::kDict, items);
+      case 0x90:  // ADDITEMS
+        return PopToMark(&items) && Extend(Kind::kSet, items);
       default:
         return StepText(code);
     }
   }
 
-  bool Step(unsigned char code) {
+  bool StepMemo(unsigned char code) {
     uint64_t raw = 0;
-    std::string_view bytes;
-    PickleValue* value = nullptr;
     switch (code) {
-      case 0x80:  // PROTO
-        return Take(1, &bytes);
-      case 0x95:  // FRAME
-        return Take(8, &bytes);
       case 'q':
         return TakeNumber(1, &raw) && Memoize(raw);
       case 'r':
         return TakeNumber(4, &raw) && Memoize(raw);
+      case 'p':
+        return TakeIndex(&raw) && Memoize(raw);
       case 0x94:  // MEMOIZE
         return Memoize(memo_.size());
       case 'h':
         return TakeNumber(1, &raw) && Recall(raw);
       case 'j':
         return TakeNumber(4, &raw) && Recall(raw);
-      case 'R':
-      case 0x81:  // NEWOBJ
-        return Reduce();
-      case 'b':  // BUILD: the state of an object; dropped
-        return Pop(&value) && !stack_.empty() && stack_.back() != nullptr ? true : Fail("finds no object");
-      case '0':
-        return Pop(&value);
-      case 'Q':  // BINPERSID
-        if (!Pop(&value)) return false;
-        Push(Kind::kPersistent)->items = {value};
-        return true;
+      case 'g':
+        return TakeIndex(&raw) && Recall(raw);
       default:
         return StepContainer(code);
     }
   }
 
+  bool TakeIndex(uint64_t* index) {
+    std::string_view line;
+    if (!TakeLine(&line)) return false;
+    return absl::SimpleAtoi({line.data(), line.size()}, index) ? true : Fail("holds no number");
+  }
+
+  bool Step(unsigned char code) {
+    std::string_view bytes, name;
+    std::vector<const PickleValue*> items;
+    PickleValue* value = nullptr;
+    switch (code) {
+      case 0x80:  // PROTO
+        return Take(1, &bytes);
+      case 0x95:  // FRAME
+        return Take(8, &bytes);
+      case 'R':
+      case 0x81:  // NEWOBJ
+        return Reduce();
+      case 0x92:  // NEWOBJ_EX: with arguments by name, which mean nothing here
+        return Pop(&value) && Reduce();
+      case 'o':  // OBJ
+        return CallToMark(nullptr);
+      case 'i':  // INST
+        if (!TakeLine(&bytes) || !TakeLine(&name) || !PushGlobal(bytes, name) || !Pop(&value)) return false;
+        return CallToMark(value);
+      case 'b':  // BUILD: the state of an object; dropped
+        return Pop(&value) && !stack_.empty() && stack_.back() != nullptr ? true : Fail("finds no object");
+      case '0':
+        return Pop(&value);
+      case '1':  // POP_MARK
+        return PopToMark(&items);
+      case '2':  // DUP
+        if (stack_.empty() || stack_.back() == nullptr) return Fail("finds no value");
+        stack_.push_back(stack_.back());
+        return true;
+      case 0x97:  // NEXT_BUFFER
+        return Fail("takes a buffer from outside of the pickle");
+      case 0x98:  // READONLY_BUFFER
+        return true;
+      case 'P':  // PERSID
+        if (!TakeLine(&bytes)) return false;
+        Push(Kind::kString)->text = std::string(bytes);
+        [[fallthrough]];
+      case 'Q':  // BINPERSID
+        if (!Pop(&value)) return false;
+        Push(Kind::kPersistent)->items = {value};
+        return true;
+      default:
+        return StepMemo(code);
+    }
+  }
+
   const std::string& name_;
   const std::string_view bytes_;
-  size_t at_ = 0;
+  size_t at_ = 0, copied_ = 0;
   const char* why_ = "";
   PickleDocument document_;
   std::vector<PickleValue*> stack_;  // null: a mark
@@ -305,21 +447,6 @@ class Machine {
 };
 
 }  // namespace
-
-std::vector<std::pair<const PickleValue*, const PickleValue*>> PickleValue::Entries() const {
-  std::vector<std::pair<const PickleValue*, const PickleValue*>> entries;
-  if (kind != Kind::kDict) return entries;
-  for (size_t i = 0; i + 1 < items.size(); i += 2) entries.emplace_back(items[i], items[i + 1]);
-  return entries;
-}
-
-const PickleValue* PickleValue::Find(std::string_view key) const {
-  const PickleValue* found = nullptr;
-  for (const auto& [name, value] : Entries()) {
-    if (name->kind == Kind::kString && name->text == key) found = value;
-  }
-  return found;
-}
 
 absl::StatusOr<PickleDocument> ParsePickle(const std::string& name, std::string_view bytes) {
   return Machine(name, bytes).Run();

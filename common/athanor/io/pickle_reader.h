@@ -4,8 +4,9 @@
 //   ASSIGN_OR_RETURN(PickleDocument document, ParsePickle("weights.pt", bytes));
 //   for (const auto& [key, value] : document.root->Entries()) ...
 //
-// Protocols 2 to 5 as torch.save and json-like data use them. Hostile input costs memory in proportion to its size, and
-// ends in DATA_LOSS with the offset; nothing recurses. A document is immutable; reading it is thread-safe.
+// Every opcode of protocols 0 to 5 but those of Python's extension registry. A dictionary of another class
+// (OrderedDict, defaultdict, one of the user's) is a dictionary. Hostile input costs memory in proportion to its size,
+// and ends in DATA_LOSS with the offset; nothing recurses. A document is immutable; reading it is thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -24,11 +25,13 @@ struct PickleValue {
     kNone,
     kBool,
     kInt,
+    kLong,  // an integer of more than 64 bits, which is not kept
     kFloat,
     kString,
-    kBytes,
+    kBytes,  // a bytearray too
     kList,
     kTuple,
+    kSet,         // a frozenset too
     kDict,        // items: key, value, key, value …
     kGlobal,      // text: "module.name"
     kCall,        // items: callee, arguments (a tuple); what a REDUCE would have called
@@ -50,6 +53,9 @@ struct PickleDocument {
   std::deque<PickleValue> values;  // owns every value: destruction does not recurse
   const PickleValue* root = nullptr;
 };
+
+// What a value is, for messages: "an integer", "a call of numpy.core.multiarray._reconstruct".
+std::string Describe(const PickleValue& value);
 
 // `name` is for messages.
 absl::StatusOr<PickleDocument> ParsePickle(const std::string& name, std::string_view bytes);

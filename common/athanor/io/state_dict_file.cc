@@ -3,13 +3,17 @@
 #include <caffe2/serialize/inline_container.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <optional>
 #include <tuple>
 #include <utility>
 
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/io/pickle_reader.h"
@@ -24,20 +28,61 @@ constexpr size_t kMaxTensorDims = 64;
 constexpr uint64_t kFreeBytes = uint64_t{1} << 28, kBytesPerByte = 64;
 constexpr uint64_t kEntryBytes = 64;
 
-std::optional<torch::ScalarType> DtypeOfStorage(const std::string& global) {
-  static const std::map<std::string, torch::ScalarType> dtypes = {{"torch.DoubleStorage", torch::kDouble},
-                                                                  {"torch.FloatStorage", torch::kFloat},
-                                                                  {"torch.HalfStorage", torch::kHalf},
-                                                                  {"torch.BFloat16Storage", torch::kBFloat16},
-                                                                  {"torch.LongStorage", torch::kLong},
-                                                                  {"torch.IntStorage", torch::kInt},
-                                                                  {"torch.ShortStorage", torch::kShort},
-                                                                  {"torch.CharStorage", torch::kChar},
-                                                                  {"torch.ByteStorage", torch::kByte},
-                                                                  {"torch.BoolStorage", torch::kBool},
-                                                                  {"torch.ComplexFloatStorage", torch::kComplexFloat}};
+// Where a tensor's description ends in another one: a subclass, a parameter, both with attributes, nested in each
+// other.
+constexpr int kMaxWrappers = 8;
+
+// "torch.FloatStorage" -> "Float"; tensors of CUDA in files of old versions too.
+std::optional<torch::ScalarType> DtypeOfStorage(absl::string_view global) {
+  static const std::map<std::string, torch::ScalarType> dtypes = {{"Double", torch::kDouble},
+                                                                  {"Float", torch::kFloat},
+                                                                  {"Half", torch::kHalf},
+                                                                  {"BFloat16", torch::kBFloat16},
+                                                                  {"Long", torch::kLong},
+                                                                  {"Int", torch::kInt},
+                                                                  {"Short", torch::kShort},
+                                                                  {"Char", torch::kChar},
+                                                                  {"Byte", torch::kByte},
+                                                                  {"Bool", torch::kBool},
+                                                                  {"ComplexFloat", torch::kComplexFloat},
+                                                                  {"ComplexDouble", torch::kComplexDouble}};
+  if (!absl::ConsumePrefix(&global, "torch.cuda.") && !absl::ConsumePrefix(&global, "torch.")) return std::nullopt;
+  if (!absl::ConsumeSuffix(&global, "Storage")) return std::nullopt;
+  const auto found = dtypes.find(std::string(global));
+  return found == dtypes.end() ? std::nullopt : std::optional(found->second);
+}
+
+// Of tensors whose storage has no type: what came after the typed storages.
+std::optional<torch::ScalarType> DtypeByName(const std::string& global) {
+  static const std::map<std::string, torch::ScalarType> dtypes = {{"torch.uint16", torch::kUInt16},
+                                                                  {"torch.uint32", torch::kUInt32},
+                                                                  {"torch.uint64", torch::kUInt64},
+                                                                  {"torch.float8_e4m3fn", torch::kFloat8_e4m3fn},
+                                                                  {"torch.float8_e5m2", torch::kFloat8_e5m2},
+                                                                  {"torch.float8_e4m3fnuz", torch::kFloat8_e4m3fnuz},
+                                                                  {"torch.float8_e5m2fnuz", torch::kFloat8_e5m2fnuz},
+                                                                  {"torch.float8_e8m0fnu", torch::kFloat8_e8m0fnu},
+                                                                  {"torch.float4_e2m1fn_x2", torch::kFloat4_e2m1fn_x2},
+                                                                  {"torch.float64", torch::kDouble},
+                                                                  {"torch.float32", torch::kFloat},
+                                                                  {"torch.float16", torch::kHalf},
+                                                                  {"torch.bfloat16", torch::kBFloat16},
+                                                                  {"torch.int64", torch::kLong},
+                                                                  {"torch.int32", torch::kInt},
+                                                                  {"torch.int16", torch::kShort},
+                                                                  {"torch.int8", torch::kChar},
+                                                                  {"torch.uint8", torch::kByte},
+                                                                  {"torch.bool", torch::kBool},
+                                                                  {"torch.complex64", torch::kComplexFloat},
+                                                                  {"torch.complex128", torch::kComplexDouble}};
   const auto found = dtypes.find(global);
   return found == dtypes.end() ? std::nullopt : std::optional(found->second);
+}
+
+// Turns the bytes of every number around; of a complex one, of both its parts.
+void SwapBytes(char* bytes, size_t size, torch::ScalarType dtype) {
+  const size_t width = torch::elementSize(dtype) / (torch::isComplexType(dtype) ? 2 : 1);
+  for (size_t at = 0; width > 1 && at + width <= size; at += width) std::reverse(bytes + at, bytes + at + width);
 }
 
 // The integers of a tuple; false when it is something else.
@@ -59,12 +104,14 @@ class Archive {
     if (reader_.hasRecord("constants.pkl")) {
       return absl::InvalidArgumentError(absl::StrCat(path_, ": a TorchScript module; allowed: a state dict"));
     }
+    RETURN_IF_ERROR(ReadByteOrder());
     ASSIGN_OR_RETURN(const Bytes record, Record("data.pkl"));
     const auto& [data, size] = record;
     const std::string_view bytes(static_cast<const char*>(data.get()), size);
     ASSIGN_OR_RETURN(const PickleDocument document, ParsePickle(path_, bytes));
     if (!document.root->Is(Kind::kDict)) {
-      return absl::InvalidArgumentError(absl::StrCat(path_, ": holds no dictionary of tensors"));
+      return absl::InvalidArgumentError(absl::StrCat(path_, ": holds ", Describe(*document.root),
+                                                     "; allowed: a dictionary of tensors (module.state_dict())"));
     }
     return Collect(*document.root, out);
   }
@@ -83,6 +130,17 @@ class Archive {
     return reader_.getRecord(record);
   }
 
+  // Of the machine that wrote it. Files of old versions do not say it, and are little-endian.
+  absl::Status ReadByteOrder() {
+    if (!reader_.hasRecord("byteorder")) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const Bytes record, Record("byteorder"));
+    const absl::string_view order(static_cast<const char*>(std::get<0>(record).get()), std::get<1>(record));
+    big_endian_ = order == "big";
+    if (big_endian_ || order == "little") return absl::OkStatus();
+    return absl::DataLossError(absl::StrCat(path_, ": record byteorder: found '", absl::CHexEscape(order.substr(0, 32)),
+                                            "'; allowed: little, big"));
+  }
+
   bool Pay(uint64_t bytes) {
     if (bytes > left_) return false;
     left_ -= bytes;
@@ -92,6 +150,7 @@ class Archive {
   // Walks nested dictionaries; an explicit stack, since the nesting is the file's.
   absl::Status Collect(const PickleValue& root, TensorFile* out) {
     std::vector<std::pair<std::string, const PickleValue*>> open = {{"", &root}};
+    std::map<std::string, size_t> unnamed;
     while (!open.empty()) {
       const auto [prefix, dictionary] = std::move(open.back());
       open.pop_back();
@@ -99,17 +158,28 @@ class Archive {
         // A dictionary that holds itself would never end.
         if (!Pay(kEntryBytes + prefix.size() + key->text.size()))
           return absl::DataLossError(absl::StrCat(path_, ": dictionaries hold each other too often"));
-        if (!key->Is(Kind::kString)) continue;
+        if (!key->Is(Kind::kString)) {
+          ++unnamed[prefix];
+          continue;
+        }
         const std::string name = prefix.empty() ? key->text : absl::StrCat(prefix, ".", key->text);
         if (value->Is(Kind::kDict)) {
           open.emplace_back(name, value);
           continue;
         }
-        if (!value->Is(Kind::kCall)) continue;
-        ASSIGN_OR_RETURN(std::optional<torch::Tensor> tensor, TensorOf(name, *value));
-        if (tensor.has_value()) out->tensors[name] = *std::move(tensor);
+        std::optional<torch::Tensor> tensor;
+        if (value->Is(Kind::kCall)) {
+          ASSIGN_OR_RETURN(tensor, TensorOf(name, *value));
+        }
+        if (tensor.has_value()) {
+          out->tensors[name] = *std::move(tensor);
+        } else {
+          out->skipped.push_back(absl::StrCat(name, ": ", Describe(*value)));
+        }
       }
     }
+    for (const auto& [prefix, count] : unnamed)
+      out->skipped.push_back(absl::StrCat(prefix, ": ", count, " entries whose keys are no texts"));
     return absl::OkStatus();
   }
 
@@ -121,26 +191,68 @@ class Archive {
   absl::StatusOr<std::optional<torch::Tensor>> TensorOf(const std::string& name, const PickleValue& call) {
     const PickleValue* callee = call.items[0];
     const PickleValue* arguments = call.items[1];
-    if (!callee->Is(Kind::kGlobal)) return std::nullopt;
-    if (callee->text == "torch._utils._rebuild_parameter") {
-      if (arguments->items.empty() || !arguments->items[0]->Is(Kind::kCall)) return Damaged(name, "no data");
-      // One level: a parameter of a parameter is not what torch.save writes.
-      const PickleValue& inner = *arguments->items[0];
-      if (inner.items[0]->text == callee->text) return Damaged(name, "a parameter in a parameter");
-      return TensorOf(name, inner);
+    for (int i = 0; i < kMaxWrappers && callee->Is(Kind::kGlobal); ++i) {
+      const auto& parts = arguments->items;
+      if (IsFromType(callee->text)) {  // (function, class, its arguments, attributes)
+        if (parts.size() < 3 || !parts[0]->Is(Kind::kGlobal) || !parts[2]->Is(Kind::kTuple))
+          return Damaged(name, "its description is not one of a tensor of a class");
+        callee = parts[0];
+        arguments = parts[2];
+      } else if (HoldsData(callee->text)) {  // (data, …)
+        if (parts.empty() || !parts[0]->Is(Kind::kCall)) return Damaged(name, "no data");
+        callee = parts[0]->items[0];
+        arguments = parts[0]->items[1];
+      } else {
+        break;
+      }
     }
-    if (callee->text == "torch._utils._rebuild_tensor_v2") {
-      ASSIGN_OR_RETURN(torch::Tensor tensor, Rebuild(name, *arguments));
+    if (!callee->Is(Kind::kGlobal)) return std::nullopt;
+    if (callee->text == "torch._utils._rebuild_tensor_v2" || callee->text == "torch._utils._rebuild_tensor_v3" ||
+        callee->text == "torch._utils._rebuild_tensor") {
+      ASSIGN_OR_RETURN(torch::Tensor tensor, Rebuild(name, callee->text, *arguments));
       return tensor;
     }
-    if (callee->text.compare(0, 20, "torch._utils._rebuil") == 0)
+    if (IsFromType(callee->text)) return Damaged(name, "too many classes in each other");
+    if (absl::StartsWith(callee->text, "torch._utils._rebuil")) {
       return absl::InvalidArgumentError(
           absl::StrCat(path_, ": tensor '", name, "' is of a kind that is not read (", callee->text, ")"));
+    }
     return std::nullopt;
   }
 
+  // A subclass, or a tensor with attributes. Both are left: what counts is the data.
+  static bool IsFromType(const std::string& function) {
+    return function == "torch._tensor._rebuild_from_type_v2" || function == "torch._tensor._rebuild_from_type" ||
+           function == "torch.tensor._rebuild_from_type";
+  }
+  static bool HoldsData(const std::string& function) {
+    return function == "torch._utils._rebuild_parameter" || function == "torch._utils._rebuild_parameter_with_state" ||
+           function == "torch._utils._rebuild_device_tensor_from_cpu_tensor";
+  }
+
+  // What stands behind the six parts that all descriptions share.
+  struct Extras {
+    std::optional<torch::ScalarType> dtype;
+    bool conj = false, neg = false;
+  };
+  static Extras ExtrasOf(const std::string& function, const std::vector<const PickleValue*>& parts) {
+    constexpr size_t kCommon = 6;
+    Extras extras;
+    size_t at = kCommon;
+    if (absl::EndsWith(function, "_v3") && parts.size() > at) extras.dtype = DtypeByName(parts[at++]->text);
+    if (parts.size() <= at) return extras;
+    const auto is_set = [&](std::string_view key) {
+      const PickleValue* bit = parts[at]->Find(key);
+      return bit != nullptr && bit->Is(Kind::kBool) && bit->integer != 0;
+    };
+    extras.conj = is_set("conj");
+    extras.neg = is_set("neg");
+    return extras;
+  }
+
   // (storage, offset, sizes, strides, …); the storage's id is ("storage", type, key, location, elements).
-  absl::StatusOr<torch::Tensor> Rebuild(const std::string& name, const PickleValue& arguments) {
+  absl::StatusOr<torch::Tensor> Rebuild(const std::string& name, const std::string& function,
+                                        const PickleValue& arguments) {
     const auto& parts = arguments.items;
     std::vector<int64_t> sizes, strides;
     if (parts.size() < 4 || !parts[0]->Is(Kind::kPersistent) || !parts[1]->Is(Kind::kInt) ||
@@ -150,7 +262,9 @@ class Archive {
     }
     const auto& id = parts[0]->items[0]->items;
     if (id.size() != 5 || !id[1]->Is(Kind::kGlobal) || !id[2]->Is(Kind::kString)) return Damaged(name, "its storage");
-    const std::optional<torch::ScalarType> dtype = DtypeOfStorage(id[1]->text);
+    const Extras extras = ExtrasOf(function, parts);
+    const bool typed = id[1]->text != "torch.storage.UntypedStorage" && id[1]->text != "torch.UntypedStorage";
+    const std::optional<torch::ScalarType> dtype = typed ? DtypeOfStorage(id[1]->text) : extras.dtype;
     if (!dtype.has_value()) {
       return absl::InvalidArgumentError(
           absl::StrCat(path_, ": tensor '", name, "' has the storage type ", id[1]->text, ", which is not read"));
@@ -172,8 +286,14 @@ class Archive {
     }
     if (!empty && last >= storage.numel()) return Damaged(name, "it reaches beyond its storage");
     if (empty) return torch::empty(sizes, *dtype);
+    // Names of one tensor (tied weights) stay so.
+    torch::Tensor& made = made_[{id[2]->text, parts[1]->integer, sizes, strides, *dtype, extras.conj, extras.neg}];
+    if (made.defined()) return made;
     if (!Pay(static_cast<uint64_t>(bytes))) return Damaged(name, "storages are repeated too often");
-    return storage.as_strided(sizes, strides, parts[1]->integer).clone(at::MemoryFormat::Contiguous);
+    made = storage.as_strided(sizes, strides, parts[1]->integer).clone(at::MemoryFormat::Contiguous);
+    if (extras.conj && made.is_complex()) made = torch::conj_physical(made);
+    if (extras.neg) made = torch::neg(made);
+    return made;
   }
 
   absl::StatusOr<torch::Tensor> Storage(const std::string& name, const std::string& key, torch::ScalarType dtype) {
@@ -186,6 +306,7 @@ class Archive {
     if (!reader_.hasRecord(record)) return Damaged(name, absl::StrCat("no record ", record));
     ASSIGN_OR_RETURN(Bytes bytes, Record(record));
     auto& [data, size] = bytes;
+    if (big_endian_) SwapBytes(static_cast<char*>(data.get()), size, dtype);
     const auto elements = static_cast<int64_t>(size / torch::elementSize(dtype));
     auto owner = std::make_shared<at::DataPtr>(std::move(data));
     torch::Tensor storage = torch::from_blob(owner->get(), {elements}, [owner](void*) {}, dtype);
@@ -196,23 +317,56 @@ class Archive {
   const std::string path_;
   caffe2::serialize::PyTorchStreamReader reader_;
   uint64_t packed_left_, left_;
+  bool big_endian_ = false;
   std::map<std::string, torch::Tensor> storages_;
+  // By storage, offset, sizes, strides, dtype, conj, neg.
+  std::map<std::tuple<std::string, int64_t, std::vector<int64_t>, std::vector<int64_t>, torch::ScalarType, bool, bool>,
+           torch::Tensor>
+      made_;
 };
+
+// A length that may be, and JSON behind it: lengths can look like the first bytes of anything.
+bool BeginsLikeSafetensors(absl::string_view begin) {
+  constexpr size_t kLengthBytes = 8;
+  if (begin.size() <= kLengthBytes) return false;
+  uint64_t length = 0;
+  for (size_t i = kLengthBytes; i-- > 0;) length = length << 8 | static_cast<unsigned char>(begin[i]);
+  return length <= static_cast<uint64_t>(kMaxHeaderBytes) && (begin[kLengthBytes] == '{' || begin[kLengthBytes] == ' ');
+}
+
+// What people take for a state dict, by its first bytes; null: none of these.
+const char* OtherKind(absl::string_view begin) {
+  if (BeginsLikeSafetensors(begin)) return nullptr;
+  const bool pickle = begin[0] == '\x80' && begin[1] >= 1 && begin[1] <= 5;
+  // Its magic number, behind the protocol, and from protocol 4 on a frame.
+  const absl::string_view magic("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 12);
+  if (pickle && absl::StrContains(begin, magic))
+    return "the old format of torch.save, before 1.6 or with _use_new_zipfile_serialization=False; save it again";
+  if (pickle) return "a bare pickle, not of torch.save";
+  if (absl::StartsWith(begin, "\x1f\x8b\x08")) return "compressed with gzip; unpack it";
+  if (absl::StartsWith(begin, "\x28\xb5\x2f\xfd")) return "compressed with zstd; unpack it";
+  if (absl::StartsWith(begin, "\x89HDF\r\n")) return "an HDF5 file (Keras)";
+  if (absl::StartsWith(begin, "\x93NUMPY")) return "a .npy array, which has no names";
+  return nullptr;
+}
 
 }  // namespace
 
 absl::StatusOr<TensorFile> ReadStateDictFile(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
-  char head[4] = {};
-  if (!in.read(head, sizeof(head))) {
+  constexpr std::streamsize kShortest = 4;
+  std::array<char, 32> head = {};
+  in.read(head.data(), head.size());
+  if (in.gcount() < kShortest) {
     if (!std::ifstream(path)) return FileError(errno, "open", path);
     return absl::DataLossError(absl::StrCat(path, ": shorter than any file of tensors"));
   }
-  if (std::string_view(head, 2) == "\x80\x02") {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": a bare pickle (torch.save before 1.6); save it again with a newer PyTorch"));
+  const absl::string_view begin(head.data(), static_cast<size_t>(in.gcount()));
+  if (const char* other = OtherKind(begin); other != nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": ", other, "; allowed: a safetensors file, or a zip of torch.save (PyTorch 1.6 and newer)"));
   }
-  if (std::string_view(head, 4) != "PK\x03\x04") return ReadTensorFile(path);
+  if (!absl::StartsWith(begin, "PK\x03\x04")) return ReadTensorFile(path);
   std::error_code error;
   const uint64_t size = std::filesystem::file_size(path, error);
   if (error) return FileError(error.value(), "cannot read", path);

@@ -1,9 +1,12 @@
 // What torch.save writes for a dictionary of tensors: a zip with a pickle (protocol 2) and one file per storage.
 #include <caffe2/serialize/inline_container.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/file_system.h"
@@ -14,35 +17,113 @@
 namespace athanor {
 namespace {
 
-const char* StorageClass(torch::ScalarType type) {
-  switch (type) {
-    case torch::kFloat32:
-      return "FloatStorage";
-    case torch::kFloat64:
-      return "DoubleStorage";
-    case torch::kFloat16:
-      return "HalfStorage";
-    case torch::kBFloat16:
-      return "BFloat16Storage";
-    case torch::kInt64:
-      return "LongStorage";
-    case torch::kInt32:
-      return "IntStorage";
-    case torch::kInt16:
-      return "ShortStorage";
-    case torch::kInt8:
-      return "CharStorage";
-    case torch::kUInt8:
-      return "ByteStorage";
-    case torch::kBool:
-      return "BoolStorage";
-    case torch::kComplexFloat:
-      return "ComplexFloatStorage";
-    case torch::kComplexDouble:
-      return "ComplexDoubleStorage";
-    default:
-      return nullptr;
+// What Python calls the type of a tensor's storage; of types newer than typed storages, that of the tensor.
+struct PythonDtype {
+  torch::ScalarType dtype;
+  const char* storage;  // null: untyped
+  const char* name;
+};
+constexpr PythonDtype kDtypes[] = {
+    {torch::kFloat32, "FloatStorage", "float32"},
+    {torch::kFloat64, "DoubleStorage", "float64"},
+    {torch::kFloat16, "HalfStorage", "float16"},
+    {torch::kBFloat16, "BFloat16Storage", "bfloat16"},
+    {torch::kInt64, "LongStorage", "int64"},
+    {torch::kInt32, "IntStorage", "int32"},
+    {torch::kInt16, "ShortStorage", "int16"},
+    {torch::kInt8, "CharStorage", "int8"},
+    {torch::kUInt8, "ByteStorage", "uint8"},
+    {torch::kBool, "BoolStorage", "bool"},
+    {torch::kComplexFloat, "ComplexFloatStorage", "complex64"},
+    {torch::kComplexDouble, "ComplexDoubleStorage", "complex128"},
+    {torch::kUInt16, nullptr, "uint16"},
+    {torch::kUInt32, nullptr, "uint32"},
+    {torch::kUInt64, nullptr, "uint64"},
+    {torch::kFloat8_e4m3fn, nullptr, "float8_e4m3fn"},
+    {torch::kFloat8_e5m2, nullptr, "float8_e5m2"},
+    {torch::kFloat8_e4m3fnuz, nullptr, "float8_e4m3fnuz"},
+    {torch::kFloat8_e5m2fnuz, nullptr, "float8_e5m2fnuz"},
+    {torch::kFloat8_e8m0fnu, nullptr, "float8_e8m0fnu"},
+    {torch::kFloat4_e2m1fn_x2, nullptr, "float4_e2m1fn_x2"},
+};
+
+const PythonDtype* DtypeOf(torch::ScalarType dtype) {
+  const auto* found =
+      std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const PythonDtype& one) { return one.dtype == dtype; });
+  return found == std::end(kDtypes) ? nullptr : found;
+}
+
+// A tensor within a storage of the file.
+struct Place {
+  std::string name;
+  torch::Tensor tensor;  // for its dtype, sizes and strides
+  size_t storage = 0;
+  int64_t offset = 0;  // elements
+};
+
+struct Layout {
+  std::vector<Place> places;
+  std::vector<torch::Tensor> storages;  // flat, on the CPU
+};
+
+// A tensor's elements in the storage that it came from.
+struct Extent {
+  const std::string* name;
+  const torch::Tensor* tensor;
+  int64_t begin, end;
+};
+
+Extent ExtentOf(const std::string& name, const torch::Tensor& tensor) {
+  int64_t last = tensor.storage_offset();
+  for (int64_t dim = 0; dim < tensor.dim(); ++dim) last += (tensor.size(dim) - 1) * tensor.stride(dim);
+  return {&name, &tensor, tensor.storage_offset(), last + 1};
+}
+
+// One storage for tensors that reach into each other; of a tensor by itself only its own elements, in order.
+void AddStorage(const std::vector<Extent>& extents, Layout* layout) {
+  const size_t storage = layout->storages.size();
+  if (extents.size() == 1) {
+    const torch::Tensor dense = DenseOnHost(*extents[0].tensor);
+    layout->places.push_back({*extents[0].name, dense, storage, 0});
+    layout->storages.push_back(dense);
+    return;
   }
+  const int64_t begin = extents[0].begin;
+  int64_t end = begin;
+  for (const Extent& extent : extents) {
+    layout->places.push_back({*extent.name, *extent.tensor, storage, extent.begin - begin});
+    end = std::max(end, extent.end);
+  }
+  layout->storages.push_back(DenseOnHost(extents[0].tensor->as_strided({end - begin}, {1}, begin)));
+}
+
+Layout LayOut(const std::map<std::string, torch::Tensor>& tensors) {
+  Layout layout;
+  std::map<std::pair<const void*, torch::ScalarType>, std::vector<Extent>> sharing;
+  for (const auto& [name, tensor] : tensors) {
+    const Extent extent = tensor.numel() == 0 ? Extent{&name, &tensor, 0, 0} : ExtentOf(name, tensor);
+    if (tensor.numel() == 0 || tensor.is_conj() || tensor.is_neg()) {  // the values are not those in memory
+      AddStorage({extent}, &layout);
+    } else {
+      sharing[{tensor.storage().unsafeGetStorageImpl(), tensor.scalar_type()}].push_back(extent);
+    }
+  }
+  for (auto& [storage, extents] : sharing) {
+    std::sort(extents.begin(), extents.end(), [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+    std::vector<Extent> together;
+    int64_t end = 0;
+    for (const Extent& extent : extents) {
+      if (!together.empty() && extent.begin >= end) {
+        AddStorage(together, &layout);
+        together.clear();
+      }
+      end = together.empty() ? extent.end : std::max(end, extent.end);
+      together.push_back(extent);
+    }
+    AddStorage(together, &layout);
+  }
+  std::sort(layout.places.begin(), layout.places.end(), [](const Place& a, const Place& b) { return a.name < b.name; });
+  return layout;
 }
 
 // The few opcodes that tensors need.
@@ -50,22 +131,26 @@ class Pickle {
  public:
   Pickle() { bytes_ = "\x80\x02}("; }  // protocol 2, a dictionary, its items
 
-  void AddTensor(const std::string& name, const torch::Tensor& tensor, const std::string& key) {
-    Text(name);
-    Global("torch._utils", "_rebuild_tensor_v2");
+  void AddTensor(const Place& place, const torch::Tensor& storage) {
+    const PythonDtype& dtype = *DtypeOf(place.tensor.scalar_type());
+    const bool typed = dtype.storage != nullptr;
+    Text(place.name);
+    Global("torch._utils", typed ? "_rebuild_tensor_v2" : "_rebuild_tensor_v3");
     bytes_ += "((";
     Text("storage");
-    Global("torch", StorageClass(tensor.scalar_type()));
-    Text(key);
+    Global(typed ? "torch" : "torch.storage", typed ? dtype.storage : "UntypedStorage");
+    Text(absl::StrCat(place.storage));
     Text("cpu");
-    Integer(tensor.numel());
+    Integer(typed ? storage.numel() : static_cast<int64_t>(storage.nbytes()));
     bytes_ += "tQ";  // the tuple names a storage
-    Integer(0);
-    Tuple(tensor.sizes());
-    Tuple(tensor.strides());
+    Integer(place.offset);
+    Tuple(place.tensor.sizes());
+    Tuple(place.tensor.strides());
     bytes_ += '\x89';  // requires no gradient
     Global("collections", "OrderedDict");
-    bytes_ += ")RtR";  // no hooks; the tensor
+    bytes_ += ")R";  // no hooks
+    if (!typed) Global("torch", dtype.name);
+    bytes_ += "tR";  // the tensor
   }
   std::string Finish() && { return std::move(bytes_) + "u."; }
 
@@ -106,7 +191,7 @@ absl::Status CheckTensors(const std::string& path, const std::map<std::string, t
       problem = "undefined";
     } else if (tensor.layout() != torch::kStrided || tensor.is_quantized()) {
       problem = "not dense";
-    } else if (StorageClass(tensor.scalar_type()) == nullptr) {
+    } else if (DtypeOf(tensor.scalar_type()) == nullptr) {
       problem = absl::StrCat("of ", c10::toString(tensor.scalar_type()));
     }
     if (problem.empty()) continue;
@@ -127,18 +212,16 @@ absl::Status WriteStateDictFile(const std::string& path, const std::map<std::str
       if (written.ok()) written = file.Append(data, size);
       return written.ok() ? size : 0;
     });
+    const Layout layout = LayOut(tensors);
     Pickle pickle;
-    int64_t next = 0;
-    std::vector<torch::Tensor> dense;
-    for (const auto& [name, tensor] : tensors) {
-      dense.push_back(tensor.detach().cpu().contiguous());
-      pickle.AddTensor(name, dense.back(), absl::StrCat(next++));
-    }
+    for (const Place& place : layout.places) pickle.AddTensor(place, layout.storages[place.storage]);
     const std::string bytes = std::move(pickle).Finish();
     archive.writeRecord("data.pkl", bytes.data(), bytes.size());
     archive.writeRecord("byteorder", "little", 6);
-    for (size_t i = 0; i < dense.size(); ++i)
-      archive.writeRecord(absl::StrCat("data/", i), dense[i].const_data_ptr(), dense[i].nbytes());
+    for (size_t i = 0; i < layout.storages.size(); ++i) {
+      const torch::Tensor& storage = layout.storages[i];
+      archive.writeRecord(absl::StrCat("data/", i), storage.const_data_ptr(), storage.nbytes());
+    }
     archive.writeEndOfFile();
   }));
   RETURN_IF_ERROR(written);
