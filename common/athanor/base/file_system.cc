@@ -14,6 +14,14 @@
 #include "athanor/base/status_macros.h"
 
 namespace athanor {
+namespace {
+
+// The folder of a bare name is the working folder.
+std::string FolderOf(const std::filesystem::path& path) {
+  return path.has_parent_path() ? path.parent_path().string() : ".";
+}
+
+}  // namespace
 
 absl::Status FileError(int errno_value, const std::string& attempted, const std::string& path) {
   const std::string text = absl::StrCat(attempted, " ", path, ": ", std::strerror(errno_value));
@@ -39,7 +47,7 @@ absl::Status FileError(int errno_value, const std::string& attempted, const std:
 
 absl::Status EnsureDir(const std::string& path) {
   std::error_code error;
-  std::filesystem::create_directories(path, error);
+  if (!path.empty()) std::filesystem::create_directories(path, error);
   return error ? FileError(error.value(), "cannot create the folder", path) : absl::OkStatus();
 }
 
@@ -70,8 +78,7 @@ absl::StatusOr<AtomicFile> AtomicFile::Create(const std::string& path) {
   static std::atomic<uint64_t> counter{0};
   std::string temporary = absl::StrCat(path, ".", getpid(), "-", counter.fetch_add(1), ".tmp");
   // Without a name nothing is left when the process is killed; not every file system can do it.
-  const std::string folder = std::filesystem::path(path).parent_path().string();
-  const int nameless = open(folder.empty() ? "." : folder.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644);
+  const int nameless = open(FolderOf(path).c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644);
   if (nameless >= 0) return AtomicFile(path, std::move(temporary), nameless, /*named=*/false);
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (fd < 0) return FileError(errno, "cannot create", temporary);
@@ -120,7 +127,7 @@ absl::Status AtomicFile::Commit() {
     };
     if (name(path_)) {
       close(std::exchange(fd_, -1));
-      return SyncDir(std::filesystem::path(path_).parent_path().string());
+      return SyncDir(FolderOf(path_));
     }
     if (errno != EEXIST) return FileError(errno, "cannot name", path_);
     if (!name(temporary_)) return FileError(errno, "cannot name", temporary_);
@@ -128,7 +135,7 @@ absl::Status AtomicFile::Commit() {
   }
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return FileError(errno, "cannot rename to", path_);
   close(std::exchange(fd_, -1));
-  return SyncDir(std::filesystem::path(path_).parent_path().string());
+  return SyncDir(FolderOf(path_));
 }
 
 absl::Status WriteFileAtomically(const std::string& path, std::string_view contents) {
@@ -141,7 +148,7 @@ void RemoveLeftovers(const std::string& path) {
   const std::filesystem::path target(path);
   const std::string prefix = target.filename().string() + ".", suffix = ".tmp";
   std::error_code error;
-  for (std::filesystem::directory_iterator file(target.parent_path(), error), end; !error && file != end;
+  for (std::filesystem::directory_iterator file(FolderOf(target), error), end; !error && file != end;
        file.increment(error)) {
     const std::string name = file->path().filename().string();
     if (name.size() <= prefix.size() + suffix.size() || name.compare(0, prefix.size(), prefix) != 0 ||

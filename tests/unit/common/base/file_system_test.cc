@@ -28,5 +28,24 @@ TEST(FileSystemTest, LeftoversOfAKilledWriterGoAndNothingElse) {
   std::filesystem::remove_all(folder);
 }
 
+// A bare name lies in the working folder.
+TEST(FileSystemTest, FilesWithoutAFolderAreWrittenHere) {
+  std::string folder = testing::TempDir() + "/athanor-bare-XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(folder);
+  EXPECT_TRUE(EnsureDir("").ok()) << "the folder of a bare name is there";
+  for (int round = 0; round < 2; ++round) {
+    const absl::Status written = WriteFileAtomically("weights.safetensors", "x");
+    EXPECT_TRUE(written.ok()) << written;
+  }
+  std::ofstream("weights.safetensors.1-2.tmp") << "x";
+  RemoveLeftovers("weights.safetensors");
+  EXPECT_TRUE(std::filesystem::exists("weights.safetensors"));
+  EXPECT_FALSE(std::filesystem::exists("weights.safetensors.1-2.tmp"));
+  std::filesystem::current_path(before);
+  std::filesystem::remove_all(folder);
+}
+
 }  // namespace
 }  // namespace athanor
