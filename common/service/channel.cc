@@ -44,6 +44,12 @@ absl::Status CheckAddress(const std::string& address) {
       port > 65535) {
     return absl::InvalidArgumentError(absl::StrCat("address '", address, "': expected host:port"));
   }
+  const std::string host = address.substr(0, colon);
+  if (absl::StrContains(host, "/"))
+    return absl::InvalidArgumentError(absl::StrCat("address '", address, "': expected host:port, without a scheme"));
+  if (absl::StrContains(host, ":") && (host.front() != '[' || host.back() != ']'))
+    return absl::InvalidArgumentError(
+        absl::StrCat("address '", address, "': an IPv6 address stands in brackets, [", host, "]:", port));
   return absl::OkStatus();
 }
 

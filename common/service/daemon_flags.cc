@@ -8,42 +8,25 @@
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "athanor/base/near_names.h"
+#include "common/service/home_path.h"
 
 namespace athanor {
 namespace {
 
 constexpr int kExitUsage = 2;
 
-size_t EditDistance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
-
 std::string Nearest(const CLI::App& app, const std::string& name) {
-  std::string best;
-  size_t distance = 4;  // further away is no suggestion
+  std::vector<std::string> known;
   for (const CLI::Option* option : app.get_options()) {
-    for (const std::string& known : option->get_lnames()) {
-      if (const size_t d = EditDistance(name, known); d < distance) {
-        distance = d;
-        best = known;
-      }
-    }
+    for (const std::string& one : option->get_lnames()) known.push_back(one);
   }
-  return best;
+  return NearestName(name, known);
 }
 
 // CLI11's configuration format, reading YAML: one flat map of option names.
@@ -80,9 +63,9 @@ class YamlConfig : public CLI::Config {
     CLI::ConfigItem item;
     item.name = name;
     if (value.IsScalar()) {
-      item.inputs = {value.Scalar()};
+      item.inputs = {ExpandHome(value.Scalar())};
     } else if (value.IsSequence()) {
-      for (const auto& one : value) item.inputs.push_back(one.Scalar());
+      for (const auto& one : value) item.inputs.push_back(ExpandHome(one.Scalar()));
     } else if (value.IsMap()) {
       for (const auto& one : value) item.inputs.push_back(absl::StrCat(one.first.Scalar(), "=", one.second.Scalar()));
     } else {
@@ -131,10 +114,22 @@ CLI::Option* AddDuration(CLI::App& app, const std::string& name, absl::Duration&
 }
 
 void ParseOrExit(CLI::App& app, int argc, char** argv) {
+  // Shells leave the tilde of "--data-dir=~/x" alone.
+  std::vector<std::string> arguments;
+  for (int i = argc - 1; i > 0; --i) {
+    const std::string argument = argv[i];
+    const size_t value = absl::StartsWith(argument, "--") ? argument.find('=') + 1 : 0;
+    arguments.push_back(absl::StrCat(argument.substr(0, value), ExpandHome(argument.substr(value))));
+  }
+  app.name(argv[0]);
   try {
-    app.parse(argc, argv);
+    app.parse(std::move(arguments));  // the last word first
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error, std::cout, std::cerr);
+    if (!std::cout.flush()) {
+      std::cerr << app.get_name() << ": cannot write the output\n";
+      std::exit(1);
+    }
     std::exit(code == 0 ? 0 : kExitUsage);
   }
 }

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/service/grpc_log.h"
 
 namespace athanor {
 namespace {
@@ -56,6 +57,7 @@ absl::Status SetUpLogging(const LoggingOptions& options) {
   logger->set_level(level);
   logger->flush_on(spdlog::level::trace);
   spdlog::set_default_logger(std::move(logger));
+  SendGrpcLogToLog();
   return absl::OkStatus();
 }
 

@@ -24,6 +24,7 @@ struct LoggingOptions {
   std::string format = "text";  // or "json"
 };
 
+// Also takes over the lines that gRPC writes by itself (event "Grpc").
 absl::Status SetUpLogging(const LoggingOptions& options);
 
 using LogField = std::pair<std::string_view, std::string>;

@@ -30,6 +30,16 @@ std::string MachineName() {
   return name.empty() ? "agent" : name.substr(0, 63);
 }
 
+// An IPv6 address may stand in brackets, as it must where a port follows; none follows here.
+std::string BareHost(const std::string& host) {
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  const bool port =
+      !bracketed && (host.find("]:") != std::string::npos || std::count(host.begin(), host.end(), ':') == 1);
+  if (host.empty() || port)
+    throw CLI::ValidationError("--host", absl::StrCat("'", host, "': expected a name or an address, without a port"));
+  return bracketed ? host.substr(1, host.size() - 2) : host;
+}
+
 void SetLabels(const std::vector<std::string>& pairs, AgentConfig& config) {
   for (const std::string& pair : pairs) {
     const size_t equals = pair.find('=');
@@ -88,6 +98,7 @@ AgentConfig ParseAgentConfig(int argc, char** argv) {
   ParseOrExit(app, argc, argv);
   try {
     SetLabels(labels, config);
+    config.host = BareHost(config.host);
   } catch (const CLI::ParseError& error) {
     std::exit(app.exit(error, std::cout, std::cerr) == 0 ? 0 : kExitUsage);
   }
