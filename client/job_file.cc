@@ -1,12 +1,18 @@
 #include "client/job_file.h"
 
+#include <algorithm>
+#include <array>
+#include <cerrno>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
+#include <optional>
 #include <set>
-#include <sstream>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -14,9 +20,13 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
+#include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
+#include "client/utf8.h"
 #include "client/yaml_document.h"
+#include "common/service/home_path.h"
+#include "common/service/job_limits.h"
 
 namespace athanor {
 namespace {
@@ -27,10 +37,17 @@ const std::vector<std::string> kCauses = {"user_code", "out_of_memory", "signal"
                                           "hang",      "preempted",     "data",          "nan_loss",
                                           "peer_lost", "our_bug",       "launch_failed", "invalid"};
 
+constexpr absl::string_view kLabels = "labels.";
+constexpr char kStandardInput[] = "standard input";
+
 class JobReader {
  public:
   JobReader(std::string path, YamlDocument document) : path_(std::move(path)), document_(std::move(document)) {
-    for (const std::string& problem : document_.problems) problems_.push_back(absl::StrCat(path_, ":", problem));
+    for (const YamlProblem& one : document_.problems) {
+      if (one.as_number && IsTextField(one.path)) continue;
+      problems_.push_back(absl::StrCat(path_, ":", one.place.line, ":", one.place.column, ": ",
+                                       one.path.empty() ? "" : one.path + ": ", one.text));
+    }
   }
 
   void Override(const std::string& assignment) {
@@ -39,11 +56,12 @@ class JobReader {
       problems_.push_back(absl::StrCat("--set ", assignment, ": expected field=value, as in runner.optim.lr=0.1"));
       return;
     }
-    const std::string field = assignment.substr(0, equals);
-    if (absl::Status status = ApplyOverride(document_.value, field, assignment.substr(equals + 1)); !status.ok()) {
-      problems_.push_back(absl::StrCat("--set ", assignment, ": ", std::string(status.message())));
-    }
+    const std::string field = assignment.substr(0, equals), text = assignment.substr(equals + 1);
+    const absl::Status status =
+        absl::StartsWith(field, kLabels) ? OverrideLabel(field, text) : ApplyOverride(document_.value, field, text);
+    if (!status.ok()) problems_.push_back(absl::StrCat("--set ", assignment, ": ", std::string(status.message())));
     overridden_.insert(field);
+    KeepTexts(field, text);
   }
 
   absl::StatusOr<v1::JobSpec> Read() {
@@ -62,10 +80,7 @@ class JobReader {
     ReadRestart(Section(root, "restart", false));
     ReadTimeouts(Section(root, "timeouts", false));
     ReadEnv(Section(root, "env", false));
-    const json parent = Section(root, "parent", false);
-    Known(parent, "parent", {"job", "checkpoint"});
-    spec_.set_parent_job(Text(parent, "job", false, "parent.job"));
-    spec_.set_parent_checkpoint(Text(parent, "checkpoint", false, "parent.checkpoint"));
+    ReadParent(Section(root, "parent", false));
     if (!problems_.empty()) return absl::InvalidArgumentError(absl::StrJoin(problems_, "\n"));
     return spec_;
   }
@@ -84,6 +99,45 @@ class JobReader {
       at = at.rfind('.') == std::string::npos ? "" : at.substr(0, at.rfind('.'));
     const Place place = document_.places.contains(at) ? document_.places.at(at) : Place{1, 1};
     problems_.push_back(absl::StrCat(path_, ":", place.line, ":", place.column, ": ", field, ": ", text));
+  }
+
+  // Fields whose plain scalars are text however they look: 3.10 and 01234 are no numbers there.
+  static bool IsTextField(const std::string& path) {
+    return absl::StartsWith(path, kLabels) || absl::StartsWith(path, "env.") || absl::StartsWith(path, "parent.");
+  }
+
+  // Names of labels have dots: all behind "labels." is the name.
+  absl::Status OverrideLabel(const std::string& field, const std::string& text) {
+    if (!IsUtf8(field) || !IsUtf8(text)) return absl::InvalidArgumentError("not UTF-8");
+    json& labels = document_.value["labels"];
+    if (labels.is_null()) labels = json::object();
+    if (!labels.is_object()) return absl::InvalidArgumentError(absl::StrCat("labels: ", Found(labels)));
+    const json literal = ParseJsonText(text);
+    labels[field.substr(kLabels.size())] = literal.is_string() ? literal : json(text);
+    return absl::OkStatus();
+  }
+
+  // What an override wrote, as it was written.
+  void KeepTexts(const std::string& field, const std::string& text) {
+    std::erase_if(document_.texts, [&](const auto& entry) {
+      return entry.first == field || absl::StartsWith(entry.first, field + ".");
+    });
+    const json literal = ParseJsonText(text);
+    if (literal.is_structured()) {
+      if (const absl::StatusOr<YamlDocument> below = ParseYaml(text); below.ok()) {
+        for (const auto& [path, written] : below->texts) document_.texts[absl::StrCat(field, ".", path)] = written;
+      }
+    } else if (!literal.is_string()) {
+      document_.texts[field] = text;
+    }
+  }
+
+  // A scalar as text, in the spelling of the file.
+  std::optional<std::string> Written(const json& value, const std::string& path) const {
+    if (value.is_string()) return value.get<std::string>();
+    const auto written = document_.texts.find(path);
+    if (written == document_.texts.end() || value.is_structured()) return std::nullopt;
+    return written->second;
   }
 
   static std::string Found(const json& value) {
@@ -118,7 +172,9 @@ class JobReader {
       if (required) Problem(field, "is missing");
       return {};
     }
-    if (it->is_number_integer() && !required) return it->dump();
+    if (IsTextField(field)) {
+      if (const auto written = Written(*it, field)) return *written;
+    }
     if (!it->is_string()) {
       Problem(field, absl::StrCat(Found(*it), "; allowed: text"));
       return {};
@@ -169,22 +225,61 @@ class JobReader {
       Problem("name", absl::StrCat(Found(json(name)), "; allowed: [a-z0-9]([-a-z0-9._]*[a-z0-9])?, at most 63 bytes"));
   }
 
+  void CheckCount(const char* field, size_t count) {
+    if (count > kMaxMapEntries) Problem(field, absl::StrCat("found ", count, " entries; allowed: ", kMaxMapEntries));
+  }
+
+  // The value itself is not shown: it may be a secret.
+  void CheckText(const std::string& field, const std::string& text, size_t limit, const std::string& source = "") {
+    const std::string from = source.empty() ? "" : absl::StrCat(source, ": ");
+    if (text.size() > limit)
+      Problem(field, absl::StrCat(from, "found ", text.size(), " bytes; allowed: at most ", limit));
+    if (text.find('\0') != std::string::npos) Problem(field, absl::StrCat(from, "holds a NUL byte; allowed: text"));
+    if (const size_t bad = FirstByteNotUtf8(text); bad != std::string::npos)
+      Problem(field, absl::StrCat(from, "byte ", bad + 1, " is not UTF-8; allowed: UTF-8 text"));
+  }
+
   void ReadLabels(const json& root) {
     const json labels = Section(root, "labels", false);
+    CheckCount("labels", labels.size());
     for (const auto& [key, value] : labels.items()) {
-      if (value.is_string() || value.is_number() || value.is_boolean()) {
-        (*spec_.mutable_labels())[key] = value.is_string() ? value.get<std::string>() : value.dump();
-      } else {
-        Problem(absl::StrCat("labels.", key), absl::StrCat(Found(value), "; allowed: text"));
+      const std::string field = absl::StrCat(kLabels, key);
+      const bool printable = std::none_of(key.begin(), key.end(), [](char c) { return absl::ascii_iscntrl(c); });
+      if (key.empty() || key.size() > kMaxKeyBytes || !printable)
+        Problem(field, absl::StrCat("found a name of ", key.size(), " bytes; allowed: 1 to ", kMaxKeyBytes,
+                                    " printable bytes"));
+      const std::optional<std::string> text = Written(value, field);
+      if (!text.has_value()) {
+        Problem(field, absl::StrCat(Found(value), "; allowed: text"));
+        continue;
       }
+      CheckText(field, *text, kMaxLabelBytes);
+      (*spec_.mutable_labels())[key] = *text;
     }
   }
 
-  std::string Resolve(const std::string& path) const {
+  void ReadParent(const json& parent) {
+    Known(parent, "parent", {"job", "checkpoint"});
+    spec_.set_parent_job(Text(parent, "job", false, "parent.job"));
+    spec_.set_parent_checkpoint(Text(parent, "checkpoint", false, "parent.checkpoint"));
+  }
+
+  std::string Resolve(const std::string& written) const {
+    const std::string path = ExpandHome(written);
     if (path.empty() || path[0] == '/') return path;
     std::error_code error;
     const std::filesystem::path base = std::filesystem::absolute(path_, error).parent_path();
     return (base / path).lexically_normal().string();
+  }
+
+  // A path, or a list of them.
+  void ResolveIn(json& value) const {
+    if (value.is_string()) value = Resolve(value.get<std::string>());
+    if (value.is_array()) {
+      for (json& one : value) {
+        if (one.is_string()) one = Resolve(one.get<std::string>());
+      }
+    }
   }
 
   void ReadTask(const json& task) {
@@ -196,12 +291,9 @@ class JobReader {
     if (!options.is_object())
       return Problem("task.options", absl::StrCat(Found(options), "; allowed: a map of fields"));
     for (auto& [key, value] : options.items()) {
-      for (const char* ending : {"data", "file", "path", "module", "package"}) {
-        if (value.is_string() && absl::EndsWith(key, ending)) {
-          value = Resolve(value.get<std::string>());
-          break;
-        }
-      }
+      constexpr std::array kPaths = {"data", "file", "path", "module", "package"};
+      if (std::any_of(kPaths.begin(), kPaths.end(), [&](const char* ending) { return absl::EndsWith(key, ending); }))
+        ResolveIn(value);
     }
     spec_.mutable_task()->set_options_json(options.dump(-1, ' ', false, json::error_handler_t::replace));
   }
@@ -220,11 +312,23 @@ class JobReader {
     request.set_device(device.empty() ? "cpu" : device);
   }
 
-  void ReadRunner(const json& runner) {
+  void ReadRunner(json runner) {
+    // Files that are read; an address such as s3://… is left as it is.
+    for (const char* key : {"pretrained", "resume"}) {
+      auto it = runner.find(key);
+      if (it != runner.end() && it->is_string() && !absl::StrContains(it->get_ref<const std::string&>(), "://"))
+        ResolveIn(*it);
+    }
     RunnerConfig config;
     if (document_.value.contains("runner")) {
       for (const FieldProblem& problem : CheckRunnerConfig(runner, &config))
         Problem(problem.path.empty() ? "runner" : absl::StrCat("runner.", problem.path), problem.message);
+    }
+    if (IsTrainStep(spec_.task().name(), spec_.task().library())) {
+      if (config.precision != "" && config.precision != "fp32")
+        Problem("runner.precision", absl::StrCat(Found(json(config.precision)), " ", kTrainStepPrecision));
+      if (spec_.resources().device() == "cuda")
+        Problem("resources.device", absl::StrCat(Found(json("cuda")), " ", kTrainStepDevice));
     }
     spec_.set_runner_json(runner.dump(-1, ' ', false, json::error_handler_t::replace));
   }
@@ -279,6 +383,7 @@ class JobReader {
   }
 
   void ReadEnv(const json& env) {
+    CheckCount("env", env.size());
     for (const auto& [name, value] : env.items()) {
       const std::string field = absl::StrCat("env.", name);
       const bool named = !name.empty() &&
@@ -286,30 +391,48 @@ class JobReader {
                              std::string::npos &&
                          !(name[0] >= '0' && name[0] <= '9');
       if (!named) Problem(field, "a name has letters, digits and _, and does not start with a digit");
-      std::string text;
-      if (value.is_string()) {
-        text = value.get<std::string>();
-      } else if (value.is_number() || value.is_boolean()) {
-        text = value.dump();
-      } else if (value.is_object() && value.size() == 1 && value.contains("from_env") &&
-                 value["from_env"].is_string()) {
-        const char* found = std::getenv(value["from_env"].get<std::string>().c_str());
-        if (found == nullptr)
-          Problem(field, absl::StrCat("the environment has no ", value["from_env"].get<std::string>()));
+      if (name.size() > kMaxKeyBytes)
+        Problem(field, absl::StrCat("found a name of ", name.size(), " bytes; allowed: at most ", kMaxKeyBytes));
+      const auto given = [&value](const char* way) {
+        return value.is_object() && value.size() == 1 && value.contains(way) && value[way].is_string();
+      };
+      std::string text, source;
+      if (const std::optional<std::string> written = Written(value, field)) {
+        text = *written;
+      } else if (given("from_env")) {
+        source = value["from_env"].get<std::string>();
+        const char* found = std::getenv(source.c_str());
+        if (found == nullptr) Problem(field, absl::StrCat("the environment has no ", source));
         text = found == nullptr ? "" : found;
-      } else if (value.is_object() && value.size() == 1 && value.contains("from_file") &&
-                 value["from_file"].is_string()) {
-        std::ifstream file(Resolve(value["from_file"].get<std::string>()));
-        std::ostringstream contents;
-        contents << file.rdbuf();
-        if (!file) Problem(field, absl::StrCat("cannot read ", Resolve(value["from_file"].get<std::string>())));
-        text = std::string(absl::StripSuffix(contents.str(), "\n"));
+      } else if (given("from_file")) {
+        source = Resolve(value["from_file"].get<std::string>());
+        text = ReadEnvFile(field, source);
       } else {
         Problem(field,
                 absl::StrCat("found ", value.type_name(), "; allowed: text, {from_env: NAME} or {from_file: path}"));
       }
+      CheckText(field, text, kMaxEnvBytes, source);
       (*spec_.mutable_env())[name] = text;
     }
+  }
+
+  // Without the newline at its end. Never reads more than tells that it is too long.
+  std::string ReadEnvFile(const std::string& field, const std::string& path) {
+    std::error_code error;
+    if (std::filesystem::is_directory(path, error)) {
+      Problem(field, absl::StrCat("cannot read ", path, ": it is a folder; allowed: a file"));
+      return "";
+    }
+    std::ifstream file(path, std::ios::binary);
+    if (!file) {
+      Problem(field, absl::StrCat("cannot read ", path, ": ", strerror(errno)));
+      return "";
+    }
+    std::string text(kMaxEnvBytes + 2, '\0');
+    file.read(text.data(), static_cast<std::streamsize>(text.size()));
+    if (file.bad()) Problem(field, absl::StrCat("cannot read ", path));
+    text.resize(static_cast<size_t>(file.gcount()));
+    return std::string(absl::StripSuffix(text, "\n"));
   }
 
   const std::string path_;
@@ -333,11 +456,16 @@ absl::StatusOr<v1::JobSpec> ParseJobFile(const std::string& path, const std::str
 
 absl::StatusOr<v1::JobSpec> LoadJobFile(const std::string& path, const std::vector<std::string>& overrides) {
   std::error_code error;
+  std::string text(static_cast<size_t>(2) << 20, '\0');
+  if (path == "-") {
+    std::cin.read(text.data(), static_cast<std::streamsize>(text.size()));
+    text.resize(static_cast<size_t>(std::cin.gcount()));
+    return ParseJobFile(kStandardInput, text, overrides);
+  }
   if (std::filesystem::is_directory(path, error))
     return absl::InvalidArgumentError(absl::StrCat(path, ": is a folder, not a job file"));
   std::ifstream file(path, std::ios::binary);
-  std::string text(static_cast<size_t>(2) << 20, '\0');
-  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
+  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be read: ", strerror(errno)));
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(file.gcount()));
   return ParseJobFile(path, text, overrides);

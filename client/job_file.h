@@ -10,9 +10,11 @@
 
 namespace athanor {
 
-// `overrides`: "runner.optim.lr=0.1". `path` is for messages and as the base of relative paths in the file.
+// `overrides`: "runner.optim.lr=0.1". `path` is for messages and as the base of relative paths in the file. Plain
+// scalars of labels, env and parent are text as it is written, also in overrides: 3.10 stays "3.10".
 absl::StatusOr<v1::JobSpec> ParseJobFile(const std::string& path, const std::string& text,
                                          const std::vector<std::string>& overrides);
+// `path` "-" is standard input; its relative paths start at the working folder.
 absl::StatusOr<v1::JobSpec> LoadJobFile(const std::string& path, const std::vector<std::string>& overrides);
 
 }  // namespace athanor

@@ -1,5 +1,6 @@
-// YAML text as JSON, with the place of every value. Defensive: bounded size, depth and number of nodes, no duplicate
-// keys, one document.
+// YAML text as JSON, with the place of every value. Defensive: UTF-8 only, bounded size, depth and number of nodes, no
+// duplicate keys, one document. Merge keys ("<<: *base", or a list of them) are resolved: keys of the map itself win,
+// then those of the earlier map.
 #pragma once
 
 #include <map>
@@ -15,10 +16,17 @@ struct Place {
   int line = 0, column = 0;  // from 1; 0 = unknown
 };
 
+struct YamlProblem {
+  Place place;
+  std::string path, text;
+  bool as_number = false;  // wrong only where a number is wanted; as text the scalar is good
+};
+
 struct YamlDocument {
   nlohmann::json value;
-  std::map<std::string, Place> places;  // "runner.optim.lr"; list elements by number
-  std::vector<std::string> problems;    // "line:column: path: text", of the text itself
+  std::map<std::string, Place> places;       // "runner.optim.lr"; list elements by number
+  std::map<std::string, std::string> texts;  // scalars as they are written: "env.VERSION" -> "3.10"; null has none
+  std::vector<YamlProblem> problems;         // of the text itself
 };
 
 // INVALID_ARGUMENT "line:column: …" where the text is no YAML at all.

@@ -11,14 +11,12 @@
 #include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
+#include "common/service/job_limits.h"
 #include "server/core/job_spec.h"
 
 namespace athanor {
 namespace {
 
-constexpr size_t kMaxMapEntries = 64;
-constexpr size_t kMaxEnvBytes = 64 * 1024;
-constexpr size_t kMaxJsonBytes = 256 * 1024;
 constexpr int64_t kMaxSeconds = 30 * 24 * 3600;
 
 template <typename... Parts>
@@ -48,7 +46,7 @@ absl::Status CheckMap(const std::string& field, const google::protobuf::Map<std:
                       size_t value_limit) {
   if (map.size() > kMaxMapEntries) return Bad(field, map.size(), " entries; allowed: ", kMaxMapEntries);
   for (const auto& [key, value] : map) {
-    if (key.empty() || key.size() > 128 || !Printable(key))
+    if (key.empty() || key.size() > kMaxKeyBytes || !Printable(key))
       return Bad(field, "key ", Show(key), "; allowed: 1 to 128 printable bytes");
     if (value.size() > value_limit)
       return Bad(absl::StrCat(field, ".", key), value.size(), " bytes; allowed: ", value_limit);
@@ -105,13 +103,23 @@ absl::Status CheckTask(const v1::TaskSpec& task) {
   return absl::OkStatus();
 }
 
-absl::Status CheckRunner(const std::string& text) {
+absl::Status CheckTrainStep(const RunnerConfig& config, const std::string& device) {
+  if (config.precision != "" && config.precision != "fp32")
+    return Bad("runner.precision", Show(config.precision), " ", kTrainStepPrecision);
+  if (device == "cuda") return Bad("resources.device", Show(device), " ", kTrainStepDevice);
+  return absl::OkStatus();
+}
+
+absl::Status CheckRunner(const v1::JobSpec& spec) {
+  const std::string& text = spec.runner_json();
   if (text.size() > kMaxJsonBytes) return Bad("runner", text.size(), " bytes; allowed: ", kMaxJsonBytes);
   const nlohmann::json runner = ParseJsonText(text.empty() ? "{}" : text);
   if (!runner.is_object()) return Bad("runner", "not a JSON object");
   RunnerConfig config;
   const std::vector<FieldProblem> problems = CheckRunnerConfig(runner, &config);
-  if (problems.empty()) return absl::OkStatus();
+  if (problems.empty())
+    return IsTrainStep(spec.task().name(), spec.task().library()) ? CheckTrainStep(config, spec.resources().device())
+                                                                  : absl::OkStatus();
   std::vector<std::string> lines;
   lines.reserve(problems.size());
   for (const FieldProblem& problem : problems)
@@ -137,7 +145,7 @@ absl::Status CheckName(const std::string& field, const std::string& value, size_
 
 absl::Status CheckJobSpec(const v1::JobSpec& spec) {
   RETURN_IF_ERROR(CheckName("name", spec.name()));
-  RETURN_IF_ERROR(CheckMap("labels", spec.labels(), 256));
+  RETURN_IF_ERROR(CheckMap("labels", spec.labels(), kMaxLabelBytes));
   RETURN_IF_ERROR(CheckTask(spec.task()));
   const v1::ResourceRequest& resources = spec.resources();
   RETURN_IF_ERROR(CheckRange("resources.ranks", resources.ranks(), 1, kMaxRanks));
@@ -155,7 +163,7 @@ absl::Status CheckJobSpec(const v1::JobSpec& spec) {
   RETURN_IF_ERROR(CheckEnv(spec.env()));
   if (!spec.parent_job().empty()) RETURN_IF_ERROR(CheckReference("parent.job", spec.parent_job()));
   if (!spec.parent_checkpoint().empty()) RETURN_IF_ERROR(CheckReference("parent.checkpoint", spec.parent_checkpoint()));
-  return CheckRunner(spec.runner_json());
+  return CheckRunner(spec);
 }
 
 absl::Status CheckRequestKey(const std::string& key, bool required) {

@@ -107,6 +107,18 @@ std::vector<BadSpec> BadRules() {
        "runner: 262145 bytes; allowed: 262144"},
       {"runner key", [](Spec& s) { s.set_runner_json(R"({"stepz": 3})"); }, "runner.stepz: "},
       {"runner value", [](Spec& s) { s.set_runner_json(R"({"steps": -3})"); }, "runner.steps: "},
+      {"precision of a train step",
+       [](Spec& s) {
+         s.mutable_task()->set_name("train_step");
+         s.set_runner_json(R"({"steps": 4, "optim": {"type": "sgd", "lr": 0.1}, "precision": "bf16"})");
+       },
+       "runner.precision: 'bf16' with task train_step; allowed: leave it out"},
+      {"device of a train step",
+       [](Spec& s) {
+         s.mutable_task()->set_name("train_step");
+         s.mutable_resources()->set_device("cuda");
+       },
+       "resources.device: 'cuda' with task train_step; allowed: cpu"},
       {"deep runner key", [](Spec& s) { s.set_runner_json(R"({"optim": {"type": "adamw", "lrr": 1}})"); },
        "runner.optim"},
   };
