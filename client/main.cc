@@ -1,17 +1,21 @@
 // athanor: the command line.
-#include <signal.h>
-
 #include <cstdlib>
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include "athanor/base/version.h"
 #include "client/commands/command.h"
+#include "client/standard_streams.h"
+#include "common/service/grpc_log.h"
 
 namespace athanor {
 namespace {
 
 void AddGlobalOptions(CLI::App& app, CommandContext& context) {
-  app.add_option("-s,--server", context.server, "Coordinator, host:port [127.0.0.1:7070]")->envname("ATHANOR_SERVER");
+  app.set_version_flag("--version", absl::StrCat("athanor ", Version(), " (", Commit(), ")"));
+  app.add_option("-s,--server", context.server, "Coordinator, host:port [127.0.0.1:7070]")
+      ->envname("ATHANOR_SERVER")
+      ->take_last();
   app.add_option("--context", context.context, "Context of the configuration file")->envname("ATHANOR_CONTEXT");
   app.add_option("--config", context.config_file, "Configuration file [~/.config/athanor/config.yaml]")
       ->envname("ATHANOR_CLI_CONFIG");
@@ -57,6 +61,11 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    const std::string unknown = error.get_exit_code() == 0 ? "" : ExplainUnknownWord(app, {argv + 1, argv + argc});
+    if (!unknown.empty()) {
+      std::cerr << unknown << "\n";
+      return kUsage;
+    }
     return app.exit(error, std::cout, std::cerr) == 0 ? kOk : kUsage;
   }
   return context.exit_code;
@@ -66,6 +75,7 @@ int Main(int argc, char** argv) {
 }  // namespace athanor
 
 int main(int argc, char** argv) {
-  signal(SIGPIPE, SIG_IGN);
-  return athanor::Main(argc, argv);
+  athanor::SetUpStandardStreams();
+  athanor::SendGrpcLogToStderr("athanor");
+  return athanor::FinishOutput(athanor::Main(argc, argv));
 }

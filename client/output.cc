@@ -5,23 +5,38 @@
 #include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "athanor/base/status_macros.h"
 
 namespace athanor {
 namespace {
+
+// Keys of maps are text, whatever they look like: 3.10, true, no.
+bool PlainKey(const std::string& key) {
+  static const std::set<std::string>& words =
+      *new std::set<std::string>{"true", "false", "null", "yes", "no", "on", "off", "y", "n"};
+  const bool name =
+      !key.empty() && absl::ascii_isalpha(static_cast<unsigned char>(key[0])) &&
+      std::all_of(key.begin(), key.end(), [](unsigned char c) { return absl::ascii_isalnum(c) || c == '_'; });
+  return name && !words.contains(absl::AsciiStrToLower(key));
+}
 
 void EmitYaml(const nlohmann::ordered_json& value, YAML::Emitter& out) {
   if (value.is_object()) {
     out << YAML::BeginMap;
     for (const auto& [key, child] : value.items()) {
-      out << YAML::Key << key << YAML::Value;
+      out << YAML::Key;
+      (PlainKey(key) ? out : out << YAML::DoubleQuoted) << key << YAML::Value;
       EmitYaml(child, out);
     }
     out << YAML::EndMap;
@@ -34,6 +49,19 @@ void EmitYaml(const nlohmann::ordered_json& value, YAML::Emitter& out) {
   } else {
     out << value.dump();
   }
+}
+
+absl::StatusOr<std::string> JsonText(const google::protobuf::Message& message, bool whitespace) {
+  std::string text;
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = whitespace;
+  const auto status = google::protobuf::util::MessageToJsonString(message, &text, options);
+  if (status.ok()) return text;
+  return absl::InternalError(absl::StrCat("cannot print the answer: ", std::string(status.message())));
+}
+
+size_t Columns(const std::string& text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
 bool Set(const char* name) {
@@ -57,12 +85,7 @@ Terminal Terminal::Detect(bool no_color_flag) {
 }
 
 absl::Status PrintMessage(const google::protobuf::Message& message, OutputFormat format) {
-  std::string text;
-  google::protobuf::util::JsonPrintOptions options;
-  options.add_whitespace = true;
-  const auto status = google::protobuf::util::MessageToJsonString(message, &text, options);
-  if (!status.ok())
-    return absl::InternalError(absl::StrCat("cannot print the answer: ", std::string(status.message())));
+  ASSIGN_OR_RETURN(std::string text, JsonText(message, /*whitespace=*/true));
   if (format == OutputFormat::kYaml) {
     YAML::Emitter out;
     EmitYaml(nlohmann::ordered_json::parse(text), out);
@@ -72,18 +95,24 @@ absl::Status PrintMessage(const google::protobuf::Message& message, OutputFormat
   return absl::OkStatus();
 }
 
+absl::Status PrintMessageLine(const google::protobuf::Message& message, OutputFormat format) {
+  ASSIGN_OR_RETURN(const std::string text, JsonText(message, /*whitespace=*/false));
+  std::cout << (format == OutputFormat::kYaml ? "- " : "") << text << "\n";  // JSON is YAML
+  return absl::OkStatus();
+}
+
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
   std::vector<size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], Columns(row[i]));
   }
   std::string text;
   for (const auto& row : rows) {
     std::string line;
     for (size_t i = 0; i < row.size(); ++i) {
       line += row[i];
-      if (i + 1 < row.size()) line.append(widths[i] - row[i].size() + 2, ' ');
+      if (i + 1 < row.size()) line.append(widths[i] - Columns(row[i]) + 2, ' ');
     }
     text += line + "\n";
   }
@@ -111,6 +140,10 @@ std::string FormatAge(const google::protobuf::Timestamp& time, absl::Time now) {
   return time.seconds() == 0 ? "-" : FormatSeconds(absl::ToDoubleSeconds(now - absl::FromUnixSeconds(time.seconds())));
 }
 
+std::string FormatFigure(double value) {
+  return std::abs(value) >= 1e-3 || value == 0 ? absl::StrFormat("%.4f", value) : absl::StrFormat("%.3g", value);
+}
+
 std::string FormatBytes(int64_t bytes) {
   const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   auto value = static_cast<double>(bytes);
@@ -121,15 +154,28 @@ std::string FormatBytes(int64_t bytes) {
 
 std::string Harmless(const std::string& text) {
   std::string clean;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : '\0');
+    if ((byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f) {
       absl::StrAppendFormat(&clean, "\\x%02x", byte);
+    } else if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {  // U+0080 to U+009F are control characters too
+      absl::StrAppendFormat(&clean, "\\x%02x", next);
+      ++i;
     } else {
-      clean.push_back(c);
+      clean.push_back(text[i]);
     }
   }
   return clean;
+}
+
+std::string FirstColumns(const std::string& text, size_t columns) {
+  size_t end = 0;
+  for (size_t shown = 0; end < text.size(); ++end) {
+    const bool begins = (text[end] & 0xc0) != 0x80;
+    if (begins && ++shown > columns) break;
+  }
+  return text.substr(0, end);
 }
 
 std::string StateName(v1::JobState state) {

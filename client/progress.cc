@@ -32,7 +32,7 @@ std::string ProgressLine(const v1::Job& job, int width) {
   absl::StrAppend(&line, progress.step(),
                   progress.total_steps() > 0 ? absl::StrCat("/", progress.total_steps()) : " steps");
   if (progress.step() > 0 && std::isfinite(progress.loss()))
-    absl::StrAppend(&line, absl::StrFormat("  loss %.4f", progress.loss()));
+    absl::StrAppend(&line, absl::StrCat("  loss ", FormatFigure(progress.loss())));
   if (progress.samples_per_second() > 0)
     absl::StrAppend(&line, absl::StrFormat("  %.0f samples/s", progress.samples_per_second()));
   if (job.state() == v1::RUNNING && progress.total_steps() > progress.step() && progress.step_seconds() > 0) {
@@ -45,8 +45,7 @@ std::string ProgressLine(const v1::Job& job, int width) {
     absl::StrAppend(&line, " (", progress.restarts(), progress.restarts() == 1 ? " restart)" : " restarts)");
   const bool running = job.state() == v1::RUNNING && progress.ranks_size() > 0 && !progress.ranks(0).phase().empty();
   absl::StrAppend(&line, "  ", running ? progress.ranks(0).phase() : absl::AsciiStrToLower(StateName(job.state())));
-  if (static_cast<int>(line.size()) > width) line.resize(static_cast<size_t>(width));
-  return Harmless(line);
+  return FirstColumns(Harmless(line), static_cast<size_t>(width));
 }
 
 std::string EventLine(const v1::JobEvent& event, bool colours) {

@@ -1,12 +1,15 @@
-#include <filesystem>
 #include <iostream>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "athanor/base/run_program.h"
 #include "athanor/base/status_macros.h"
 #include "client/commands/command.h"
+#include "client/trainer_program.h"
+#include "common/service/exit_codes.h"
 
 namespace athanor {
 namespace {
@@ -55,7 +58,7 @@ absl::Status List(CommandContext& context, const CheckpointArguments& arguments)
   for (const v1::Checkpoint& one : all.checkpoints()) {
     rows.push_back({one.name(), State(one), one.aliases().empty() ? "-" : absl::StrJoin(one.aliases(), ","),
                     absl::StrCat(one.generation()), FormatBytes(one.bytes()), FormatTime(one.committed_at()),
-                    Harmless(one.note()).substr(0, 60)});
+                    FirstColumns(Harmless(one.note()), 60)});
   }
   std::cout << FormatTable(rows);
   return absl::OkStatus();
@@ -130,23 +133,15 @@ absl::Status Delete(CommandContext& context, const CheckpointArguments& argument
   return absl::OkStatus();
 }
 
-// The program with LibTorch: beside this one when installed, in the tree it was built in, else in PATH.
-std::string TrainerProgram() {
-  std::error_code error;
-  const std::filesystem::path here = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
-  for (const std::filesystem::path& path : {here / "athanor-trainer", here / "../worker/trainer/athanor-trainer"}) {
-    if (std::filesystem::exists(path, error)) return path.string();
-  }
-  return "athanor-trainer";
-}
-
 absl::Status Export(CommandContext& context, const CheckpointArguments& arguments) {
   ASSIGN_OR_RETURN(const v1::Checkpoint checkpoint, Get(context, arguments));
   std::vector<std::string> command = {TrainerProgram(), "export", checkpoint.path(), arguments.file};
   if (!arguments.dtype.empty()) command.push_back(arguments.dtype);
   absl::StatusOr<ProgramOutput> output = RunProgram(command, {.limit = absl::Hours(1), .errors_too = true});
   if (!output.ok()) return output.status();
-  if (output->exit_code != 0) return absl::InvalidArgumentError(Harmless(output->text));
+  const std::string said(absl::StripPrefix(absl::StripAsciiWhitespace(output->text), "error: "));
+  if (output->exit_code == kExitInvalid) return absl::InvalidArgumentError(said);
+  if (output->exit_code != 0) return absl::UnknownError(absl::StrCat("cannot export ", checkpoint.name(), ": ", said));
   std::cout << checkpoint.name() << " -> " << arguments.file << "\n";
   return absl::OkStatus();
 }

@@ -84,12 +84,12 @@ void AddClusterCommands(CLI::App& app, CommandContext& context) {
   };
   verb("drain", "Move its jobs away (after a save) and place nothing more", &v1::WorkerService::Stub::DrainWorker);
   verb("undrain", "Let it take ranks again", &v1::WorkerService::Stub::UndrainWorker);
-  app.add_subcommand("status", "Show the coordinator and what it holds")->callback([&context] {
-    context.Report(Status(context));
-  });
-  app.add_subcommand("version", "Print the version of this program")->callback([] {
-    std::cout << "athanor " << Version() << " (" << Commit() << ")\n";
-  });
+  CLI::App* status = app.add_subcommand("status", "Show the coordinator and what it holds");
+  status->footer("Example:\n  athanor status");
+  status->callback([&context] { context.Report(Status(context)); });
+  CLI::App* version = app.add_subcommand("version", "Print the version of this program");
+  version->footer("Example:\n  athanor version");
+  version->callback([] { std::cout << "athanor " << Version() << " (" << Commit() << ")\n"; });
 }
 
 }  // namespace athanor

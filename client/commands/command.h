@@ -9,25 +9,10 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/coordinator_client.h"
+#include "client/exit_codes.h"
 #include "client/output.h"
 
 namespace athanor {
-
-enum ExitCode : int {
-  kOk = 0,
-  kFailure = 1,
-  kUsage = 2,
-  kNotFound = 3,
-  kConflict = 4,
-  kUnreachable = 5,
-  kJobFailed = 6,
-  kJobCancelled = 7,
-  kDetached = 130,
-};
-inline constexpr char kExitCodesHelp[] =
-    "Exit codes: 0 ok, 1 failure, 2 usage or invalid job file, 3 not found,\n4 conflict, 5 unreachable or too late, 6 "
-    "job failed, 7 job cancelled,\n130 detached by Ctrl-C "
-    "(the job goes on).";
 
 struct CommandContext {
   std::string server, context, config_file, output = "table";
@@ -50,6 +35,9 @@ void AddJobCommands(CLI::App& app, CommandContext& context);
 void AddCheckpointCommands(CLI::App& app, CommandContext& context);
 void AddClusterCommands(CLI::App& app, CommandContext& context);  // worker, status, version, config
 void AddCompletionCommands(CLI::App& app);
+// What is wrong with a command line that CLI11 refuses for a command or an option that it does not know, or for one that
+// is missing: "athanor job: no command 'sumbit', did you mean 'submit'?". Empty when that is not it.
+std::string ExplainUnknownWord(const CLI::App& app, const std::vector<std::string>& words);
 // What the completion scripts call: `athanor __complete WORD...`, one candidate a line.
 inline constexpr char kCompletionVerb[] = "__complete";
 void PrintCompletions(const CLI::App& app, CommandContext& context, std::vector<std::string> words);

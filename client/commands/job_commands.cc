@@ -1,16 +1,20 @@
-#include <signal.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <algorithm>
 #include <iostream>
+#include <limits>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "client/commands/command.h"
+#include "client/follow_guard.h"
 #include "client/job_file.h"
+#include "client/log_printer.h"
 #include "client/progress.h"
+#include "client/standard_streams.h"
+#include "client/utf8.h"
 
 namespace athanor {
 namespace {
@@ -23,17 +27,14 @@ struct JobArguments {
   int64_t tail = 0;
 };
 
-std::atomic<bool> interrupted{false};
-
-void OnInterrupt(int) {
-  interrupted = true;
-}
-
 absl::Status AddLabels(const std::vector<std::string>& pairs, google::protobuf::Map<std::string, std::string>& labels) {
   for (const std::string& pair : pairs) {
     const size_t equals = pair.find('=');
     if (equals == std::string::npos || equals == 0)
       return absl::InvalidArgumentError(absl::StrCat("--label ", pair, ": expected name=value"));
+    if (FirstByteNotUtf8(pair) != std::string::npos)
+      return absl::InvalidArgumentError(
+          absl::StrCat("--label: byte ", FirstByteNotUtf8(pair) + 1, " is not UTF-8; allowed: UTF-8 text"));
     labels[pair.substr(0, equals)] = pair.substr(equals + 1);
   }
   return absl::OkStatus();
@@ -43,26 +44,40 @@ int ResultOf(v1::JobState state) {
   return state == v1::SUCCEEDED ? kOk : state == v1::CANCELLED ? kJobCancelled : kJobFailed;
 }
 
+// How a following command ends when it was not by itself: 130 and a word, or 141 without one.
+absl::Status EndOfFollowing(CommandContext& context, const FollowGuard& guard, const absl::Status& status,
+                            const std::string& detached) {
+  if (guard.interrupted()) {
+    context.Say(detached);
+    context.exit_code = kDetached;
+  } else if (guard.reader_gone()) {
+    context.exit_code = kReaderGone;
+  } else {
+    return status;
+  }
+  return absl::OkStatus();
+}
+
 // Follows a job to its end; the exit code is the job's result. Ctrl-C detaches.
 absl::Status WatchJob(CommandContext& context, const std::string& job) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
-  struct sigaction action = {};
-  action.sa_handler = OnInterrupt;
-  sigaction(SIGINT, &action, nullptr);
+  FollowGuard guard({STDOUT_FILENO, STDERR_FILENO});
   ProgressDisplay display(Terminal::Detect(context.no_color));
   v1::Job last;
-  const absl::Status status = client->Watch(job, 0, [&](const v1::WatchJobResponse& update) {
-    if (update.has_job()) last = update.job();
-    if (!context.quiet) display.Update(update);
-    return !interrupted;
-  });
+  last.set_id(job);
+  const absl::Status status =
+      client->Watch(job, {.cancellation = &guard.cancellation()}, [&](const v1::WatchJobResponse& update) {
+        if (update.has_job()) last = update.job();
+        if (!context.quiet) display.Update(update);
+        return true;
+      });
   display.Close();
-  RETURN_IF_ERROR(status);
-  if (interrupted) {
-    context.Say(absl::StrCat("detached; ", last.id(), " goes on. See it again with: athanor job watch ", last.id()));
-    context.exit_code = kDetached;
-    return absl::OkStatus();
+  if (guard.cancellation().cancelled()) {
+    return EndOfFollowing(
+        context, guard, status,
+        absl::StrCat("detached; ", last.id(), " goes on. See it again with: athanor job watch ", last.id()));
   }
+  RETURN_IF_ERROR(status);
   if (context.format() != OutputFormat::kTable) RETURN_IF_ERROR(PrintMessage(last, context.format()));
   context.exit_code = ResultOf(last.state());
   context.Say(
@@ -130,7 +145,7 @@ absl::Status List(CommandContext& context, const JobArguments& arguments) {
          absl::StrCat(progress.step(), progress.total_steps() > 0 ? absl::StrCat("/", progress.total_steps()) : ""),
          absl::StrCat(progress.loss()), absl::StrCat(job.generation()), absl::StrCat(progress.restarts()),
          absl::StrCat(job.spec().priority()), FormatAge(job.created_at(), absl::Now()),
-         Harmless(job.reason()).substr(0, 60)});
+         FirstColumns(Harmless(job.reason()), 60)});
   }
   std::cout << FormatTable(rows);
   return absl::OkStatus();
@@ -173,17 +188,24 @@ absl::Status Get(CommandContext& context, const JobArguments& arguments) {
 
 // After a verb with --wait: until the job is where the verb takes it.
 absl::Status WaitForState(CommandContext& context, const std::string& job, std::initializer_list<v1::JobState> states) {
-  if (!context.timeout_given) context.timeout = absl::Minutes(2);
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
-  const absl::Time deadline = absl::Now() + context.timeout;
+  const absl::Duration limit = context.timeout_given ? context.timeout : absl::Minutes(2);
+  FollowGuard guard({STDOUT_FILENO});
+  const WatchOptions options{.after_event = std::numeric_limits<int64_t>::max() - 1,
+                             .deadline = absl::Now() + limit,
+                             .cancellation = &guard.cancellation()};
   v1::Job last;
-  RETURN_IF_ERROR(client->Watch(job, std::numeric_limits<int64_t>::max() - 1, [&](const v1::WatchJobResponse& update) {
+  const absl::Status status = client->Watch(job, options, [&](const v1::WatchJobResponse& update) {
     last = update.job();
-    return std::find(states.begin(), states.end(), last.state()) == states.end() && absl::Now() < deadline;
-  }));
+    return std::find(states.begin(), states.end(), last.state()) == states.end();
+  });
+  if (guard.cancellation().cancelled())
+    return EndOfFollowing(context, guard, status, absl::StrCat("no longer waiting; the request for ", job, " stands"));
+  if (absl::IsDeadlineExceeded(status) && last.state() != v1::JOB_STATE_UNSPECIFIED)
+    return absl::DeadlineExceededError(absl::StrCat(last.id(), " is still ", StateName(last.state()), " after ",
+                                                    absl::FormatDuration(limit), " (--timeout); the request stands"));
+  RETURN_IF_ERROR(status);
   if (std::find(states.begin(), states.end(), last.state()) != states.end()) return absl::OkStatus();
-  if (absl::Now() >= deadline)
-    return absl::DeadlineExceededError(absl::StrCat(last.id(), " is still ", StateName(last.state())));
   return absl::FailedPreconditionError(absl::StrCat(last.id(), " is ", StateName(last.state())));
 }
 
@@ -200,48 +222,12 @@ absl::Status Verb(CommandContext& context, const JobArguments& arguments, VerbMe
   v1::JobVerbResponse response;
   RETURN_IF_ERROR(client->Call(client->jobs(), method, request, &response));
   if (arguments.wait) RETURN_IF_ERROR(WaitForState(context, response.job(), goal));
+  if (context.exit_code != kOk) return absl::OkStatus();
   if (context.format() != OutputFormat::kTable) return PrintMessage(response, context.format());
   if (!response.message().empty()) context.Say(response.message());
   std::cout << response.job() << "\n";
   return absl::OkStatus();
 }
-
-// Merged output has each line's generation and rank in front; pieces of lines are kept until the line is whole.
-class LogPrinter {
- public:
-  LogPrinter(bool merged, bool terminal) : merged_(merged), terminal_(terminal) {}
-  void Print(const v1::LogChunk& chunk) {
-    if (!chunk.notice().empty()) {
-      std::cerr << "athanor: " << Harmless(chunk.notice()) << "\n";
-      return;
-    }
-    if (!merged_) {
-      std::cout << (terminal_ ? Harmless(chunk.data()) : chunk.data()) << std::flush;
-      return;
-    }
-    std::string& open = open_[{chunk.generation(), chunk.rank()}];
-    open += chunk.data();
-    size_t newline = 0;
-    while ((newline = open.find('\n')) != std::string::npos) {
-      Line(chunk.generation(), chunk.rank(), open.substr(0, newline));
-      open.erase(0, newline + 1);
-    }
-    std::cout << std::flush;
-  }
-  void Close() {
-    for (const auto& [key, open] : open_) {
-      if (!open.empty()) Line(key.first, key.second, open);
-    }
-    std::cout << std::flush;
-  }
-
- private:
-  void Line(int32_t generation, int32_t rank, const std::string& line) {
-    std::cout << "[g" << generation << " r" << rank << "] " << (terminal_ ? Harmless(line) : line) << "\n";
-  }
-  const bool merged_, terminal_;
-  std::map<std::pair<int32_t, int32_t>, std::string> open_;
-};
 
 absl::Status Logs(CommandContext& context, const JobArguments& arguments) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
@@ -251,13 +237,16 @@ absl::Status Logs(CommandContext& context, const JobArguments& arguments) {
   request.set_generation(arguments.generation);
   request.set_follow(arguments.follow);
   request.set_tail_bytes(arguments.tail);
-  LogPrinter printer(arguments.rank < 0 || arguments.generation == 0, isatty(1) != 0);
-  RETURN_IF_ERROR(client->ReadLogs(request, [&](const v1::LogChunk& chunk) {
+  FollowGuard guard({STDOUT_FILENO});
+  LogPrinter printer({.merged = arguments.rank < 0 || arguments.generation == 0,
+                      .terminal = isatty(STDOUT_FILENO) != 0,
+                      .format = context.format()});
+  const absl::Status status = client->ReadLogs(request, &guard.cancellation(), [&](const v1::LogChunk& chunk) {
     printer.Print(chunk);
-    return true;
-  }));
+    return OutputIsGood();
+  });
   printer.Close();
-  return absl::OkStatus();
+  return EndOfFollowing(context, guard, status, "no longer following; the job goes on");
 }
 
 absl::Status Explain(CommandContext& context, const JobArguments& arguments) {
@@ -271,14 +260,28 @@ absl::Status Explain(CommandContext& context, const JobArguments& arguments) {
   return absl::OkStatus();
 }
 
+// One line each; one JSON object a line where JSON is asked for.
+absl::Status FollowEvents(CommandContext& context, CoordinatorClient& client, const std::string& job) {
+  FollowGuard guard({STDOUT_FILENO});
+  absl::Status printed;
+  const absl::Status status =
+      client.Watch(job, {.cancellation = &guard.cancellation()}, [&](const v1::WatchJobResponse& update) {
+        for (const v1::JobEvent& event : update.events()) {
+          if (context.format() == OutputFormat::kTable) {
+            std::cout << EventLine(event, false) << "\n";
+          } else {
+            printed.Update(PrintMessageLine(event, context.format()));
+          }
+        }
+        std::cout << std::flush;
+        return OutputIsGood() && printed.ok();
+      });
+  return EndOfFollowing(context, guard, printed.ok() ? status : printed, "no longer following; the job goes on");
+}
+
 absl::Status Events(CommandContext& context, const JobArguments& arguments) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
-  if (arguments.follow) {
-    return client->Watch(arguments.job, 0, [](const v1::WatchJobResponse& update) {
-      for (const v1::JobEvent& event : update.events()) std::cout << EventLine(event, false) << "\n" << std::flush;
-      return true;
-    });
-  }
+  if (arguments.follow) return FollowEvents(context, *client, arguments.job);
   v1::ListEventsResponse all;
   v1::ListEventsRequest request;
   request.set_job(arguments.job);
@@ -309,7 +312,7 @@ void AddJobCommands(CLI::App& app, CommandContext& context) {
   CLI::App* submit = add("submit", "Submit a job file",
                          "athanor job submit examples/jobs/digits.yaml --watch --set runner.optim.lr=0.01",
                          [&context, arguments] { return Submit(context, *arguments); });
-  submit->add_option("file", arguments->file, "Job file, YAML or JSON")->required();
+  submit->add_option("file", arguments->file, "Job file, YAML or JSON; - reads standard input")->required();
   submit->add_option("--set", arguments->sets, "field=value in place of the file's, several")->allow_extra_args(false);
   submit->add_flag("--dry-run", arguments->dry_run, "Check and say where it would run; changes nothing");
   submit->add_flag("--watch", arguments->watch, "Follow to the end; the exit code is the job's result");

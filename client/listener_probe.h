@@ -1,0 +1,21 @@
+// What listens at an address: gRPC reports plain text meeting TLS as a broken connection, and nothing else.
+#pragma once
+
+#include <string>
+
+#include "absl/time/time.h"
+
+namespace athanor {
+
+enum class ListenerKind {
+  kNone,   // the connection is refused
+  kPlain,  // answers, but not in TLS
+  kTls,
+  kUnknown,  // no such host, no answer in time
+};
+
+// Connects to "host:port" or "unix:/path" and begins a TLS handshake. Takes at most `limit` for each address that the
+// name has, plus the look-up of the name.
+ListenerKind ProbeListener(const std::string& address, absl::Duration limit);
+
+}  // namespace athanor
