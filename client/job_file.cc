@@ -68,7 +68,7 @@ class JobReader {
     const json& root = document_.value;
     Known(root, "",
           {"name", "labels", "task", "resources", "priority", "preemptible", "runner", "restart", "timeouts", "env",
-           "parent"});
+           "parent", "log_format"});
     spec_.set_name(Text(root, "name", true));
     if (!spec_.name().empty()) CheckName();
     ReadLabels(root);
@@ -80,6 +80,9 @@ class JobReader {
     ReadRestart(Section(root, "restart", false));
     ReadTimeouts(Section(root, "timeouts", false));
     ReadEnv(Section(root, "env", false));
+    spec_.set_log_format(Text(root, "log_format", false));
+    if (const std::string& format = spec_.log_format(); !format.empty() && format != "text" && format != "json")
+      Problem("log_format", absl::StrCat(Found(json(format)), "; allowed: text, json"));
     ReadParent(Section(root, "parent", false));
     if (!problems_.empty()) return absl::InvalidArgumentError(absl::StrJoin(problems_, "\n"));
     return spec_;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/version.h"
+#include "athanor/base/descriptors.h"
 #include "client/commands/command.h"
 #include "client/standard_streams.h"
 #include "common/service/grpc_log.h"
@@ -73,6 +74,8 @@ int Main(int argc, char** argv) {
 
 }  // namespace
 }  // namespace athanor
+
+ATHANOR_OPEN_STANDARD_DESCRIPTORS();
 
 int main(int argc, char** argv) {
   athanor::SetUpStandardStreams();

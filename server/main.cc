@@ -3,11 +3,13 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include "athanor/base/descriptors.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/version.h"
 #include "common/service/daemon_flags.h"
@@ -32,8 +34,12 @@ absl::StatusOr<std::unique_ptr<MetadataStore>> OpenStore(const ServerConfig& con
   return OpenRocksDbStore(config.data_dir);
 }
 
+constexpr int64_t kLeastDescriptors = 128;
+constexpr absl::Duration kSelfCallLimit = absl::Seconds(2);
+
 absl::Status Serve(const ServerConfig& config) {
   RETURN_IF_ERROR(SetUpLogging(config.logging));
+  ASSIGN_OR_RETURN(const int64_t descriptors, RaiseDescriptorLimit(kLeastDescriptors));
   RETURN_IF_ERROR(CheckExposure(config.grpc));
   ASSIGN_OR_RETURN(std::unique_ptr<MetadataStore> store, OpenStore(config));
   ASSIGN_OR_RETURN(core::ClusterState recovered, store->Load());
@@ -45,15 +51,24 @@ absl::Status Serve(const ServerConfig& config) {
   const size_t jobs = recovered.jobs.size();
   const uint64_t epoch = store->epoch();
   auto loop = std::make_unique<CoreLoop>(options, std::move(store), std::move(recovered), &metrics);
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<MetricsEndpoint> endpoint,
-      MetricsEndpoint::Start(config.metrics_listen, metrics.registry(), [&loop] { return loop->StoreStatus(); }));
+  std::atomic<const GrpcServer*> serving{nullptr};
+  auto healthy = [&serving] {
+    const GrpcServer* server = serving;
+    return server == nullptr ? absl::UnavailableError("starting") : server->CallSelf(kSelfCallLimit);
+  };
+  ASSIGN_OR_RETURN(std::unique_ptr<MetricsEndpoint> endpoint,
+                   MetricsEndpoint::Start(config.metrics_listen, metrics.registry(), healthy,
+                                          [&loop] { return loop->StoreStatus(); }));
   loop->Start();
-  ASSIGN_OR_RETURN(std::unique_ptr<GrpcServer> server, GrpcServer::Start(config.grpc, loop.get(), &metrics));
+  GrpcServerOptions grpc = config.grpc;
+  grpc.descriptor_limit = descriptors;
+  ASSIGN_OR_RETURN(std::unique_ptr<GrpcServer> server, GrpcServer::Start(grpc, loop.get(), &metrics));
+  serving = server.get();
   RETURN_IF_ERROR(WritePortsFile(config.ports_file, {{"grpc", server->port()}, {"metrics", endpoint->port()}}));
   Log(spdlog::level::info, "Serving",
       {{"version", Version()},
        {"port", absl::StrCat(server->port())},
+       {"descriptors", absl::StrCat(descriptors)},
        {"metrics_port", absl::StrCat(endpoint->port())},
        {"epoch", absl::StrCat(epoch)},
        {"jobs", absl::StrCat(jobs)}});
@@ -71,6 +86,8 @@ absl::Status Serve(const ServerConfig& config) {
 
 }  // namespace
 }  // namespace athanor
+
+ATHANOR_OPEN_STANDARD_DESCRIPTORS();
 
 int main(int argc, char** argv) {
   const athanor::ServerConfig config = athanor::ParseServerConfig(argc, argv);

@@ -21,6 +21,7 @@ namespace {
 
 constexpr int kKeepAliveMs = 20000;
 constexpr int kKeepAliveTimeoutMs = 10000;
+constexpr int kHandshakeTimeoutMs = 10000;
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, bool secret) {
   struct stat info;
@@ -129,7 +130,8 @@ void ConfigureServer(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kKeepAliveMs / 2);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // A connection that never speaks leaves its descriptor to others.
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 1024);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
 }

@@ -29,7 +29,7 @@ struct ChannelOptions {
 // INVALID_ARGUMENT: malformed address, or plain text to another machine. NOT_FOUND: a file is missing.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address, const ChannelOptions& options);
 
-// Keep-alive and message limits of a server; credentials for AddListeningPort.
+// Keep-alive and message limits of a server; credentials of its listener (listener.h).
 void ConfigureServer(grpc::ServerBuilder& builder);
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const TlsFiles& tls);
 // True for 127.0.0.0/8, ::1, localhost and unix: addresses.

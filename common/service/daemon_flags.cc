@@ -3,8 +3,10 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -140,7 +142,11 @@ absl::Status WritePortsFile(const std::string& path, const std::map<std::string,
   {
     std::ofstream file(temporary);
     file << nlohmann::json(ports).dump() << "\n";
-    if (!file) return absl::FailedPreconditionError(absl::StrCat("cannot write ", temporary));
+    file.close();  // a full disk shows here
+    if (!file) {
+      std::remove(temporary.c_str());
+      return absl::FailedPreconditionError(absl::StrCat("cannot write ", temporary, ": ", strerror(errno)));
+    }
   }
   if (std::rename(temporary.c_str(), path.c_str()) != 0)
     return absl::FailedPreconditionError(absl::StrCat("cannot write ", path));

@@ -34,6 +34,12 @@ inline constexpr char kEnvSlots[] = "ATHANOR_SLOTS";         // "0,1"
 inline constexpr char kEnvDevice[] = "ATHANOR_DEVICE";       // "cpu" or "cuda"
 inline constexpr char kEnvFailureFile[] = "ATHANOR_FAILURE_FILE";
 inline constexpr char kEnvRestarts[] = "ATHANOR_RESTARTS";
+inline constexpr char kEnvLogFormat[] =
+    "ATHANOR_LOG_FORMAT";  // of the lines that trainer and library log: text or json
+
+// For jobs with `deterministic` on CUDA, unless the job's `env` says otherwise.
+inline constexpr char kEnvCublasWorkspace[] = "CUBLAS_WORKSPACE_CONFIG";
+inline constexpr char kCublasWorkspace[] = ":4096:8";
 
 // Protocol of AgentService. An agent and a coordinator work together when theirs are equal.
 inline constexpr int kProtocolVersion = 1;

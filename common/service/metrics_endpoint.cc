@@ -48,8 +48,9 @@ class StatusHandler : public CivetHandler {
 
 class CivetEndpoint : public MetricsEndpoint {
  public:
-  CivetEndpoint(std::shared_ptr<prometheus::Registry> registry, std::function<absl::Status()> ready)
-      : metrics_(std::move(registry)), healthy_([] { return absl::OkStatus(); }), ready_(std::move(ready)) {}
+  CivetEndpoint(std::shared_ptr<prometheus::Registry> registry, std::function<absl::Status()> healthy,
+                std::function<absl::Status()> ready)
+      : metrics_(std::move(registry)), healthy_(std::move(healthy)), ready_(std::move(ready)) {}
 
   absl::Status Listen(const std::string& address) {
     try {
@@ -77,8 +78,9 @@ class CivetEndpoint : public MetricsEndpoint {
 
 absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(const std::string& address,
                                                                         std::shared_ptr<prometheus::Registry> registry,
+                                                                        std::function<absl::Status()> healthy,
                                                                         std::function<absl::Status()> ready) {
-  auto endpoint = std::make_unique<CivetEndpoint>(std::move(registry), std::move(ready));
+  auto endpoint = std::make_unique<CivetEndpoint>(std::move(registry), std::move(healthy), std::move(ready));
   if (absl::Status status = endpoint->Listen(address); !status.ok()) return status;
   return endpoint;
 }

@@ -1,5 +1,5 @@
-// The HTTP endpoint of a daemon: /metrics (Prometheus text), /healthz (the process lives), /readyz (200 or 503 with the
-// reason). prometheus-cpp's registry and civetweb underneath. Thread-safe.
+// The HTTP endpoint of a daemon: /metrics (Prometheus text), /healthz (callers are served) and /readyz, which answer
+// 200, or 503 with the reason. prometheus-cpp's registry and civetweb underneath. Thread-safe.
 #pragma once
 
 #include <prometheus/registry.h>
@@ -15,9 +15,11 @@ namespace athanor {
 
 class MetricsEndpoint {
  public:
-  // `address`: "host:port", port 0 = any free one. `ready` is called for each /readyz.
+  // `address`: "host:port", port 0 = any free one. `healthy` is called for each /healthz and `ready` for
+  // each /readyz, on the endpoint's threads.
   static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& address,
                                                                 std::shared_ptr<prometheus::Registry> registry,
+                                                                std::function<absl::Status()> healthy,
                                                                 std::function<absl::Status()> ready);
   virtual ~MetricsEndpoint() = default;
   virtual int port() const = 0;

@@ -1,5 +1,6 @@
 #include "server/rpc/grpc_server.h"
 
+#include <grpcpp/client_context.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
@@ -11,12 +12,15 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "common/service/listener.h"
 #include "server/rpc/agent_service.h"
 #include "server/rpc/cluster_services.h"
 #include "server/rpc/job_service.h"
 
 namespace athanor {
 namespace {
+
+constexpr int64_t kDescriptorsKept = 128;  // for the store, logs and the metrics endpoint
 
 absl::StatusOr<std::string> ReadToken(const std::string& path) {
   if (path.empty()) return std::string();
@@ -40,25 +44,36 @@ class GrpcServerImpl : public GrpcServer {
       : rpc_(std::move(rpc)), jobs_(rpc_), checkpoints_(rpc_), workers_(rpc_), cluster_(rpc_), agents_(rpc_) {}
 
   absl::Status Listen(const GrpcServerOptions& options) {
-    ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials, MakeServerCredentials(options.tls));
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     ConfigureServer(builder);
-    builder.AddListeningPort(options.listen, credentials, &rpc_.listen_port);
+    ASSIGN_OR_RETURN(
+        listener_, Listener::Open(options.listen, options.tls, {options.descriptor_limit, kDescriptorsKept}, builder));
+    rpc_.listen_port = listener_->port();
     builder.RegisterService(&jobs_);
     builder.RegisterService(&checkpoints_);
     builder.RegisterService(&workers_);
     builder.RegisterService(&cluster_);
     builder.RegisterService(&agents_);
     server_ = builder.BuildAndStart();
-    if (server_ == nullptr || rpc_.listen_port == 0)
-      return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen, ": is the port in use?"));
+    if (server_ == nullptr) return absl::UnavailableError(absl::StrCat("cannot serve on ", options.listen));
+    listener_->Start();
     return absl::OkStatus();
   }
 
   int port() const override { return rpc_.listen_port; }
+  absl::Status CallSelf(absl::Duration limit) const override {
+    return listener_->CallSelf(limit, [this](const std::shared_ptr<grpc::Channel>& channel, absl::Time deadline) {
+      grpc::ClientContext context;
+      context.set_deadline(absl::ToChronoTime(deadline));
+      if (!rpc_.token.empty()) context.AddMetadata("authorization", absl::StrCat("Bearer ", rpc_.token));
+      v1::ClusterStatus response;
+      return FromGrpc(v1::ClusterService::NewStub(channel)->GetStatus(&context, {}, &response));
+    });
+  }
   void Stop(absl::Duration grace) override {
+    listener_->Stop();
     rpc_.loop->sessions().CloseAll(absl::UnavailableError("the coordinator is stopping"));
     server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   }
@@ -70,6 +85,7 @@ class GrpcServerImpl : public GrpcServer {
   WorkerServiceImpl workers_;
   ClusterServiceImpl cluster_;
   AgentServiceImpl agents_;
+  std::unique_ptr<Listener> listener_;
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -14,7 +14,8 @@ struct GrpcServerOptions {
   std::string listen = "127.0.0.1:7070";  // port 0: any free one
   TlsFiles tls;
   std::string token_file;
-  bool insecure = false;  // beyond loopback without TLS and token: only when asked for
+  int64_t descriptor_limit = 1024;  // of this process
+  bool insecure = false;            // beyond loopback without TLS and token: only when asked for
 };
 
 // INVALID_ARGUMENT: an address beyond loopback without TLS and a token. To be asked before anything is touched.
@@ -27,6 +28,8 @@ class GrpcServer {
                                                            CoordinatorMetrics* metrics);
   virtual ~GrpcServer() = default;
   virtual int port() const = 0;
+  // Calls GetStatus through the listening socket and the core: do callers get an answer? Blocks for at most `limit`.
+  virtual absl::Status CallSelf(absl::Duration limit) const = 0;
   // Ends open streams and returns within `grace`.
   virtual void Stop(absl::Duration grace) = 0;
 };

@@ -161,6 +161,8 @@ absl::Status CheckJobSpec(const v1::JobSpec& spec) {
   RETURN_IF_ERROR(CheckDuration("timeouts.hang", spec.timeouts().hang()));
   RETURN_IF_ERROR(CheckDuration("timeouts.stop_grace", spec.timeouts().stop_grace()));
   RETURN_IF_ERROR(CheckEnv(spec.env()));
+  if (!spec.log_format().empty() && spec.log_format() != "text" && spec.log_format() != "json")
+    return Bad("log_format", Show(spec.log_format()), "; allowed: text, json");
   if (!spec.parent_job().empty()) RETURN_IF_ERROR(CheckReference("parent.job", spec.parent_job()));
   if (!spec.parent_checkpoint().empty()) RETURN_IF_ERROR(CheckReference("parent.checkpoint", spec.parent_checkpoint()));
   return CheckRunner(spec);

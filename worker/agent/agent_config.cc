@@ -40,6 +40,16 @@ std::string BareHost(const std::string& host) {
   return bracketed ? host.substr(1, host.size() - 2) : host;
 }
 
+// The current folder may be gone.
+std::string AbsoluteOrExit(const char* option, const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  if (!error) return absolute.lexically_normal().string();
+  std::cerr << "athanor-agent: " << option << " '" << path << "': the current folder cannot be read ("
+            << error.message() << "); give an absolute path\n";
+  std::exit(kExitUsage);
+}
+
 void SetLabels(const std::vector<std::string>& pairs, AgentConfig& config) {
   for (const std::string& pair : pairs) {
     const size_t equals = pair.find('=');
@@ -85,6 +95,17 @@ AgentConfig ParseAgentConfig(int argc, char** argv) {
   app.add_option("--labels", labels, "name=value, several")->expected(0, 64);
   AddDuration(app, "--stop-grace", config.stop_grace,
               "At SIGTERM ranks get so long to save and leave; a second SIGTERM kills them");
+  AddDuration(app, "--log-retention", config.log_retention.age, "Remove a job's logs so long after its last line here");
+  app.add_option("--log-retention-bytes", config.log_retention.bytes,
+                 "Remove the oldest jobs' logs while all take more [20GB]")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+  app.add_option("--log-retention-jobs", config.log_retention.jobs, "Remove the oldest jobs' logs beyond so many jobs")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--rank-log-format", config.rank_log_format,
+                 "Lines of the ranks' logs: text or json; a job may say otherwise")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"text", "json"}));
   app.add_option("--tls-ca", config.channel.tls.ca, "PEM file");
   app.add_option("--tls-certificate", config.channel.tls.certificate, "PEM file");
   app.add_option("--tls-key", config.channel.tls.key, "PEM file, readable by the owner only");
@@ -104,10 +125,12 @@ AgentConfig ParseAgentConfig(int argc, char** argv) {
   }
   if (config.name.empty()) config.name = MachineName();
   if (config.slots == 0) config.slots = CountDevices(config.device);
-  if (config.trainer.empty())
-    config.trainer = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "athanor-trainer";
-  config.trainer = std::filesystem::absolute(config.trainer);
-  config.work_dir = std::filesystem::absolute(config.work_dir).lexically_normal();
+  if (config.trainer.empty()) {
+    std::error_code error;
+    config.trainer = std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / "athanor-trainer";
+  }
+  config.trainer = AbsoluteOrExit("--trainer", config.trainer);
+  config.work_dir = AbsoluteOrExit("--work-dir", config.work_dir);
   return config;
 }
 

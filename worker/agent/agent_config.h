@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "common/service/channel.h"
 #include "common/service/logging_setup.h"
+#include "worker/agent/job_folders.h"
 
 namespace athanor::agent {
 
@@ -23,6 +24,8 @@ struct AgentConfig {
   std::string ports_file;
   std::map<std::string, std::string> labels;
   absl::Duration stop_grace = absl::Seconds(30);
+  LogRetention log_retention;
+  std::string rank_log_format = "text";  // or "json"
   ChannelOptions channel;
   LoggingOptions logging{.program = "athanor-agent"};
 };

@@ -94,6 +94,7 @@ class AgentCore {
   bool Runs(const RankKey& key) const { return ranks_.contains(key); }
   bool Ended(const RankKey& key) const { return ended_.contains(key); }
   size_t rank_count() const { return ranks_.size(); }
+  std::vector<RankKey> ranks() const { return Keys(); }
   size_t outbox_size() const { return outbox_.size(); }
   int64_t outbox_dropped() const { return outbox_dropped_; }
   int64_t lease_expiries() const { return lease_expiries_; }

@@ -6,61 +6,45 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
+#include "athanor/base/descriptors.h"
+#include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/version.h"
-#include "common/service/exit_codes.h"
 #include "worker/agent/checkpoint_files.h"
-#include "worker/agent/exit_report.h"
+#include "worker/agent/process_tree.h"
+#include "worker/agent/rank_environment.h"
 #include "worker/agent/stack_dump.h"
 
 namespace athanor::agent {
 namespace {
 
 constexpr absl::Duration kConnectFirst = absl::Milliseconds(50), kConnectMost = absl::Seconds(1);
-constexpr absl::Duration kReadPace = absl::Milliseconds(50), kReadHeld = absl::Seconds(10), kCapPace = absl::Seconds(5);
-constexpr absl::Duration kStackLimit = absl::Milliseconds(800), kLastWords = absl::Seconds(2);
-constexpr size_t kReadsWaiting = 1024;
-// What a rank may see of the agent's own environment.
-constexpr const char* kPassedOn[] = {"PATH",
-                                     "HOME",
-                                     "LANG",
-                                     "LC_ALL",
-                                     "LD_LIBRARY_PATH",
-                                     "TMPDIR",
-                                     "TZ",
-                                     "USER",
-                                     "NCCL_DEBUG",
-                                     "NCCL_SOCKET_IFNAME",
-                                     "GLOO_SOCKET_IFNAME"};
-
+constexpr absl::Duration kReadPace = absl::Milliseconds(50), kReadHeld = absl::Seconds(10);
+constexpr absl::Duration kOrphanPace = absl::Seconds(5), kOrphansLimit = absl::Seconds(5);
+constexpr absl::Duration kHousePace = absl::Minutes(10);
+constexpr absl::Duration kStackLimit = absl::Milliseconds(800), kStacksLimit = absl::Seconds(4);
+constexpr absl::Duration kLastWords = absl::Seconds(2), kSelfCallLimit = absl::Seconds(2);
+constexpr size_t kReadsWaiting = 1024, kReadsAtOnce = 64;
+// A rank takes a pidfd, its connections and, while it starts, some files; the rest of the agent some more.
+constexpr int64_t kLeastDescriptors = 96, kDescriptorsKept = 48, kDescriptorsPerSlot = 4;
 AgentIdentity IdentityOf(const AgentConfig& config) {
   std::random_device device;
   return {config.name,  absl::StrFormat("%08x%08x-%d", device(), device(), getpid()),
           config.host,  config.device,
           Version(),    config.slots,
           config.labels};
-}
-
-absl::Status WriteSpec(const std::string& path, v1::JobSpec spec) {
-  spec.clear_env();
-  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (fd < 0) return absl::ResourceExhaustedError(absl::StrCat("cannot write ", path, ": ", strerror(errno)));
-  const bool written = spec.SerializeToFileDescriptor(fd);
-  close(fd);
-  return written ? absl::OkStatus() : absl::ResourceExhaustedError(absl::StrCat("cannot write ", path));
 }
 
 }  // namespace
@@ -84,15 +68,56 @@ absl::Status AgentLoop::Ready() const {
   return ready_ ? absl::OkStatus() : absl::UnavailableError(absl::StrCat("not connected to ", config_.coordinator));
 }
 
-absl::Status AgentLoop::Prepare() {
-  std::error_code error;
-  std::filesystem::create_directories(config_.work_dir + "/jobs", error);
-  if (error)
-    return absl::FailedPreconditionError(absl::StrCat("cannot create ", config_.work_dir, ": ", error.message()));
-  std::filesystem::permissions(config_.work_dir, std::filesystem::perms::owner_all, error);
-  lock_ = open((config_.work_dir + "/LOCK").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (lock_ < 0 || flock(lock_, LOCK_EX | LOCK_NB) != 0)
+absl::Status AgentLoop::Healthy() const {
+  return open_ ? door_->CallSelf(kSelfCallLimit) : absl::UnavailableError("starting");
+}
+
+absl::Status AgentLoop::TakeWorkDir() {
+  RETURN_IF_ERROR(EnsureDir(config_.work_dir + "/jobs"));
+  if (chmod(config_.work_dir.c_str(), 0700) != 0) return FileError(errno, "closing to others", config_.work_dir);
+  const std::string path = config_.work_dir + "/LOCK";
+  lock_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (lock_ < 0) return FileError(errno, "opening", path);
+  if (flock(lock_, LOCK_EX | LOCK_NB) != 0)
     return absl::FailedPreconditionError(absl::StrCat(config_.work_dir, " is in use by another agent"));
+  return absl::OkStatus();
+}
+
+absl::Status AgentLoop::OpenDoor() {
+  TrainerDoor::Handlers door;
+  door.on_call = [this](uint64_t token, const v1::RankCall& call) {
+    Post([this, token, call] { Perform(core_.OnRankCall(token, call, Now())); });
+  };
+  door.on_call_gone = [this](uint64_t token) { Post([this, token] { core_.OnRankCallGone(token); }); };
+  door.on_report = [this](const v1::TrainerReport& report) {
+    Post([this, report] { core_.OnRankReport(KeyOf(report.id()), report.progress(), Now()); });
+  };
+  const ListenerOptions options{descriptors_, kDescriptorsKept + kDescriptorsPerSlot * config_.slots};
+  ASSIGN_OR_RETURN(door_, TrainerDoor::Open(config_.work_dir, options, std::move(door)));
+  open_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status AgentLoop::OpenSession() {
+  CoordinatorSession::Handlers session;
+  session.on_message = [this](uint64_t number, const v1::CoordinatorMessage& message) {
+    Post([this, number, message] {
+      if (number == session_number_) Perform(core_.OnMessage(message, Now()));
+    });
+  };
+  session.on_closed = [this](uint64_t number, const absl::Status& status) {
+    Post([this, number, status] { SessionClosed(number, status); });
+  };
+  ASSIGN_OR_RETURN(session_, CoordinatorSession::Create(config_.coordinator, config_.channel, std::move(session)));
+  return absl::OkStatus();
+}
+
+absl::Status AgentLoop::Prepare() {
+  ASSIGN_OR_RETURN(descriptors_, RaiseDescriptorLimit(kLeastDescriptors + kDescriptorsPerSlot * config_.slots));
+  RETURN_IF_ERROR(TakeWorkDir());
+  RETURN_IF_ERROR(BecomeReaper());
+  if (const int killed = EndMarked(config_.work_dir, kOrphansLimit); killed > 0)
+    Log(spdlog::level::warn, "LeftoversKilled", {{"processes", absl::StrCat(killed)}}, "of an agent that was killed");
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   sigset_t signals;
@@ -107,26 +132,16 @@ absl::Status AgentLoop::Prepare() {
     if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &interest) != 0)
       return absl::InternalError(absl::StrCat("epoll: ", strerror(errno)));
   }
-  TrainerDoor::Handlers door;
-  door.on_call = [this](uint64_t token, const v1::RankCall& call) {
-    Post([this, token, call] { Perform(core_.OnRankCall(token, call, Now())); });
+  RankProcesses::Handlers ranks;
+  ranks.on_started = [this](const RankKey& key, const absl::StatusOr<Process>& process) {
+    Post([this, key, process] { OnStarted(key, process); });
   };
-  door.on_call_gone = [this](uint64_t token) { Post([this, token] { core_.OnRankCallGone(token); }); };
-  door.on_report = [this](const v1::TrainerReport& report) {
-    Post([this, report] { core_.OnRankReport(KeyOf(report.id()), report.progress(), Now()); });
+  ranks.on_ended = [this](const RankKey& key, std::optional<v1::FailureCause> cause) {
+    Post([this, key, cause = std::move(cause)] { OnEnded(key, cause); });
   };
-  ASSIGN_OR_RETURN(door_, TrainerDoor::Open(config_.work_dir, std::move(door)));
-  CoordinatorSession::Handlers session;
-  session.on_message = [this](uint64_t number, const v1::CoordinatorMessage& message) {
-    Post([this, number, message] {
-      if (number == session_number_) Perform(core_.OnMessage(message, Now()));
-    });
-  };
-  session.on_closed = [this](uint64_t number, const absl::Status& status) {
-    Post([this, number, status] { SessionClosed(number, status); });
-  };
-  ASSIGN_OR_RETURN(session_, CoordinatorSession::Create(config_.coordinator, config_.channel, std::move(session)));
-  return absl::OkStatus();
+  processes_ = std::make_unique<RankProcesses>(&logs_, std::move(ranks));
+  RETURN_IF_ERROR(OpenDoor());
+  return OpenSession();
 }
 
 absl::Status AgentLoop::Run() {
@@ -142,21 +157,14 @@ absl::Status AgentLoop::Run() {
         OnSignal();
         continue;
       }
-      for (const auto& [key, running] : running_) {
-        if (running.process.pidfd != fd) continue;
-        OnProcessEnd(RankKey(key));
-        break;
-      }
+      OnProcessReady(fd);
     }
     DrainTasks();
     const absl::Time now = Now();
     if (now >= connect_at_) Connect();
     if (now >= core_.NextDeadline()) Perform(core_.OnTick(now));
     ServeReads();
-    if (now >= caps_at_) {
-      for (const auto& [key, running] : running_) logs_.EnforceCap(key);
-      caps_at_ = now + kCapPace;
-    }
+    KeepHouse();
     ready_ = core_.registered();
     metrics_->connected.Set(ready_ ? 1 : 0);
     metrics_->ranks.Set(static_cast<double>(running_.size()));
@@ -170,15 +178,15 @@ absl::Status AgentLoop::Run() {
 
 // Ranks are gone and their ends are told, or there is nobody to tell.
 bool AgentLoop::MayLeave() const {
-  if (!core_.leaving() || !running_.empty()) return false;
+  if (!core_.leaving() || core_.rank_count() > 0) return false;
   return core_.outbox_size() == 0 || !core_.registered() || Now() >= leave_by_;
 }
 
 int AgentLoop::WaitMilliseconds() const {
-  absl::Time until = std::min(core_.NextDeadline(), connect_at_);
+  absl::Time until = std::min({core_.NextDeadline(), connect_at_, house_at_});
   const absl::Time now = Now();
-  if (!reads_.empty()) until = std::min(until, now + kReadPace);
-  if (!running_.empty()) until = std::min(until, now + kCapPace);
+  if (!reads_.empty() && !reading_) until = std::min(until, reads_at_);
+  if (!running_.empty()) until = std::min(until, orphans_at_);
   if (core_.leaving()) until = std::min(until, now + absl::Milliseconds(50));
   const int64_t wait = absl::ToInt64Milliseconds(until - now + absl::Microseconds(999));
   return static_cast<int>(std::clamp<int64_t>(wait, 0, 60000));
@@ -213,20 +221,17 @@ void AgentLoop::OnSignal() {
   Perform(core_.OnShutdown(config_.stop_grace, Now()));
 }
 
-void AgentLoop::OnProcessEnd(const RankKey& key) {
-  auto it = running_.find(key);
-  if (it == running_.end()) return;
-  const absl::StatusOr<ExitStatus> status = Reap(it->second.process);
-  if (!status.ok()) return;
-  std::optional<v1::FailureCause> cause =
-      ExplainExit(*status, logs_.FailurePath(key), logs_.LogPath(key), it->second.out_of_memory_kills);
-  unlink(
-      absl::StrCat(logs_.FailurePath(key), ".tmp").c_str());  // it may have been killed while it wrote its last words
-  epoll_ctl(epoll_, EPOLL_CTL_DEL, it->second.process.pidfd, nullptr);
-  close(it->second.process.pidfd);
-  running_.erase(it);
-  // What the rank said last may still be in the queue.
-  DrainTasks();
+void AgentLoop::OnProcessReady(int pidfd) {
+  for (auto& [key, running] : running_) {
+    if (running.process.pidfd != pidfd || running.ended) continue;
+    running.ended = true;
+    epoll_ctl(epoll_, EPOLL_CTL_DEL, pidfd, nullptr);
+    return processes_->SeeOff(key, running.process);
+  }
+}
+
+void AgentLoop::OnEnded(const RankKey& key, std::optional<v1::FailureCause> cause) {
+  running_.erase(key);
   Log(spdlog::level::info, "RankEnded",
       {{"job", key.job}, {"generation", absl::StrCat(key.generation)}, {"rank", absl::StrCat(key.rank)}},
       cause.has_value() ? cause->detail() : "exit code 0");
@@ -234,8 +239,6 @@ void AgentLoop::OnProcessEnd(const RankKey& key) {
       .Add({{"cause", cause.has_value() ? absl::AsciiStrToLower(v1::CauseKind_Name(cause->kind())) : "none"}})
       .Increment();
   door_->Forget(key);
-  std::error_code error;
-  std::filesystem::remove(logs_.SpecPath(key), error);
   Perform(core_.OnProcessExited(key, std::move(cause), Now()));
 }
 
@@ -249,8 +252,12 @@ void AgentLoop::Do(SendMessage& effect) {
 
 void AgentLoop::Do(LaunchProcess& effect) {
   const RankKey key = KeyOf(effect.launch.id());
-  const int64_t kills = OutOfMemoryKills();
-  const absl::StatusOr<Process> process = Launch(effect.launch);
+  const RankPlace place{door_->socket_path(), config_.host, logs_.SpecPath(key), logs_.FailurePath(key),
+                        config_.rank_log_format};
+  processes_->Start(key, {effect.launch.spec(), config_.trainer, RankEnvironment(effect.launch, place, PassedOn())});
+}
+
+void AgentLoop::OnStarted(const RankKey& key, const absl::StatusOr<Process>& process) {
   if (!process.ok()) {
     v1::FailureCause cause;
     cause.set_kind(v1::LAUNCH_FAILED);
@@ -258,7 +265,7 @@ void AgentLoop::Do(LaunchProcess& effect) {
     cause.set_detail(std::string(process.status().message()));
     return Perform(core_.OnProcessExited(key, std::move(cause), Now()));
   }
-  running_[key] = {*process, kills};
+  running_[key] = {*process};
   epoll_event interest = {};
   interest.events = EPOLLIN;
   interest.data.fd = process->pidfd;
@@ -272,51 +279,24 @@ void AgentLoop::Do(LaunchProcess& effect) {
   Perform(core_.OnProcessStarted(key, process->pid, Now()));
 }
 
-absl::StatusOr<Process> AgentLoop::Launch(const v1::LaunchRank& launch) {
-  const RankKey key = KeyOf(launch.id());
-  const std::string directory = logs_.GenerationDir(key);
-  std::error_code error;
-  std::filesystem::create_directories(directory, error);
-  if (error) return absl::ResourceExhaustedError(absl::StrCat("cannot create ", directory, ": ", error.message()));
-  RETURN_IF_ERROR(WriteSpec(logs_.SpecPath(key), launch.spec()));
-  return StartProcess({config_.trainer, Environment(launch), logs_.LogPath(key), directory});
+void AgentLoop::EndRank(const RankKey& key) {
+  auto it = running_.find(key);
+  if (it != running_.end() && !it->second.ended) KillProcessGroup(it->second.process);
 }
 
-std::vector<std::string> AgentLoop::Environment(const v1::LaunchRank& launch) const {
-  const RankKey key = KeyOf(launch.id());
-  const std::string threads = absl::StrCat(std::max(1, launch.spec().resources().threads_per_rank()));
-  const std::string slots = absl::StrJoin(launch.slots(), ",");
-  std::map<std::string, std::string> values = {{"OMP_NUM_THREADS", threads}, {"MKL_NUM_THREADS", threads}};
-  for (const char* name : kPassedOn) {
-    if (const char* value = std::getenv(name)) values[name] = value;
-  }
-  for (const auto& [name, value] : launch.spec().env()) values[name] = value;
-  const bool cuda = launch.spec().resources().device() == "cuda";
-  if (cuda) values["CUDA_VISIBLE_DEVICES"] = slots;
-  values[kEnvSocket] = door_->socket_path();
-  values[kEnvJob] = key.job;
-  values[kEnvGeneration] = absl::StrCat(key.generation);
-  values[kEnvRank] = absl::StrCat(key.rank);
-  values[kEnvWorldSize] = absl::StrCat(launch.world_size());
-  values[kEnvLocalRank] = absl::StrCat(launch.local_rank());
-  values[kEnvSpecFile] = logs_.SpecPath(key);
-  values[kEnvJobDir] = launch.job_dir();
-  values[kEnvHost] = config_.host;
-  values[kEnvSlots] = slots;
-  values[kEnvDevice] = cuda ? "cuda" : "cpu";
-  values[kEnvFailureFile] = logs_.FailurePath(key);
-  values[kEnvRestarts] = absl::StrCat(launch.restarts());
-  std::vector<std::string> environment;
-  environment.reserve(values.size());
-  for (const auto& [name, value] : values) environment.push_back(absl::StrCat(name, "=", value));
-  return environment;
-}
-
+// Stacks take up to a second each: of a crowd only those are read that are read in time, and all are killed.
 void AgentLoop::Do(KillProcess& effect) {
   auto it = running_.find(effect.key);
   if (it == running_.end()) return;
-  if (effect.dump_stacks) Perform(core_.OnStacks(effect.key, DumpStacks(it->second.process.pid, kStackLimit)));
-  KillProcessGroup(it->second.process);
+  if (!effect.dump_stacks) return EndRank(effect.key);
+  auto task = [this, key = effect.key, pid = it->second.process.pid, until = Now() + kStacksLimit] {
+    std::string text = Now() < until ? DumpStacks(pid, kStackLimit) : "";
+    Post([this, key, text = std::move(text)] {
+      if (!text.empty()) Perform(core_.OnStacks(key, text));
+      EndRank(key);
+    });
+  };
+  if (!stack_reader_.Post(std::move(task))) EndRank(effect.key);
 }
 
 void AgentLoop::Do(DirectRank& effect) {
@@ -335,30 +315,79 @@ void AgentLoop::Do(ReadLogFile& effect) {
     return session_->Send(session_number_, std::move(message));
   }
   reads_.push_back({effect.request, effect.request.follow() ? Now() + kReadHeld : absl::InfinitePast()});
+  reads_at_ = Now();
 }
 
 void AgentLoop::ServeReads() {
   const absl::Time now = Now();
-  for (auto it = reads_.begin(); it != reads_.end();) {
-    v1::LogData data = logs_.Read(it->request, !core_.Runs(KeyOf(it->request.id())));
+  if (reads_.empty() || reading_ || now < reads_at_) return;
+  std::vector<std::pair<v1::ReadLog, bool>> batch;
+  for (const WaitingRead& read : reads_) {
+    if (batch.size() >= kReadsAtOnce) break;
+    batch.emplace_back(read.request, !core_.Runs(KeyOf(read.request.id())));
+  }
+  reading_ = log_reader_.Post([this, batch = std::move(batch)] {
+    std::vector<v1::LogData> answers;
+    answers.reserve(batch.size());
+    for (const auto& [request, ended] : batch) answers.push_back(logs_.Read(request, ended));
+    Post([this, answers = std::move(answers)]() mutable { TakeReads(std::move(answers)); });
+  });
+}
+
+// Answers what has come; who follows a log without news waits for its next turn.
+void AgentLoop::TakeReads(std::vector<v1::LogData> answers) {
+  reading_ = false;
+  const absl::Time now = Now();
+  bool news = reads_.size() > answers.size();
+  for (v1::LogData& data : answers) {
+    const auto it = std::find_if(reads_.begin(), reads_.end(),
+                                 [&](const WaitingRead& read) { return read.request.stream() == data.stream(); });
+    if (it == reads_.end()) continue;  // its session is over
     if (data.data().empty() && !data.end() && data.error().empty() && now < it->until) {
-      ++it;
+      reads_.splice(reads_.end(), reads_, it);
       continue;
     }
     v1::AgentMessage message;
     *message.mutable_log_data() = std::move(data);
     session_->Send(session_number_, std::move(message));
-    it = reads_.erase(it);
+    reads_.erase(it);
+    news = true;
   }
+  reads_at_ = news ? now : now + kReadPace;
+}
+
+void AgentLoop::KeepHouse() {
+  const absl::Time now = Now();
+  if (now >= orphans_at_ && !running_.empty()) {
+    orphans_at_ = now + kOrphanPace;
+    processes_->EndOrphans();
+    std::vector<std::string> paths;
+    for (const auto& [key, running] : running_) paths.push_back(logs_.LogPath(key));
+    files_.Post([this, paths = std::move(paths)] {
+      for (const std::string& path : paths) logs_.EnforceCap(path).IgnoreError();  // told at the rank's end
+    });
+  }
+  if (now < house_at_) return;
+  house_at_ = now + kHousePace;
+  std::set<std::string> live;
+  for (const RankKey& key : core_.ranks()) live.insert(key.job);
+  files_.Post([this, live = std::move(live)] {
+    const SweepResult swept = RemoveOldJobFolders(logs_, live, config_.log_retention);
+    for (const std::string& job : swept.removed) Log(spdlog::level::info, "LogsRemoved", {{"job", job}});
+    for (const std::string& error : swept.errors) Log(spdlog::level::warn, "LogsNotRemoved", {}, error);
+  });
 }
 
 void AgentLoop::Do(RemoveCheckpoint& effect) {
-  v1::FilesDeleted deleted;
-  deleted.set_job(effect.request.job());
-  deleted.set_step(effect.request.step());
-  if (absl::Status status = RemoveCheckpointFiles(effect.request.job(), effect.request.path()); !status.ok())
-    deleted.set_error(std::string(status.message()));
-  Perform(core_.OnFilesDeleted(deleted));
+  auto task = [this, request = effect.request] {
+    v1::FilesDeleted deleted;
+    deleted.set_job(request.job());
+    deleted.set_step(request.step());
+    if (absl::Status status = RemoveCheckpointFiles(request.job(), request.path()); !status.ok())
+      deleted.set_error(std::string(status.message()));
+    Post([this, deleted] { Perform(core_.OnFilesDeleted(deleted)); });
+  };
+  files_.Post(std::move(task));  // refused: the coordinator asks again
 }
 
 void AgentLoop::Do(CloseSession& effect) {

@@ -1,4 +1,6 @@
-// The agent's one thread of its own: owns AgentCore, the ranks' processes and the files; gRPC threads post to it.
+// The agent's loop: owns AgentCore and the ranks' pidfds; gRPC threads and its own helpers post to it. It never waits
+// for a disk or a process: starting ranks and seeing them off, reading logs, reading stacks and removing files have
+// threads of their own.
 #pragma once
 
 #include <atomic>
@@ -7,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -17,8 +20,10 @@
 #include "worker/agent/agent_core.h"
 #include "worker/agent/agent_metrics.h"
 #include "worker/agent/coordinator_session.h"
+#include "worker/agent/job_folders.h"
 #include "worker/agent/log_files.h"
-#include "worker/agent/process_launcher.h"
+#include "worker/agent/rank_processes.h"
+#include "worker/agent/task_thread.h"
 #include "worker/agent/trainer_service.h"
 
 namespace athanor::agent {
@@ -32,11 +37,13 @@ class AgentLoop {
   absl::Status Run();
   // OK when connected. Thread-safe.
   absl::Status Ready() const;
+  // Whether ranks' calls are answered, found out by making one. Thread-safe; blocks for at most two seconds.
+  absl::Status Healthy() const;
 
  private:
   struct Running {
     Process process;
-    int64_t out_of_memory_kills = 0;
+    bool ended = false;  // being seen off
   };
   struct WaitingRead {
     v1::ReadLog request;
@@ -45,10 +52,15 @@ class AgentLoop {
   using Task = std::function<void()>;
 
   absl::Status Prepare();
+  absl::Status TakeWorkDir();
+  absl::Status OpenDoor();
+  absl::Status OpenSession();
   void Post(Task task);  // thread-safe
   void DrainTasks();
   void OnSignal();
-  void OnProcessEnd(const RankKey& key);
+  void OnProcessReady(int pidfd);
+  void OnStarted(const RankKey& key, const absl::StatusOr<Process>& process);
+  void OnEnded(const RankKey& key, std::optional<v1::FailureCause> cause);
   void Perform(std::vector<Effect> effects);
   void Do(SendMessage& effect);
   void Do(LaunchProcess& effect);
@@ -58,11 +70,12 @@ class AgentLoop {
   void Do(ReadLogFile& effect);
   void Do(RemoveCheckpoint& effect);
   void Do(CloseSession& effect);
-  absl::StatusOr<Process> Launch(const v1::LaunchRank& launch);
-  std::vector<std::string> Environment(const v1::LaunchRank& launch) const;
+  void EndRank(const RankKey& key);
   void Connect();
   void SessionClosed(uint64_t session, const absl::Status& status);
   void ServeReads();
+  void TakeReads(std::vector<v1::LogData> answers);
+  void KeepHouse();
   int WaitMilliseconds() const;
   bool MayLeave() const;
   static absl::Time Now();
@@ -70,22 +83,27 @@ class AgentLoop {
   const AgentConfig config_;
   AgentMetrics* const metrics_;
   AgentCore core_;
-  LogFiles logs_;
+  const LogFiles logs_;
   std::unique_ptr<TrainerDoor> door_;
   std::unique_ptr<CoordinatorSession> session_;
   std::map<RankKey, Running> running_;
   std::list<WaitingRead> reads_;
+  bool reading_ = false;  // a batch of reads_ is with the log thread
   std::mt19937 random_{std::random_device{}()};
   uint64_t session_number_ = 0;
   bool session_open_ = false;
-  std::atomic<bool> ready_{false};
+  std::atomic<bool> ready_{false}, open_{false};
+  int64_t descriptors_ = 0;
   absl::Time connect_at_ = absl::InfiniteFuture();
   absl::Duration connect_delay_ = absl::ZeroDuration();
-  absl::Time caps_at_ = absl::InfinitePast();
+  absl::Time orphans_at_ = absl::InfinitePast(), house_at_ = absl::InfinitePast(), reads_at_ = absl::InfinitePast();
   absl::Time leave_by_ = absl::InfiniteFuture();
   int epoll_ = -1, event_ = -1, signal_ = -1, lock_ = -1;
   std::mutex mutex_;
   std::vector<Task> tasks_;
+  // Last: what runs there uses the rest.
+  std::unique_ptr<RankProcesses> processes_;
+  TaskThread log_reader_{"athanor-logs"}, stack_reader_{"athanor-stacks"}, files_{"athanor-files"};
 };
 
 }  // namespace athanor::agent

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -9,6 +10,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "athanor/base/utf8_text.h"
 #include "common/service/exit_codes.h"
 
@@ -58,11 +60,22 @@ std::string ReadFailureDetail(const std::string& path) {
   return CutUtf8(failure["detail"].get<std::string>(), 1000);
 }
 
-std::string Clean(std::string text) {
-  for (char& c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if ((byte < 0x20 && c != '\n' && c != '\t') || byte >= 0x7f) c = '?';
+// Whole characters of any script; what steers a terminal becomes '?'.
+std::string Clean(std::string_view bytes) {
+  const std::string text = ValidUtf8(bytes);
+  std::string clean;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const bool second_set = byte == 0xc2 && static_cast<unsigned char>(text[i + 1]) < 0xa0;  // U+0080 to U+009F
+    const bool control = (byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f;
+    clean.push_back(control || second_set ? '?' : text[i]);
+    i += second_set ? 1 : 0;
   }
+  return clean;
+}
+
+std::string OneLine(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
   return text;
 }
 
@@ -104,9 +117,11 @@ std::string LogTail(const std::string& log_path, size_t limit) {
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(file.gcount()));
   if (begin > 0) {
-    if (const size_t newline = text.find('\n'); newline != std::string::npos) text.erase(0, newline + 1);
+    if (const size_t newline = text.find_first_of("\r\n"); newline != std::string::npos) text.erase(0, newline + 1);
   }
-  return Clean(std::move(text));
+  // The states of a progress bar, each on a line of its own.
+  absl::StrReplaceAll({{"\r\n", "\n"}, {"\r", "\n"}}, &text);
+  return Clean(text);
 }
 
 std::optional<v1::FailureCause> ExplainExit(const ExitStatus& status, const std::string& failure_file,
@@ -124,17 +139,17 @@ std::optional<v1::FailureCause> ExplainExit(const ExitStatus& status, const std:
   }
   if (status.signal != 0) {
     cause.set_kind(v1::SIGNAL);
-    cause.set_detail(absl::StrCat("killed by signal ", status.signal, " (", strsignal(status.signal), ")"));
+    // A trainer that has crashed left the place (worker/trainer/crash_report.h).
+    const std::string place = OneLine(Clean(ReadFailureDetail(failure_file)));
+    cause.set_detail(absl::StrCat("killed by signal ", status.signal, " (", strsignal(status.signal), ")",
+                                  place.empty() ? "" : ": ", place));
     return cause;
   }
   cause.set_kind(KindOfCode(status.code));
   cause.set_retryable(status.code != kExitInvalid && status.code != kExitDoNotRestart);
-  std::string detail = Clean(ReadFailureDetail(failure_file));
+  std::string detail = OneLine(Clean(ReadFailureDetail(failure_file)));
   if (detail.empty() && status.code == 127) detail = "the trainer could not be started";
   if (detail.empty()) detail = absl::StrCat("exit code ", status.code);
-  for (char& c : detail) {
-    if (c == '\n') c = ' ';
-  }
   cause.set_detail(detail);
   return cause;
 }

@@ -10,12 +10,24 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "athanor/base/file_system.h"
 
 namespace athanor::agent {
 namespace {
 
 constexpr int64_t kChunk = 64 * 1024 - 512;  // room for the message around it
-constexpr int64_t kCap = 64 << 20, kHead = 1 << 20, kTail = 32 << 20;
+
+struct Hole {
+  int64_t begin = 0, end = 0;
+};
+
+// Where the file has no bytes; at its end when it has all. Nobody but EnforceCap() makes one: logs are appended to.
+Hole HoleOf(int fd, int64_t size) {
+  const int64_t begin = lseek(fd, 0, SEEK_HOLE);
+  if (begin < 0 || begin >= size) return {size, size};
+  const int64_t end = lseek(fd, begin, SEEK_DATA);
+  return {begin, end < 0 ? size : end};
+}
 
 }  // namespace
 
@@ -47,14 +59,12 @@ v1::LogData LogFiles::Read(const v1::ReadLog& request, bool ended) const {
   int64_t offset = request.offset() >= 0 ? request.offset() : std::max<int64_t>(0, info.st_size + request.offset());
   int64_t end = info.st_size;
   std::string notice;
-  if (auto dropped = dropped_until_.find(key); dropped != dropped_until_.end()) {
-    if (offset >= kHead && offset < dropped->second) {
-      notice = absl::StrCat("\n[", dropped->second - offset, " bytes were dropped: the log is longer than ", kCap,
-                            " bytes]\n");
-      offset = dropped->second;
-    } else if (offset < kHead) {
-      end = std::min(end, kHead);
-    }
+  if (const Hole hole = HoleOf(fd, info.st_size); offset < hole.begin) {
+    end = std::min(end, hole.begin);
+  } else if (offset < hole.end) {
+    notice = absl::StrCat("\n[", hole.end - offset, " bytes were dropped: the log is longer than ", limits_.cap,
+                          " bytes]\n");
+    offset = hole.end;
   }
   std::string bytes(static_cast<size_t>(std::clamp<int64_t>(end - offset, 0, kChunk)), '\0');
   const ssize_t got = bytes.empty() ? 0 : pread(fd, bytes.data(), bytes.size(), offset);
@@ -67,15 +77,19 @@ v1::LogData LogFiles::Read(const v1::ReadLog& request, bool ended) const {
   return data;
 }
 
-void LogFiles::EnforceCap(const RankKey& key) {
+absl::Status LogFiles::EnforceCap(const std::string& path) const {
   struct stat info = {};
-  const std::string path = LogPath(key);
-  if (stat(path.c_str(), &info) != 0 || info.st_blocks * 512 <= kCap) return;
-  const int64_t until = info.st_size - kTail;
+  if (stat(path.c_str(), &info) != 0 || info.st_blocks * 512 <= limits_.cap) return absl::OkStatus();
+  const int64_t until = (info.st_size - limits_.tail) / limits_.block * limits_.block;
+  if (until <= limits_.head) return absl::OkStatus();
   const int fd = open(path.c_str(), O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, kHead, until - kHead) == 0) dropped_until_[key] = until;
+  if (fd < 0) return FileError(errno, "opening", path);
+  const int failed =
+      fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, limits_.head, until - limits_.head) == 0 ? 0 : errno;
   close(fd);
+  if (failed == EOPNOTSUPP)
+    return absl::UnimplementedError(absl::StrCat(path, " stays as long as it is: its file system has no holes"));
+  return failed == 0 ? absl::OkStatus() : FileError(failed, "cutting", path);
 }
 
 }  // namespace athanor::agent

@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include "athanor/base/descriptors.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/version.h"
 #include "common/service/daemon_flags.h"
@@ -16,27 +17,36 @@
 namespace athanor::agent {
 namespace {
 
+[[noreturn]] void EndProcess(const absl::Status& status) {
+  if (!status.ok()) std::cerr << "athanor-agent: " << status.message() << "\n";
+  std::fflush(nullptr);
+  _exit(status.ok() ? 0 : 1);
+}
+
 absl::Status Serve(const AgentConfig& config) {
   RETURN_IF_ERROR(SetUpLogging(config.logging));
   AgentMetrics metrics;
   AgentLoop loop(config, &metrics);
   ASSIGN_OR_RETURN(std::unique_ptr<MetricsEndpoint> endpoint,
-                   MetricsEndpoint::Start(config.metrics_listen, metrics.registry, [&loop] { return loop.Ready(); }));
-  RETURN_IF_ERROR(WritePortsFile(config.ports_file, {{"metrics", endpoint->port()}}));
+                   MetricsEndpoint::Start(
+                       config.metrics_listen, metrics.registry, [&loop] { return loop.Healthy(); },
+                       [&loop] { return loop.Ready(); }));
+  if (absl::Status written = WritePortsFile(config.ports_file, {{"metrics", endpoint->port()}}); !written.ok())
+    EndProcess(written);
   Log(spdlog::level::info, "Serving",
       {{"version", Version()},
        {"name", config.name},
        {"slots", absl::StrCat(config.slots)},
        {"coordinator", config.coordinator},
        {"metrics_port", absl::StrCat(endpoint->port())}});
-  RETURN_IF_ERROR(loop.Run());
-  // The endpoint's own stop takes seconds and has nothing to save.
-  std::fflush(nullptr);
-  _exit(0);
+  // Taking the rest apart takes seconds, on a disk that hangs for ever, and has nothing to save.
+  EndProcess(loop.Run());
 }
 
 }  // namespace
 }  // namespace athanor::agent
+
+ATHANOR_OPEN_STANDARD_DESCRIPTORS();
 
 int main(int argc, char** argv) {
   const athanor::agent::AgentConfig config = athanor::agent::ParseAgentConfig(argc, argv);
@@ -46,8 +56,5 @@ int main(int argc, char** argv) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread: the loop reads them from a descriptor
   signal(SIGPIPE, SIG_IGN);
-  const absl::Status status = athanor::agent::Serve(config);
-  std::cerr << "athanor-agent: " << status.message() << "\n";
-  std::fflush(nullptr);
-  _exit(1);
+  athanor::agent::EndProcess(athanor::agent::Serve(config));
 }

@@ -1,5 +1,6 @@
 #include "worker/agent/trainer_service.h"
 
+#include <grpcpp/client_context.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <unistd.h>
@@ -9,8 +10,10 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "athanor/base/status_macros.h"
 #include "athanor/v1/trainer_service.grpc.pb.h"
 #include "common/service/channel.h"
+#include "common/service/grpc_status.h"
 
 namespace athanor::agent {
 namespace {
@@ -24,7 +27,7 @@ class DoorImpl : public TrainerDoor, public v1::TrainerService::CallbackService 
   explicit DoorImpl(Handlers handlers) : handlers_(std::move(handlers)) {}
   ~DoorImpl() override { Close(); }
 
-  absl::Status Listen(const std::string& directory) {
+  absl::Status Listen(const std::string& directory, const ListenerOptions& options) {
     socket_path_ = directory + "/agent.sock";
     if (socket_path_.size() > kSocketPathLimit) {
       const char* runtime = std::getenv("XDG_RUNTIME_DIR");
@@ -37,10 +40,11 @@ class DoorImpl : public TrainerDoor, public v1::TrainerService::CallbackService 
     unlink(socket_path_.c_str());
     grpc::ServerBuilder builder;
     ConfigureServer(builder);
-    builder.AddListeningPort("unix:" + socket_path_, grpc::InsecureServerCredentials());
+    ASSIGN_OR_RETURN(listener_, Listener::Open("unix:" + socket_path_, {}, options, builder));
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();
-    if (server_ == nullptr) return absl::UnavailableError("cannot listen on " + socket_path_);
+    if (server_ == nullptr) return absl::UnavailableError("cannot serve on " + socket_path_);
+    listener_->Start();
     return absl::OkStatus();
   }
 
@@ -48,6 +52,7 @@ class DoorImpl : public TrainerDoor, public v1::TrainerService::CallbackService 
   void Answer(uint64_t token, const v1::RankCallReply& reply) override;
   void Direct(const RankKey& key, const v1::ControlDirective& directive) override;
   void Forget(const RankKey& key) override;
+  absl::Status CallSelf(absl::Duration limit) override;
   void Close() override;
 
   grpc::ServerUnaryReactor* Call(grpc::CallbackServerContext* context, const v1::TrainerCall* request,
@@ -62,6 +67,7 @@ class DoorImpl : public TrainerDoor, public v1::TrainerService::CallbackService 
   friend class CallReactor;
   const Handlers handlers_;
   std::string socket_path_, own_directory_;
+  std::unique_ptr<Listener> listener_;
   std::unique_ptr<grpc::Server> server_;
   std::mutex mutex_;
   uint64_t next_token_ = 1;
@@ -202,6 +208,16 @@ void DoorImpl::Forget(const RankKey& key) {
   if (auto it = controls_.find(key); it != controls_.end()) it->second->EndLocked();
 }
 
+absl::Status DoorImpl::CallSelf(absl::Duration limit) {
+  return listener_->CallSelf(limit, [](const std::shared_ptr<grpc::Channel>& channel, absl::Time deadline) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(deadline));
+    v1::TrainerCall nobody;
+    v1::RankCallReply reply;
+    return FromGrpc(v1::TrainerService::NewStub(channel)->Call(&context, nobody, &reply));
+  });
+}
+
 void DoorImpl::Close() {
   if (server_ == nullptr) return;
   {
@@ -211,6 +227,7 @@ void DoorImpl::Close() {
       call->Finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the agent is stopping"));
     waiting_.clear();
   }
+  listener_->Stop();
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
   server_.reset();
   unlink(socket_path_.c_str());
@@ -219,9 +236,10 @@ void DoorImpl::Close() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TrainerDoor>> TrainerDoor::Open(const std::string& directory, Handlers handlers) {
+absl::StatusOr<std::unique_ptr<TrainerDoor>> TrainerDoor::Open(const std::string& directory,
+                                                               const ListenerOptions& options, Handlers handlers) {
   auto door = std::make_unique<DoorImpl>(std::move(handlers));
-  if (absl::Status status = door->Listen(directory); !status.ok()) return status;
+  RETURN_IF_ERROR(door->Listen(directory, options));
   return door;
 }
 

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "athanor/v1/trainer_service.pb.h"
+#include "common/service/listener.h"
 #include "worker/agent/rank_key.h"
 
 namespace athanor::agent {
@@ -20,13 +21,16 @@ class TrainerDoor {
     std::function<void(const v1::TrainerReport& report)> on_report;
   };
   // Listens in `directory`, or in a fresh short one where the path would be too long for a socket.
-  static absl::StatusOr<std::unique_ptr<TrainerDoor>> Open(const std::string& directory, Handlers handlers);
+  static absl::StatusOr<std::unique_ptr<TrainerDoor>> Open(const std::string& directory, const ListenerOptions& options,
+                                                           Handlers handlers);
   virtual ~TrainerDoor() = default;
   virtual const std::string& socket_path() const = 0;
   virtual void Answer(uint64_t token, const v1::RankCallReply& reply) = 0;
   // Kept until the rank opens its Control stream.
   virtual void Direct(const RankKey& key, const v1::ControlDirective& directive) = 0;
   virtual void Forget(const RankKey& key) = 0;
+  // Makes a call of no rank through the socket and the loop: do ranks get an answer? Blocks for at most `limit`.
+  virtual absl::Status CallSelf(absl::Duration limit) = 0;
   virtual void Close() = 0;
 };
 
