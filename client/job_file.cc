@@ -33,9 +33,9 @@ namespace {
 
 using nlohmann::json;
 
-const std::vector<std::string> kCauses = {"user_code", "out_of_memory", "signal",        "node_lost",
-                                          "hang",      "preempted",     "data",          "nan_loss",
-                                          "peer_lost", "our_bug",       "launch_failed", "invalid"};
+const std::vector<std::string> kCauses = {"user_code",     "out_of_memory", "signal",   "node_lost", "hang",
+                                          "preempted",     "data",          "nan_loss", "peer_lost", "our_bug",
+                                          "launch_failed", "invalid",       "storage"};
 
 constexpr absl::string_view kLabels = "labels.";
 constexpr char kStandardInput[] = "standard input";

@@ -133,6 +133,18 @@ absl::Status Delete(CommandContext& context, const CheckpointArguments& argument
   return absl::OkStatus();
 }
 
+// Whoever exports `latest` shall know when that is not where the job is.
+absl::Status SayHowFarBehind(CommandContext& context, const v1::Checkpoint& checkpoint) {
+  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  v1::GetJobRequest request;
+  request.set_job(checkpoint.job());
+  v1::Job job;
+  RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::GetJob, request, &job));
+  if (!job.checkpoint_warning().empty())
+    context.Say(absl::StrCat("warning: ", job.id(), ": ", Harmless(job.checkpoint_warning())));
+  return absl::OkStatus();
+}
+
 absl::Status Export(CommandContext& context, const CheckpointArguments& arguments) {
   ASSIGN_OR_RETURN(const v1::Checkpoint checkpoint, Get(context, arguments));
   std::vector<std::string> command = {TrainerProgram(), "export", checkpoint.path(), arguments.file};
@@ -143,7 +155,7 @@ absl::Status Export(CommandContext& context, const CheckpointArguments& argument
   if (output->exit_code == kExitInvalid) return absl::InvalidArgumentError(said);
   if (output->exit_code != 0) return absl::UnknownError(absl::StrCat("cannot export ", checkpoint.name(), ": ", said));
   std::cout << checkpoint.name() << " -> " << arguments.file << "\n";
-  return absl::OkStatus();
+  return SayHowFarBehind(context, checkpoint);
 }
 
 }  // namespace

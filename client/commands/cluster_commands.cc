@@ -83,7 +83,8 @@ void AddClusterCommands(CLI::App& app, CommandContext& context) {
     one->callback([&context, name, method] { context.Report(WorkerVerb(context, *name, method)); });
   };
   verb("drain", "Move its jobs away (after a save) and place nothing more", &v1::WorkerService::Stub::DrainWorker);
-  verb("undrain", "Let it take ranks again", &v1::WorkerService::Stub::UndrainWorker);
+  verb("undrain", "Let it take ranks again, after a drain or out of quarantine",
+       &v1::WorkerService::Stub::UndrainWorker);
   CLI::App* status = app.add_subcommand("status", "Show the coordinator and what it holds");
   status->footer("Example:\n  athanor status");
   status->callback([&context] { context.Report(Status(context)); });

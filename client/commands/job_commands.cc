@@ -1,10 +1,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <iostream>
 #include <limits>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
@@ -21,8 +23,8 @@ namespace {
 
 struct JobArguments {
   std::string file, job, request_key, name, reason;
-  std::vector<std::string> sets, labels, states;
-  bool dry_run = false, watch = false, wait = false, follow = false;
+  std::vector<std::string> sets, labels, states, types;
+  bool dry_run = false, watch = false, wait = false, follow = false, from_scratch = false;
   int32_t rank = -1, generation = 0, limit = 100;
   int64_t tail = 0;
 };
@@ -40,8 +42,9 @@ absl::Status AddLabels(const std::vector<std::string>& pairs, google::protobuf::
   return absl::OkStatus();
 }
 
-int ResultOf(v1::JobState state) {
-  return state == v1::SUCCEEDED ? kOk : state == v1::CANCELLED ? kJobCancelled : kJobFailed;
+int ResultOf(const v1::Job& job) {
+  if (job.state() == v1::SUCCEEDED) return job.checkpoint_warning().empty() ? kOk : kCheckpointMissing;
+  return job.state() == v1::CANCELLED ? kJobCancelled : kJobFailed;
 }
 
 // How a following command ends when it was not by itself: 130 and a word, or 141 without one.
@@ -79,7 +82,7 @@ absl::Status WatchJob(CommandContext& context, const std::string& job) {
   }
   RETURN_IF_ERROR(status);
   if (context.format() != OutputFormat::kTable) RETURN_IF_ERROR(PrintMessage(last, context.format()));
-  context.exit_code = ResultOf(last.state());
+  context.exit_code = ResultOf(last);
   context.Say(
       absl::StrCat(last.id(), " ", absl::AsciiStrToLower(StateName(last.state())), ": ", Harmless(last.reason())));
   return absl::OkStatus();
@@ -109,6 +112,12 @@ absl::Status Submit(CommandContext& context, const JobArguments& arguments) {
     std::cout << "  rank " << rank.rank() << " on " << rank.worker() << ", slots " << absl::StrJoin(rank.slots(), ",")
               << "\n";
   return absl::OkStatus();
+}
+
+// A checkpoint that lags behind counts for more than what else is told of the job.
+std::string ReasonOf(const v1::Job& job) {
+  const std::string& warning = job.checkpoint_warning();
+  return warning.empty() ? job.reason() : absl::StrCat("checkpoint: ", warning);
 }
 
 absl::Status List(CommandContext& context, const JobArguments& arguments) {
@@ -143,9 +152,9 @@ absl::Status List(CommandContext& context, const JobArguments& arguments) {
     rows.push_back(
         {job.id(), StateName(job.state()),
          absl::StrCat(progress.step(), progress.total_steps() > 0 ? absl::StrCat("/", progress.total_steps()) : ""),
-         absl::StrCat(progress.loss()), absl::StrCat(job.generation()), absl::StrCat(progress.restarts()),
-         absl::StrCat(job.spec().priority()), FormatAge(job.created_at(), absl::Now()),
-         FirstColumns(Harmless(job.reason()), 60)});
+         progress.step() > 0 && std::isfinite(progress.loss()) ? absl::StrCat(progress.loss()) : "-",
+         absl::StrCat(job.generation()), absl::StrCat(progress.restarts()), absl::StrCat(job.spec().priority()),
+         FormatAge(job.created_at(), absl::Now()), FirstColumns(Harmless(ReasonOf(job)), 60)});
   }
   std::cout << FormatTable(rows);
   return absl::OkStatus();
@@ -172,6 +181,7 @@ absl::Status Get(CommandContext& context, const JobArguments& arguments) {
                                                 {"ended", FormatTime(job.ended_at())},
                                                 {"resumed from", job.progress().resume_source()},
                                                 {"checkpoints", job.job_dir()}};
+  if (!job.checkpoint_warning().empty()) rows.push_back({"warning", Harmless(job.checkpoint_warning())});
   for (const auto& [name, value] :
        std::map<std::string, double>(job.progress().metrics().begin(), job.progress().metrics().end()))
     rows.push_back({name, absl::StrCat(value)});
@@ -218,6 +228,7 @@ absl::Status Verb(CommandContext& context, const JobArguments& arguments, VerbMe
   v1::JobVerbRequest request;
   request.set_job(arguments.job);
   request.set_reason(arguments.reason);
+  request.set_from_scratch(arguments.from_scratch);
   request.set_request_key(arguments.request_key.empty() ? CoordinatorClient::NewRequestKey() : arguments.request_key);
   v1::JobVerbResponse response;
   RETURN_IF_ERROR(client->Call(client->jobs(), method, request, &response));
@@ -260,13 +271,19 @@ absl::Status Explain(CommandContext& context, const JobArguments& arguments) {
   return absl::OkStatus();
 }
 
+bool IsOneOf(const std::string& type, const std::vector<std::string>& types) {
+  return types.empty() ||
+         std::any_of(types.begin(), types.end(), [&](const auto& one) { return absl::EqualsIgnoreCase(type, one); });
+}
+
 // One line each; one JSON object a line where JSON is asked for.
-absl::Status FollowEvents(CommandContext& context, CoordinatorClient& client, const std::string& job) {
+absl::Status FollowEvents(CommandContext& context, CoordinatorClient& client, const JobArguments& arguments) {
   FollowGuard guard({STDOUT_FILENO});
   absl::Status printed;
   const absl::Status status =
-      client.Watch(job, {.cancellation = &guard.cancellation()}, [&](const v1::WatchJobResponse& update) {
+      client.Watch(arguments.job, {.cancellation = &guard.cancellation()}, [&](const v1::WatchJobResponse& update) {
         for (const v1::JobEvent& event : update.events()) {
+          if (!IsOneOf(event.type(), arguments.types)) continue;
           if (context.format() == OutputFormat::kTable) {
             std::cout << EventLine(event, false) << "\n";
           } else {
@@ -281,11 +298,12 @@ absl::Status FollowEvents(CommandContext& context, CoordinatorClient& client, co
 
 absl::Status Events(CommandContext& context, const JobArguments& arguments) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
-  if (arguments.follow) return FollowEvents(context, *client, arguments.job);
+  if (arguments.follow) return FollowEvents(context, *client, arguments);
   v1::ListEventsResponse all;
   v1::ListEventsRequest request;
   request.set_job(arguments.job);
   request.set_limit(1000);
+  request.mutable_types()->Add(arguments.types.begin(), arguments.types.end());
   while (true) {
     v1::ListEventsResponse page;
     RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::ListEvents, request, &page));
@@ -346,12 +364,14 @@ void AddJobCommands(CLI::App& app, CommandContext& context) {
     command->add_flag("--wait", arguments->wait, "Until it is done (--timeout, default 2 minutes)");
     command->add_option("--reason", arguments->reason, "Kept in the job's events");
     command->add_option("--request-key", arguments->request_key, "The same key twice is one request");
+    return command;
   };
   verb("cancel", "Stop a job for good", &v1::JobService::Stub::CancelJob, {v1::CANCELLED});
   verb("suspend", "Save at one step boundary and give the slots back", &v1::JobService::Stub::SuspendJob,
        {v1::SUSPENDED});
-  verb("resume", "Continue a suspended job", &v1::JobService::Stub::ResumeJob,
-       {v1::RUNNING, v1::QUEUED, v1::SUCCEEDED});
+  verb("resume", "Continue a suspended job", &v1::JobService::Stub::ResumeJob, {v1::RUNNING, v1::QUEUED, v1::SUCCEEDED})
+      ->add_flag("--from-scratch", arguments->from_scratch,
+                 "Begin again: its checkpoints are set aside (and kept), also when they cannot be read");
   CLI::App* logs = named(add("logs", "Print the output of ranks", "athanor job logs digits --rank 1 --follow",
                              [&context, arguments] { return Logs(context, *arguments); }));
   logs->add_option("--rank", arguments->rank, "Only this rank [all]");
@@ -361,6 +381,8 @@ void AddJobCommands(CLI::App& app, CommandContext& context) {
   CLI::App* events = named(add("events", "Print a job's history with the reasons", "athanor job events digits",
                                [&context, arguments] { return Events(context, *arguments); }));
   events->add_flag("-f,--follow", arguments->follow, "Go on until the job is over");
+  events->add_option("--type", arguments->types, "Only events of this type, such as RankFailed, several")
+      ->allow_extra_args(false);
 }
 
 }  // namespace athanor

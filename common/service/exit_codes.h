@@ -18,6 +18,7 @@ enum TrainerExit : int {
   kExitStale = 19,         // told that its generation is over
   kExitDoNotRestart = 20,  // user code asks for the end: never restarted
   kExitLaunchFailed = 21,  // could not join
+  kExitStorage = 22,       // the checkpoint storage cannot be reached
 };
 
 // Set by the agent. Values of the job's `env` are added as they are.

@@ -1,16 +1,27 @@
 // Votes -> sealed -> committed, aliases, retention and deletion. Aliases and tags point at committed checkpoints only.
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/core/machine.h"
 
 namespace athanor::core {
+namespace {
+
+constexpr char kCannotBeDeleted[] = "cannot be deleted: ";
+
+}  // namespace
 
 CheckpointEntry* Machine::FindCheckpoint(const JobId& job, core::Step step) {
   auto checkpoints = state.checkpoints.find(job);
   if (checkpoints == state.checkpoints.end()) return nullptr;
   auto it = checkpoints->second.find(step);
   return it == checkpoints->second.end() ? nullptr : &it->second;
+}
+
+std::string Machine::StorageOf(const JobId& job, core::Step step) {
+  const CheckpointEntry* entry = FindCheckpoint(job, step);
+  return entry == nullptr ? "" : entry->storage;
 }
 
 void Machine::Handle(const ShardCommitted& event) {
@@ -90,15 +101,15 @@ void Machine::Handle(const ManifestCommitted& event) {
   entry->metrics = event.metrics;
   entry->is_best = event.is_best;
   entry->save_seconds = event.save_seconds;
+  entry->storage = event.storage;
   entry->committed_at = now_;
   MarkCheckpoint(*entry);
   if (event.is_best) job.aliases["best"] = event.step;
   PointAliases(job);
   job.last_progress = AggregateProgress(state, job);
-  AddEvent(
-      job, "CheckpointCommitted",
-      absl::StrCat(CheckpointName(event.step), event.is_best ? ", the best so far" : "", ", ", event.bytes, " bytes"),
-      event.id.generation);
+  SumUp(job, "CheckpointCommitted",
+        absl::StrCat(CheckpointName(event.step), event.is_best ? ", the best so far" : "", ", ", event.bytes, " bytes"),
+        event.id.generation, -1);
   Emit(Note{.kind = Note::Kind::kCheckpointCommitted,
             .job = job.id,
             .generation = event.id.generation,
@@ -107,6 +118,7 @@ void Machine::Handle(const ManifestCommitted& event) {
   Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
   CleanAbandoned(job, event.step);
   ApplyRetention(job);
+  RetryDeletions(job);
 }
 
 // The end of a training is committed before its last evaluation; a commit said again brings what that has measured. An
@@ -244,18 +256,19 @@ std::string Machine::WhyNeeded(const JobEntry& job, core::Step step) const {
   return "a restart of the running job may need it";
 }
 
+// What cannot be read now may be whole: a job that fails to read loses no files. Damaged folders are kept as evidence
+// until somebody deletes them.
 void Machine::ApplyRetention(const JobEntry& job) {
-  if (job.spec.keep_latest_k <= 0) return;
+  if (job.spec.keep_latest_k <= 0 || FailsToRead(job)) return;
   auto it = state.checkpoints.find(job.id);
   if (it == state.checkpoints.end()) return;
   const std::set<core::Step> roots = Roots(job);
   int32_t kept = 0;
   std::vector<CheckpointEntry*> retired;
   for (auto c = it->second.rbegin(); c != it->second.rend(); ++c) {
-    if (c->second.state != CheckpointState::kCommitted && c->second.state != CheckpointState::kDamaged) continue;
-    const bool committed = c->second.state == CheckpointState::kCommitted;
+    if (c->second.state != CheckpointState::kCommitted) continue;
     if (roots.contains(c->first) || kept < job.spec.keep_latest_k) {
-      kept += committed ? 1 : 0;
+      ++kept;
     } else {
       retired.push_back(&c->second);
     }
@@ -266,6 +279,7 @@ void Machine::ApplyRetention(const JobEntry& job) {
 
 // A given-up step may be written again by the next generation, so its files stay until a later step is committed.
 void Machine::CleanAbandoned(const JobEntry& job, core::Step below) {
+  if (FailsToRead(job)) return;
   auto it = state.checkpoints.find(job.id);
   if (it == state.checkpoints.end()) return;
   const std::set<core::Step> roots = Roots(job);  // a child may start from what lay here before
@@ -292,12 +306,23 @@ void Machine::SendDelete(const CheckpointEntry& checkpoint) {
     for (const RankEntry& rank : generation->ranks) {
       auto worker = state.workers.find(rank.placement.worker);
       if (worker != state.workers.end() && worker->second.session != 0) {
-        return Emit(DeleteFiles{rank.placement.worker, checkpoint.job, checkpoint.step});
+        return Emit(DeleteFiles{rank.placement.worker, checkpoint.job, checkpoint.step, checkpoint.storage});
       }
     }
   }
   for (const auto& [id, worker] : state.workers) {
-    if (worker.session != 0) return Emit(DeleteFiles{id, checkpoint.job, checkpoint.step});
+    if (worker.session != 0) return Emit(DeleteFiles{id, checkpoint.job, checkpoint.step, checkpoint.storage});
+  }
+}
+
+// What could not be deleted may be by now: the storage is there, something was just committed to it.
+void Machine::RetryDeletions(const JobEntry& job) {
+  for (auto it = deleting_.lower_bound({job.id, 0}); it != deleting_.end() && it->first == job.id; ++it) {
+    CheckpointEntry* entry = FindCheckpoint(it->first, it->second);
+    if (entry == nullptr || !absl::StartsWith(entry->note, kCannotBeDeleted)) continue;
+    entry->note = "deleted again";
+    MarkCheckpoint(*entry);
+    SendDelete(*entry);
   }
 }
 
@@ -305,7 +330,7 @@ void Machine::Handle(const FilesDeleted& event) {
   CheckpointEntry* entry = FindCheckpoint(event.job, event.step);
   if (entry == nullptr || entry->state != CheckpointState::kDeleting) return;
   if (!event.error.empty()) {
-    entry->note = absl::StrCat("cannot be deleted: ", event.error);
+    entry->note = absl::StrCat(kCannotBeDeleted, event.error);
     return MarkCheckpoint(*entry);
   }
   deleting_.erase({event.job, event.step});

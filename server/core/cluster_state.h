@@ -42,6 +42,7 @@ enum class WorkerState : uint8_t {  // numbers equal athanor.v1.WorkerState
   kLost = 3,
   kDraining = 4,
   kDrained = 5,
+  kQuarantined = 6,
 };
 enum class CheckpointState : uint8_t {  // numbers equal athanor.v1.CheckpointState
   kCollecting = 1,
@@ -75,9 +76,11 @@ struct RankProgress {  // the core's twin of athanor.v1.RankProgress
   int64_t nonfinite_losses = 0;
   int64_t checkpoint_skipped = 0;
   double evaluate_seconds = 0;
+  int64_t phase_progress = 0;
+  int64_t exchanges = 0;
   absl::Time updated_at =
       absl::InfinitePast();  // soft: when the rank itself was last heard, by the coordinator's clock
-  absl::Time advanced_at = absl::InfinitePast();  // soft: when (phase, step) last changed
+  absl::Time advanced_at = absl::InfinitePast();  // soft: when phase, step or phase_progress last changed
 };
 
 struct Placement {  // one rank's seat
@@ -135,7 +138,10 @@ struct JobEntry {
   std::map<std::string, Step> aliases;  // "latest", "best", user tags -> step of a committed checkpoint
   JobId parent;                         // resolved
   Step parent_step = -1;
-  Step max_step_seen = 0;  // steps below it are recomputed ones
+  Step max_step_seen = 0;             // steps below it are recomputed ones
+  Generation scratch_generation = 0;  // checkpoints up to this generation were set aside by the user
+  int32_t overtaken = 0;              // soft: starts of younger jobs while it was the oldest that waited
+  bool reserved = false;              // soft: overtaken too often: goes first
   int64_t next_event = 1;
   int64_t version = 0;  // grows with each stored change
   uint64_t seed = 0;    // of the jitter
@@ -162,6 +168,7 @@ struct CheckpointEntry {
   absl::Time created_at, committed_at = absl::InfinitePast();
   std::string note;
   double save_seconds = 0;
+  std::string storage;                   // id of the storage that holds its files; empty: unknown
   std::map<Rank, uint64_t> shard_calls;  // soft: held CommitShard calls (rank 0's is answered at Sealed)
 };
 
@@ -178,7 +185,10 @@ struct WorkerEntry {
   absl::Time registered_at;
   bool drain = false;  // stored intent: survives re-registration
   std::string reason;
-  uint64_t session = 0;                              // soft: 0 = not connected
+  absl::Time quarantined_until = absl::InfinitePast();
+  int32_t quarantines = 0;          // in a row: each doubles the next
+  std::set<JobId> launch_failures;  // soft: jobs whose launch failed here since a rank last joined from here
+  uint64_t session = 0;             // soft: 0 = not connected
   absl::Time lease_until = absl::InfinitePast();     // soft
   absl::Time last_heartbeat = absl::InfinitePast();  // soft
   std::map<int32_t, RankRef> used;                   // slot -> rank; derived from the generations at recovery

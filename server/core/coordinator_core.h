@@ -25,6 +25,7 @@ struct CoreOptions {
   int32_t max_requests = 100000;         // remembered request keys, oldest forgotten first
   absl::Duration request_memory = absl::Hours(24);
   int32_t max_finished_jobs = 100000;
+  int32_t max_overtaken = 10;     // starts of younger jobs before the oldest one that waits; then it is the next
   double hang_factor = 10;        // x the mean step time, at least timeouts.hang
   double slow_phase_factor = 10;  // evaluating, saving, restoring, finishing: x the hang limit
 };
@@ -55,6 +56,8 @@ class CoordinatorCore {
   std::vector<std::string> Explain(const JobId& job, absl::Time now) const;
   // 1 = next to be placed; 0 = not queued.
   int32_t QueuePosition(const JobId& job) const;
+  // The job's reason as of now: of one that waits behind another, which one that is.
+  std::string Reason(const JobId& job) const;
 
  private:
   std::unique_ptr<class Machine> machine_;
@@ -70,6 +73,10 @@ std::string CheckpointName(Step step);
 // The job's progress: the slowest rank's step, the sums of samples and rates, rank 0's loss and metrics. Without a live
 // generation: what was last stored.
 RankProgress AggregateProgress(const ClusterState& state, const JobEntry& job);
+// How the newest checkpoint lags behind the job, and why; "" when it does not.
+std::string CheckpointWarning(const ClusterState& state, const JobEntry& job);
+// True when it had committed checkpoints and none of them can be offered any more: it must not begin again by itself.
+bool LostAllCheckpoints(const ClusterState& state, const JobEntry& job);
 // The live or last generation; nullptr before the first placement.
 const GenerationEntry* CurrentGeneration(const ClusterState& state, const JobEntry& job);
 bool IsLive(GenerationState state);

@@ -42,6 +42,7 @@ struct ResumePoint {
   JobId job;
   Step step = -1;
   bool weights_only = false;
+  std::string storage;
 };
 struct RendezvousPlan {
   int32_t world_size = 0;
@@ -89,6 +90,7 @@ struct DeleteFiles {
   WorkerId worker;
   JobId job;
   Step step = -1;
+  std::string storage;
 };
 
 // ---- observe ----
@@ -114,6 +116,8 @@ struct Note {
     kHang,
     kQueueWait,
     kPreemption,
+    kQuarantine,
+    kFailure,
   };
   Kind kind;
   JobId job;

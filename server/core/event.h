@@ -48,6 +48,7 @@ struct ResumeJob {
   RequestKey request;
   std::string job;
   std::string reason;
+  bool from_scratch = false;
 };
 struct TagCheckpoint {
   CallId call = 0;
@@ -123,6 +124,12 @@ struct RankExited {
   std::optional<FailureCause> cause;  // none: exit code 0
   bool finished = false;
 };
+// What a rank was doing before it was ended for a hang.
+struct RankStacks {
+  WorkerId worker;
+  RankRef id;
+  std::string text;
+};
 // Calls of a rank, relayed. `call` is answered by a RankReply effect.
 struct RankJoined {
   CallId call = 0;
@@ -146,6 +153,7 @@ struct ManifestCommitted {
   std::map<std::string, double> metrics;
   bool is_best = false;
   double save_seconds = 0;
+  std::string storage;
 };
 struct CheckpointAbandoned {
   CallId call = 0;
@@ -182,9 +190,10 @@ struct ClockGap {
   absl::Duration gap;
 };
 
-using Event = std::variant<SubmitJob, CancelJob, SuspendJob, ResumeJob, TagCheckpoint, UntagCheckpoint,
-                           DeleteCheckpoint, DrainWorker, UndrainWorker, WorkerRegistered, WorkerHeartbeat, SessionLost,
-                           RankLaunched, RankExited, RankJoined, ShardCommitted, ManifestCommitted, CheckpointAbandoned,
-                           RankFinished, CheckpointDamaged, FilesDeleted, DeadlineReached, ClockGap>;
+using Event =
+    std::variant<SubmitJob, CancelJob, SuspendJob, ResumeJob, TagCheckpoint, UntagCheckpoint, DeleteCheckpoint,
+                 DrainWorker, UndrainWorker, WorkerRegistered, WorkerHeartbeat, SessionLost, RankLaunched, RankExited,
+                 RankStacks, RankJoined, ShardCommitted, ManifestCommitted, CheckpointAbandoned, RankFinished,
+                 CheckpointDamaged, FilesDeleted, DeadlineReached, ClockGap>;
 
 }  // namespace athanor::core

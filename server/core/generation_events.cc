@@ -13,10 +13,6 @@ bool IsSymptom(CauseKind kind) {
   return kind == CauseKind::kPeerLost;
 }
 
-bool IsSlowPhase(const std::string& phase) {
-  return phase == "evaluating" || phase == "saving" || phase == "restoring" || phase == "finishing";
-}
-
 std::string Describe(const FailureCause& cause) {
   std::string text = cause.rank >= 0 ? absl::StrCat("rank ", cause.rank, ": ") : "";
   absl::StrAppend(&text, ToString(cause.kind));
@@ -79,10 +75,13 @@ void Machine::AnswerJoin(GenerationEntry& generation, RankEntry& rank, CallId ca
   constexpr size_t kCandidates = 8;
   if (auto it = state.checkpoints.find(job.id); it != state.checkpoints.end()) {
     for (auto c = it->second.rbegin(); c != it->second.rend() && reply.plan.resume.size() < kCandidates; ++c) {
-      if (c->second.state == CheckpointState::kCommitted) reply.plan.resume.push_back({job.id, c->first, false});
+      if (c->second.state == CheckpointState::kCommitted)
+        reply.plan.resume.push_back({job.id, c->first, false, c->second.storage});
     }
   }
-  if (job.parent_step >= 0) reply.plan.resume.push_back({job.parent, job.parent_step, true});
+  // A parent is where a job begins, not where it goes when its own checkpoints cannot be read.
+  if (job.parent_step >= 0 && reply.plan.resume.empty())
+    reply.plan.resume.push_back({job.parent, job.parent_step, true, StorageOf(job.parent, job.parent_step)});
   rank.join_call = 0;
   Emit(std::move(reply));
 }
@@ -112,6 +111,7 @@ void Machine::Handle(const RankJoined& event) {
   SetTimer(TimerKind::kGeneration, key, absl::InfiniteFuture());
   JobEntry& job = state.jobs.at(generation->job);
   Account(job);
+  CountLaunches(job, *generation);
   for (RankEntry& one : generation->ranks) {
     one.progress.updated_at = one.progress.advanced_at = now_;
     // A held call is gone when the coordinator restarted meanwhile: the agent sends it again and is answered then.
@@ -136,7 +136,8 @@ void Machine::MoveGeneration(GenerationEntry& generation, GenerationTrigger trig
   MarkGeneration(generation);
 }
 
-void Machine::StopGeneration(GenerationEntry& generation, StopMode mode, const std::string& reason, bool dump_stacks) {
+void Machine::StopGeneration(GenerationEntry& generation, StopMode mode, const std::string& reason,
+                             const std::set<Rank>& dump_stacks) {
   JobEntry& job = state.jobs.at(generation.job);
   if (generation.state != GenerationState::kStopping) MoveGeneration(generation, GenerationTrigger::kStop);
   // Ranks that have not joined yet have nothing to save.
@@ -159,12 +160,12 @@ void Machine::StopGeneration(GenerationEntry& generation, StopMode mode, const s
                      how,
                      grace,
                      reason,
-                     dump_stacks});
+                     dump_stacks.contains(rank.placement.rank)});
   }
   MarkGeneration(generation);
 }
 
-void Machine::FailGeneration(GenerationEntry& generation, FailureCause cause) {
+void Machine::FailGeneration(GenerationEntry& generation, FailureCause cause, const std::set<Rank>& dump_stacks) {
   JobEntry& job = state.jobs.at(generation.job);
   const bool first = !generation.cause.has_value();
   if (!first && !(IsSymptom(generation.cause->kind) && !IsSymptom(cause.kind))) return;
@@ -172,7 +173,7 @@ void Machine::FailGeneration(GenerationEntry& generation, FailureCause cause) {
   const bool hang = cause.kind == CauseKind::kHang;
   if (hang) Emit(Note{.kind = Note::Kind::kHang, .job = job.id, .generation = generation.number, .rank = cause.rank});
   generation.cause = std::move(cause);
-  StopGeneration(generation, StopMode::kKill, absl::StrCat("stopped: ", Describe(*generation.cause)), hang);
+  StopGeneration(generation, StopMode::kKill, absl::StrCat("stopped: ", Describe(*generation.cause)), dump_stacks);
 }
 
 void Machine::Handle(const RankExited& event) {
@@ -230,12 +231,15 @@ void Machine::EndGeneration(GenerationEntry& generation) {
   SetTimer(TimerKind::kGeneration, key, absl::InfiniteFuture());
   SetTimer(TimerKind::kHang, key, absl::InfiniteFuture());
   live_jobs_.erase(job.id);
+  SaySums(job);
   AbandonOpen(generation);
   schedule_ = true;
   if (generation.state != GenerationState::kStopping && !finished) MoveGeneration(generation, GenerationTrigger::kStop);
   if (finished && generation.state != GenerationState::kLaunching && generation.state != GenerationState::kJoining) {
     MoveGeneration(generation, GenerationTrigger::kAllFinished);
     MoveJob(job, JobTrigger::kFinished, absl::StrCat("finished at step ", job.last_progress.step));
+    const std::string warning = CheckpointWarning(state, job);
+    if (!warning.empty()) absl::StrAppend(&job.reason, "; ", warning);
     FinishJob(job);
   } else if (generation.stop_for_cancel) {
     MoveGeneration(generation, GenerationTrigger::kGoneCancelled);
@@ -244,10 +248,12 @@ void Machine::EndGeneration(GenerationEntry& generation) {
   } else if (generation.stop_for_suspend) {
     MoveGeneration(generation, GenerationTrigger::kGonePreempted);
     const core::Step step = ResumeStep(job);
-    MoveJob(job, JobTrigger::kStopped,
-            step >= 0 ? absl::StrCat("suspended at ", CheckpointName(step)) : "suspended before its first checkpoint");
+    const std::string at = step >= 0                        ? absl::StrCat("suspended at ", CheckpointName(step))
+                           : LostAllCheckpoints(state, job) ? "suspended; none of its checkpoints can be read"
+                                                            : "suspended before its first checkpoint";
+    MoveJob(job, JobTrigger::kStopped, at);
     AddEvent(job, "Suspended", job.reason, generation.number);
-  } else if (generation.stop_for_preempt && !generation.cause.has_value()) {
+  } else if (generation.stop_for_preempt && !generation.cause.has_value() && !LostAllCheckpoints(state, job)) {
     MoveGeneration(generation, GenerationTrigger::kGonePreempted);
     ++job.restarts_by_cause[CauseKind::kPreempted];
     MoveJob(job, JobTrigger::kPreempted, absl::StrCat("waits again: ", generation.reason));
@@ -264,15 +270,24 @@ void Machine::DecideAfterFailure(JobEntry& job, GenerationEntry& generation) {
     generation.cause = FailureCause{.kind = CauseKind::kOurBug, .detail = "ended without a cause"};
   const FailureCause& cause = *generation.cause;
   job.last_cause = cause;
+  Emit(Note{
+      .kind = Note::Kind::kFailure, .job = job.id, .generation = generation.number, .label = ToString(cause.kind)});
+  if (cause.kind == CauseKind::kLaunchFailed) CountLaunchFailure(job, cause.worker);
   const core::Step newest = ResumeStep(job);
   const bool progress = newest > job.best_progress_step;
   job.best_progress_step = std::max(job.best_progress_step, newest);
-  job.generations_without_progress = progress ? 1 : job.generations_without_progress + 1;
+  if (progress) job.generations_without_progress = 0;
+  if (cause.kind != CauseKind::kStorage) ++job.generations_without_progress;
   const RestartHistory history{job.restarts_by_cause, job.generations_without_progress, job.seed};
-  const RestartDecision decision = DecideRestart(cause, history, job.spec.restart, now_);
+  RestartDecision decision = DecideRestart(cause, history, job.spec.restart, now_);
+  if (LostAllCheckpoints(state, job)) {
+    decision = {.reason =
+                    "gives up: none of its checkpoints can be read (their folders are kept as evidence), and it "
+                    "does not begin again by itself; submit it anew to start over"};
+  }
   AddEvent(job, "RestartDecided", decision.reason, generation.number, cause.rank);
   const std::string reason =
-      absl::StrCat(decision.reason, "; generation ", generation.number, " failed: ", Describe(cause));
+      absl::StrCat(Describe(cause), "; ", decision.reason, " (generation ", generation.number, ")");
   if (!decision.retry) {
     MoveJob(job, JobTrigger::kFailedFinal, reason);
     return FinishJob(job);
@@ -314,7 +329,8 @@ void Machine::Handle(const RankFinished& event) {
 
 void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const RankReport& report) {
   JobEntry& job = state.jobs.at(generation.job);
-  const bool advanced = report.progress.step != rank.progress.step || report.progress.phase != rank.progress.phase;
+  const bool advanced = report.progress.step != rank.progress.step || report.progress.phase != rank.progress.phase ||
+                        report.progress.phase_progress != rank.progress.phase_progress;
   const bool first_step = rank.placement.rank == 0 && advanced &&
                           rank.progress.step <= std::max<core::Step>(0, report.progress.resumed_from_step) &&
                           report.progress.step > std::max<core::Step>(0, report.progress.resumed_from_step);
@@ -327,7 +343,7 @@ void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const 
   rank.progress.updated_at = heard;
   rank.progress.advanced_at = advanced_at;
   if (rank.progress.checkpoint_failures > old_failures) {
-    AddEvent(job, "CheckpointFailed", rank.progress.checkpoint_error, generation.number, rank.placement.rank);
+    SumUp(job, "CheckpointFailed", rank.progress.checkpoint_error, generation.number, rank.placement.rank);
     Emit(Note{.kind = Note::Kind::kCheckpointFailed,
               .job = job.id,
               .generation = generation.number,
@@ -351,53 +367,6 @@ void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const 
       SetTimer(key.first, key.second, due);
   }
   Emit(Touched{job.id, {}});
-}
-
-absl::Duration Machine::HangLimit(const GenerationEntry& generation, const JobEntry& job) const {
-  double step_seconds = 0;
-  bool stepped = false;
-  bool slow = false;
-  for (const RankEntry& rank : generation.ranks) {
-    step_seconds = std::max(step_seconds, rank.progress.step_seconds);
-    stepped = stepped || rank.progress.step > std::max<core::Step>(0, rank.progress.resumed_from_step);
-    slow = slow || IsSlowPhase(rank.progress.phase);
-  }
-  if (!stepped) return std::max(job.spec.timeouts.startup, job.spec.timeouts.hang);
-  absl::Duration limit = std::max(job.spec.timeouts.hang, absl::Seconds(options.hang_factor * step_seconds));
-  return slow ? limit * options.slow_phase_factor : limit;
-}
-
-void Machine::CheckHang(GenerationEntry& generation) {
-  if (generation.state != GenerationState::kTraining) return;
-  const JobEntry& job = state.jobs.at(generation.job);
-  const absl::Duration limit = HangLimit(generation, job);
-  absl::Time newest = absl::InfinitePast();
-  const RankEntry* blamed = nullptr;
-  for (const RankEntry& rank : generation.ranks) {
-    if (rank.state == RankState::kExited || rank.state == RankState::kFinished) continue;
-    newest = std::max(newest, rank.progress.advanced_at);
-    // A rank that fell silent is blamed first; among those that still speak, the one that is furthest behind.
-    auto worse = [&](const RankEntry& a, const RankEntry& b) {
-      const bool a_silent = now_ - a.progress.updated_at > limit / 2,
-                 b_silent = now_ - b.progress.updated_at > limit / 2;
-      if (a_silent != b_silent) return a_silent;
-      if (a_silent && a.progress.updated_at != b.progress.updated_at)
-        return a.progress.updated_at < b.progress.updated_at;
-      return a.progress.step < b.progress.step;
-    };
-    if (blamed == nullptr || worse(rank, *blamed)) blamed = &rank;
-  }
-  const std::string key = absl::StrCat(generation.job.str(), "/", generation.number);
-  if (blamed == nullptr) return SetTimer(TimerKind::kHang, key, now_ + limit);
-  if (newest + limit > now_) return SetTimer(TimerKind::kHang, key, newest + limit);
-  FailGeneration(generation, FailureCause{.kind = CauseKind::kHang,
-                                          .rank = blamed->placement.rank,
-                                          .worker = blamed->placement.worker,
-                                          .detail = absl::StrCat(
-                                              "no rank advanced for ", absl::FormatDuration(now_ - newest), " (limit ",
-                                              absl::FormatDuration(limit), "); furthest behind at step ",
-                                              blamed->progress.step, " while ", blamed->progress.phase)});
-  MaybeEndGeneration(generation);
 }
 
 void Machine::GenerationDeadline(GenerationEntry& generation) {

@@ -44,8 +44,9 @@ enum class CauseKind : uint8_t {
   kOurBug = 10,
   kLaunchFailed = 11,
   kInvalid = 12,
+  kStorage = 13,
 };
-inline constexpr int kCauseKinds = 13;
+inline constexpr int kCauseKinds = 14;
 const char* ToString(CauseKind kind);  // "user_code", "signal" …: also the key of a budget
 std::optional<CauseKind> CauseKindFromString(const std::string& name);
 

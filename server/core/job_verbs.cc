@@ -88,8 +88,9 @@ void Machine::ReplyDryRun(const SubmitJob& event) {
   const PlacementRequest request{event.spec.ranks, event.spec.slots_per_rank, event.spec.device};
   Reply reply{.call = event.call, .status = absl::OkStatus()};
   int32_t before = 0;
-  for (const auto& [priority, order, id] : queue_) {
-    if (-priority >= event.spec.priority && state.jobs.at(id).spec.device == event.spec.device) ++before;
+  for (const auto& [unreserved, priority, order, id] : queue_) {
+    const bool first = !unreserved || -priority >= event.spec.priority;
+    if (first && state.jobs.at(id).spec.device == event.spec.device) ++before;
   }
   const PlacementResult now = Place(request, CollectFreeSlots(state));
   if (now.placed && before == 0) {
@@ -192,7 +193,13 @@ void Machine::Handle(const ResumeJob& event) {
                       absl::FailedPreconditionError(absl::StrCat(job->id.str(), " is ", ToString(job->state),
                                                                  "; only a Suspended job can be resumed")));
   }
+  if (LostAllCheckpoints(state, *job) && !event.from_scratch) {
+    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(
+                                      "none of the checkpoints of ", job->id.str(),
+                                      " can be read; to begin again without them resume it with --from-scratch")));
+  }
   AddEvent(*job, "ResumeRequested", event.reason.empty() ? "by request" : event.reason);
+  if (event.from_scratch) SetAsideCheckpoints(*job);
   Account(*job);
   MoveJob(*job, JobTrigger::kResume, "resumed");
   Enqueue(*job);
@@ -266,6 +273,7 @@ void Machine::DropJob(const JobId& id) {
   state.checkpoints.erase(id);
   dirty_jobs_.erase(id);
   stall_seen_.erase(id);
+  event_sums_.erase(id);
   state.jobs.erase(id);
 }
 

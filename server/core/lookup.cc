@@ -1,6 +1,7 @@
 // Questions about the state that change nothing: names, references, aggregates.
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -78,10 +79,55 @@ RankProgress AggregateProgress(const ClusterState& state, const JobEntry& job) {
     all.samples_per_second += rank.progress.samples_per_second;
     all.step_seconds = std::max(all.step_seconds, rank.progress.step_seconds);
     all.nonfinite_losses = std::max(all.nonfinite_losses, rank.progress.nonfinite_losses);
+    all.checkpoint_failures = std::max(all.checkpoint_failures, rank.progress.checkpoint_failures);
     if (all.checkpoint_error.empty()) all.checkpoint_error = rank.progress.checkpoint_error;
   }
   all.rank = -1;
   return all;
+}
+
+std::string CheckpointWarning(const ClusterState& state, const JobEntry& job) {
+  core::Step newest = -1, before = -1;
+  const CheckpointEntry* given_up = nullptr;  // later than the newest
+  if (const auto it = state.checkpoints.find(job.id); it != state.checkpoints.end()) {
+    for (auto c = it->second.rbegin(); c != it->second.rend() && before < 0; ++c) {
+      if (c->second.state == CheckpointState::kCommitted) (newest < 0 ? newest : before) = c->first;
+      if (c->second.state == CheckpointState::kAbandoned && newest < 0 && given_up == nullptr) given_up = &c->second;
+    }
+  }
+  const RankProgress progress = AggregateProgress(state, job);
+  if (newest >= progress.step) return "";
+  const std::string behind =
+      newest < 0 ? absl::StrCat("there is no checkpoint of its ", progress.step, " steps")
+                 : absl::StrCat("its newest checkpoint is of step ", newest, ", not of ", progress.step);
+  const bool over = job.state == JobState::kSucceeded || job.state == JobState::kFailed;
+  const bool failed = progress.checkpoint_failures > 0 && (given_up != nullptr || over);
+  if (failed) {
+    const std::string& why =
+        progress.checkpoint_error.empty() && given_up != nullptr ? given_up->note : progress.checkpoint_error;
+    return absl::StrCat(behind, ": a later one could not be written: ", why);
+  }
+  if (LostAllCheckpoints(state, job)) return "none of its checkpoints can be read";
+  // Without an error: saves are left out, or wait for their commit.
+  constexpr core::Step kIntervals = 3;
+  if (!IsFinal(job.state) && before >= 0 && progress.step - newest > kIntervals * (newest - before)) {
+    return absl::StrCat(behind, ", more than ", kIntervals, " intervals behind",
+                        progress.checkpoint_skipped > 0 ? absl::StrCat("; ", progress.checkpoint_skipped,
+                                                                       " were left out for want of time to write")
+                                                        : "");
+  }
+  return "";
+}
+
+bool LostAllCheckpoints(const ClusterState& state, const JobEntry& job) {
+  const auto it = state.checkpoints.find(job.id);
+  if (it == state.checkpoints.end()) return false;
+  bool had = false;
+  for (const auto& [step, checkpoint] : it->second) {
+    if (checkpoint.state == CheckpointState::kCommitted) return false;
+    had = had || (checkpoint.state == CheckpointState::kDamaged && checkpoint.generation > job.scratch_generation);
+  }
+  return had;
 }
 
 std::vector<std::string> CoordinatorCore::Explain(const JobId& id, absl::Time now) const {
@@ -89,12 +135,19 @@ std::vector<std::string> CoordinatorCore::Explain(const JobId& id, absl::Time no
   auto it = state().jobs.find(id);
   if (it == state().jobs.end()) return chain;
   const JobEntry& job = it->second;
+  const std::string reason = Reason(id);
   chain.push_back(
-      absl::StrCat(id.str(), " is ", ToString(job.state), job.reason.empty() ? "" : absl::StrCat(": ", job.reason)));
+      absl::StrCat(id.str(), " is ", ToString(job.state), reason.empty() ? "" : absl::StrCat(": ", reason)));
+  const std::string warning = CheckpointWarning(state(), job);
+  if (!warning.empty() && !absl::StrContains(reason, warning)) chain.push_back(absl::StrCat("warning: ", warning));
   if (job.state == JobState::kQueued) {
     chain.push_back(absl::StrCat("queued for ", absl::FormatDuration(now - job.queued_at), ", position ",
                                  QueuePosition(id), ", needs ", job.spec.ranks, " x ", job.spec.slots_per_rank, " ",
                                  job.spec.device, " slots at once"));
+    for (const auto& [name, worker] : state().workers) {
+      if (worker.state == WorkerState::kQuarantined && worker.device == job.spec.device)
+        chain.push_back(absl::StrCat(name.str(), " takes no ranks: ", worker.reason));
+    }
   }
   if (job.state == JobState::kBackingOff)
     chain.push_back(absl::StrCat("starts again in ", absl::FormatDuration(job.retry_at - now)));

@@ -12,12 +12,16 @@ Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
     worker.used.clear();
     worker.session = 0;
     if (worker.state == WorkerState::kLost) continue;
+    if (worker.state == WorkerState::kQuarantined) SetTimer(TimerKind::kQuarantine, id.str(), worker.quarantined_until);
     worker.last_heartbeat = now;
     ArmLease(worker);
   }
   for (auto& [id, job] : state.jobs) {
     state.next_submit_order = std::max(state.next_submit_order, job.submit_order + 1);
-    if (job.state == JobState::kQueued) queue_.insert(KeyOf(job));
+    if (job.state == JobState::kQueued) {
+      queue_.insert(KeyOf(job));
+      waiting_[job.spec.device].insert({job.submit_order, id});
+    }
     if (job.state == JobState::kBackingOff) SetTimer(TimerKind::kJobRetry, id.str(), job.retry_at);
     if (IsFinal(job.state)) finished_.insert({job.ended_at, id});
     if (!IsFinal(job.state) && !job.parent.empty()) children_[job.parent].insert(id);
@@ -143,6 +147,10 @@ void Machine::FireTimer(const TimerKey& key) {
     if (auto it = state.workers.find(WorkerId(id)); it != state.workers.end()) WorkerDeadline(it->second);
     return;
   }
+  if (kind == TimerKind::kQuarantine) {
+    if (auto it = state.workers.find(WorkerId(id)); it != state.workers.end()) EndQuarantine(it->second);
+    return;
+  }
   if (kind == TimerKind::kRequests) return ForgetOldRequests();
   if (kind == TimerKind::kJobRetry) {
     JobEntry* job = FindJob(JobId(id));
@@ -168,6 +176,7 @@ void Machine::Handle(const ClockGap& event) {
   for (auto& [id, worker] : state.workers) {
     worker.lease_until += event.gap;
     worker.last_heartbeat += event.gap;
+    worker.quarantined_until += event.gap;
   }
   for (const JobId& id : live_jobs_) {
     GenerationEntry* generation = LiveGeneration(state.jobs.at(id));
@@ -228,6 +237,10 @@ const CoreOptions& CoordinatorCore::options() const {
 }
 int32_t CoordinatorCore::QueuePosition(const JobId& job) const {
   return machine_->QueuePosition(job);
+}
+std::string CoordinatorCore::Reason(const JobId& id) const {
+  const auto job = machine_->state.jobs.find(id);
+  return job == machine_->state.jobs.end() ? "" : machine_->WhyItWaits(job->second);
 }
 
 }  // namespace athanor::core

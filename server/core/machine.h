@@ -1,6 +1,6 @@
 // The inside of CoordinatorCore: state, indexes and the effects of the step in progress. One .cc file per subject:
-//   machine.cc (dispatch, records, deadlines)  job_verbs.cc  placement.cc  generation_events.cc  worker_events.cc
-//   checkpoint_ledger.cc  goodput.cc
+//   machine.cc (dispatch, records, deadlines)  job_verbs.cc  placement.cc  generation_events.cc  hang.cc
+//   worker_events.cc  quarantine.cc  checkpoint_ledger.cc  lost_checkpoints.cc  event_sums.cc  goodput.cc
 #pragma once
 
 #include <map>
@@ -24,15 +24,16 @@ class Machine {
   std::vector<Effect> Recover(absl::Time now);
   absl::Time NextDeadline() const { return deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first; }
   int32_t QueuePosition(const JobId& job) const;
+  std::string WhyItWaits(const JobEntry& job) const;
 
   const CoreOptions options;
   ClusterState state;
 
  private:
-  enum class TimerKind : uint8_t { kJobRetry, kGeneration, kHang, kWorker, kRequests };
+  enum class TimerKind : uint8_t { kJobRetry, kGeneration, kHang, kWorker, kRequests, kQuarantine };
   using TimerKey = std::pair<TimerKind, std::string>;
-  using QueueKey = std::tuple<int32_t, uint64_t, JobId>;    // -priority, submit order
-  using Shape = std::tuple<std::string, int32_t, int32_t>;  // device, ranks, slots per rank
+  using QueueKey = std::tuple<bool, int32_t, uint64_t, JobId>;  // not reserved, -priority, submit order
+  using Shape = std::tuple<std::string, int32_t, int32_t>;      // device, ranks, slots per rank
 
   // ---- machine.cc ----
   void Handle(const SubmitJob& event);
@@ -49,6 +50,7 @@ class Machine {
   void Handle(const SessionLost& event);
   void Handle(const RankLaunched& event);
   void Handle(const RankExited& event);
+  void Handle(const RankStacks& event);
   void Handle(const RankJoined& event);
   void Handle(const ShardCommitted& event);
   void Handle(const ManifestCommitted& event);
@@ -95,7 +97,7 @@ class Machine {
   // ---- placement.cc ----
   void Enqueue(JobEntry& job);
   void Dequeue(const JobEntry& job);
-  static QueueKey KeyOf(const JobEntry& job) { return {-job.spec.priority, job.submit_order, job.id}; }
+  static QueueKey KeyOf(const JobEntry& job) { return {!job.reserved, -job.spec.priority, job.submit_order, job.id}; }
   static Shape ShapeOf(const JobEntry& job) { return {job.spec.device, job.spec.ranks, job.spec.slots_per_rank}; }
   void CapacityChanged();
   void Schedule();
@@ -104,7 +106,10 @@ class Machine {
   void PutAside(const QueueKey& key, JobEntry& job);
   void BringBackFromAside();
   int32_t QueueLength() const;
+  PlacementResult PlaceJob(const JobEntry& job, const std::vector<FreeSlots>& free) const;
   bool TryPlace(JobEntry& job, std::vector<FreeSlots>& free);
+  void CountOvertaken(const JobEntry& started);
+  bool GrantReservations();
   void StartGeneration(JobEntry& job, const PlacementResult& place);
   bool PreemptFor(const JobEntry& head, const std::vector<FreeSlots>& free);
   void SetQueueReason(JobEntry& job, const std::string& reason);
@@ -116,18 +121,29 @@ class Machine {
   void Fence(CallId call, const RankRef& id, const WorkerId& worker, const char* what);
   void AnswerJoin(GenerationEntry& generation, RankEntry& rank, CallId call);
   void MoveGeneration(GenerationEntry& generation, GenerationTrigger trigger);
-  void FailGeneration(GenerationEntry& generation, FailureCause cause);
+  void FailGeneration(GenerationEntry& generation, FailureCause cause, const std::set<Rank>& dump_stacks = {});
   // Asks every rank that still runs to leave.
-  void StopGeneration(GenerationEntry& generation, StopMode mode, const std::string& reason, bool dump_stacks = false);
+  void StopGeneration(GenerationEntry& generation, StopMode mode, const std::string& reason,
+                      const std::set<Rank>& dump_stacks = {});
   void RankGone(GenerationEntry& generation, RankEntry& rank, std::optional<FailureCause> cause);
   void MaybeEndGeneration(GenerationEntry& generation);
   void EndGeneration(GenerationEntry& generation);
   void DecideAfterFailure(JobEntry& job, GenerationEntry& generation);
   void PruneGenerations(const JobEntry& job);
   void ApplyProgress(GenerationEntry& generation, RankEntry& rank, const RankReport& report);
+  void GenerationDeadline(GenerationEntry& generation);
+
+  // ---- hang.cc ----
   absl::Duration HangLimit(const GenerationEntry& generation, const JobEntry& job) const;
   void CheckHang(GenerationEntry& generation);
-  void GenerationDeadline(GenerationEntry& generation);
+
+  // ---- quarantine.cc ----
+  std::set<WorkerId> LaunchFailedOn(const JobEntry& job) const;
+  void CountLaunchFailure(JobEntry& job, const WorkerId& worker);
+  void CountLaunches(JobEntry& job, const GenerationEntry& generation);
+  void Quarantine(WorkerEntry& worker, JobEntry& job, const std::string& why);
+  void EndQuarantine(WorkerEntry& worker);
+  void ForgetLaunchFailures(WorkerEntry& worker);
 
   // ---- worker_events.cc ----
   void MoveWorker(WorkerEntry& worker, WorkerTrigger trigger, const std::string& reason);
@@ -141,17 +157,27 @@ class Machine {
 
   // ---- checkpoint_ledger.cc ----
   CheckpointEntry* FindCheckpoint(const JobId& job, Step step);
+  std::string StorageOf(const JobId& job, Step step);
   void MaybeSeal(CheckpointEntry& checkpoint);
   void Measure(CheckpointEntry& checkpoint, const ManifestCommitted& event);
   void Abandon(CheckpointEntry& checkpoint, CheckpointTrigger trigger, const std::string& why);
   void AbandonOpen(const GenerationEntry& generation);
   void Retire(CheckpointEntry& checkpoint, const std::string& why);
   void ApplyRetention(const JobEntry& job);
+  void RetryDeletions(const JobEntry& job);
   void CleanAbandoned(const JobEntry& job, Step below);
   std::set<Step> Roots(const JobEntry& job) const;
   std::string WhyNeeded(const JobEntry& job, Step step) const;
   void SendDelete(const CheckpointEntry& checkpoint);
   void PointAliases(JobEntry& job);
+
+  // ---- lost_checkpoints.cc ----
+  void SetAsideCheckpoints(JobEntry& job);
+  bool FailsToRead(const JobEntry& job) const;
+
+  // ---- event_sums.cc ----
+  void SumUp(JobEntry& job, const std::string& type, const std::string& message, Generation generation, Rank rank);
+  void SaySums(JobEntry& job);
 
   // ---- goodput.cc ----
   void Account(JobEntry& job);
@@ -169,11 +195,19 @@ class Machine {
   std::map<Shape, std::set<QueueKey>> aside_;  // queued, but more than the whole cluster has
   std::map<std::string, QueueKey> blocked_;    // device kind -> the job at the head that waits, after the last pass
   std::vector<JobId> fresh_;                   // queued since the last pass
+  std::map<std::string, std::set<std::pair<uint64_t, JobId>>> waiting_;  // device kind -> in the queue, oldest first
+  std::vector<JobId> overtaken_;                                         // too often, in this pass
   std::set<std::pair<JobId, Step>> deleting_;
   std::set<JobId> live_jobs_;                                  // with a live generation
   std::set<std::pair<absl::Time, JobId>> finished_;            // oldest first
   std::set<std::pair<absl::Time, std::string>> request_ages_;  // oldest first
   std::map<JobId, std::set<JobId>> children_;                  // parent -> unfinished children
+  struct EventSum {
+    int64_t said = 0, unsaid = 0;
+    absl::Time next = absl::InfinitePast();
+    std::string last;
+  };
+  std::map<JobId, std::map<std::string, EventSum>> event_sums_;  // of live generations, by event type
   std::map<JobId, double> stall_seen_;  // checkpoint stall already accounted, of the live generation
   bool schedule_ = false;               // slots or jobs changed: the queue must be gone through
   bool capacity_changed_ = false;       // so did the workers: what waits aside must be looked at too

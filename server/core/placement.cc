@@ -14,7 +14,10 @@ PlacementRequest RequestOf(const JobEntry& job) {
 }  // namespace
 
 void Machine::Enqueue(JobEntry& job) {
+  job.overtaken = 0;
+  job.reserved = false;
   queue_.insert(KeyOf(job));
+  waiting_[job.spec.device].insert({job.submit_order, job.id});
   fresh_.push_back(job.id);
   job.queued_at = now_;
   MarkJob(job.id);
@@ -27,6 +30,7 @@ void Machine::Dequeue(const JobEntry& job) {
     if (aside->second.empty()) aside_.erase(aside);
   }
   queue_.erase(key);
+  waiting_[job.spec.device].erase({job.submit_order, job.id});
   // Whoever waited behind it may go.
   if (auto head = blocked_.find(job.spec.device); head != blocked_.end() && head->second == key) schedule_ = true;
 }
@@ -44,6 +48,16 @@ int32_t Machine::QueuePosition(const JobId& id) const {
   int64_t before = std::distance(queue_.begin(), queue_.lower_bound(key));
   for (const auto& [shape, keys] : aside_) before += std::distance(keys.begin(), keys.lower_bound(key));
   return static_cast<int32_t>(before) + 1;
+}
+
+// Whom it waits for changes with every start: said as of now.
+std::string Machine::WhyItWaits(const JobEntry& job) const {
+  const QueueKey key = KeyOf(job);
+  const auto head = blocked_.find(job.spec.device);
+  if (job.state != JobState::kQueued || !queue_.contains(key) || head == blocked_.end() || key <= head->second ||
+      !queue_.contains(head->second))
+    return job.reason;
+  return absl::StrCat("waits behind ", std::get<JobId>(head->second).str());
 }
 
 void Machine::SetQueueReason(JobEntry& job, const std::string& reason) {
@@ -72,6 +86,7 @@ void Machine::Schedule() {
       if (auto job = state.jobs.find(id); job != state.jobs.end()) devices.insert(job->second.spec.device);
     }
     SchedulePass(devices.size());
+    if (GrantReservations()) SchedulePass(devices.size());
     for (const JobId& id : fresh) PutBehindTheQueue(id);
   }
   schedule_ = capacity_changed_ = false;
@@ -96,6 +111,7 @@ bool Machine::PutBehindTheQueue(const JobId& id) {
 
 void Machine::PutAside(const QueueKey& key, JobEntry& job) {
   queue_.erase(key);
+  waiting_[job.spec.device].erase({job.submit_order, job.id});
   aside_[ShapeOf(job)].insert(key);
   SetQueueReason(job,
                  absl::StrCat("waits for more workers: needs ", job.spec.ranks, " x ", job.spec.slots_per_rank, " ",
@@ -112,6 +128,7 @@ void Machine::BringBackFromAside() {
       continue;
     }
     queue_.insert(it->second.begin(), it->second.end());
+    for (const QueueKey& key : it->second) waiting_[device].insert({std::get<uint64_t>(key), std::get<JobId>(key)});
     it = aside_.erase(it);
   }
 }
@@ -129,14 +146,31 @@ void Machine::SchedulePass(size_t devices) {
       continue;
     }
     const bool preempting = PreemptFor(job, free);
-    const PlacementResult now = Place(RequestOf(job), free);
-    SetQueueReason(job, preempting ? "next: preempting jobs of lower priority" : absl::StrCat("next: ", now.reason));
+    const std::string what = preempting ? std::string("preempting jobs of lower priority") : PlaceJob(job, free).reason;
+    SetQueueReason(job,
+                   absl::StrCat(job.reserved ? "next, overtaken too often, slots are kept for it: " : "next: ", what));
     blocked_[job.spec.device] = key;
   }
 }
 
+// Not on a worker where its launch has failed, as long as the cluster has room for it elsewhere.
+PlacementResult Machine::PlaceJob(const JobEntry& job, const std::vector<FreeSlots>& free) const {
+  const PlacementRequest request = RequestOf(job);
+  const std::set<WorkerId> failed = LaunchFailedOn(job);
+  if (failed.empty()) return Place(request, free);
+  const auto others = [&failed](std::vector<FreeSlots> slots) {
+    std::erase_if(slots, [&failed](const FreeSlots& one) { return failed.contains(one.worker); });
+    return slots;
+  };
+  PlacementResult place = Place(request, others(free));
+  if (place.placed || !Place(request, others(CollectFreeSlots(state, /*ignore_used=*/true))).placed)
+    return place.placed ? place : Place(request, free);
+  absl::StrAppend(&place.reason, " on other workers than ", failed.begin()->str(), ", where its launch failed");
+  return place;
+}
+
 bool Machine::TryPlace(JobEntry& job, std::vector<FreeSlots>& free) {
-  const PlacementResult place = Place(RequestOf(job), free);
+  const PlacementResult place = PlaceJob(job, free);
   if (!place.placed) return false;
   for (const Placement& seat : place.placement) {
     for (FreeSlots& worker : free) {
@@ -146,6 +180,31 @@ bool Machine::TryPlace(JobEntry& job, std::vector<FreeSlots>& free) {
   }
   StartGeneration(job, place);
   return true;
+}
+
+// Priority alone would let a stream of narrow jobs starve a wide one of lower priority: the oldest job that waits for a
+// device kind is overtaken a bounded number of times.
+void Machine::CountOvertaken(const JobEntry& started) {
+  const auto waiting = waiting_.find(started.spec.device);
+  if (waiting == waiting_.end() || waiting->second.empty()) return;
+  JobEntry& oldest = state.jobs.at(waiting->second.begin()->second);
+  if (oldest.submit_order > started.submit_order || oldest.reserved) return;
+  if (++oldest.overtaken == options.max_overtaken) overtaken_.push_back(oldest.id);
+}
+
+// True when a job has got a reservation: it is the next of its device kind, whatever its priority.
+bool Machine::GrantReservations() {
+  bool granted = false;
+  for (const JobId& id : std::exchange(overtaken_, {})) {
+    JobEntry& job = state.jobs.at(id);
+    if (queue_.erase(KeyOf(job)) == 0) continue;  // it has started after all
+    job.reserved = granted = true;
+    queue_.insert(KeyOf(job));
+    AddEvent(job, "Reserved",
+             absl::StrCat(job.overtaken, " younger jobs of higher priority were started before it: ",
+                          "it is the next, slots are kept for it"));
+  }
+  return granted;
 }
 
 // Stops just enough preemptible jobs of lower priority for `head` to fit, the lowest and youngest first. True while
@@ -240,6 +299,7 @@ void Machine::StartGeneration(JobEntry& job, const PlacementResult& place) {
   AddEvent(job, "Placed", absl::StrCat(place.reason, "; starts from ", from), generation.number);
   GenerationEntry& stored = state.generations[job.id][generation.number] = std::move(generation);
   live_jobs_.insert(job.id);
+  CountOvertaken(job);
   stall_seen_.erase(job.id);
   SetTimer(TimerKind::kGeneration, absl::StrCat(job.id.str(), "/", stored.number), stored.deadline);
   MarkGeneration(stored);

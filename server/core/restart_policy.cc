@@ -10,9 +10,9 @@ namespace athanor::core {
 namespace {
 
 constexpr std::array<const char*, kCauseKinds> kCauseNames = {
-    "unspecified", "user_code", "out_of_memory", "signal",  "node_lost",     "hang",   "preempted",
-    "data",        "nan_loss",  "peer_lost",     "our_bug", "launch_failed", "invalid"};
-constexpr std::array<int32_t, kCauseKinds> kDefaultBudgets = {0, 1, 1, 10, -1, 3, -1, 1, 0, 10, 3, 3, 0};
+    "unspecified", "user_code", "out_of_memory", "signal",  "node_lost",     "hang",    "preempted",
+    "data",        "nan_loss",  "peer_lost",     "our_bug", "launch_failed", "invalid", "storage"};
+constexpr std::array<int32_t, kCauseKinds> kDefaultBudgets = {0, 1, 1, 10, -1, 3, -1, 1, 0, 10, 3, 3, 0, -1};
 
 // splitmix64: the core has no random source of its own.
 double UnitInterval(uint64_t seed) {
@@ -23,11 +23,11 @@ double UnitInterval(uint64_t seed) {
   return static_cast<double>(seed >> 11) * 0x1.0p-53;
 }
 
-absl::Duration Delay(const RestartHistory& history, const RestartPolicySpec& policy) {
-  if (history.generations_without_progress <= 1) return absl::ZeroDuration();
-  const int doublings = std::min(history.generations_without_progress - 2, 30);
+absl::Duration Delay(int32_t in_a_row, const RestartHistory& history, const RestartPolicySpec& policy) {
+  if (in_a_row <= 1) return absl::ZeroDuration();
+  const int doublings = std::min(in_a_row - 2, 30);
   absl::Duration delay = std::min(policy.backoff_initial * std::ldexp(1.0, doublings), policy.backoff_max);
-  const double jitter = policy.backoff_jitter * UnitInterval(history.seed + history.generations_without_progress);
+  const double jitter = policy.backoff_jitter * UnitInterval(history.seed + in_a_row);
   return delay * (1.0 + jitter);
 }
 
@@ -65,14 +65,15 @@ RestartDecision DecideRestart(const FailureCause& cause, const RestartHistory& h
     decision.reason = absl::StrCat("gives up: budget of ", name, " is used up (", used, " of ", budget, ")");
     return decision;
   }
-  if (policy.max_generations_without_progress > 0 &&
+  const bool away = cause.kind == CauseKind::kStorage;
+  if (!away && policy.max_generations_without_progress > 0 &&
       history.generations_without_progress >= policy.max_generations_without_progress) {
     decision.reason =
         absl::StrCat("gives up: ", history.generations_without_progress,
                      " generations in a row made no progress (limit ", policy.max_generations_without_progress, ")");
     return decision;
   }
-  const absl::Duration delay = Delay(history, policy);
+  const absl::Duration delay = Delay(away ? used + 2 : history.generations_without_progress, history, policy);
   decision.retry = true;
   decision.retry_at = now + delay;
   decision.reason = absl::StrCat(

@@ -2,8 +2,10 @@
 //
 // Budgets count restarts per cause over the whole life of the job. Defaults: user_code 1, out_of_memory 1, signal 10,
 // node_lost unlimited, hang 3, preempted unlimited, data 1, nan_loss 0, peer_lost 10, our_bug 3, launch_failed 3,
-// invalid 0. The first restart after progress is immediate; the n-th in a row without progress waits backoff_initial *
-// 2^(n-2), at most backoff_max, stretched by up to backoff_jitter.
+// invalid 0, storage unlimited. The first restart after progress is immediate; the n-th in a row without progress waits
+// backoff_initial * 2^(n-2), at most backoff_max, stretched by up to backoff_jitter. A storage that cannot be reached
+// is no fault of the job: such generations do not count as ones without progress; the n-th waits backoff_initial *
+// 2^(n-1).
 #pragma once
 
 #include <cstdint>

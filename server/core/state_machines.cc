@@ -29,7 +29,7 @@ const char* ToString(GenerationState state) {
 }
 
 const char* ToString(WorkerState state) {
-  constexpr const char* kNames[] = {"?", "Ready", "Suspect", "Lost", "Draining", "Drained"};
+  constexpr const char* kNames[] = {"?", "Ready", "Suspect", "Lost", "Draining", "Drained", "Quarantined"};
   return kNames[static_cast<int>(state)];
 }
 
@@ -64,14 +64,18 @@ const char* ToString(GenerationTrigger trigger) {
 }
 
 const char* ToString(WorkerTrigger trigger) {
-  constexpr const char* kNames[] = {
-      "registered", "half a lease without a heartbeat", "heartbeat", "lease over", "drain", "undrain", "no rank left"};
+  constexpr const char* kNames[] = {"registered",     "half a lease without a heartbeat",
+                                    "heartbeat",      "lease over",
+                                    "drain",          "undrain",
+                                    "no rank left",   "launches fail",
+                                    "quarantine over"};
   return kNames[static_cast<int>(trigger)];
 }
 
 const char* ToString(CheckpointTrigger trigger) {
-  constexpr const char* kNames[] = {"all shards durable", "manifest durable",    "generation ended",
-                                    "a rank gave up",     "retention or delete", "a restore found damage"};
+  constexpr const char* kNames[] = {"all shards durable",  "manifest durable",
+                                    "generation ended",    "a rank gave up",
+                                    "retention or delete", "a restore found damage, or set aside by request"};
   return kNames[static_cast<int>(trigger)];
 }
 
@@ -84,7 +88,7 @@ std::string StateMachinesMarkdown() {
       Section("Generation",
               "One membership of a job. The first cause wins; slots are released when every agent reported the exits.",
               kGenerationTable),
-      Section("Worker", "An agent. A drained or draining worker gets no new ranks.", kWorkerTable),
+      Section("Worker", "An agent. A draining, drained or quarantined worker gets no new ranks.", kWorkerTable),
       Section(
           "Checkpoint",
           "Aliases and tags point at `Committed` ones only. After `Deleting` the record goes when the files are gone.",

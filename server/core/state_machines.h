@@ -78,22 +78,38 @@ static_assert(Terminal(kGenerationTable, GenerationState::kCompleted));
 static_assert(Terminal(kGenerationTable, GenerationState::kFailed));
 static_assert(!Terminal(kGenerationTable, GenerationState::kStopping));
 
-enum class WorkerTrigger : uint8_t { kRegistered, kHalfLease, kHeartbeat, kLeaseOver, kDrain, kUndrain, kEmpty };
+enum class WorkerTrigger : uint8_t {
+  kRegistered,
+  kHalfLease,
+  kHeartbeat,
+  kLeaseOver,
+  kDrain,
+  kUndrain,
+  kEmpty,
+  kLaunchesFail,
+  kQuarantineOver
+};
 using WorkerRow = TransitionRow<WorkerState, WorkerTrigger>;
 inline constexpr std::array kWorkerTable = {
     WorkerRow{WorkerState::kReady, WorkerTrigger::kHalfLease, WorkerState::kSuspect},
     WorkerRow{WorkerState::kReady, WorkerTrigger::kLeaseOver, WorkerState::kLost},
     WorkerRow{WorkerState::kReady, WorkerTrigger::kDrain, WorkerState::kDraining},
+    WorkerRow{WorkerState::kReady, WorkerTrigger::kLaunchesFail, WorkerState::kQuarantined},
     WorkerRow{WorkerState::kSuspect, WorkerTrigger::kHeartbeat, WorkerState::kReady},
     WorkerRow{WorkerState::kSuspect, WorkerTrigger::kRegistered, WorkerState::kReady},
     WorkerRow{WorkerState::kSuspect, WorkerTrigger::kLeaseOver, WorkerState::kLost},
     WorkerRow{WorkerState::kSuspect, WorkerTrigger::kDrain, WorkerState::kDraining},
+    WorkerRow{WorkerState::kSuspect, WorkerTrigger::kLaunchesFail, WorkerState::kQuarantined},
     WorkerRow{WorkerState::kLost, WorkerTrigger::kRegistered, WorkerState::kReady},
     WorkerRow{WorkerState::kDraining, WorkerTrigger::kEmpty, WorkerState::kDrained},
     WorkerRow{WorkerState::kDraining, WorkerTrigger::kUndrain, WorkerState::kReady},
     WorkerRow{WorkerState::kDraining, WorkerTrigger::kLeaseOver, WorkerState::kLost},
     WorkerRow{WorkerState::kDrained, WorkerTrigger::kUndrain, WorkerState::kReady},
     WorkerRow{WorkerState::kDrained, WorkerTrigger::kLeaseOver, WorkerState::kLost},
+    WorkerRow{WorkerState::kQuarantined, WorkerTrigger::kQuarantineOver, WorkerState::kReady},
+    WorkerRow{WorkerState::kQuarantined, WorkerTrigger::kUndrain, WorkerState::kReady},
+    WorkerRow{WorkerState::kQuarantined, WorkerTrigger::kDrain, WorkerState::kDraining},
+    WorkerRow{WorkerState::kQuarantined, WorkerTrigger::kLeaseOver, WorkerState::kLost},
 };
 static_assert(Deterministic(kWorkerTable));
 static_assert(!Terminal(kWorkerTable, WorkerState::kLost));

@@ -105,6 +105,7 @@ void Machine::Handle(const WorkerRegistered& event) {
   if (fresh || was_lost || (!same_process && !worker.drain)) {
     worker.state = WorkerState::kReady;
     worker.reason = "registered";
+    ForgetLaunchFailures(worker);  // a new process may find what the old one lacked
   } else {
     MoveWorker(worker, WorkerTrigger::kRegistered, "connected again");
   }
@@ -166,7 +167,7 @@ void Machine::ReconcileRunning(WorkerEntry& worker, const WorkerRegistered& even
     }
     // Else it has exited: the agent keeps the report until we have acknowledged it, and sends it right after this.
   }
-  for (const auto& [job, step] : deleting_) Emit(DeleteFiles{worker.id, job, step});
+  for (const auto& [job, step] : deleting_) Emit(DeleteFiles{worker.id, job, step, StorageOf(job, step)});
 }
 
 void Machine::Handle(const WorkerHeartbeat& event) {
@@ -179,7 +180,8 @@ void Machine::Handle(const WorkerHeartbeat& event) {
   }
   worker.last_heartbeat = now_;
   if (worker.state == WorkerState::kSuspect) MoveWorker(worker, WorkerTrigger::kHeartbeat, "heard again");
-  if (event.leaving && (worker.state == WorkerState::kReady || worker.state == WorkerState::kSuspect)) {
+  if (event.leaving && (worker.state == WorkerState::kReady || worker.state == WorkerState::kSuspect ||
+                        worker.state == WorkerState::kQuarantined)) {
     MoveWorker(worker, WorkerTrigger::kDrain, "the agent is stopping");
     MaybeDrained(worker);
   }
@@ -240,6 +242,7 @@ void Machine::Handle(const UndrainWorker& event) {
   WorkerEntry& worker = it->second;
   worker.drain = false;
   MarkWorker(worker.id);
+  ForgetLaunchFailures(worker);
   MoveWorker(worker, WorkerTrigger::kUndrain, "undrained");
   Remember(event.request, {}, "");
   Emit(Reply{.call = event.call, .status = absl::OkStatus(), .message = ToString(worker.state)});

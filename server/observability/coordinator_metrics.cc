@@ -42,6 +42,22 @@ double CpuSeconds() {
   return usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + 1e-6 * (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
+// InfinitePast: never.
+absl::Time CheckpointedAt(const core::ClusterState& state, const core::JobId& job) {
+  const auto checkpoints = state.checkpoints.find(job);
+  if (checkpoints == state.checkpoints.end()) return absl::InfinitePast();
+  for (auto it = checkpoints->second.rbegin(); it != checkpoints->second.rend(); ++it) {
+    if (it->second.state == core::CheckpointState::kCommitted) return it->second.committed_at;
+  }
+  return absl::InfinitePast();
+}
+
+absl::Time AdvancedAt(const core::GenerationEntry& generation) {
+  absl::Time newest = generation.created_at;
+  for (const core::RankEntry& rank : generation.ranks) newest = std::max(newest, rank.progress.advanced_at);
+  return newest;
+}
+
 std::map<std::string, double> Split(const core::GoodputEntry& goodput) {
   return {{"productive", goodput.productive_seconds}, {"recomputed", goodput.recomputed_seconds},
           {"checkpoint", goodput.checkpoint_seconds}, {"recovery", goodput.recovery_seconds},
@@ -65,12 +81,25 @@ CoordinatorMetrics::CoordinatorMetrics()
                           .Name("athanor_job_samples_per_second")
                           .Help("Samples per second over all ranks of a job")
                           .Register(*registry_)),
+      job_idle_(
+          BuildGauge()
+              .Name("athanor_job_idle_seconds")
+              .Help("Since a rank of a running job last advanced: a step, a batch evaluated, bytes read or written")
+              .Register(*registry_)),
+      job_checkpoint_age_(BuildGauge()
+                              .Name("athanor_job_checkpoint_age_seconds")
+                              .Help("Age of the newest checkpoint of a running job that has one")
+                              .Register(*registry_)),
       goodput_(BuildCounter()
                    .Name("athanor_goodput_seconds_total")
                    .Help("Seconds of all jobs by what they went into")
                    .Register(*registry_)),
       restarts_(
           BuildCounter().Name("athanor_job_restarts_total").Help("Restarts decided, by cause").Register(*registry_)),
+      failures_(BuildCounter()
+                    .Name("athanor_generation_failures_total")
+                    .Help("Generations that failed, by their first cause")
+                    .Register(*registry_)),
       fenced_(BuildCounter()
                   .Name("athanor_fenced_messages_total")
                   .Help("Messages of stale generations or sessions, by kind")
@@ -83,6 +112,11 @@ CoordinatorMetrics::CoordinatorMetrics()
                .Register(*registry_)),
       queue_depth_(
           BuildGauge().Name("athanor_queue_depth").Help("Jobs that wait for slots").Register(*registry_).Add({})),
+      queue_oldest_(BuildGauge()
+                        .Name("athanor_queue_oldest_seconds")
+                        .Help("How long the job that waits for slots the longest has waited")
+                        .Register(*registry_)
+                        .Add({})),
       heartbeat_age_(BuildGauge()
                          .Name("athanor_heartbeat_age_seconds")
                          .Help("Oldest heartbeat among agents that are not lost")
@@ -117,6 +151,11 @@ CoordinatorMetrics::CoordinatorMetrics()
                               .Register(*registry_)
                               .Add({})),
       hangs_(BuildCounter().Name("athanor_hangs_total").Help("Hangs found").Register(*registry_).Add({})),
+      quarantines_(BuildCounter()
+                       .Name("athanor_quarantines_total")
+                       .Help("Agents put aside because launches failed there")
+                       .Register(*registry_)
+                       .Add({})),
       store_errors_(BuildCounter()
                         .Name("athanor_store_errors_total")
                         .Help("Failed commits to the store")
@@ -151,7 +190,10 @@ CoordinatorMetrics::CoordinatorMetrics()
   for (int state = 1; state <= 9; ++state)
     jobs_.Add({{"state", Lower(core::ToString(static_cast<core::JobState>(state)))}});
   for (int kind = 1; kind < core::kCauseKinds; ++kind)
-    restarts_.Add({{"cause", core::ToString(static_cast<core::CauseKind>(kind))}});
+    for (auto* family : {&restarts_, &failures_})
+      family->Add({{"cause", core::ToString(static_cast<core::CauseKind>(kind))}});
+  for (const core::JobState state : {core::JobState::kSucceeded, core::JobState::kFailed, core::JobState::kCancelled})
+    jobs_ended_.Add({{"state", Lower(core::ToString(state))}});
   for (const auto& [name, seconds] : Split({})) goodput_.Add({{"kind", name}});
 }
 
@@ -169,6 +211,12 @@ void CoordinatorMetrics::OnNote(const core::Note& note) {
       break;
     case Kind::kRestart:
       restarts_.Add({{"cause", note.label}}).Increment();
+      break;
+    case Kind::kFailure:
+      failures_.Add({{"cause", note.label}}).Increment();
+      break;
+    case Kind::kQuarantine:
+      quarantines_.Increment();
       break;
     case Kind::kRecovered:
       recovery_.Observe(note.seconds);
@@ -208,6 +256,8 @@ void CoordinatorMetrics::DropJob(const core::JobId& id) {
   job_step_.Remove(it->second.step);
   job_loss_.Remove(it->second.loss);
   job_throughput_.Remove(it->second.throughput);
+  job_idle_.Remove(it->second.idle);
+  if (it->second.checkpoint_age != nullptr) job_checkpoint_age_.Remove(it->second.checkpoint_age);
   series_.erase(it);
 }
 
@@ -230,13 +280,17 @@ void CoordinatorMetrics::OnJobTouched(const core::ClusterState& state, const cor
     return DropJob(id);
   }
   if (job->second.generation == 0) return;
-  if (job->second.state == core::JobState::kSuspended) return DropJob(id);  // it stands still as asked: no alert
+  // What waits or stands still as asked is no live job: no alert for it.
+  if (core::CurrentGeneration(state, job->second) == nullptr ||
+      !core::IsLive(core::CurrentGeneration(state, job->second)->state))
+    return DropJob(id);
   JobSeries& series = series_[id];
   if (series.step == nullptr) {
     const std::map<std::string, std::string> labels = {{"job_id", id.str()}, {"job_name", job->second.spec.name}};
     series.step = &job_step_.Add(labels);
     series.loss = &job_loss_.Add(labels);
     series.throughput = &job_throughput_.Add(labels);
+    series.idle = &job_idle_.Add(labels);
   }
   const core::RankProgress progress = core::AggregateProgress(state, job->second);
   series.step->Set(static_cast<double>(progress.step));
@@ -244,14 +298,35 @@ void CoordinatorMetrics::OnJobTouched(const core::ClusterState& state, const cor
   series.throughput->Set(progress.samples_per_second);
 }
 
+void CoordinatorMetrics::SampleJobs(const core::ClusterState& state, absl::Time now) {
+  for (auto& [id, series] : series_) {
+    const auto found = state.jobs.find(id);
+    if (found == state.jobs.end()) continue;  // about to be dropped
+    const core::JobEntry& job = found->second;
+    if (const core::GenerationEntry* generation = core::CurrentGeneration(state, job))
+      series.idle->Set(absl::ToDoubleSeconds(std::max(now - AdvancedAt(*generation), absl::ZeroDuration())));
+    const absl::Time checkpointed = CheckpointedAt(state, id);
+    if (checkpointed == absl::InfinitePast()) continue;
+    if (series.checkpoint_age == nullptr)
+      series.checkpoint_age = &job_checkpoint_age_.Add({{"job_id", id.str()}, {"job_name", job.spec.name}});
+    series.checkpoint_age->Set(absl::ToDoubleSeconds(now - checkpointed));
+  }
+}
+
 void CoordinatorMetrics::OnSample(const core::ClusterState& state, absl::Time now) {
   std::map<core::JobState, int64_t> jobs;
-  for (const auto& [id, job] : state.jobs) ++jobs[job.state];
+  absl::Time oldest_queued = now;
+  for (const auto& [id, job] : state.jobs) {
+    ++jobs[job.state];
+    if (job.state == core::JobState::kQueued) oldest_queued = std::min(oldest_queued, job.queued_at);
+  }
+  queue_oldest_.Set(absl::ToDoubleSeconds(now - oldest_queued));
   for (int value = 1; value <= 9; ++value) {
     const auto one = static_cast<core::JobState>(value);
     jobs_.Add({{"state", Lower(core::ToString(one))}}).Set(static_cast<double>(jobs[one]));
   }
   queue_depth_.Set(static_cast<double>(jobs[core::JobState::kQueued]));
+  SampleJobs(state, now);
   std::map<core::WorkerState, int64_t> workers;
   int64_t used = 0, total = 0;
   absl::Duration oldest = absl::ZeroDuration();
@@ -262,7 +337,7 @@ void CoordinatorMetrics::OnSample(const core::ClusterState& state, absl::Time no
     total += worker.slots;
     if (worker.last_heartbeat != absl::InfinitePast()) oldest = std::max(oldest, now - worker.last_heartbeat);
   }
-  for (int value = 1; value <= 5; ++value) {
+  for (int value = 1; value <= static_cast<int>(core::WorkerState::kQuarantined); ++value) {
     const auto one = static_cast<core::WorkerState>(value);
     workers_.Add({{"state", Lower(core::ToString(one))}}).Set(static_cast<double>(workers[one]));
   }

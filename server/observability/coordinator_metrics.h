@@ -34,10 +34,13 @@ class CoordinatorMetrics {
     prometheus::Gauge* step = nullptr;
     prometheus::Gauge* loss = nullptr;
     prometheus::Gauge* throughput = nullptr;
+    prometheus::Gauge* idle = nullptr;
+    prometheus::Gauge* checkpoint_age = nullptr;  // null before the first checkpoint
     std::map<std::string, prometheus::Gauge*> goodput;
     double stall_seconds = 0;
   };
   void DropJob(const core::JobId& job);
+  void SampleJobs(const core::ClusterState& state, absl::Time now);
 
   std::shared_ptr<prometheus::Registry> registry_;
   prometheus::Family<prometheus::Gauge>& jobs_;
@@ -46,12 +49,16 @@ class CoordinatorMetrics {
   prometheus::Family<prometheus::Gauge>& job_step_;
   prometheus::Family<prometheus::Gauge>& job_loss_;
   prometheus::Family<prometheus::Gauge>& job_throughput_;
+  prometheus::Family<prometheus::Gauge>& job_idle_;
+  prometheus::Family<prometheus::Gauge>& job_checkpoint_age_;
   prometheus::Family<prometheus::Counter>& goodput_;
   prometheus::Family<prometheus::Counter>& restarts_;
+  prometheus::Family<prometheus::Counter>& failures_;
   prometheus::Family<prometheus::Counter>& fenced_;
   prometheus::Family<prometheus::Counter>& jobs_ended_;
   prometheus::Family<prometheus::Histogram>& rpc_;
   prometheus::Gauge& queue_depth_;
+  prometheus::Gauge& queue_oldest_;
   prometheus::Gauge& heartbeat_age_;
   prometheus::Gauge& resident_bytes_;
   prometheus::Counter& cpu_seconds_;
@@ -63,6 +70,7 @@ class CoordinatorMetrics {
   prometheus::Counter& checkpoint_failures_;
   prometheus::Counter& checkpoint_damages_;
   prometheus::Counter& hangs_;
+  prometheus::Counter& quarantines_;
   prometheus::Counter& store_errors_;
   prometheus::Histogram& recovery_;
   prometheus::Histogram& queue_wait_;

@@ -14,7 +14,7 @@ std::string NumberOrNothing(int32_t value, int32_t nothing) {
 
 void LogJobEvent(const core::JobEventEntry& event) {
   const bool bad = event.type == "RankFailed" || event.type == "Failed" || event.type == "CheckpointDamaged" ||
-                   event.type == "CheckpointFailed";
+                   event.type == "CheckpointFailed" || event.type == "WorkerQuarantined";
   const bool wrong = event.type == "InternalError";
   Log(wrong ? spdlog::level::err
       : bad ? spdlog::level::warn
@@ -31,6 +31,8 @@ void LogNote(const core::Note& note) {
   if (note.kind == Kind::kLeaseExpired) {
     Log(spdlog::level::warn, "LeaseExpired", {{"worker", note.worker.str()}},
         "no heartbeat: the agent is declared lost");
+  } else if (note.kind == Kind::kQuarantine) {
+    Log(spdlog::level::warn, "Quarantined", {{"worker", note.worker.str()}}, note.message);
   } else if (note.kind == Kind::kFencedMessage) {
     Log(spdlog::level::info, "Fenced",
         {{"job", note.job.str()},

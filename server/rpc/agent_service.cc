@@ -131,12 +131,8 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
       }
       case v1::AgentMessage::kStacks: {
         const v1::StackDump& dump = incoming_.stacks();
-        Log(spdlog::level::warn, "StackDump",
-            {{"job", dump.id().job()},
-             {"generation", absl::StrCat(dump.id().generation())},
-             {"rank", absl::StrCat(dump.id().rank())}},
-            Shortened(dump.text(), 16384));
-        if (ack) ack();
+        constexpr size_t kInEvent = 4096;
+        loop_->Post(core::RankStacks{worker_, FromProto(dump.id()), Shortened(dump.text(), kInEvent)}, ack);
         return absl::OkStatus();
       }
       default:
@@ -219,7 +215,8 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
                                             manifest.bytes(),
                                             {manifest.metrics().begin(), manifest.metrics().end()},
                                             manifest.is_best(),
-                                            manifest.save_seconds()},
+                                            manifest.save_seconds(),
+                                            Shortened(manifest.storage(), 64)},
                     ack);
         return absl::OkStatus();
       }

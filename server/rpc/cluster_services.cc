@@ -221,7 +221,7 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::GetStatus(grpc::CallbackServerCont
       ++(*response->mutable_jobs_by_state())[absl::AsciiStrToUpper(core::ToString(job.state))];
     for (const auto& [id, worker] : state.workers) {
       ++(*response->mutable_workers_by_state())[absl::AsciiStrToUpper(core::ToString(worker.state))];
-      if (worker.state == core::WorkerState::kLost) continue;
+      if (worker.state == core::WorkerState::kLost || worker.state == core::WorkerState::kQuarantined) continue;
       response->set_slots_total(response->slots_total() + worker.slots);
       response->set_slots_free(response->slots_free() + worker.slots - static_cast<int32_t>(worker.used.size()));
     }

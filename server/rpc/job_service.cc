@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <random>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
@@ -40,6 +41,7 @@ grpc::ServerUnaryReactor* JobVerb(const RpcContext& rpc, grpc::CallbackServerCon
   event.request = {request.request_key(), RequestDigest(method, request)};
   event.job = request.job();
   event.reason = request.reason();
+  if constexpr (std::is_same_v<EventType, core::ResumeJob>) event.from_scratch = request.from_scratch();
   return RunVerb(
       rpc, context, method, [&] { return CheckVerb(request); },
       [event](core::CallId call) mutable {
@@ -66,6 +68,11 @@ bool Matches(const core::JobEntry& job, const v1::ListJobsRequest& request) {
   return true;
 }
 
+bool IsOneOf(const std::string& type, const google::protobuf::RepeatedPtrField<std::string>& types) {
+  return types.empty() || std::any_of(types.begin(), types.end(),
+                                      [&type](const std::string& one) { return absl::EqualsIgnoreCase(type, one); });
+}
+
 // Newest first; the token is the submit order of the last one shown.
 absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, const v1::ListJobsRequest& request,
                       v1::ListJobsResponse& response) {
@@ -83,8 +90,7 @@ absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, c
   const size_t shown = std::min(size, found.size());
   std::partial_sort(found.begin(), found.begin() + static_cast<ptrdiff_t>(shown), found.end(), newer);
   for (size_t i = 0; i < shown; ++i) {
-    *response.add_jobs() = ToProto(core.state(), *found[i], loop.JobDir(found[i]->id), core.QueuePosition(found[i]->id),
-                                   /*detailed=*/false);
+    *response.add_jobs() = ToProto(core, *found[i], loop.JobDir(found[i]->id), /*detailed=*/false);
   }
   if (found.size() > shown && shown > 0) response.set_next_page_token(absl::StrCat(found[shown - 1]->submit_order));
   return absl::OkStatus();
@@ -129,8 +135,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::GetJob(Context* context, const v1::Get
                  [this, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
                    RETURN_IF_ERROR(CheckReference("job", request->job()));
                    ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
-                   *response = ToProto(core.state(), core.state().jobs.at(id), rpc_.loop->JobDir(id),
-                                       core.QueuePosition(id), /*detailed=*/true);
+                   *response = ToProto(core, core.state().jobs.at(id), rpc_.loop->JobDir(id), /*detailed=*/true);
                    return absl::OkStatus();
                  });
 }
@@ -164,9 +169,17 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListEvents(Context* context, const v1:
                    RETURN_IF_ERROR(CheckReference("job", request->job()));
                    ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
                    const int32_t limit = request->limit() <= 0 ? 200 : std::min(request->limit(), 1000);
-                   ASSIGN_OR_RETURN(const std::vector<core::JobEventEntry> events,
-                                    rpc_.loop->store().ReadEvents(id, request->after(), limit));
-                   for (const core::JobEventEntry& event : events) *response->add_events() = ToProto(event);
+                   int64_t after = request->after();
+                   while (response->events_size() < limit) {
+                     ASSIGN_OR_RETURN(const std::vector<core::JobEventEntry> events,
+                                      rpc_.loop->store().ReadEvents(id, after, limit));
+                     for (const core::JobEventEntry& event : events) {
+                       after = event.sequence;
+                       if (response->events_size() < limit && IsOneOf(event.type, request->types()))
+                         *response->add_events() = ToProto(event);
+                     }
+                     if (static_cast<int32_t>(events.size()) < limit) break;
+                   }
                    return absl::OkStatus();
                  });
 }

@@ -28,6 +28,7 @@ void EffectRunner::Do(core::RankReply& reply) {
       one.set_step(point.step);
       one.set_path(absl::StrCat(JobDir(point.job), "/", core::CheckpointName(point.step)));
       one.set_weights_only(point.weights_only);
+      one.set_storage(point.storage);
     }
   }
   for (const core::ShardEntry& shard : reply.shards) {
@@ -90,6 +91,7 @@ void EffectRunner::Do(core::DeleteFiles& deletion) {
   v1::DeleteFiles& proto = *message.mutable_delete_files();
   proto.set_job(deletion.job.str());
   proto.set_step(deletion.step);
+  proto.set_storage(deletion.storage);
   proto.set_path(absl::StrCat(JobDir(deletion.job), "/", core::CheckpointName(deletion.step)));
   sessions.SendToWorker(deletion.worker, std::move(message));
 }

@@ -62,8 +62,7 @@ void WatchHub::Flush(const core::CoordinatorCore& core, MetadataStore& store, co
       const bool more = events.ok() && static_cast<int32_t>(events->size()) == kEventsAtOnce;
       auto job = core.state().jobs.find(entry.job);
       if (job != core.state().jobs.end()) {
-        *response.mutable_job() =
-            ToProto(core.state(), job->second, job_dir(entry.job), core.QueuePosition(entry.job), /*detailed=*/true);
+        *response.mutable_job() = ToProto(core, job->second, job_dir(entry.job), /*detailed=*/true);
       }
       response.set_final(!more && (job == core.state().jobs.end() || core::IsFinal(job->second.state)));
       entry.dirty = more;

@@ -135,6 +135,8 @@ v1::RankProgress ToProto(const core::RankProgress& progress) {
   proto.set_nonfinite_losses(progress.nonfinite_losses);
   proto.set_checkpoint_skipped(progress.checkpoint_skipped);
   proto.set_evaluate_seconds(progress.evaluate_seconds);
+  proto.set_phase_progress(progress.phase_progress);
+  proto.set_exchanges(progress.exchanges);
   if (IsSet(progress.updated_at)) *proto.mutable_updated_at() = ToProto(progress.updated_at);
   return proto;
 }
@@ -159,6 +161,8 @@ core::RankProgress FromProto(const v1::RankProgress& proto) {
   progress.nonfinite_losses = proto.nonfinite_losses();
   progress.checkpoint_skipped = proto.checkpoint_skipped();
   progress.evaluate_seconds = proto.evaluate_seconds();
+  progress.phase_progress = proto.phase_progress();
+  progress.exchanges = proto.exchanges();
   return progress;
 }
 
@@ -292,14 +296,15 @@ v1::JobEvent ToProto(const core::JobEventEntry& event) {
   return proto;
 }
 
-v1::Job ToProto(const core::ClusterState& state, const core::JobEntry& job, const std::string& job_dir,
-                int32_t queue_position, bool detailed) {
+v1::Job ToProto(const core::CoordinatorCore& core, const core::JobEntry& job, const std::string& job_dir,
+                bool detailed) {
+  const core::ClusterState& state = core.state();
   v1::Job proto;
   proto.set_id(job.id.str());
   v1::JobSpec spec;
   if (spec.ParseFromString(job.spec.payload)) *proto.mutable_spec() = WithoutSecrets(spec);
   proto.set_state(static_cast<v1::JobState>(job.state));
-  proto.set_reason(job.reason);
+  proto.set_reason(core.Reason(job.id));
   proto.set_generation(job.generation);
   *proto.mutable_created_at() = ToProto(job.created_at);
   if (IsSet(job.started_at)) *proto.mutable_started_at() = ToProto(job.started_at);
@@ -311,8 +316,9 @@ v1::Job ToProto(const core::ClusterState& state, const core::JobEntry& job, cons
   if (job.last_cause.has_value()) *proto.mutable_last_cause() = ToProto(*job.last_cause);
   *proto.mutable_goodput() = ToProto(job.goodput);
   proto.set_version(job.version);
-  proto.set_queue_position(queue_position);
+  proto.set_queue_position(core.QueuePosition(job.id));
   proto.set_job_dir(job_dir);
+  proto.set_checkpoint_warning(core::CheckpointWarning(state, job));
   auto generations = state.generations.find(job.id);
   if (!detailed || generations == state.generations.end()) return proto;
   constexpr size_t kShown = 32;

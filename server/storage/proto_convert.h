@@ -43,7 +43,7 @@ v1::Checkpoint ToProto(const core::CheckpointEntry& checkpoint, const core::JobE
 v1::Worker ToProto(const core::WorkerEntry& worker, absl::Time now);
 v1::JobEvent ToProto(const core::JobEventEntry& event);
 // `detailed`: with per-rank progress and generations.
-v1::Job ToProto(const core::ClusterState& state, const core::JobEntry& job, const std::string& job_dir,
-                int32_t queue_position, bool detailed);
+v1::Job ToProto(const core::CoordinatorCore& core, const core::JobEntry& job, const std::string& job_dir,
+                bool detailed);
 
 }  // namespace athanor

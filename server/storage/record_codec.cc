@@ -1,5 +1,7 @@
 #include "server/storage/record_codec.h"
 
+#include <algorithm>
+
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -81,6 +83,7 @@ records::JobRecord ToRecord(const core::JobEntry& job) {
   record.set_next_event(job.next_event);
   record.set_version(job.version);
   record.set_seed(job.seed);
+  record.set_scratch_generation(job.scratch_generation);
   return record;
 }
 
@@ -114,6 +117,7 @@ core::JobEntry FromRecord(const records::JobRecord& record) {
   job.next_event = record.next_event();
   job.version = record.version();
   job.seed = record.seed();
+  job.scratch_generation = record.scratch_generation();
   return job;
 }
 
@@ -194,6 +198,7 @@ records::CheckpointRecord ToRecord(const core::CheckpointEntry& checkpoint) {
   record.set_committed_at(Nanos(checkpoint.committed_at));
   record.set_note(checkpoint.note);
   record.set_save_seconds(checkpoint.save_seconds);
+  record.set_storage(checkpoint.storage);
   return record;
 }
 
@@ -213,6 +218,7 @@ core::CheckpointEntry FromRecord(const records::CheckpointRecord& record) {
   checkpoint.committed_at = FromNanos(record.committed_at());
   checkpoint.note = record.note();
   checkpoint.save_seconds = record.save_seconds();
+  checkpoint.storage = record.storage();
   return checkpoint;
 }
 
@@ -230,6 +236,8 @@ records::WorkerRecord ToRecord(const core::WorkerEntry& worker) {
   record.set_registered_at(Nanos(worker.registered_at));
   record.set_drain(worker.drain);
   record.set_reason(worker.reason);
+  record.set_quarantined_until(Nanos(worker.quarantined_until));
+  record.set_quarantines(worker.quarantines);
   return record;
 }
 
@@ -247,6 +255,8 @@ core::WorkerEntry FromRecord(const records::WorkerRecord& record) {
   worker.registered_at = FromNanos(record.registered_at());
   worker.drain = record.drain();
   worker.reason = record.reason();
+  worker.quarantined_until = FromNanos(record.quarantined_until());
+  worker.quarantines = std::max(0, record.quarantines());
   return worker;
 }
 
@@ -317,7 +327,7 @@ std::string Problem(const records::CheckpointRecord& checkpoint) {
 
 std::string Problem(const records::WorkerRecord& worker) {
   if (worker.slots() < 0) return absl::StrCat(worker.slots(), " slots");
-  return UnknownState(worker.state(), core::WorkerState::kDrained);
+  return UnknownState(worker.state(), core::WorkerState::kQuarantined);
 }
 
 std::string Problem(const records::RequestRecord&) {

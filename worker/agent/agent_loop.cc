@@ -383,8 +383,8 @@ void AgentLoop::Do(RemoveCheckpoint& effect) {
     v1::FilesDeleted deleted;
     deleted.set_job(request.job());
     deleted.set_step(request.step());
-    if (absl::Status status = RemoveCheckpointFiles(request.job(), request.path()); !status.ok())
-      deleted.set_error(std::string(status.message()));
+    const absl::Status status = RemoveCheckpointFiles(request.job(), request.path(), request.storage());
+    if (!status.ok()) deleted.set_error(std::string(status.message()));
     Post([this, deleted] { Perform(core_.OnFilesDeleted(deleted)); });
   };
   files_.Post(std::move(task));  // refused: the coordinator asks again

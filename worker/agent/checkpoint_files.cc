@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "athanor/base/storage_id.h"
 
 namespace athanor::agent {
 namespace {
@@ -43,7 +44,7 @@ absl::Status Empty(DIR* dir, const std::string& path) {
 
 }  // namespace
 
-absl::Status RemoveCheckpointFiles(const std::string& job, const std::string& path) {
+absl::Status RemoveCheckpointFiles(const std::string& job, const std::string& path, const std::string& storage) {
   const size_t slash = path.rfind('/');
   const std::string parent = slash == std::string::npos ? "" : path.substr(0, slash), name = path.substr(slash + 1);
   const bool in_job = !job.empty() && job.find('/') == std::string::npos && parent.size() > job.size() &&
@@ -51,14 +52,18 @@ absl::Status RemoveCheckpointFiles(const std::string& job, const std::string& pa
   if (path.empty() || path[0] != '/' || path.find("/../") != std::string::npos || !in_job || !IsCheckpointName(name)) {
     return absl::InvalidArgumentError(absl::StrCat("refused: ", path, " is not a checkpoint of ", job));
   }
+  // In an empty mount point nothing is gone.
+  const std::string root = parent.substr(0, parent.size() - job.size() - 1);
   const int parent_fd = open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (parent_fd < 0)
-    return errno == ENOENT ? absl::OkStatus()
+    return errno == ENOENT ? CheckStorage(root, storage)
                            : absl::InternalError(absl::StrCat("cannot open ", parent, ": ", strerror(errno)));
   const int fd = openat(parent_fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   absl::Status status;
   if (fd < 0) {
-    if (errno != ENOENT) status = absl::InternalError(absl::StrCat("cannot open ", path, ": ", strerror(errno)));
+    status = errno != ENOENT   ? absl::InternalError(absl::StrCat("cannot open ", path, ": ", strerror(errno)))
+             : storage.empty() ? absl::OkStatus()
+                               : CheckStorage(root, storage);
   } else {
     const std::unique_ptr<DIR, Closer> dir(fdopendir(fd));
     status = Empty(dir.get(), path);

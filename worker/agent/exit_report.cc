@@ -41,6 +41,8 @@ v1::CauseKind KindOfCode(int code) {
       return v1::OUR_BUG;
     case kExitStale:
       return v1::PREEMPTED;
+    case kExitStorage:
+      return v1::STORAGE;
     case kExitLaunchFailed:
     case 126:
     case 127:

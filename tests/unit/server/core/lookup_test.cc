@@ -94,7 +94,9 @@ TEST(Explain, TheFirstFailureNotItsSymptoms) {
   h.Exit(job, 1, h.Cause(CauseKind::kPeerLost));
   EXPECT_EQ(h.job(job).state, JobState::kFailed);
   const std::vector<std::string> final_chain = h.core.Explain(job, h.now);
-  EXPECT_THAT(final_chain[0], HasSubstr("is Failed: gives up: budget of user_code is used up (1 of 1)"));
+  EXPECT_THAT(final_chain[0],
+              HasSubstr("is Failed: rank 0: user_code on w1: std::runtime_error: no such column; gives up: "
+                        "budget of user_code is used up (1 of 1)"));
   EXPECT_THAT(final_chain, testing::Contains("  its last lines:\nline 1\nline 2"));
 }
 

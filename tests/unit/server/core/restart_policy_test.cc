@@ -30,6 +30,7 @@ TEST(RestartPolicy, EachCauseHasItsBudget) {
       {CauseKind::kData, "data", 1},           {CauseKind::kNanLoss, "nan_loss", 0},
       {CauseKind::kPeerLost, "peer_lost", 10}, {CauseKind::kOurBug, "our_bug", 3},
       {CauseKind::kInvalid, "invalid", 0},     {CauseKind::kLaunchFailed, "launch_failed", 3},
+      {CauseKind::kStorage, "storage", -1},
   };
   EXPECT_EQ(std::size(rows), static_cast<size_t>(kCauseKinds - 1));
   for (const auto& row : rows) {
@@ -53,6 +54,20 @@ TEST(RestartPolicy, EachCauseHasItsBudget) {
   }
   EXPECT_EQ(CauseKindFromString("unspecified"), std::nullopt);
   EXPECT_EQ(CauseKindFromString("Signal"), std::nullopt);
+}
+
+TEST(RestartPolicy, AStorageThatIsAwayIsWaitedForWithAGrowingPause) {
+  RestartPolicySpec policy;
+  policy.backoff_jitter = 0;
+  absl::Duration before;
+  for (int32_t times : {0, 1, 2, 5}) {
+    const RestartDecision decision =
+        Decide(CauseKind::kStorage, {{{CauseKind::kStorage, times}}, /*generations_without_progress=*/99}, policy);
+    ASSERT_TRUE(decision.retry) << "no crash loop: " << decision.reason;
+    EXPECT_GT(decision.retry_at - kNow, before);
+    before = decision.retry_at - kNow;
+  }
+  EXPECT_EQ(Decide(CauseKind::kStorage, {{{CauseKind::kStorage, 500}}}, policy).retry_at - kNow, policy.backoff_max);
 }
 
 TEST(RestartPolicy, OneCauseDoesNotUseUpAnothersBudget) {

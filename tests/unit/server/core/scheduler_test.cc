@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <deque>
+
 #include "tests/unit/server/core/core_harness.h"
 
 namespace athanor::core {
@@ -82,7 +84,8 @@ TEST(Queue, TheHeadBlocksYoungerOnesOfItsDevice) {
   const JobId other = h.Submit({.name = "other", .device = "cuda"});
   EXPECT_EQ(h.job(head).reason, "next: needs 4 x 1 cpu slots at once, room for 2 ranks is free");
   EXPECT_EQ(h.job(small).state, JobState::kQueued);
-  EXPECT_EQ(h.job(small).reason, absl::StrCat("waits behind ", head.str()));
+  EXPECT_EQ(h.core.Reason(small), absl::StrCat("waits behind ", head.str()));
+  EXPECT_EQ(h.core.Explain(small, h.now)[0], absl::StrCat("small-3 is Queued: waits behind ", head.str()));
   EXPECT_EQ(h.job(other).state, JobState::kRunning) << "another device kind is another queue";
   h.StartTraining(running);
   h.Finish(running);
@@ -98,6 +101,49 @@ TEST(Queue, WhoWaitsBehindACancelledHeadGoesAtOnce) {
   EXPECT_EQ(h.job(small).state, JobState::kQueued);
   EXPECT_TRUE(h.Verb(CancelJob{.job = head.str()}).status.ok());
   EXPECT_EQ(h.job(small).state, JobState::kRunning);
+}
+
+TEST(Queue, WhomAJobWaitsForIsSaidAsOfNow) {
+  CoreHarness h;
+  h.Register("w1", 2);
+  const JobId running = h.Submit({.name = "running", .ranks = 2});
+  const JobId first = h.Submit({.name = "first", .ranks = 2});
+  const JobId second = h.Submit({.name = "second", .ranks = 2});
+  const JobId third = h.Submit({.name = "third", .ranks = 2});
+  EXPECT_EQ(h.core.Reason(third), absl::StrCat("waits behind ", first.str()));
+  h.StartTraining(running);
+  h.Finish(running);
+  EXPECT_EQ(h.job(first).state, JobState::kRunning);
+  EXPECT_EQ(h.core.Reason(third), absl::StrCat("waits behind ", second.str())) << "the first is gone";
+  EXPECT_THAT(h.core.Reason(second), HasSubstr("next: "));
+  EXPECT_TRUE(h.Verb(CancelJob{.job = second.str()}).status.ok());
+  EXPECT_THAT(h.core.Reason(third), HasSubstr("next: "));
+}
+
+// A stream of narrow jobs of higher priority always finds a slot; the wide one needs all of them at once.
+TEST(Queue, AWideJobOfLowPriorityIsOvertakenABoundedNumberOfTimes) {
+  CoreOptions options = PatientOptions();
+  options.max_overtaken = 4;
+  CoreHarness h(options);
+  h.Register("w1", 2);
+  std::deque<JobId> narrow = {h.Submit({.name = "n", .priority = 10}), h.Submit({.name = "n", .priority = 10})};
+  const JobId wide = h.Submit({.name = "wide", .ranks = 2});
+  const JobId later = h.Submit({.name = "later", .priority = 5});
+  int started = 0;
+  for (; h.job(wide).state == JobState::kQueued && started < 50; ++started) {
+    const JobId next = h.Submit({.name = "n", .priority = 10});  // the next of the stream waits already
+    const JobId done = narrow.front();
+    narrow.pop_front();
+    h.StartTraining(done);
+    h.Finish(done);
+    if (h.job(next).state == JobState::kRunning) narrow.push_back(next);
+    if (narrow.empty()) break;
+  }
+  EXPECT_EQ(h.job(wide).state, JobState::kRunning) << "after " << started << " starts";
+  EXPECT_LT(started, 10);
+  EXPECT_THAT(h.Told(wide, "Reserved"), HasSubstr("4 younger jobs of higher priority were started before it"));
+  EXPECT_THAT(h.Told(wide, "Waiting"), HasSubstr("slots are kept for it"));
+  EXPECT_EQ(h.job(later).state, JobState::kQueued) << "the others keep their order";
 }
 
 TEST(Queue, ManyOfOneShapeWaitAsideAndComeBackInOrder) {

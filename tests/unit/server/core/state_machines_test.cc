@@ -51,7 +51,7 @@ TEST(StateMachines, ADoubledPairIsFound) {
 TEST(StateMachines, EveryStateIsReached) {
   EXPECT_EQ(Reachable(kJobTable, JobState::kQueued).size(), 9u);
   EXPECT_EQ(Reachable(kGenerationTable, GenerationState::kLaunching).size(), 8u);
-  EXPECT_EQ(Reachable(kWorkerTable, WorkerState::kReady).size(), 5u);
+  EXPECT_EQ(Reachable(kWorkerTable, WorkerState::kReady).size(), 6u);
   EXPECT_EQ(Reachable(kCheckpointTable, CheckpointState::kCollecting).size(), 6u);
 }
 
@@ -64,7 +64,7 @@ TEST(StateMachines, OnlyFinalStatesAreTerminal) {
     const auto state = static_cast<GenerationState>(i);
     EXPECT_EQ(Terminal(kGenerationTable, state), !IsLive(state)) << ToString(state);
   }
-  for (int i = 1; i <= static_cast<int>(WorkerState::kDrained); ++i) {
+  for (int i = 1; i <= static_cast<int>(WorkerState::kQuarantined); ++i) {
     EXPECT_FALSE(Terminal(kWorkerTable, static_cast<WorkerState>(i))) << "a worker can always come back";
   }
   EXPECT_TRUE(Terminal(kCheckpointTable, CheckpointState::kDeleting));
