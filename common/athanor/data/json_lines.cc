@@ -1,9 +1,11 @@
 #include "athanor/data/json_lines.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <fstream>
 #include <functional>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -21,22 +23,58 @@ using nlohmann::json;
 constexpr size_t kErrorsKept = 20;
 constexpr size_t kMaxDims = 63;  // of a sample: LibTorch takes 64, and samples are stacked
 
+// Numbers of one line, or of a column: exact as integers as long as all are whole.
+struct Numbers {
+  std::vector<double> values;
+  std::vector<int64_t> wholes;  // as many, while `whole`
+  bool whole = true;
+
+  void Push(const json& number) {
+    const double value = number.is_boolean() ? number.get<bool>() : number.get<double>();
+    values.push_back(value);
+    const bool exact = !number.is_number_float() &&
+                       !(number.is_number_unsigned() &&
+                         number.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
+    if (exact) {
+      PushWhole(number.is_boolean() ? number.get<bool>() : number.get<int64_t>());
+    } else if (std::abs(value) < 0x1p63 && std::trunc(value) == value) {
+      PushWhole(static_cast<int64_t>(value));
+    } else {
+      whole = false;
+    }
+  }
+  void Append(const Numbers& other) {
+    values.insert(values.end(), other.values.begin(), other.values.end());
+    whole = whole && other.whole;
+    if (whole) wholes.insert(wholes.end(), other.wholes.begin(), other.wholes.end());
+  }
+  // int64, or float32.
+  torch::Tensor Tensor(const std::vector<int64_t>& sizes, bool integer) const {
+    if (integer) return torch::tensor(wholes, torch::kInt64).reshape(sizes);
+    return torch::tensor(values, torch::kFloat64).reshape(sizes).to(torch::kFloat32);
+  }
+
+ private:
+  void PushWhole(int64_t number) {
+    if (whole) wholes.push_back(number);
+  }
+};
+
 // One column: rows of numbers of one shape.
 struct Column {
   std::vector<int64_t> shape;
-  std::vector<double> values;
-  bool whole = true;
+  Numbers numbers;
   bool empty = true;
 
   // Adds the numbers of `value` to `row`, the extents on its way to `found`. False: something else is in it.
-  static bool Flatten(const json& value, size_t depth, std::vector<int64_t>* found, std::vector<double>* row) {
+  static bool Flatten(const json& value, size_t depth, std::vector<int64_t>* found, Numbers* row) {
     if (!value.is_array()) {
       if (!value.is_number() && !value.is_boolean()) return false;
-      row->push_back(value.is_boolean() ? value.get<bool>() : value.get<double>());
+      row->Push(value);
       return depth == found->size();
     }
     const auto extent = static_cast<int64_t>(value.size());
-    if (depth == found->size() && row->empty() && depth < kMaxDims) found->push_back(extent);
+    if (depth == found->size() && row->values.empty() && depth < kMaxDims) found->push_back(extent);
     if (depth >= found->size() || (*found)[depth] != extent) return false;
     for (const json& item : value) {
       if (!Flatten(item, depth + 1, found, row)) return false;
@@ -44,7 +82,7 @@ struct Column {
     return true;
   }
 
-  std::string Add(const json& object, const std::string& name, std::vector<double>* row) {
+  std::string Add(const json& object, const std::string& name, Numbers* row) {
     const auto found = object.find(name);
     if (found == object.end()) return absl::StrCat("no \"", name, "\"");
     std::vector<int64_t> own;
@@ -56,39 +94,50 @@ struct Column {
     shape = own;
     return "";
   }
-  void Take(const std::vector<double>& row) {
+  void Take(const Numbers& row) {
     empty = false;
-    for (const double value : row) {
-      values.push_back(value);
-      whole = whole && std::abs(value) < 0x1p63 && std::trunc(value) == value;
-    }
+    numbers.Append(row);
   }
   torch::Tensor Tensor(int64_t rows, bool integer) const {
     std::vector<int64_t> sizes = {rows};
     sizes.insert(sizes.end(), shape.begin(), shape.end());
-    return torch::tensor(values, torch::kFloat64).reshape(sizes).to(integer ? torch::kInt64 : torch::kFloat32);
+    return numbers.Tensor(sizes, integer);
   }
+  bool whole() const { return numbers.whole; }
 };
 
-// Calls `line` with every line that is not blank. A line that is no JSON comes as discarded.
-absl::Status ForEachLine(const std::string& path, const std::function<absl::Status(size_t, const json&)>& line) {
+// A number so large that the parser gave the nearest double for it, where it was written as an integer.
+bool WasRounded(const Numbers& numbers, const std::string& line) {
+  return !numbers.whole && std::any_of(numbers.values.begin(), numbers.values.end(), [](double value) {
+    return std::abs(value) >= 0x1p63;
+  }) && HoldsHugeInteger(line);
+}
+
+// Calls `line` with every line that is not blank: its number, value and text. A line that is no JSON comes as
+// discarded.
+absl::Status ForEachLine(const std::string& path,
+                         const std::function<absl::Status(size_t, const json&, const std::string&)>& line) {
   errno = 0;
   std::ifstream file(path, std::ios::binary);
   if (!file) return FileError(errno == 0 ? ENOENT : errno, "opening", path);
   std::string text;
   for (size_t number = 1; std::getline(file, text); ++number) {
     if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
-    RETURN_IF_ERROR(line(number, ParseJsonText(text)));
+    RETURN_IF_ERROR(line(number, ParseJsonText(text), text));
   }
   return file.bad() ? absl::DataLossError(absl::StrCat(path, ": reading failed")) : absl::OkStatus();
+}
+
+std::string NoObject(const json& value, const std::string& line) {
+  return value.is_discarded() ? absl::StrCat("found no JSON object: ", JsonProblem(line)) : "found no JSON object";
 }
 
 }  // namespace
 
 absl::StatusOr<std::vector<json>> ReadJsonLines(const std::string& path) {
   std::vector<json> lines;
-  RETURN_IF_ERROR(ForEachLine(path, [&](size_t number, const json& value) {
-    if (value.is_discarded()) return absl::DataLossError(absl::StrCat(path, ":", number, ": not JSON"));
+  RETURN_IF_ERROR(ForEachLine(path, [&](size_t number, const json& value, const std::string& line) {
+    if (value.is_discarded()) return absl::DataLossError(absl::StrCat(path, ":", number, ": ", JsonProblem(line)));
     lines.push_back(value);
     return absl::OkStatus();
   }));
@@ -99,10 +148,12 @@ absl::StatusOr<JsonLinesDataset> OpenJsonLines(const std::string& path, const Js
   Column input, target;
   JsonLinesDataset result;
   int64_t rows = 0;
-  RETURN_IF_ERROR(ForEachLine(path, [&](size_t number, const json& value) {
-    std::vector<double> x, y;
-    std::string problem = value.is_object() ? input.Add(value, options.input, &x) : "found no JSON object";
+  RETURN_IF_ERROR(ForEachLine(path, [&](size_t number, const json& value, const std::string& line) {
+    Numbers x, y;
+    std::string problem = value.is_object() ? input.Add(value, options.input, &x) : NoObject(value, line);
     if (problem.empty() && !options.target.empty()) problem = target.Add(value, options.target, &y);
+    if (problem.empty() && WasRounded(y, line))
+      problem = absl::StrCat("\"", options.target, "\" holds an integer beyond 64 bits");
     if (problem.empty()) {
       input.Take(x);
       target.Take(y);
@@ -118,7 +169,7 @@ absl::StatusOr<JsonLinesDataset> OpenJsonLines(const std::string& path, const Js
   if (rows == 0) return absl::DataLossError(absl::StrCat(path, ": no rows"));
   ASSIGN_OR_RETURN(result.dataset,
                    TensorDataset::Make(input.Tensor(rows, false),
-                                       options.target.empty() ? torch::Tensor() : target.Tensor(rows, target.whole)));
+                                       options.target.empty() ? torch::Tensor() : target.Tensor(rows, target.whole())));
   return result;
 }
 
@@ -126,20 +177,22 @@ namespace {
 
 // Lists of any length, one a line.
 struct RaggedColumn {
-  std::vector<torch::Tensor> rows;
+  std::vector<torch::Tensor> rows;  // int64, else float64
   bool whole = true;
 
-  std::string Add(const json& object, const std::string& name) {
+  std::string Add(const json& object, const std::string& name, const std::string& line) {
     Column column;  // of this line alone: the next may be longer
-    std::vector<double> numbers;
+    Numbers numbers;
     if (std::string problem = column.Add(object, name, &numbers); !problem.empty()) return problem;
     if (column.shape.empty()) return absl::StrCat("\"", name, "\" is no list");
     if (!rows.empty() && static_cast<int64_t>(column.shape.size()) != rows[0].dim()) {
       return absl::StrCat("\"", name, "\" has ", column.shape.size(), " dims; allowed: ", rows[0].dim(), " as before");
     }
-    column.Take(numbers);
-    whole = whole && column.whole;
-    rows.push_back(torch::tensor(column.values, torch::kFloat64).reshape(column.shape));
+    if (WasRounded(numbers, line)) return absl::StrCat("\"", name, "\" holds an integer beyond 64 bits");
+    whole = whole && numbers.whole;
+    rows.push_back(
+        (numbers.whole ? torch::tensor(numbers.wholes, torch::kInt64) : torch::tensor(numbers.values, torch::kFloat64))
+            .reshape(column.shape));
     return "";
   }
   std::vector<torch::Tensor> Tensors() const {
@@ -155,11 +208,15 @@ absl::StatusOr<std::shared_ptr<RaggedDataset>> OpenRaggedJsonLines(const std::st
                                                                    TargetSizes targets) {
   RaggedColumn inputs, ragged;
   Column target;
-  RETURN_IF_ERROR(ForEachLine(path, [&](size_t number, const json& value) {
-    std::vector<double> y;
-    std::string problem = value.is_object() ? inputs.Add(value, names.input) : "found no JSON object";
-    if (problem.empty() && !names.target.empty())
-      problem = targets == TargetSizes::kAny ? ragged.Add(value, names.target) : target.Add(value, names.target, &y);
+  RETURN_IF_ERROR(ForEachLine(path, [&](size_t number, const json& value, const std::string& line) {
+    Numbers y;
+    std::string problem = value.is_object() ? inputs.Add(value, names.input, line) : NoObject(value, line);
+    if (problem.empty() && !names.target.empty()) {
+      problem =
+          targets == TargetSizes::kAny ? ragged.Add(value, names.target, line) : target.Add(value, names.target, &y);
+    }
+    if (problem.empty() && WasRounded(y, line))
+      problem = absl::StrCat("\"", names.target, "\" holds an integer beyond 64 bits");
     if (!problem.empty()) return absl::DataLossError(absl::StrCat(path, ":", number, ": ", problem));
     target.Take(y);
     return absl::OkStatus();
@@ -168,7 +225,7 @@ absl::StatusOr<std::shared_ptr<RaggedDataset>> OpenRaggedJsonLines(const std::st
   if (rows == 0) return absl::DataLossError(absl::StrCat(path, ": no rows"));
   if (targets == TargetSizes::kAny) return RaggedDataset::MakeWithRaggedTargets(inputs.Tensors(), ragged.Tensors());
   return RaggedDataset::Make(inputs.Tensors(),
-                             names.target.empty() ? torch::Tensor() : target.Tensor(rows, target.whole));
+                             names.target.empty() ? torch::Tensor() : target.Tensor(rows, target.whole()));
 }
 
 absl::StatusOr<std::shared_ptr<TensorDataset>> OpenSafetensors(const std::string& path, const FieldNames& names) {

@@ -35,8 +35,9 @@ struct JsonLinesDataset {
 // Every line as it is. Empty lines are skipped.
 absl::StatusOr<std::vector<nlohmann::json>> ReadJsonLines(const std::string& path);
 
-// Numbers, or (nested) lists of numbers, all of the shape of the first line. Targets are int64 when all are whole
-// numbers without a fraction, else float32; inputs are float32.
+// Numbers, or (nested) lists of numbers, all of the shape of the first line. Targets are int64, exact, when all are
+// whole numbers without a fraction, else float32; inputs are float32. Integers beyond 64 bits are damage, and so is
+// NaN, which JSON has not.
 absl::StatusOr<JsonLinesDataset> OpenJsonLines(const std::string& path, const JsonLinesOptions& options);
 
 // Row i of both tensors is sample i.

@@ -2,20 +2,23 @@
 
 #include <zlib.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <optional>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/data/inflate.h"
 #include "athanor/io/mapped_file.h"
+#include "athanor/io/tensor_file.h"
 
 namespace athanor {
 namespace {
@@ -27,10 +30,11 @@ struct Dtype {
 };
 
 constexpr Dtype kDtypes[] = {
-    {"f8", torch::kFloat64, 8},      {"f4", torch::kFloat32, 4},        {"f2", torch::kFloat16, 2},
-    {"i8", torch::kInt64, 8},        {"i4", torch::kInt32, 4},          {"i2", torch::kInt16, 2},
-    {"i1", torch::kInt8, 1},         {"u1", torch::kUInt8, 1},          {"b1", torch::kBool, 1},
-    {"c8", torch::kComplexFloat, 8}, {"c16", torch::kComplexDouble, 16}};
+    {"f8", torch::kFloat64, 8},      {"f4", torch::kFloat32, 4},         {"f2", torch::kFloat16, 2},
+    {"i8", torch::kInt64, 8},        {"i4", torch::kInt32, 4},           {"i2", torch::kInt16, 2},
+    {"i1", torch::kInt8, 1},         {"u1", torch::kUInt8, 1},           {"b1", torch::kBool, 1},
+    {"c8", torch::kComplexFloat, 8}, {"c16", torch::kComplexDouble, 16}, {"u2", torch::kUInt16, 2},
+    {"u4", torch::kUInt32, 4},       {"u8", torch::kUInt64, 8}};
 
 constexpr size_t kMaxDims = 64;  // of LibTorch and NumPy
 
@@ -39,40 +43,92 @@ absl::Status Damaged(const std::string& name, const Parts&... parts) {
   return absl::DataLossError(absl::StrCat(name, ": ", parts...));
 }
 
-// The text behind 'key': in the header's Python literal.
-absl::StatusOr<absl::string_view> Field(const std::string& name, absl::string_view header, absl::string_view key) {
-  const size_t at = header.find(absl::StrCat("'", key, "':"));
-  if (at == absl::string_view::npos) return Damaged(name, "the header has no '", key, "'");
-  absl::string_view rest = header.substr(at + key.size() + 3);
-  return absl::StripLeadingAsciiWhitespace(rest);
-}
+using Header = NpyLayout;
 
-struct Header {
-  std::string dtype;  // with byte order
-  bool fortran = false;
-  std::vector<int64_t> shape;
-};
+// The Python literal of a header, however it is spaced and quoted: a dictionary of texts, True or False, tuples of
+// integers (with an L behind them in those of Python 2).
+class HeaderText {
+ public:
+  HeaderText(const std::string& name, absl::string_view text) : name_(name), text_(text) {}
 
-absl::StatusOr<Header> ParseHeader(const std::string& name, absl::string_view text) {
-  Header header;
-  ASSIGN_OR_RETURN(absl::string_view descr, Field(name, text, "descr"));
-  if (!absl::ConsumePrefix(&descr, "'")) return Damaged(name, "structured arrays are not supported");
-  header.dtype = std::string(descr.substr(0, descr.find('\'')));
-  ASSIGN_OR_RETURN(const absl::string_view order, Field(name, text, "fortran_order"));
-  header.fortran = absl::StartsWith(order, "True");
-  ASSIGN_OR_RETURN(absl::string_view shape, Field(name, text, "shape"));
-  if (!absl::ConsumePrefix(&shape, "(")) return Damaged(name, "the shape is no tuple");
-  for (absl::string_view part : absl::StrSplit(shape.substr(0, shape.find(')')), ',')) {
-    part = absl::StripAsciiWhitespace(part);
-    if (part.empty()) continue;
-    int64_t extent = 0;
-    if (!absl::SimpleAtoi(part, &extent) || extent < 0) return Damaged(name, "the shape holds \"", part, "\"");
-    header.shape.push_back(extent);
+  absl::StatusOr<Header> Read() {
+    if (!Take('{')) return Wrong("is no dictionary");
+    while (!Take('}')) {
+      std::string key;
+      if (!TakeText(&key) || !Take(':')) return Wrong("is no dictionary of texts");
+      RETURN_IF_ERROR(ReadValue(key));
+      if (!Take(',') && Peek() != '}') return Wrong("is no dictionary");
+    }
+    for (const auto& [key, found] :
+         {std::pair("descr", has_dtype_), std::pair("fortran_order", has_order_), std::pair("shape", has_shape_)}) {
+      if (!found) return Damaged(name_, "the header has no '", key, "'");
+    }
+    return header_;
   }
-  if (header.shape.size() > kMaxDims)
-    return Damaged(name, "found ", header.shape.size(), " dimensions; allowed: ", kMaxDims);
-  return header;
-}
+
+ private:
+  absl::Status Wrong(absl::string_view what) const { return Damaged(name_, "the header ", what, " at its byte ", at_); }
+
+  char Peek() {
+    while (at_ < text_.size() && absl::ascii_isspace(static_cast<unsigned char>(text_[at_]))) ++at_;
+    return at_ < text_.size() ? text_[at_] : '\0';
+  }
+  bool Take(char wanted) {
+    if (Peek() != wanted) return false;
+    ++at_;
+    return true;
+  }
+  bool TakeText(std::string* text) {
+    const char prefix = Peek();  // u'…' and b'…'
+    if (prefix == 'u' || prefix == 'b') ++at_;
+    const char quote = Peek();
+    if (quote != '\'' && quote != '"') return false;
+    const size_t end = text_.find(quote, at_ + 1);
+    if (end == absl::string_view::npos) return false;
+    *text = std::string(text_.substr(at_ + 1, end - at_ - 1));
+    at_ = end + 1;
+    return true;
+  }
+  absl::string_view TakeWord() {
+    (void)Peek();
+    const size_t from = at_;
+    while (at_ < text_.size() && absl::ascii_isalnum(static_cast<unsigned char>(text_[at_]))) ++at_;
+    return text_.substr(from, at_ - from);
+  }
+
+  absl::Status ReadValue(const std::string& key) {
+    if (key == "descr") {
+      has_dtype_ = TakeText(&header_.dtype);
+      return has_dtype_ ? absl::OkStatus() : Damaged(name_, "structured arrays are not supported");
+    }
+    if (key == "fortran_order") {
+      const absl::string_view word = TakeWord();
+      has_order_ = true;
+      header_.fortran = word == "True";
+      return word == "True" || word == "False" ? absl::OkStatus() : Wrong("says neither True nor False");
+    }
+    if (key != "shape") return Damaged(name_, "the header has '", key.substr(0, 32), "', which no .npy has");
+    has_shape_ = true;
+    header_.shape.clear();
+    if (!Take('(')) return Damaged(name_, "the shape is no tuple");
+    while (!Take(')')) {
+      absl::string_view part = TakeWord();
+      absl::ConsumeSuffix(&part, "L");
+      int64_t extent = 0;
+      if (!absl::SimpleAtoi(part, &extent) || extent < 0) return Damaged(name_, "the shape holds \"", part, "\"");
+      header_.shape.push_back(extent);
+      if (header_.shape.size() > kMaxDims) return Damaged(name_, "more than ", kMaxDims, " dimensions");
+      if (!Take(',') && Peek() != ')') return Wrong("has a shape that is no tuple");
+    }
+    return absl::OkStatus();
+  }
+
+  const std::string& name_;
+  absl::string_view text_;
+  size_t at_ = 0;
+  Header header_;
+  bool has_dtype_ = false, has_order_ = false, has_shape_ = false;
+};
 
 // Elements of the shape; unset when it overflows. Extents beside a zero count too: LibTorch multiplies them.
 std::optional<size_t> ElementCount(const std::vector<int64_t>& shape, size_t bytes) {
@@ -95,41 +151,63 @@ torch::Tensor Shaped(torch::Tensor flat, const Header& header) {
   return flat.reshape(reversed).permute(axes).contiguous();
 }
 
-// u2 and u4: LibTorch's own unsigned types lack most operations.
-template <class From>
-torch::Tensor Widened(const char* data, size_t count, torch::ScalarType to) {
+// LibTorch's own unsigned types lack most operations: u2, u4 and u8 become the next wider signed ones, u8 as long as
+// its values fit.
+template <class From, class To>
+absl::StatusOr<torch::Tensor> Widened(const std::string& name, const char* data, size_t count, torch::ScalarType to) {
   torch::Tensor wide = torch::empty({static_cast<int64_t>(count)}, to);
+  To* out = wide.data_ptr<To>();
   for (size_t i = 0; i < count; ++i) {
     From value;
     std::memcpy(&value, data + i * sizeof(From), sizeof(From));
-    if (to == torch::kInt32) wide.data_ptr<int32_t>()[i] = static_cast<int32_t>(value);
-    if (to == torch::kInt64) wide.data_ptr<int64_t>()[i] = static_cast<int64_t>(value);
+    if (value > static_cast<uint64_t>(std::numeric_limits<To>::max()))
+      return Damaged(name, "element ", i, ": found ", value, "; allowed: below 2^63");
+    out[i] = static_cast<To>(value);
   }
   return wide;
 }
 
+// Turns the bytes of every number around.
+std::string Swapped(const char* data, size_t size, size_t width) {
+  std::string bytes(data, size);
+  for (size_t at = 0; at + width <= size; at += width)
+    std::reverse(bytes.begin() + static_cast<std::ptrdiff_t>(at),
+                 bytes.begin() + static_cast<std::ptrdiff_t>(at + width));
+  return bytes;
+}
+
+absl::StatusOr<torch::Tensor> Flat(const std::string& name, absl::string_view kind, const Dtype& dtype,
+                                   const char* data, size_t count) {
+  if (kind == "u2") return Widened<uint16_t, int32_t>(name, data, count, torch::kInt32);
+  if (kind == "u4") return Widened<uint32_t, int64_t>(name, data, count, torch::kInt64);
+  if (kind == "u8") return Widened<uint64_t, int64_t>(name, data, count, torch::kInt64);
+  torch::Tensor flat = torch::empty({static_cast<int64_t>(count)}, dtype.type);
+  if (count > 0) std::memcpy(flat.data_ptr(), data, count * dtype.bytes);
+  return flat;
+}
+
 absl::StatusOr<torch::Tensor> Elements(const std::string& name, const Header& header, const char* data, size_t size) {
-  const char order = header.dtype.empty() ? '?' : header.dtype[0];
-  const absl::string_view kind = absl::string_view(header.dtype).substr(header.dtype.empty() ? 0 : 1);
-  const size_t unsigned_bytes = kind == "u2" ? 2 : kind == "u4" ? 4 : 0;
+  absl::string_view kind = header.dtype;
+  const bool ordered = !kind.empty() && !absl::ascii_isalpha(static_cast<unsigned char>(kind[0]));
+  const char order = ordered ? kind[0] : '=';
+  if (ordered) kind.remove_prefix(1);
   const Dtype* dtype = nullptr;
   for (const Dtype& candidate : kDtypes) {
     if (candidate.text == kind) dtype = &candidate;
   }
-  const size_t bytes = dtype != nullptr ? dtype->bytes : unsigned_bytes;
-  if (bytes == 0 || (order != '<' && order != '|' && order != '=') || (order == '|' && bytes > 1)) {
+  if (dtype == nullptr || (order != '<' && order != '>' && order != '|' && order != '=') ||
+      (order == '|' && dtype->bytes > 1)) {
     return Damaged(name, "found dtype \"", header.dtype,
-                   "\"; allowed: little-endian f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 b1 c8 c16");
+                   "\"; allowed: f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1 c8 c16 of either byte order");
   }
-  const std::optional<size_t> count = ElementCount(header.shape, bytes);
-  if (!count || *count * bytes != size) {
+  const std::optional<size_t> count = ElementCount(header.shape, dtype->bytes);
+  if (!count || *count * dtype->bytes != size) {
     return Damaged(name, "found ", size, " bytes of data for shape (", absl::StrJoin(header.shape, ", "), ") of ",
                    header.dtype);
   }
-  if (unsigned_bytes == 2) return Shaped(Widened<uint16_t>(data, *count, torch::kInt32), header);
-  if (unsigned_bytes == 4) return Shaped(Widened<uint32_t>(data, *count, torch::kInt64), header);
-  torch::Tensor flat = torch::empty({static_cast<int64_t>(*count)}, dtype->type);
-  if (size > 0) std::memcpy(flat.data_ptr(), data, size);
+  const size_t part = torch::isComplexType(dtype->type) ? dtype->bytes / 2 : dtype->bytes;
+  const std::string swapped = order == '>' && part > 1 ? Swapped(data, size, part) : "";
+  ASSIGN_OR_RETURN(torch::Tensor flat, Flat(name, kind, *dtype, swapped.empty() ? data : swapped.data(), *count));
   return Shaped(std::move(flat), header);
 }
 
@@ -207,7 +285,7 @@ absl::StatusOr<std::string> Unpack(const std::string& name, const ZipEntry& entr
 absl::StatusOr<std::string> EncodeNpy(const torch::Tensor& tensor) {
   for (const Dtype& dtype : kDtypes) {
     if (dtype.type != tensor.scalar_type()) continue;
-    const torch::Tensor dense = tensor.detach().cpu().contiguous();
+    const torch::Tensor dense = DenseOnHost(tensor);
     std::string header =
         absl::StrCat("{'descr': '", dtype.bytes == 1 ? "|" : "<", dtype.text, "', 'fortran_order': False, 'shape': (",
                      absl::StrJoin(dense.sizes(), ", "), dense.dim() == 1 ? ",), }" : "), }");
@@ -244,7 +322,7 @@ void PutZipFields(std::string* out, const std::string& name, const std::string& 
 
 }  // namespace
 
-absl::StatusOr<torch::Tensor> ParseNpy(const std::string& name, const char* bytes, size_t size) {
+absl::StatusOr<NpyLayout> ParseNpyLayout(const std::string& name, const char* bytes, size_t size) {
   if (size < 10 || std::memcmp(bytes, "\x93NUMPY", 6) != 0) return Damaged(name, "no .npy file");
   const int version = bytes[6];
   if (version < 1 || version > 3) return Damaged(name, "found format version ", version, "; allowed: 1, 2, 3");
@@ -252,8 +330,14 @@ absl::StatusOr<torch::Tensor> ParseNpy(const std::string& name, const char* byte
   if (size < start) return Damaged(name, "the header is cut");
   const size_t length = version == 1 ? LittleEndian<uint16_t>(bytes + 8) : LittleEndian<uint32_t>(bytes + 8);
   if (length > size - start) return Damaged(name, "the header is cut");
-  ASSIGN_OR_RETURN(const Header header, ParseHeader(name, absl::string_view(bytes + start, length)));
-  return Elements(name, header, bytes + start + length, size - start - length);
+  ASSIGN_OR_RETURN(NpyLayout layout, HeaderText(name, absl::string_view(bytes + start, length)).Read());
+  layout.begin = start + length;
+  return layout;
+}
+
+absl::StatusOr<torch::Tensor> ParseNpy(const std::string& name, const char* bytes, size_t size) {
+  ASSIGN_OR_RETURN(const NpyLayout layout, ParseNpyLayout(name, bytes, size));
+  return Elements(name, layout, bytes + layout.begin, size - layout.begin);
 }
 
 absl::StatusOr<std::map<std::string, torch::Tensor>> ParseNpz(const std::string& name, const char* bytes, size_t size) {

@@ -50,8 +50,10 @@ struct CsvTable {
   std::vector<std::string> columns;  // names of all columns when there is a header
 };
 
-// Empty lines are skipped, "\r\n" is accepted, blanks around numbers too. NOT_FOUND names the file; DATA_LOSS names
-// file, line and column and what stands there.
+// What spreadsheets and statistics programs write: UTF-8 with or without a byte order mark, lines that end with LF,
+// CRLF or CR, cells in quotes, blanks around numbers, "+1.5", ".5", "1E-3". Empty lines are skipped. Missing values,
+// infinities and separators of thousands are no numbers. NOT_FOUND names the file; DATA_LOSS names file, line and
+// column and what stands there.
 absl::StatusOr<CsvTable> ReadCsv(const std::string& path, const CsvOptions& options);
 
 }  // namespace athanor

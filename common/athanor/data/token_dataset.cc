@@ -2,9 +2,13 @@
 
 #include <cstring>
 #include <optional>
+#include <string_view>
+#include <tuple>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/data/npy_reader.h"
 
 namespace athanor {
 namespace {
@@ -16,6 +20,22 @@ int32_t HeaderWord(const MappedFile& file, int64_t word) {
   int32_t value = 0;
   std::memcpy(&value, file.data() + word * 4, 4);
   return value;
+}
+
+bool IsNpy(const MappedFile& file) {
+  constexpr std::string_view kMagic = "\x93NUMPY";
+  return std::string_view(file.data(), static_cast<size_t>(file.size())).substr(0, kMagic.size()) == kMagic;
+}
+
+// Of an array that numpy.save wrote: where its tokens begin, and how many bytes each has.
+absl::StatusOr<std::pair<int64_t, int>> TokensOfNpy(const std::string& path, const MappedFile& file) {
+  ASSIGN_OR_RETURN(const NpyLayout layout, ParseNpyLayout(path, file.data(), static_cast<size_t>(file.size())));
+  const bool narrow = layout.dtype == "<u2", wide = layout.dtype == "<u4" || layout.dtype == "<i4";
+  if (layout.shape.size() != 1 || !(narrow || wide)) {
+    return absl::DataLossError(absl::StrCat(path, ": found an array of ", layout.shape.size(), " dimensions of ",
+                                            layout.dtype, "; allowed: one dimension of <u2, <u4 or <i4"));
+  }
+  return std::pair(static_cast<int64_t>(layout.begin), narrow ? 2 : 4);
 }
 
 }  // namespace
@@ -35,6 +55,9 @@ absl::StatusOr<std::shared_ptr<TokenDataset>> TokenDataset::Open(const std::stri
     dataset->options_.token_bytes = magic == kMagic16 ? 2 : 4;
     dataset->offset_ = kHeaderBytes;
     promised = HeaderWord(dataset->file_, 2);
+  }
+  if (IsNpy(dataset->file_)) {
+    ASSIGN_OR_RETURN(std::tie(dataset->offset_, dataset->options_.token_bytes), TokensOfNpy(path, dataset->file_));
   }
   const int64_t bytes = size - dataset->offset_;
   dataset->tokens_ = bytes / dataset->options_.token_bytes;

@@ -3,8 +3,9 @@
 //
 //   ASSIGN_OR_RETURN(auto train, TokenDataset::Open("train.bin", {.block_size = 1024}));
 //
-// Formats: bare uint16 or uint32 tokens in the machine's byte order (nanoGPT), and the same behind a header of 256
-// int32 (llm.c: magic 20240520 for uint16, 20240801 for uint32, version, number of tokens). The header is recognised.
+// Formats: bare uint16 or uint32 tokens in the machine's byte order (nanoGPT), the same behind a header of 256 int32
+// (llm.c: magic 20240520 for uint16, 20240801 for uint32, version, number of tokens), and arrays of one dimension of
+// numpy.save (uint16, uint32, int32). Headers are recognised.
 #pragma once
 
 #include <cstdint>

@@ -76,15 +76,9 @@ absl::StatusOr<Loaded> LoadTensors(const std::string& path, const std::string& e
 }
 
 absl::StatusOr<json> ParseJson(const std::string& path, const std::string& text) {
-  if (JsonNestsTooDeep(text))
-    return absl::DataLossError(absl::StrCat(path, ": nested deeper than ", kMaxJsonDepth, " levels, or no JSON"));
-  try {
-    return json::parse(text);
-  } catch (const json::parse_error& error) {
-    return absl::DataLossError(absl::StrCat(path, ": byte ", error.byte, ": no JSON"));
-  } catch (const json::out_of_range& error) {
-    return absl::DataLossError(absl::StrCat(path, ": a number is too large: ", error.what()));
-  }
+  json value = ParseJsonText(text);
+  if (value.is_discarded()) return absl::DataLossError(absl::StrCat(path, ": ", JsonProblem(text)));
+  return value;
 }
 
 absl::StatusOr<json> ParseLines(const std::string& path, const std::string& text) {
@@ -94,7 +88,8 @@ absl::StatusOr<json> ParseLines(const std::string& path, const std::string& text
     ++number;
     if (line.find_first_not_of(" \t\r") == absl::string_view::npos) continue;
     json value = ParseJsonText({line.data(), line.size()});
-    if (value.is_discarded()) return absl::DataLossError(absl::StrCat(path, ":", number, ": no JSON"));
+    if (value.is_discarded())
+      return absl::DataLossError(absl::StrCat(path, ":", number, ": ", JsonProblem({line.data(), line.size()})));
     lines.push_back(std::move(value));
   }
   return lines;

@@ -6,11 +6,14 @@
 #include <map>
 #include <set>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "athanor/base/delimited_text.h"
 #include "athanor/base/json_text.h"
+#include "athanor/base/status_macros.h"
 
 namespace athanor {
 namespace {
@@ -23,24 +26,48 @@ struct TextCell {
   bool quoted = false;
 };
 
+// Cells that hold nothing, as pandas, R and Excel write them.
+bool IsMissing(const std::string& text) {
+  static const std::set<std::string> missing = {"",    "nan",  "NaN", "NA",   "<NA>", "N/A",
+                                                "n/a", "#N/A", "#NA", "null", "NULL", "None"};
+  return missing.count(text) > 0;
+}
+
+// Blanks around a number do not count, nor its plus sign.
+absl::string_view NumberText(absl::string_view text) {
+  text = absl::StripAsciiWhitespace(text);
+  if (text.size() >= 2 && text[0] == '+' && text[1] != '-') text.remove_prefix(1);
+  return text;
+}
+
 // What a cell of text stands for.
 json CellOf(const TextCell& cell) {
   const std::string& text = cell.text;
   if (cell.quoted) return text;
-  if (text.empty() || text == "nan" || text == "NaN" || text == "NA" || text == "null") return nullptr;
+  if (IsMissing(text)) return nullptr;
   if (text == "true" || text == "True") return true;
   if (text == "false" || text == "False") return false;
-  const char* end = text.data() + text.size();
+  const absl::string_view number_text = NumberText(text);
+  const char *begin = number_text.data(), *end = begin + number_text.size();
   int64_t whole = 0;
-  if (const auto [stop, error] = std::from_chars(text.data(), end, whole); error == std::errc() && stop == end)
-    return whole;
+  if (const auto [stop, error] = std::from_chars(begin, end, whole); stop == end && stop != begin)
+    return error == std::errc() ? json(whole) : json(text);  // too large for any number: the digits stay
   double number = 0;
-  if (const auto [stop, error] = std::from_chars(text.data(), end, number); error == std::errc() && stop == end) {
+  if (const auto [stop, error] = std::from_chars(begin, end, number); error == std::errc() && stop == end) {
     constexpr size_t kSignedNan = 4;  // "-nan", as printf writes it; "nan(...)" is a text
     if (!std::isnan(number)) return number;
     if (text.size() <= kSignedNan) return nullptr;
   }
   return text;
+}
+
+// Whether a column of numbers with a fraction can hold it as it is.
+bool FitsNumber(const json& cell) {
+  constexpr int64_t kExact = int64_t{1} << 53;
+  if (!cell.is_number_integer()) return cell.is_number();
+  if (cell.is_number_unsigned()) return cell.get<uint64_t>() <= static_cast<uint64_t>(kExact);
+  const auto whole = cell.get<int64_t>();
+  return whole >= -kExact && whole <= kExact;
 }
 
 std::string TextOf(const json& cell) {
@@ -55,49 +82,11 @@ ColumnType TypeOf(const std::vector<Row>& rows, size_t column) {
     any = true;
     whole = whole && cell.is_number_integer() &&
             !(cell.is_number_unsigned() && cell.get<uint64_t>() > std::numeric_limits<int64_t>::max());
-    number = number && cell.is_number();
+    number = number && FitsNumber(cell);
     boolean = boolean && cell.is_boolean();
   }
   if (!any) return ColumnType::kNumber;  // nothing but missing: NaN throughout
   return whole ? ColumnType::kWhole : number ? ColumnType::kNumber : boolean ? ColumnType::kBool : ColumnType::kText;
-}
-
-// Reads one record from `at` on; moves it behind the record. False: quotes were not closed.
-bool ReadRecord(const std::string& text, char delimiter, size_t* at, size_t* line, std::vector<TextCell>* row) {
-  std::string cell;
-  bool quoted = false;
-  while (true) {
-    const char c = *at < text.size() ? text[*at] : '\n';
-    if (c == '"' && cell.empty() && !quoted) {
-      quoted = true;
-      while (true) {
-        if (++*at >= text.size()) return false;
-        if (text[*at] == '\n') ++*line;
-        if (text[*at] != '"') {
-          cell += text[*at];
-        } else if (*at + 1 < text.size() && text[*at + 1] == '"') {
-          cell += text[++*at];
-        } else {
-          break;
-        }
-      }
-      ++*at;
-      continue;
-    }
-    ++*at;
-    if (c == delimiter || c == '\n') {
-      if (c == '\n' && !quoted && !cell.empty() && cell.back() == '\r') cell.pop_back();
-      row->push_back({cell, quoted});
-      if (c == '\n') {
-        ++*line;
-        return true;
-      }
-      cell.clear();
-      quoted = false;
-    } else if (!(quoted && c == '\r')) {
-      cell += c;
-    }
-  }
 }
 
 // Cells of a column that holds text stay as they are written: "007" among names is no 7.
@@ -127,7 +116,9 @@ std::string NumberText(double value) {
 
 std::string Quoted(const std::string& text, char delimiter) {
   const bool number_like = !CellOf({text}).is_string();
-  if (!number_like && text.find_first_of(std::string("\"\n\r") + delimiter) == std::string::npos) return text;
+  const std::string begin = text.substr(0, 2);  // of the file, it would say how that is encoded
+  const bool mark = begin == "\xef\xbb" || begin == "\xff\xfe" || begin == "\xfe\xff";
+  if (!number_like && !mark && text.find_first_of(std::string("\"\n\r") + delimiter) == std::string::npos) return text;
   return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\"", "\"\""}}), "\"");
 }
 
@@ -207,21 +198,24 @@ json Table::Cell(int64_t row, size_t column) const {
 absl::StatusOr<Table> ParseCsv(const std::string& name, const std::string& text, char delimiter) {
   std::vector<std::string> names;
   std::vector<std::vector<TextCell>> records;
-  size_t at = 0, line = 1;
-  while (at < text.size()) {
-    const size_t begin = line;
-    std::vector<TextCell> row;
-    if (!ReadRecord(text, delimiter, &at, &line, &row))
-      return absl::DataLossError(absl::StrCat(name, ":", begin, ": a quote is not closed"));
-    if (row.size() == 1 && row[0].text.empty() && !row[0].quoted) continue;  // an empty line
+  absl::StatusOr<DelimitedText> reader = DelimitedText::Open(text, delimiter);
+  if (!reader.ok()) return Annotate(reader.status(), name);
+  std::vector<DelimitedText::Cell> cells;
+  while (true) {
+    const absl::StatusOr<bool> more = reader->Next(&cells);
+    if (!more.ok()) return Annotate(more.status(), absl::StrCat(name, ":", reader->line()));
+    if (!*more) break;
+    if (cells.size() == 1 && cells[0].text.empty() && !cells[0].quoted) continue;  // an empty line
     if (names.empty()) {
-      for (const TextCell& cell : row) names.push_back(cell.text);
-    } else if (row.size() != names.size()) {
-      return absl::DataLossError(absl::StrCat(name, ":", begin, ": found ", row.size(),
-                                              " cells; allowed: ", names.size(), " as in the first line"));
-    } else {
-      records.push_back(std::move(row));
+      for (const DelimitedText::Cell& cell : cells) names.emplace_back(cell.text);
+      continue;
     }
+    if (cells.size() != names.size()) {
+      return absl::DataLossError(absl::StrCat(name, ":", reader->line(), ": found ", cells.size(),
+                                              " cells; allowed: ", names.size(), " as in the first line"));
+    }
+    std::vector<TextCell>& row = records.emplace_back();
+    for (const DelimitedText::Cell& cell : cells) row.push_back({std::string(cell.text), cell.quoted});
   }
   if (names.empty()) return absl::DataLossError(absl::StrCat(name, ": no line with column names"));
   const std::vector<Row> rows = RowsOf(records, names.size());
@@ -238,6 +232,8 @@ absl::StatusOr<Table> ParseJsonLinesTable(const std::string& name, const std::st
     ++number;
     if (line.find_first_not_of(" \t\r") == absl::string_view::npos) continue;
     const json object = ParseJsonText({line.data(), line.size()});
+    if (object.is_discarded())
+      return absl::DataLossError(absl::StrCat(name, ":", number, ": ", JsonProblem({line.data(), line.size()})));
     if (!object.is_object()) return absl::DataLossError(absl::StrCat(name, ":", number, ": no JSON object"));
     Row row(names.size());
     for (const auto& [key, value] : object.items()) {

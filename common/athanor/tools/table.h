@@ -3,9 +3,11 @@
 //   ASSIGN_OR_RETURN(Table table, LoadTable("results.csv"));
 //   ASSIGN_OR_RETURN(torch::Tensor x, table.Numbers("x"));           // rows, float64; NaN where a cell is empty
 //
-// A column is of the narrowest type that all of its cells have: whole numbers, numbers, true / false, else text as it
-// is written. Empty cells (and null, "nan", "NaN", "NA") are missing. CSV as RFC 4180: quotes, doubled quotes, line
-// breaks within quotes; the first line names the columns. Parquet is not read: Apache Arrow is no part of this build.
+// A column is of the narrowest type that all of its cells have: whole numbers (64 bits), numbers, true / false, else
+// text as it is written; so is a column that mixes fractions with whole numbers beyond 2^53, which would be rounded.
+// Empty cells (and null, NULL, None, nan, NaN, NA, N/A, n/a, #N/A, #NA, <NA>) are missing. CSV as RFC 4180: quotes,
+// doubled quotes, line breaks within quotes, lines that end with LF, CRLF or CR; UTF-8 with or without a byte order
+// mark; the first line names the columns. Parquet is not read: Apache Arrow is no part of this build.
 #pragma once
 
 #include <torch/torch.h>
@@ -42,8 +44,9 @@ class Table {
   const std::vector<Column>& columns() const { return columns_; }
   // NOT_FOUND names the columns that there are.
   absl::StatusOr<const Column*> Find(const std::string& name) const;
-  absl::StatusOr<torch::Tensor> Numbers(const std::string& name) const;  // float64; INVALID_ARGUMENT for text
-  absl::StatusOr<torch::Tensor> Wholes(const std::string& name) const;   // int64; INVALID_ARGUMENT with missing cells
+  // float64, which rounds whole numbers beyond 2^53; INVALID_ARGUMENT for text.
+  absl::StatusOr<torch::Tensor> Numbers(const std::string& name) const;
+  absl::StatusOr<torch::Tensor> Wholes(const std::string& name) const;  // int64; INVALID_ARGUMENT with missing cells
   nlohmann::json Cell(int64_t row, size_t column) const;
 
  private:

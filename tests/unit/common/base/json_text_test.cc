@@ -31,5 +31,23 @@ TEST(JsonTextTest, BracketsInTextsDoNotNest) {
   EXPECT_EQ(ParseJsonText(wide + "1]").size(), 1001u);
 }
 
+TEST(JsonTextTest, SaysWhatIsWrong) {
+  EXPECT_EQ(JsonProblem("{\"a\": NaN}"),
+            "not JSON: NaN, which Python's json.dumps writes; allowed: numbers, or null where one is missing");
+  EXPECT_NE(JsonProblem("[1, -Infinity]").find("-Infinity"), std::string::npos);
+  EXPECT_EQ(JsonProblem("{\"NaN\": \"Infinity\\\"\", \"b\"}"), "not JSON from byte 26 on");
+  EXPECT_EQ(JsonProblem("[1e999]").find("a number is too large"), 0u);
+  EXPECT_NE(JsonProblem(std::string("{\0", 2)).find("UTF-16"), std::string::npos);
+  EXPECT_EQ(JsonProblem(std::string(300, '[')).find("nested deeper than 200 levels"), 0u);
+}
+
+TEST(JsonTextTest, KnowsIntegersThatNoDoubleHolds) {
+  for (const char* huge : {"[9223372036854775808]", "{\"a\":-9223372036854775809}", "1234567890123456789012"})
+    EXPECT_TRUE(HoldsHugeInteger(huge)) << huge;
+  for (const char* small :
+       {"[9223372036854775807]", "{\"9223372036854775808\": 1e30}", "12345678901234567890.0", "1E+40"})
+    EXPECT_FALSE(HoldsHugeInteger(small)) << small;
+}
+
 }  // namespace
 }  // namespace athanor

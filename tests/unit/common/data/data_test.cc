@@ -46,6 +46,22 @@ TEST(CsvTest, ReadsFeaturesAndLabels) {
   EXPECT_EQ(first->target.item<float>(), 1.5F);
 }
 
+TEST(CsvTest, ReadsWhatSpreadsheetsWrite) {
+  for (const char* text :
+       {"\xef\xbb\xbf"
+        "1.5,2,9007199254740993\n3,4,-5\n",
+        "+1.5,+2,9007199254740993\r\n3,4,-5\r\n", "\"1.5\",\"2\",\"9007199254740993\"\n3,4,-5",
+        "15E-1,.2e1,9007199254740993\r3.,4,-5.0\r", " \"1.5\" ,\t2, 9007199254740993\n \n3,4,-5\n"}) {
+    const auto table = ReadCsv(WriteFile("sheet.csv", text), {});
+    ASSERT_TRUE(table.ok()) << table.status() << " for " << text;
+    EXPECT_TRUE(torch::equal(table->features, torch::tensor({{1.5F, 2.0F}, {3.0F, 4.0F}}))) << text;
+    EXPECT_TRUE(torch::equal(table->target, torch::tensor({int64_t{9007199254740993}, int64_t{-5}}))) << text;
+  }
+  const auto named = ReadCsv(WriteFile("named.csv", "\xef\xbb\xbf\"x, y\",class\r\n1,2\r\n"), {.header = true});
+  ASSERT_TRUE(named.ok()) << named.status();
+  EXPECT_THAT(named->columns, testing::ElementsAre("x, y", "class"));
+}
+
 TEST(CsvTest, NamesTheDamagedPlace) {
   const auto message = [](const std::string& text, CsvOptions options = {}) {
     const std::string path = WriteFile("bad.csv", text);
@@ -58,6 +74,13 @@ TEST(CsvTest, NamesTheDamagedPlace) {
   EXPECT_EQ(message("1,nan\n"), ":1: column 2: found \"nan\"; allowed: a number");
   EXPECT_EQ(message("1,\n"), ":1: column 2: found \"\"; allowed: a number");
   EXPECT_EQ(message(""), ": no rows");
+  EXPECT_EQ(message("x,y\n1,2\n"), ":1: column 1: found \"x\"; allowed: a number (a line of names? say so: header)");
+  EXPECT_EQ(message("1,\"1,234\"\n"), ":1: column 2: found \"1,234\"; allowed: a number");
+  EXPECT_EQ(message("1;2\n"), ":1: found 1 column; allowed: at least 2 (delimited by ';'?)");
+  EXPECT_EQ(message("1,2\n\"3,4\n"), ":2: a quote is not closed");
+  EXPECT_EQ(message("\xff\xfe"
+                    "1"),
+            ": found UTF-16; allowed: UTF-8 (in Excel: \"CSV UTF-8\")");
   EXPECT_EQ(ReadCsv("/nowhere/x.csv", {}).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(ReadCsv(WriteFile("c.csv", "1,2\n"), {.target_column = 2}).status().message(),
             "csv target_column: found 2; allowed with 2 columns: -2 to 1");
