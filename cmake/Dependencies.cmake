@@ -23,6 +23,7 @@ endif()
 if(ATHANOR_BUILD_TRAIN)
   find_package(JPEG REQUIRED)  # image data sets
   find_package(PNG REQUIRED)
+  find_library(ATHANOR_WEBP webp REQUIRED)
   find_package(ZLIB REQUIRED)
   find_library(ATHANOR_ZSTD zstd REQUIRED)
   include(Torch)

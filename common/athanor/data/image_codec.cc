@@ -2,12 +2,14 @@
 
 #include <cstdio>
 #include <cstring>
+#include <string_view>
 
 #include <png.h>
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/data/image_formats.h"
 #include "athanor/data/image_jpeg.h"
 
 namespace athanor {
@@ -15,17 +17,20 @@ namespace {
 
 constexpr int64_t kMaxPixels = int64_t{1} << 28;
 // A header that promises more than the file can hold shall not cost memory. PNG: one bit per pixel at the limit of
-// deflate. JPEG: twice what codes of one bit for 8 x 8 pixels hold.
-constexpr size_t kPngPixelsPerByte = 8 * 1032, kJpegPixelsPerByte = 2 * 8 * 64;
+// deflate. JPEG: twice what codes of one bit for 8 x 8 pixels hold. A WebP of one colour, and a BMP of run lengths,
+// need next to nothing: up to a limit that is free, and beyond it as much as a PNG.
+constexpr size_t kPngPixelsPerByte = 8 * 1032, kJpegPixelsPerByte = 2 * 8 * 64, kFreePixels = size_t{1} << 24;
 
 absl::Status Damaged(const std::string& name, const std::string& what) {
   return absl::DataLossError(absl::StrCat("image ", name, ": ", what));
 }
 
-absl::Status CheckSize(const std::string& name, int64_t height, int64_t width, size_t size, size_t pixels_per_byte) {
+absl::Status CheckSize(const std::string& name, int64_t height, int64_t width, size_t size, size_t pixels_per_byte,
+                       size_t free_pixels = 0) {
   if (height <= 0 || width <= 0 || height > kMaxPixels / width)
     return Damaged(name, absl::StrCat("found ", height, " x ", width, " pixels; allowed: 1 to ", kMaxPixels));
-  if (static_cast<size_t>(height * width) / pixels_per_byte <= size) return absl::OkStatus();
+  const auto pixels = static_cast<size_t>(height * width);
+  if (pixels <= free_pixels || pixels / pixels_per_byte <= size) return absl::OkStatus();
   return Damaged(name,
                  absl::StrCat("found ", height, " x ", width, " pixels, more than its ", size, " bytes can hold"));
 }
@@ -40,22 +45,54 @@ absl::Status CheckBox(const std::string& name, const ImageBox& box, int64_t heig
                                                  width));
 }
 
-absl::Status ReadPngHeader(const std::string& name, const void* bytes, size_t size, png_image* image) {
-  *image = {};
-  image->version = PNG_IMAGE_VERSION;
-  if (png_image_begin_read_from_memory(image, bytes, size) == 0) return Damaged(name, image->message);
-  const absl::Status fits = CheckSize(name, image->height, image->width, size, kPngPixelsPerByte);
-  if (!fits.ok()) png_image_free(image);
-  return fits;
+// A format that is always read whole.
+struct Format {
+  bool (*read_header)(const void* bytes, size_t size, int64_t* height, int64_t* width, std::string* error);
+  bool (*read)(const void* bytes, size_t size, uint8_t* rows, size_t row_bytes, std::string* error);
+  size_t free_pixels;
+};
+constexpr Format kPng = {&internal::ReadPngHeader, &internal::ReadPng, 0};
+constexpr Format kBmp = {&internal::ReadBmpHeader, &internal::ReadBmp, kFreePixels};
+constexpr Format kWebp = {&internal::ReadWebpHeader, &internal::ReadWebp, kFreePixels};
+
+bool IsJpeg(std::string_view bytes) {
+  return bytes.substr(0, 3) == "\xff\xd8\xff";
 }
 
-bool IsJpeg(const void* bytes, size_t size) {
-  return size >= 3 && std::memcmp(bytes, "\xff\xd8\xff", 3) == 0;
+// Null: another one, or none.
+const Format* WholeFormatOf(std::string_view bytes) {
+  constexpr size_t kBmpHeaders = 26;
+  if (bytes.substr(0, 8) == "\x89PNG\r\n\x1a\n") return &kPng;
+  if (bytes.substr(0, 4) == "RIFF" && bytes.size() >= 12 && bytes.substr(8, 4) == "WEBP") return &kWebp;
+  return bytes.substr(0, 2) == "BM" && bytes.size() >= kBmpHeaders ? &kBmp : nullptr;
 }
 
-absl::Status CheckFormat(const std::string& name, const void* bytes, size_t size) {
-  if (IsJpeg(bytes, size) || (size >= 8 && std::memcmp(bytes, "\x89PNG\r\n\x1a\n", 8) == 0)) return absl::OkStatus();
-  return Damaged(name, size == 0 ? "the file is empty" : "neither JPEG nor PNG");
+// A file that is none of those that are read.
+absl::Status UnknownFormat(const std::string& name, std::string_view bytes) {
+  if (bytes.empty()) return Damaged(name, "the file is empty");
+  struct Other {
+    std::string_view begin;
+    const char* what;
+  };
+  constexpr Other kOthers[] = {{"GIF8", "a GIF"},
+                               {std::string_view("II*\0", 4), "a TIFF"},
+                               {std::string_view("MM\0*", 4), "a TIFF"},
+                               {"version https://git-lfs", "a pointer of Git LFS"},
+                               {"<", "text (HTML, XML, SVG)"}};
+  std::string found = "an unknown format";
+  for (const Other& other : kOthers) {
+    if (bytes.substr(0, other.begin.size()) == other.begin) found = other.what;
+  }
+  if (bytes.size() > 12 && bytes.substr(4, 4) == "ftyp") found = "HEIF, AVIF or a film";
+  return Damaged(name, absl::StrCat("found ", found, "; allowed: JPEG, PNG, WebP, BMP"));
+}
+
+absl::StatusOr<ImageHeader> WholeHeader(const std::string& name, const Format& format, const void* bytes, size_t size) {
+  ImageHeader header;
+  std::string error;
+  if (!format.read_header(bytes, size, &header.height, &header.width, &error)) return Damaged(name, error);
+  RETURN_IF_ERROR(CheckSize(name, header.height, header.width, size, kPngPixelsPerByte, format.free_pixels));
+  return header;
 }
 
 }  // namespace
@@ -65,13 +102,9 @@ int64_t Reduced(int64_t size, int reduction) {
 }
 
 absl::StatusOr<ImageHeader> ReadImageHeader(const std::string& name, const void* bytes, size_t size) {
-  RETURN_IF_ERROR(CheckFormat(name, bytes, size));
-  if (!IsJpeg(bytes, size)) {
-    png_image image;
-    RETURN_IF_ERROR(ReadPngHeader(name, bytes, size, &image));
-    png_image_free(&image);
-    return ImageHeader{.height = image.height, .width = image.width};
-  }
+  const std::string_view text(static_cast<const char*>(bytes), size);
+  if (const Format* format = WholeFormatOf(text); format != nullptr) return WholeHeader(name, *format, bytes, size);
+  if (!IsJpeg(text)) return UnknownFormat(name, text);
   internal::JpegHeader found;
   std::string error;
   if (!internal::ReadJpegHeader(bytes, size, &found, &error)) return Damaged(name, error);
@@ -105,29 +138,27 @@ absl::Status ImagePixels::DecodeJpeg(const std::string& name, const void* bytes,
   return absl::OkStatus();
 }
 
-absl::Status ImagePixels::DecodePng(const std::string& name, const void* bytes, size_t size, const ImageBox& box) {
-  png_image image;
-  RETURN_IF_ERROR(ReadPngHeader(name, bytes, size, &image));
-  if (const absl::Status fits = CheckBox(name, box, image.height, image.width); !fits.ok()) {
-    png_image_free(&image);
-    return fits;
-  }
-  image.format = PNG_FORMAT_RGBA;
-  Reserve(image.height, size_t{image.width} * kPixelBytes);
-  if (png_image_finish_read(&image, nullptr, storage_.get(), 0, nullptr) == 0) return Damaged(name, image.message);
+absl::Status ImagePixels::DecodeWhole(const std::string& name, const void* bytes, size_t size, const ImageBox& box) {
+  const Format& format = *WholeFormatOf({static_cast<const char*>(bytes), size});
+  ASSIGN_OR_RETURN(const ImageHeader header, WholeHeader(name, format, bytes, size));
+  RETURN_IF_ERROR(CheckBox(name, box, header.height, header.width));
+  Reserve(static_cast<size_t>(header.height), static_cast<size_t>(header.width * kPixelBytes));
+  std::string error;
+  if (!format.read(bytes, size, storage_.get(), rows_.row_bytes, &error)) return Damaged(name, error);
   rows_.data = storage_.get() + static_cast<size_t>(box.top) * rows_.row_bytes + box.left * kPixelBytes;
   return absl::OkStatus();
 }
 
 absl::Status ImagePixels::Decode(const std::string& name, const void* bytes, size_t size, const ImageBox& box,
                                  int reduction) {
-  RETURN_IF_ERROR(CheckFormat(name, bytes, size));
-  if ((reduction != 1 && reduction != 2 && reduction != 4 && reduction != 8) ||
-      (reduction != 1 && !IsJpeg(bytes, size))) {
+  const std::string_view text(static_cast<const char*>(bytes), size);
+  const bool jpeg = IsJpeg(text);
+  if (!jpeg && WholeFormatOf(text) == nullptr) return UnknownFormat(name, text);
+  if ((reduction != 1 && reduction != 2 && reduction != 4 && reduction != 8) || (reduction != 1 && !jpeg)) {
     return absl::InvalidArgumentError(
         absl::StrCat("image ", name, ": found a reduction of ", reduction, "; allowed: 1, of a JPEG also 2, 4, 8"));
   }
-  return IsJpeg(bytes, size) ? DecodeJpeg(name, bytes, size, box, reduction) : DecodePng(name, bytes, size, box);
+  return jpeg ? DecodeJpeg(name, bytes, size, box, reduction) : DecodeWhole(name, bytes, size, box);
 }
 
 absl::StatusOr<torch::Tensor> DecodeImage(const std::string& name, const void* bytes, size_t size) {

@@ -1,11 +1,13 @@
-// JPEG and PNG files to tensors, C x H x W, uint8, RGB. Any thread.
+// JPEG, PNG, WebP and BMP files to tensors, C x H x W, uint8, RGB. Any thread.
 //
 //   ASSIGN_OR_RETURN(torch::Tensor image, DecodeImage("cat.jpg", bytes.data(), bytes.size()));
 //
-// The format is recognised by its first bytes. Grey images become RGB, 16-bit samples 8-bit, alpha is dropped; an
-// orientation tag is not applied. DATA_LOSS names the image and what the decoder said; nothing of a damaged image comes
-// back, not even its whole part. At most 2^28 pixels, no more than a file of so many bytes can hold, and of a
-// progressive JPEG 100 scans.
+// The format is recognised by its first bytes. The values are those of Pillow's convert("RGB") without anything else:
+// grey images and palettes become RGB, CMYK by the inks' product, alpha is dropped; gamma, colour profiles and an
+// orientation tag are not applied. Of 16-bit samples the upper 8 bits count (Pillow cuts grey ones off at 255). A JPEG
+// may have a few bytes, or a run of one byte, before its end mark. DATA_LOSS names the image and what the decoder said;
+// nothing of a damaged image comes back, not even its whole part. At most 2^28 pixels, no more than a file of so many
+// bytes can hold, and of a progressive JPEG 100 scans; of a WebP one picture.
 #pragma once
 
 #include <torch/torch.h>
@@ -41,7 +43,7 @@ struct ImageBox {
 // A box of an image: the pixels that DecodeImage() gives there, in memory that is kept from image to image.
 class ImagePixels {
  public:
-  // `box` lies within the image made 1 / `reduction` of its size: 1, 2, 4 or 8, of a PNG 1; else INVALID_ARGUMENT.
+  // `box` lies within the image made 1 / `reduction` of its size: 1, of a JPEG also 2, 4, 8; else INVALID_ARGUMENT.
   // What costs time is left out: of a JPEG the rows below the box are not decoded at all, those above and the columns
   // beside it only as far as the code words go. DATA_LOSS all the same when the file is cut anywhere, or has a mark
   // below the box where none may be (what random bytes have). Not noticed below the box, and above it where the decoder
@@ -53,7 +55,7 @@ class ImagePixels {
 
  private:
   absl::Status DecodeJpeg(const std::string& name, const void* bytes, size_t size, const ImageBox& box, int reduction);
-  absl::Status DecodePng(const std::string& name, const void* bytes, size_t size, const ImageBox& box);
+  absl::Status DecodeWhole(const std::string& name, const void* bytes, size_t size, const ImageBox& box);
   void Reserve(size_t rows, size_t row_bytes);
 
   // Not cleared: of what a damaged file promises only what it holds costs memory.

@@ -25,9 +25,20 @@ void JpegFailed(j_common_ptr info) {
   std::longjmp(errors->leave, 1);
 }
 
+// Bytes that some programs leave before a mark: all pixels are there. What damage leaves undecoded is longer and mixed;
+// between restart marks it may be as short.
+bool IsPadding(const jpeg_decompress_struct& info) {
+  constexpr int kFewBytes = 16, kFirstRestart = 0xd0, kLastRestart = 0xd7;
+  if (info.err->msg_code != JWRN_EXTRANEOUS_DATA) return false;
+  const int count = info.err->msg_parm.i[0], mark = info.err->msg_parm.i[1];
+  if (mark >= kFirstRestart && mark <= kLastRestart) return false;
+  const unsigned char* end = info.src->next_input_byte;  // behind the last of them
+  return count <= kFewBytes || std::all_of(end - count, end, [&](unsigned char byte) { return byte == end[-1]; });
+}
+
 // A cut file is only a warning to the decoder: it would fill up with grey.
 void JpegWarned(j_common_ptr info, int level) {
-  if (level < 0) JpegFailed(info);
+  if (level < 0 && !IsPadding(*reinterpret_cast<j_decompress_ptr>(info))) JpegFailed(info);
 }
 
 // Every scan may pass over the whole image for a few bytes of the file. Encoders make up to a dozen or two.
@@ -96,6 +107,18 @@ int ReadRest(const jpeg_decompress_struct& info) {
   }
 }
 
+// In place, and as Pillow does: four colours are taken as Adobe writes them, upside down.
+void InkToLight(uint8_t* pixel, JDIMENSION width) {
+  constexpr int kInks = 3, kPixelBytes = 4, kMost = 255;
+  for (JDIMENSION x = 0; x < width; ++x, pixel += kPixelBytes) {
+    const int light = pixel[kInks];  // what black leaves
+    for (int i = 0; i < kInks; ++i) {
+      const int product = (kMost - pixel[i]) * light + 128;
+      pixel[i] = static_cast<uint8_t>(light - (((product >> 8) + product) >> 8));
+    }
+  }
+}
+
 struct WindowJob {
   const void* bytes;
   size_t size;
@@ -111,7 +134,8 @@ void ReadWindow(jpeg_decompress_struct* info, void* argument) {
   progress.progress_monitor = &WatchScans;
   ReadHeader(info, job.bytes, job.size);
   info->progress = &progress;
-  info->out_color_space = JCS_EXT_RGBX;
+  const bool inks = info->num_components == 4;
+  info->out_color_space = inks ? JCS_CMYK : JCS_EXT_RGBX;
   // Only files that lack scans would be smoothed; a window of them otherwise than the whole.
   info->do_block_smoothing = FALSE;
   info->scale_num = 1;
@@ -127,6 +151,7 @@ void ReadWindow(jpeg_decompress_struct* info, void* argument) {
   while (info->output_scanline < end) {
     JSAMPROW row = job.rows + (info->output_scanline - static_cast<size_t>(window.top)) * job.row_bytes;
     jpeg_read_scanlines(info, &row, 1);
+    if (inks) InkToLight(row, info->output_width);
   }
   if (end == info->output_height) {
     jpeg_finish_decompress(info);

@@ -185,6 +185,22 @@ TEST_F(ImagesTest, ClassesAndSamplesInOrder) {
   EXPECT_EQ(ImageFolder::Open(folder_ + "/none", {}).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(ImagesTest, FillBytesBeforeTheEndOfAJpegAreNoDamage) {
+  const std::string good = EncodeJpeg({"4:2:0"}, 97, 131);
+  const torch::Tensor image = *DecodeImage("good", good.data(), good.size());
+  for (const std::string& fill :
+       {std::string(8, '\0'), std::string(5000, '\0'), std::string("\x11\x22\x33"), std::string(40, '\x55')}) {
+    std::string filled = good;
+    filled.insert(good.size() - 2, fill);
+    const auto found = DecodeImage("filled", filled.data(), filled.size());
+    ASSERT_TRUE(found.ok()) << found.status();
+    EXPECT_TRUE(torch::equal(*found, image));
+  }
+  std::string long_noise = good;  // what a decoder that lost its way leaves
+  for (int i = 0; i < 100; ++i) long_noise.insert(good.size() - 2, 1, static_cast<char>(i));
+  EXPECT_EQ(DecodeImage("noise", long_noise.data(), long_noise.size()).status().code(), absl::StatusCode::kDataLoss);
+}
+
 TEST_F(ImagesTest, DamagedSamplesFailOrAreSkippedAndCounted) {
   Cut("ant/2.jpg", 300);
   const auto dataset = Open();
