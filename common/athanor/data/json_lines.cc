@@ -6,6 +6,7 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -106,11 +107,28 @@ struct Column {
   bool whole() const { return numbers.whole; }
 };
 
+// The text of a field's value, a number or lists of them; all of the line when the key is written in another way.
+std::string_view ValueText(std::string_view line, const std::string& name) {
+  const std::string key = absl::StrCat("\"", name, "\"");
+  for (size_t at = line.rfind(key); at != std::string_view::npos; at = at == 0 ? at - 1 : line.rfind(key, at - 1)) {
+    const size_t colon = line.find_first_not_of(" \t", at + key.size());
+    if (colon == std::string_view::npos || line[colon] != ':') continue;
+    size_t end = colon + 1;
+    for (int depth = 0; end < line.size(); ++end) {
+      if (line[end] == '[') ++depth;
+      if (line[end] == ']') --depth;
+      if (line[end] == '}' || (line[end] == ',' && depth == 0)) break;
+    }
+    return line.substr(colon + 1, end - colon - 1);
+  }
+  return line;
+}
+
 // A number so large that the parser gave the nearest double for it, where it was written as an integer.
-bool WasRounded(const Numbers& numbers, const std::string& line) {
-  return !numbers.whole && std::any_of(numbers.values.begin(), numbers.values.end(), [](double value) {
-    return std::abs(value) >= 0x1p63;
-  }) && HoldsHugeInteger(line);
+bool WasRounded(const Numbers& numbers, const std::string& line, const std::string& name) {
+  const auto large = [](double value) { return std::abs(value) >= 0x1p63; };
+  return !numbers.whole && std::any_of(numbers.values.begin(), numbers.values.end(), large) &&
+         HoldsHugeInteger(ValueText(line, name));
 }
 
 // Calls `line` with every line that is not blank: its number, value and text. A line that is no JSON comes as
@@ -152,7 +170,7 @@ absl::StatusOr<JsonLinesDataset> OpenJsonLines(const std::string& path, const Js
     Numbers x, y;
     std::string problem = value.is_object() ? input.Add(value, options.input, &x) : NoObject(value, line);
     if (problem.empty() && !options.target.empty()) problem = target.Add(value, options.target, &y);
-    if (problem.empty() && WasRounded(y, line))
+    if (problem.empty() && WasRounded(y, line, options.target))
       problem = absl::StrCat("\"", options.target, "\" holds an integer beyond 64 bits");
     if (problem.empty()) {
       input.Take(x);
@@ -188,7 +206,7 @@ struct RaggedColumn {
     if (!rows.empty() && static_cast<int64_t>(column.shape.size()) != rows[0].dim()) {
       return absl::StrCat("\"", name, "\" has ", column.shape.size(), " dims; allowed: ", rows[0].dim(), " as before");
     }
-    if (WasRounded(numbers, line)) return absl::StrCat("\"", name, "\" holds an integer beyond 64 bits");
+    if (WasRounded(numbers, line, name)) return absl::StrCat("\"", name, "\" holds an integer beyond 64 bits");
     whole = whole && numbers.whole;
     rows.push_back(
         (numbers.whole ? torch::tensor(numbers.wholes, torch::kInt64) : torch::tensor(numbers.values, torch::kFloat64))
@@ -215,7 +233,7 @@ absl::StatusOr<std::shared_ptr<RaggedDataset>> OpenRaggedJsonLines(const std::st
       problem =
           targets == TargetSizes::kAny ? ragged.Add(value, names.target, line) : target.Add(value, names.target, &y);
     }
-    if (problem.empty() && WasRounded(y, line))
+    if (problem.empty() && WasRounded(y, line, names.target))
       problem = absl::StrCat("\"", names.target, "\" holds an integer beyond 64 bits");
     if (!problem.empty()) return absl::DataLossError(absl::StrCat(path, ":", number, ": ", problem));
     target.Take(y);

@@ -215,6 +215,8 @@ TEST_F(FormatsTest, IntegersOfJsonLinesAreExact) {
       torch::equal(exact->dataset->target(), torch::tensor({9007199254740993, std::numeric_limits<int64_t>::max(),
                                                             std::numeric_limits<int64_t>::min(), int64_t{2}})));
   EXPECT_EQ(targets("1e20 0.5")->dataset->target().scalar_type(), torch::kFloat32);
+  const std::string beside = "{\"id\": 18446744073709551617, \"target\": 1e20, \"input\": [18446744073709551617, 2]}\n";
+  EXPECT_TRUE(OpenJsonLines(Write("beside.jsonl", beside), {}).ok()) << "large integers elsewhere do not count";
   for (const char* beyond : {"9223372036854775808", "18446744073709551617", "1 -9223372036854775809"})
     EXPECT_THAT(std::string(targets(beyond).status().message()), HasSubstr("beyond 64 bits")) << beyond;
   EXPECT_THAT(std::string(targets("NaN").status().message()), HasSubstr("NaN, which Python's json.dumps writes"));
