@@ -47,7 +47,7 @@ absl::Status Serve(const ServerConfig& config) {
   CoordinatorMetrics metrics;
   CoreLoopOptions options;
   options.core.lease = config.lease;
-  options.checkpoint_root = root;
+  options.checkpoint_root = options.core.checkpoint_root = root;
   const size_t jobs = recovered.jobs.size();
   const uint64_t epoch = store->epoch();
   auto loop = std::make_unique<CoreLoop>(options, std::move(store), std::move(recovered), &metrics);

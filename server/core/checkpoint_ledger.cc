@@ -346,10 +346,7 @@ void Machine::Handle(const TagCheckpoint& event) {
   if (job == nullptr) return;
   absl::StatusOr<core::Step> step = ResolveCheckpoint(state, job->id, event.checkpoint);
   if (!step.ok()) return ReplyError(event.call, step.status());
-  if (event.tag == "latest" || event.tag == "best") {
-    return ReplyError(event.call, absl::InvalidArgumentError(absl::StrCat(
-                                      "'", event.tag, "' is moved by the service only; choose another tag")));
-  }
+  if (absl::Status status = CheckTag(event.tag); !status.ok()) return ReplyError(event.call, status);
   const CheckpointEntry& entry = *FindCheckpoint(job->id, *step);
   if (entry.state != CheckpointState::kCommitted) {
     return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(

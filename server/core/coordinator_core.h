@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct CoreOptions {
   absl::Duration request_memory = absl::Hours(24);
   int32_t max_finished_jobs = 100000;
   int32_t max_overtaken = 10;     // starts of younger jobs before the oldest one that waits; then it is the next
+  std::string checkpoint_root;    // for messages only
   double hang_factor = 10;        // x the mean step time, at least timeouts.hang
   double slow_phase_factor = 10;  // evaluating, saving, restoring, finishing: x the hang limit
 };
@@ -63,11 +65,28 @@ class CoordinatorCore {
   std::unique_ptr<class Machine> machine_;
 };
 
-// The id that `reference` stands for: an id, or a name of exactly one live job, else of exactly one job.
-// NOT_FOUND, or FAILED_PRECONDITION that lists the candidates.
-absl::StatusOr<JobId> ResolveJob(const ClusterState& state, const std::string& reference);
-// A step number, "step-000000000120", an alias or a tag -> the step.
+// What a name stands for that several jobs have. With exactly one that is not over it is always that one.
+enum class AmbiguousName : uint8_t {
+  kTakeNewest,      // of those that are not over, else of all: questions
+  kTakeNewestLive,  // of those that are not over, else an error: verbs
+  kRefuse,          // an error: where a silent choice would be kept, as a parent's weights are
+};
+// The id that `reference` stands for: an id, or a job's name. NOT_FOUND with the nearest name, or FAILED_PRECONDITION
+// that lists the candidates.
+absl::StatusOr<JobId> ResolveJob(const ClusterState& state, const std::string& reference,
+                                 AmbiguousName rule = AmbiguousName::kTakeNewest);
+// For people, when `reference` was the name of several jobs and `taken` was chosen; else empty.
+std::string AmbiguityNote(const ClusterState& state, const std::string& reference, const JobId& taken);
+// NOT_FOUND with the nearest name.
+absl::Status NoSuchWorker(const ClusterState& state, const WorkerId& worker);
+// A step number, "step-000000000120", an alias or a tag -> the step. What looks like a step is one, whatever is tagged.
 absl::StatusOr<Step> ResolveCheckpoint(const ClusterState& state, const JobId& job, const std::string& reference);
+// The step that "120" or "step-000000000120" names; none for any other text.
+std::optional<Step> StepOf(const std::string& reference);
+// INVALID_ARGUMENT for a tag that could be taken for a step, a reserved alias or for none.
+absl::Status CheckTag(const std::string& tag);
+// Where a generation starts: "step-000000000120", "step 0", "step 0, with weights of step-000000000120 of <parent>".
+std::string StartOf(const JobEntry& job, Step resume_step);
 // "step-000000000120"
 std::string CheckpointName(Step step);
 // The job's progress: the slowest rank's step, the sums of samples and rates, rank 0's loss and metrics. Without a live

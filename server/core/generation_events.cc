@@ -327,6 +327,14 @@ void Machine::Handle(const RankFinished& event) {
   Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
 }
 
+// What the ranks say that they did, which may be an older checkpoint than the one they were offered first.
+void Machine::AddResumed(JobEntry& job, const GenerationEntry& generation, core::Step step) {
+  AddEvent(job, "Resumed",
+           absl::StrCat("resumed from step ", step, " of ", options.checkpoint_root,
+                        options.checkpoint_root.empty() ? "" : "/", job.id.str(), "/", CheckpointName(step)),
+           generation.number);
+}
+
 void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const RankReport& report) {
   JobEntry& job = state.jobs.at(generation.job);
   const bool advanced = report.progress.step != rank.progress.step || report.progress.phase != rank.progress.phase ||
@@ -350,6 +358,8 @@ void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const 
               .rank = rank.placement.rank,
               .message = rank.progress.checkpoint_error});
   }
+  if (first_step && report.progress.resumed_from_step >= 0)
+    AddResumed(job, generation, report.progress.resumed_from_step);
   if (first_step && generation.number > 1) {
     const GenerationEntry* before = FindGeneration(job.id, generation.number - 1);
     const double seconds = before != nullptr ? absl::ToDoubleSeconds(now_ - before->ended_at) : 0;

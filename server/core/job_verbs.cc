@@ -54,7 +54,7 @@ void Machine::ReplyDone(CallId call, const RequestKey& request, const JobEntry& 
 
 JobEntry* Machine::ResolveForVerb(CallId call, const RequestKey& request, const std::string& reference) {
   if (AnsweredBefore(call, request)) return nullptr;
-  absl::StatusOr<JobId> id = ResolveJob(state, reference);
+  absl::StatusOr<JobId> id = ResolveJob(state, reference, AmbiguousName::kTakeNewestLive);
   if (!id.ok()) {
     ReplyError(call, id.status());
     return nullptr;
@@ -64,7 +64,7 @@ JobEntry* Machine::ResolveForVerb(CallId call, const RequestKey& request, const 
 
 absl::Status Machine::ResolveParent(const JobSpec& spec, JobId& parent, Step& step) const {
   if (spec.parent_job.empty()) return absl::OkStatus();
-  absl::StatusOr<JobId> id = ResolveJob(state, spec.parent_job);
+  absl::StatusOr<JobId> id = ResolveJob(state, spec.parent_job, AmbiguousName::kRefuse);
   if (!id.ok()) return absl::Status(id.status().code(), absl::StrCat("parent.job: ", id.status().message()));
   const std::string reference = spec.parent_checkpoint.empty() ? "latest" : spec.parent_checkpoint;
   absl::StatusOr<core::Step> found = ResolveCheckpoint(state, *id, reference);

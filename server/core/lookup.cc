@@ -1,12 +1,16 @@
 // Questions about the state that change nothing: names, references, aggregates.
 #include <algorithm>
+#include <limits>
+#include <set>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "athanor/base/near_names.h"
 #include "server/core/coordinator_core.h"
 
 namespace athanor::core {
@@ -19,43 +23,132 @@ std::string CheckpointName(core::Step step) {
   return absl::StrFormat("step-%012d", step);
 }
 
-absl::StatusOr<JobId> ResolveJob(const ClusterState& state, const std::string& reference) {
-  if (JobId id(reference); state.jobs.contains(id)) return id;
+namespace {
+
+constexpr size_t kShown = 5;
+
+// Jobs of this name, newest first, those that are not over before the others.
+std::vector<const JobEntry*> JobsNamed(const ClusterState& state, const std::string& name) {
+  std::vector<const JobEntry*> found;
   // Ids are "<name>-<suffix>": every job of that name stands in one stretch of the ordered map.
-  std::vector<JobId> live, all;
-  for (auto it = state.jobs.lower_bound(JobId(reference + "-"));
-       it != state.jobs.end() && absl::StartsWith(it->first.str(), reference); ++it) {
-    if (it->second.spec.name != reference) continue;
-    all.push_back(it->first);
-    if (!IsFinal(it->second.state)) live.push_back(it->first);
+  for (auto it = state.jobs.lower_bound(JobId(name + "-"));
+       it != state.jobs.end() && absl::StartsWith(it->first.str(), name); ++it) {
+    if (it->second.spec.name == name) found.push_back(&it->second);
   }
-  const std::vector<JobId>& candidates = live.empty() ? all : live;
-  if (candidates.size() == 1) return candidates[0];
-  if (candidates.empty()) return absl::NotFoundError(absl::StrCat("no job '", reference, "'"));
-  constexpr size_t kShown = 5;
-  std::vector<std::string> shown;
-  for (size_t i = 0; i < std::min(kShown, candidates.size()); ++i) shown.push_back(candidates[i].str());
-  return absl::FailedPreconditionError(absl::StrCat("'", reference, "' names ", candidates.size(),
-                                                    " jobs: ", absl::StrJoin(shown, ", "),
-                                                    candidates.size() > kShown ? ", …" : "", "; use an id"));
+  std::sort(found.begin(), found.end(), [](const JobEntry* a, const JobEntry* b) {
+    if (IsFinal(a->state) != IsFinal(b->state)) return !IsFinal(a->state);
+    return a->submit_order > b->submit_order;
+  });
+  return found;
+}
+
+std::string Listed(const std::vector<const JobEntry*>& jobs) {
+  std::string text;
+  for (size_t i = 0; i < std::min(kShown, jobs.size()); ++i)
+    absl::StrAppend(&text, i == 0 ? "" : ", ", jobs[i]->id.str(), " (", absl::AsciiStrToLower(ToString(jobs[i]->state)),
+                    ")");
+  return absl::StrCat(text, jobs.size() > kShown ? ", ..." : "");
+}
+
+absl::Status NoSuchJob(const ClusterState& state, const std::string& reference) {
+  constexpr size_t kCompared = 2000;  // comparing costs; a cluster with more jobs gets no suggestion from the others
+  std::set<std::string> names;
+  std::vector<std::string> known;
+  for (const auto& [id, job] : state.jobs) {
+    if (known.size() >= kCompared) break;
+    if (names.insert(job.spec.name).second) known.push_back(job.spec.name);
+    known.push_back(id.str());
+  }
+  const std::string near = NearestName(reference, known);
+  return absl::NotFoundError(
+      absl::StrCat("no job '", reference, "'", near.empty() ? "" : absl::StrCat(", did you mean '", near, "'?")));
+}
+
+}  // namespace
+
+absl::StatusOr<JobId> ResolveJob(const ClusterState& state, const std::string& reference, AmbiguousName rule) {
+  if (JobId id(reference); state.jobs.contains(id)) return id;
+  const std::vector<const JobEntry*> found = JobsNamed(state, reference);
+  if (found.empty()) return NoSuchJob(state, reference);
+  const auto live = static_cast<size_t>(
+      std::count_if(found.begin(), found.end(), [](const JobEntry* job) { return !IsFinal(job->state); }));
+  const bool clear = live == 1 || found.size() == 1;
+  const bool take = rule == AmbiguousName::kTakeNewest || (rule == AmbiguousName::kTakeNewestLive && live > 0);
+  if (clear || take) return found[0]->id;
+  return absl::FailedPreconditionError(
+      absl::StrCat("'", reference, "' names ", found.size(), " jobs: ", Listed(found), "; use an id"));
+}
+
+std::string StartOf(const JobEntry& job, core::Step resume_step) {
+  if (resume_step >= 0) return CheckpointName(resume_step);
+  if (!job.parent.str().empty())
+    return absl::StrCat("step 0, with weights of ", CheckpointName(job.parent_step), " of ", job.parent.str());
+  return "step 0";
+}
+
+absl::Status NoSuchWorker(const ClusterState& state, const WorkerId& worker) {
+  std::vector<std::string> known;
+  for (const auto& [id, entry] : state.workers) known.push_back(id.str());
+  const std::string near = NearestName(worker.str(), known);
+  return absl::NotFoundError(
+      absl::StrCat("no worker '", worker.str(), "'", near.empty() ? "" : absl::StrCat(", did you mean '", near, "'?")));
+}
+
+std::string AmbiguityNote(const ClusterState& state, const std::string& reference, const JobId& taken) {
+  if (taken.str() == reference) return "";
+  const std::vector<const JobEntry*> found = JobsNamed(state, reference);
+  if (found.size() < 2) return "";
+  return absl::StrCat("'", reference, "' names ", found.size(), " jobs: ", Listed(found), "; took ", taken.str());
+}
+
+std::optional<Step> StepOf(const std::string& reference) {
+  const absl::string_view digits = absl::StripPrefix(reference, "step-");
+  core::Step step = -1;
+  const bool looks = !digits.empty() && digits.find_first_not_of("0123456789") == absl::string_view::npos;
+  if (!looks) return std::nullopt;
+  return absl::SimpleAtoi(digits, &step) ? step : std::numeric_limits<core::Step>::max();
+}
+
+absl::Status CheckTag(const std::string& tag) {
+  if (StepOf(tag).has_value())
+    return absl::InvalidArgumentError(
+        absl::StrCat("tag: '", tag, "' looks like a step; allowed: a name such as release-1"));
+  if (tag == "latest" || tag == "best")
+    return absl::InvalidArgumentError(absl::StrCat("tag: '", tag, "' is moved by the service only; choose another"));
+  if (tag == "none" || tag == "scratch")
+    return absl::InvalidArgumentError(absl::StrCat("tag: '", tag, "' stands for no checkpoint; choose another"));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<core::Step> ResolveCheckpoint(const ClusterState& state, const JobId& job,
                                              const std::string& reference) {
   auto entry = state.jobs.find(job);
   if (entry == state.jobs.end()) return absl::NotFoundError(absl::StrCat("no job '", job.str(), "'"));
-  core::Step step = -1;
-  if (auto alias = entry->second.aliases.find(reference); alias != entry->second.aliases.end()) {
-    step = alias->second;
-  } else if (!absl::SimpleAtoi(absl::StripPrefix(reference, "step-"), &step) || step < 0) {
-    return absl::NotFoundError(
-        absl::StrCat(job.str(), " has no checkpoint '", reference, "': give a step, an alias or a tag"));
+  const auto checkpoints = state.checkpoints.find(job);
+  const auto alias = entry->second.aliases.find(reference);
+  const std::optional<core::Step> named = StepOf(reference);
+  const bool there =
+      checkpoints != state.checkpoints.end() &&
+      checkpoints->second.contains(named.value_or(alias == entry->second.aliases.end() ? -1 : alias->second));
+  if (named.has_value()) {
+    if (there) return *named;
+    // Tags of an earlier version may look like steps. What reads like a step never stands for another one.
+    const std::string tagged =
+        alias == entry->second.aliases.end()
+            ? ""
+            : absl::StrCat("; the tag '", reference, "' points at ", CheckpointName(alias->second));
+    return absl::NotFoundError(absl::StrCat(job.str(), " has no checkpoint of step ", *named, tagged));
   }
-  auto checkpoints = state.checkpoints.find(job);
-  if (checkpoints == state.checkpoints.end() || !checkpoints->second.contains(step)) {
-    return absl::NotFoundError(absl::StrCat(job.str(), " has no checkpoint of step ", step));
+  if (alias != entry->second.aliases.end()) {
+    if (there) return alias->second;
+    return absl::NotFoundError(absl::StrCat(job.str(), " has no checkpoint of step ", alias->second));
   }
-  return step;
+  std::vector<std::string> names;
+  for (const auto& [name, step] : entry->second.aliases) names.push_back(name);
+  const std::string near = NearestName(reference, names);
+  return absl::NotFoundError(absl::StrCat(job.str(), " has no checkpoint '", reference, "'",
+                                          near.empty() ? "" : absl::StrCat(", did you mean '", near, "'?"),
+                                          "; allowed: a step", names.empty() ? "" : ", ", absl::StrJoin(names, ", ")));
 }
 
 const GenerationEntry* CurrentGeneration(const ClusterState& state, const JobEntry& job) {
@@ -157,9 +250,8 @@ std::vector<std::string> CoordinatorCore::Explain(const JobId& id, absl::Time no
   int shown = 0;
   for (auto g = generations->second.rbegin(); g != generations->second.rend() && shown < kShown; ++g, ++shown) {
     const GenerationEntry& generation = g->second;
-    std::string text =
-        absl::StrCat("generation ", generation.number, " is ", ToString(generation.state), "; started from ",
-                     generation.resume_step >= 0 ? CheckpointName(generation.resume_step) : "scratch");
+    std::string text = absl::StrCat("generation ", generation.number, " is ", ToString(generation.state),
+                                    "; started from ", StartOf(job, generation.resume_step));
     if (!generation.reason.empty()) absl::StrAppend(&text, "; ", generation.reason);
     chain.push_back(std::move(text));
     if (!generation.cause.has_value()) continue;

@@ -130,6 +130,7 @@ class Machine {
   void EndGeneration(GenerationEntry& generation);
   void DecideAfterFailure(JobEntry& job, GenerationEntry& generation);
   void PruneGenerations(const JobEntry& job);
+  void AddResumed(JobEntry& job, const GenerationEntry& generation, core::Step step);
   void ApplyProgress(GenerationEntry& generation, RankEntry& rank, const RankReport& report);
   void GenerationDeadline(GenerationEntry& generation);
 

@@ -294,7 +294,7 @@ void Machine::StartGeneration(JobEntry& job, const PlacementResult& place) {
     generation.ranks.push_back(std::move(rank));
   }
   if (job.started_at == absl::InfinitePast()) job.started_at = now_;
-  const std::string from = generation.resume_step >= 0 ? CheckpointName(generation.resume_step) : "scratch";
+  const std::string from = StartOf(job, generation.resume_step);
   MoveJob(job, JobTrigger::kPlaced, absl::StrCat("generation ", generation.number, ": ", place.reason));
   AddEvent(job, "Placed", absl::StrCat(place.reason, "; starts from ", from), generation.number);
   GenerationEntry& stored = state.generations[job.id][generation.number] = std::move(generation);

@@ -222,7 +222,7 @@ void Machine::Handle(const DrainWorker& event) {
   if (AnsweredBefore(event.call, event.request)) return;
   auto it = state.workers.find(event.worker);
   if (it == state.workers.end())
-    return ReplyError(event.call, absl::NotFoundError(absl::StrCat("no worker '", event.worker.str(), "'")));
+    return ReplyError(event.call, NoSuchWorker(state, event.worker));
   WorkerEntry& worker = it->second;
   worker.drain = true;
   MarkWorker(worker.id);
@@ -238,7 +238,7 @@ void Machine::Handle(const UndrainWorker& event) {
   if (AnsweredBefore(event.call, event.request)) return;
   auto it = state.workers.find(event.worker);
   if (it == state.workers.end())
-    return ReplyError(event.call, absl::NotFoundError(absl::StrCat("no worker '", event.worker.str(), "'")));
+    return ReplyError(event.call, NoSuchWorker(state, event.worker));
   WorkerEntry& worker = it->second;
   worker.drain = false;
   MarkWorker(worker.id);

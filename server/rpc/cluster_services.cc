@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/version.h"
+#include "server/rpc/job_reference.h"
 #include "server/rpc/request_validation.h"
 #include "server/storage/proto_convert.h"
 
@@ -44,14 +45,13 @@ void FillCheckpoint(const core::CoordinatorCore& core, const CoreLoop& loop, con
   if (it != checkpoints->second.end()) *response = ToProto(it->second, job->second, loop.JobDir(id));
 }
 
-absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop,
+absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, grpc::CallbackServerContext* context,
                       const v1::ListCheckpointsRequest& request, v1::ListCheckpointsResponse& response) {
-  RETURN_IF_ERROR(CheckReference("job", request.job()));
   core::Step before = std::numeric_limits<core::Step>::max();
   if (!request.page_token().empty() && !absl::SimpleAtoi(request.page_token(), &before)) {
     return absl::InvalidArgumentError("page_token: give back next_page_token as it was");
   }
-  ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request.job()));
+  ASSIGN_OR_RETURN(const core::JobId id, ResolveWithNote(core, request.job(), context));
   const int size = request.page_size() <= 0 ? 100 : std::min(request.page_size(), 1000);
   auto checkpoints = core.state().checkpoints.find(id);
   if (checkpoints == core.state().checkpoints.end()) return absl::OkStatus();
@@ -99,8 +99,8 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::ListCheckpoints(Context* contex
                                                                  const v1::ListCheckpointsRequest* request,
                                                                  v1::ListCheckpointsResponse* response) {
   return RunRead(rpc_, context, "ListCheckpoints",
-                 [this, request, response](const core::CoordinatorCore& core, absl::Time) {
-                   return FillList(core, *rpc_.loop, *request, *response);
+                 [this, context, request, response](const core::CoordinatorCore& core, absl::Time) {
+                   return FillList(core, *rpc_.loop, context, *request, *response);
                  });
 }
 
@@ -108,9 +108,9 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::GetCheckpoint(Context* context,
                                                                const v1::GetCheckpointRequest* request,
                                                                v1::Checkpoint* response) {
   return RunRead(rpc_, context, "GetCheckpoint",
-                 [this, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
-                   RETURN_IF_ERROR(CheckReference("job", request->job()));
-                   ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
+                 [this, context, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
+                   RETURN_IF_ERROR(CheckReference("checkpoint", request->checkpoint()));
+                   ASSIGN_OR_RETURN(const core::JobId id, ResolveWithNote(core, request->job(), context));
                    ASSIGN_OR_RETURN(const core::Step step,
                                     core::ResolveCheckpoint(core.state(), id, request->checkpoint()));
                    FillCheckpoint(core, *rpc_.loop, id, step, response);
@@ -137,12 +137,13 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::TagCheckpoint(Context* context,
     event.call = call;
     return core::Event(event);
   };
-  return VerbThenRead(
-      rpc_, context, "TagCheckpoint", check, make,
-      [this, request, response](const core::CoordinatorCore& core, const core::Reply& reply, absl::Time) {
-        auto step = core::ResolveCheckpoint(core.state(), reply.job, request->tag());
-        if (step.ok()) FillCheckpoint(core, *rpc_.loop, reply.job, *step, response);
-      });
+  return VerbThenRead(rpc_, context, "TagCheckpoint", check, make,
+                      [this, context, job = request->job(), tag = request->tag(), response](
+                          const core::CoordinatorCore& core, const core::Reply& reply, absl::Time) {
+                        NoteTaken(core, job, reply.job, context);
+                        auto step = core::ResolveCheckpoint(core.state(), reply.job, tag);
+                        if (step.ok()) FillCheckpoint(core, *rpc_.loop, reply.job, *step, response);
+                      });
 }
 
 grpc::ServerUnaryReactor* CheckpointServiceImpl::UntagCheckpoint(Context* context,
@@ -163,7 +164,9 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::UntagCheckpoint(Context* contex
     return core::Event(event);
   };
   return VerbThenRead(rpc_, context, "UntagCheckpoint", check, make,
-                      [this, response](const core::CoordinatorCore& core, const core::Reply& reply, absl::Time) {
+                      [this, context, job = request->job(), response](const core::CoordinatorCore& core,
+                                                                      const core::Reply& reply, absl::Time) {
+                        NoteTaken(core, job, reply.job, context);
                         FillCheckpoint(core, *rpc_.loop, reply.job, reply.step, response);
                       });
 }
@@ -186,7 +189,9 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::DeleteCheckpoint(Context* conte
     return core::Event(event);
   };
   return VerbThenRead(rpc_, context, "DeleteCheckpoint", check, make,
-                      [this, response](const core::CoordinatorCore& core, const core::Reply& reply, absl::Time) {
+                      [this, context, job = request->job(), response](const core::CoordinatorCore& core,
+                                                                      const core::Reply& reply, absl::Time) {
+                        NoteTaken(core, job, reply.job, context);
                         response->set_message(reply.message);
                         FillCheckpoint(core, *rpc_.loop, reply.job, reply.step, response->mutable_checkpoint());
                       });

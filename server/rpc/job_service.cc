@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "server/rpc/job_reference.h"
 #include "server/rpc/log_stream.h"
 #include "server/rpc/request_validation.h"
 #include "server/rpc/watch_stream.h"
@@ -42,17 +43,29 @@ grpc::ServerUnaryReactor* JobVerb(const RpcContext& rpc, grpc::CallbackServerCon
   event.job = request.job();
   event.reason = request.reason();
   if constexpr (std::is_same_v<EventType, core::ResumeJob>) event.from_scratch = request.from_scratch();
-  return RunVerb(
-      rpc, context, method, [&] { return CheckVerb(request); },
-      [event](core::CallId call) mutable {
-        event.call = call;
-        return core::Event(event);
-      },
-      [response](const core::Reply& reply) {
+  const UnaryCall call(rpc, context, method);
+  absl::Status status = call.authorized();
+  if (status.ok()) status = CheckVerb(request);
+  if (!status.ok()) {
+    call.Finish(status);
+    return call.reactor();
+  }
+  const auto make = [event](core::CallId id) mutable {
+    event.call = id;
+    return core::Event(event);
+  };
+  rpc.loop->PostVerb(
+      make, [loop = rpc.loop, call, context, reference = request.job(), response](const core::Reply& reply) {
         response->set_job(reply.job.str());
         response->set_state(static_cast<v1::JobState>(reply.job_state));
         response->set_message(reply.message);
+        if (!reply.status.ok() || reply.job.str() == reference) return call.Finish(reply.status);
+        loop->PostRead([call, context, reference, job = reply.job](const core::CoordinatorCore& core, absl::Time) {
+          NoteTaken(core, reference, job, context);
+          call.Finish(absl::OkStatus());
+        });
       });
+  return call.reactor();
 }
 
 bool Matches(const core::JobEntry& job, const v1::ListJobsRequest& request) {
@@ -132,9 +145,8 @@ grpc::ServerUnaryReactor* JobServiceImpl::SubmitJob(Context* context, const v1::
 grpc::ServerUnaryReactor* JobServiceImpl::GetJob(Context* context, const v1::GetJobRequest* request,
                                                  v1::Job* response) {
   return RunRead(rpc_, context, "GetJob",
-                 [this, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
-                   RETURN_IF_ERROR(CheckReference("job", request->job()));
-                   ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
+                 [this, context, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
+                   ASSIGN_OR_RETURN(const core::JobId id, ResolveWithNote(core, request->job(), context));
                    *response = ToProto(core, core.state().jobs.at(id), rpc_.loop->JobDir(id), /*detailed=*/true);
                    return absl::OkStatus();
                  });
@@ -165,9 +177,8 @@ grpc::ServerUnaryReactor* JobServiceImpl::ResumeJob(Context* context, const v1::
 grpc::ServerUnaryReactor* JobServiceImpl::ListEvents(Context* context, const v1::ListEventsRequest* request,
                                                      v1::ListEventsResponse* response) {
   return RunRead(rpc_, context, "ListEvents",
-                 [this, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
-                   RETURN_IF_ERROR(CheckReference("job", request->job()));
-                   ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
+                 [this, context, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
+                   ASSIGN_OR_RETURN(const core::JobId id, ResolveWithNote(core, request->job(), context));
                    const int32_t limit = request->limit() <= 0 ? 200 : std::min(request->limit(), 1000);
                    int64_t after = request->after();
                    while (response->events_size() < limit) {
@@ -187,9 +198,8 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListEvents(Context* context, const v1:
 grpc::ServerUnaryReactor* JobServiceImpl::ExplainJob(Context* context, const v1::GetJobRequest* request,
                                                      v1::ExplainJobResponse* response) {
   return RunRead(rpc_, context, "ExplainJob",
-                 [this, request, response](const core::CoordinatorCore& core, absl::Time now) -> absl::Status {
-                   RETURN_IF_ERROR(CheckReference("job", request->job()));
-                   ASSIGN_OR_RETURN(const core::JobId id, core::ResolveJob(core.state(), request->job()));
+                 [this, context, request, response](const core::CoordinatorCore& core, absl::Time now) -> absl::Status {
+                   ASSIGN_OR_RETURN(const core::JobId id, ResolveWithNote(core, request->job(), context));
                    const core::JobEntry& job = core.state().jobs.at(id);
                    response->set_job(id.str());
                    response->set_state(static_cast<v1::JobState>(job.state));
@@ -206,7 +216,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::ExplainJob(Context* context, const v1:
 
 grpc::ServerWriteReactor<v1::WatchJobResponse>* JobServiceImpl::WatchJob(Context* context,
                                                                          const v1::WatchJobRequest* request) {
-  return StartWatch(rpc_, Authorize(rpc_, *context), *request);
+  return StartWatch(rpc_, context, *request);
 }
 
 grpc::ServerWriteReactor<v1::LogChunk>* JobServiceImpl::ReadLogs(Context* context, const v1::ReadLogsRequest* request) {

@@ -19,7 +19,9 @@ absl::Status Authorize(const RpcContext& rpc, const grpc::CallbackServerContext&
       CRYPTO_memcmp(it->second.data(), wanted.data(), wanted.size()) == 0) {
     return absl::OkStatus();
   }
-  return absl::UnauthenticatedError("this coordinator asks for a token: give --token-file");
+  return absl::UnauthenticatedError(it == metadata.end()
+                                        ? "this coordinator asks for a token: give --token-file"
+                                        : "the token given is not this coordinator's: check --token-file");
 }
 
 std::string RequestDigest(const char* method, const google::protobuf::MessageLite& request) {

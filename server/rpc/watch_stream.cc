@@ -3,7 +3,7 @@
 #include <mutex>
 
 #include "athanor/base/status_macros.h"
-#include "server/rpc/request_validation.h"
+#include "server/rpc/job_reference.h"
 #include "server/runtime/watch_hub.h"
 
 namespace athanor {
@@ -60,8 +60,8 @@ class WatchReactor : public grpc::ServerWriteReactor<v1::WatchJobResponse> {
     hub_side_->WithReactor([](WatchReactor& self) { self.End(absl::CancelledError("the client went away")); });
   }
   void OnDone() override {
+    hub_side_->Detach();  // from here on nobody adds it to the hub
     loop_->watches().Remove(hub_side_.get());
-    hub_side_->Detach();
     delete this;
   }
 
@@ -78,25 +78,23 @@ void HubSide::Send(v1::WatchJobResponse response) {
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::WatchJobResponse>* StartWatch(const RpcContext& rpc, const absl::Status& authorized,
+grpc::ServerWriteReactor<v1::WatchJobResponse>* StartWatch(const RpcContext& rpc, grpc::CallbackServerContext* context,
                                                            const v1::WatchJobRequest& request) {
   auto* reactor = new WatchReactor(rpc.loop);
   const std::shared_ptr<HubSide> side = reactor->hub_side();
-  absl::Status status = authorized;
-  if (status.ok()) status = CheckReference("job", request.job());
-  if (!status.ok()) {
+  if (const absl::Status status = Authorize(rpc, *context); !status.ok()) {
     side->WithReactor([&](WatchReactor& self) { self.End(status); });
     return reactor;
   }
   CoreLoop* loop = rpc.loop;
-  loop->PostRead([loop, side, job = request.job(), after = request.after_event()](const core::CoordinatorCore& core,
-                                                                                  absl::Time now) {
-    const absl::StatusOr<core::JobId> id = core::ResolveJob(core.state(), job);
-    if (id.ok()) {
+  loop->PostRead([loop, side, context, job = request.job(), after = request.after_event()](
+                     const core::CoordinatorCore& core, absl::Time now) {
+    // The reactor keeps the context alive; a client that is gone has neither.
+    side->WithReactor([&](WatchReactor& self) {
+      const absl::StatusOr<core::JobId> id = ResolveWithNote(core, job, context);
+      if (!id.ok()) return self.End(id.status());
       loop->watches().Add(side, *id, after, now);
-    } else {
-      side->WithReactor([&](WatchReactor& self) { self.End(id.status()); });
-    }
+    });
   });
   return reactor;
 }

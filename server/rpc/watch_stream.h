@@ -6,7 +6,7 @@
 
 namespace athanor {
 
-grpc::ServerWriteReactor<v1::WatchJobResponse>* StartWatch(const RpcContext& rpc, const absl::Status& authorized,
+grpc::ServerWriteReactor<v1::WatchJobResponse>* StartWatch(const RpcContext& rpc, grpc::CallbackServerContext* context,
                                                            const v1::WatchJobRequest& request);
 
 }  // namespace athanor

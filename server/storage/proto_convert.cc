@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "athanor/base/json_text.h"
 
 namespace athanor {
 namespace {
@@ -41,6 +43,19 @@ v1::Goodput ToProto(const core::GoodputEntry& goodput) {
   return proto;
 }
 
+// "step-000000000120", "scratch", or whose weights it began with.
+std::string ResumeSource(const core::JobEntry& job, core::Step resumed, bool detailed) {
+  if (resumed >= 0) return core::CheckpointName(resumed);
+  if (!job.parent.str().empty())
+    return absl::StrCat("weights of ", core::CheckpointName(job.parent_step), " of ", job.parent.str());
+  v1::JobSpec spec;
+  if (!detailed || !spec.ParseFromString(job.spec.payload) || !absl::StrContains(spec.runner_json(), "pretrained"))
+    return "scratch";
+  const nlohmann::json runner = ParseJsonText(spec.runner_json());
+  const auto path = runner.is_object() ? runner.find("pretrained") : runner.end();
+  return path != runner.end() && path->is_string() ? absl::StrCat("weights of ", path->get<std::string>()) : "scratch";
+}
+
 void FillProgress(const core::ClusterState& state, const core::JobEntry& job, bool detailed, v1::JobProgress& proto) {
   const core::RankProgress all = core::AggregateProgress(state, job);
   proto.set_step(all.step);
@@ -56,8 +71,11 @@ void FillProgress(const core::ClusterState& state, const core::JobEntry& job, bo
   int32_t restarts = 0;
   for (const auto& [cause, count] : job.restarts_by_cause) restarts += count;
   proto.set_restarts(restarts);
-  const core::Step resumed = generation != nullptr ? generation->resume_step : -1;
-  proto.set_resume_source(resumed >= 0 ? core::CheckpointName(resumed) : "scratch");
+  // What rank 0 says it did counts more than what it was offered first.
+  core::Step resumed = generation != nullptr ? generation->resume_step : -1;
+  if (generation != nullptr && !generation->ranks.empty() && generation->ranks[0].progress.resumed_from_step >= 0)
+    resumed = generation->ranks[0].progress.resumed_from_step;
+  proto.set_resume_source(ResumeSource(job, resumed, detailed));
   if (!detailed || generation == nullptr) return;
   for (const core::RankEntry& rank : generation->ranks) *proto.add_ranks() = athanor::ToProto(rank.progress);
 }

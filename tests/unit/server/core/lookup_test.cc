@@ -18,12 +18,37 @@ TEST(ResolveJob, ByIdOrByAUniqueName) {
   EXPECT_EQ(*ResolveJob(state, "digits"), a) << "digits-large is another name";
   EXPECT_EQ(*ResolveJob(state, "digits-large"), other);
   EXPECT_EQ(ResolveJob(state, "digit").status().code(), absl::StatusCode::kNotFound);
-  const JobId b = h.Submit({.name = "digits"});
-  const absl::Status ambiguous = ResolveJob(h.core.state(), "digits").status();
-  EXPECT_EQ(ambiguous.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(ambiguous.message()), AllOf(HasSubstr(a.str()), HasSubstr(b.str()), HasSubstr("use an id")));
-  EXPECT_TRUE(h.Verb(CancelJob{.job = a.str()}).status.ok());
-  EXPECT_EQ(*ResolveJob(h.core.state(), "digits"), b) << "the one that is not over";
+}
+
+TEST(ResolveJob, OfSeveralTheNewestThatIsNotOver) {
+  CoreHarness h;
+  const JobId a = h.Submit({.name = "digits"}), b = h.Submit({.name = "digits"});
+  EXPECT_EQ(*ResolveJob(h.core.state(), "digits"), b);
+  EXPECT_EQ(*ResolveJob(h.core.state(), "digits", AmbiguousName::kTakeNewestLive), b);
+  const absl::Status refused = ResolveJob(h.core.state(), "digits", AmbiguousName::kRefuse).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()), AllOf(HasSubstr(a.str()), HasSubstr(b.str()), HasSubstr("use an id")));
+  EXPECT_THAT(
+      AmbiguityNote(h.core.state(), "digits", b),
+      AllOf(StartsWith("'digits' names 2 jobs: "), HasSubstr(a.str() + " (queued)"), HasSubstr("; took " + b.str())));
+  EXPECT_EQ(AmbiguityNote(h.core.state(), b.str(), b), "") << "an id is clear";
+  EXPECT_TRUE(h.Verb(CancelJob{.job = b.str()}).status.ok());
+  EXPECT_EQ(*ResolveJob(h.core.state(), "digits", AmbiguousName::kRefuse), a) << "the one that is not over";
+  EXPECT_TRUE(h.Verb(CancelJob{.job = "digits"}).status.ok());
+  EXPECT_EQ(*ResolveJob(h.core.state(), "digits"), b) << "all are over: the newest";
+  EXPECT_EQ(ResolveJob(h.core.state(), "digits", AmbiguousName::kTakeNewestLive).status().code(),
+            absl::StatusCode::kFailedPrecondition)
+      << "a verb does not choose among jobs that are over";
+}
+
+TEST(ResolveJob, NamesThatAreNearAreTold) {
+  CoreHarness h;
+  const JobId id = h.Submit({.name = "digits"});
+  h.Register("agent-0", 1);
+  EXPECT_EQ(ResolveJob(h.core.state(), "digts").status().message(), "no job 'digts', did you mean 'digits'?");
+  EXPECT_EQ(ResolveJob(h.core.state(), "other").status().message(), "no job 'other'");
+  EXPECT_EQ(NoSuchWorker(h.core.state(), WorkerId("agent-o")).message(),
+            "no worker 'agent-o', did you mean 'agent-0'?");
 }
 
 TEST(ResolveCheckpoint, ByStepAliasOrTag) {
@@ -38,6 +63,37 @@ TEST(ResolveCheckpoint, ByStepAliasOrTag) {
     EXPECT_EQ(ResolveCheckpoint(h.core.state(), job, reference).status().code(), absl::StatusCode::kNotFound)
         << reference;
   EXPECT_EQ(ResolveCheckpoint(h.core.state(), JobId("none"), "1").status().code(), absl::StatusCode::kNotFound);
+}
+
+// "135" must never give the weights of step 45.
+TEST(ResolveCheckpoint, WhatLooksLikeAStepIsOne) {
+  for (const char* step : {"135", "step-135", "step-000000000135", "0135", "99999999999999999999"})
+    EXPECT_EQ(CheckTag(step).code(), absl::StatusCode::kInvalidArgument) << step;
+  for (const char* reserved : {"latest", "best", "none", "scratch"})
+    EXPECT_EQ(CheckTag(reserved).code(), absl::StatusCode::kInvalidArgument) << reserved;
+  for (const char* tag : {"release-1", "v1.10", "step-a", "1e5", "120b"}) EXPECT_TRUE(CheckTag(tag).ok()) << tag;
+
+  CoreHarness h;
+  h.Register("w1", 1);
+  const JobId job = h.Submit();
+  h.StartTraining(job);
+  h.Save(job, 45);
+  h.Save(job, 135);
+  for (const char* tag : {"135", "step-000000000135", "7", "none"}) {
+    const Reply refused = h.Verb(TagCheckpoint{.job = job.str(), .checkpoint = "45", .tag = tag});
+    EXPECT_EQ(refused.status.code(), absl::StatusCode::kInvalidArgument) << tag;
+  }
+  // Tags of a store from before: the step wins, and a step that is gone is not replaced.
+  ClusterState state = h.core.state();
+  state.jobs.at(job).aliases["135"] = 45;
+  state.jobs.at(job).aliases["step-900"] = 45;
+  EXPECT_EQ(*ResolveCheckpoint(state, job, "135"), 135);
+  const absl::Status gone = ResolveCheckpoint(state, job, "step-900").status();
+  EXPECT_EQ(gone.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(gone.message()), HasSubstr("no checkpoint of step 900; the tag 'step-900' points at "
+                                                     "step-000000000045"));
+  EXPECT_THAT(std::string(ResolveCheckpoint(state, job, "lates").status().message()),
+              HasSubstr("did you mean 'latest'?; allowed: a step, "));
 }
 
 TEST(Aggregate, TheSlowestStepAndTheSums) {
