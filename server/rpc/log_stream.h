@@ -1,5 +1,6 @@
 // One ReadLogs stream: one or all ranks, one or all generations, following over restarts. Reads are asked from the
-// agents that ran the ranks, 64 KiB at a time, each after the client took the one before.
+// agents that ran the ranks; while one chunk goes to the client the next is on its way. A stream that waits for output
+// holds no thread: it is woken by the agent's answer, by the client, or by a timer.
 #pragma once
 
 #include "athanor/v1/job_service.grpc.pb.h"
@@ -7,7 +8,7 @@
 
 namespace athanor {
 
-grpc::ServerWriteReactor<v1::LogChunk>* StartLogStream(const RpcContext& rpc, const absl::Status& authorized,
+grpc::ServerWriteReactor<v1::LogChunk>* StartLogStream(const RpcContext& rpc, grpc::CallbackServerContext* context,
                                                        const v1::ReadLogsRequest& request);
 
 }  // namespace athanor

@@ -29,6 +29,7 @@ void AgentSessions::Remove(core::SessionId session) {
     if (auto bound = by_worker_.find(it->second.worker); bound != by_worker_.end() && bound->second == session)
       by_worker_.erase(bound);
     sessions_.erase(it);
+    reads_held_.erase(session);
     std::erase_if(calls_, [&](const auto& call) { return call.second.session == session; });
     for (auto read = reads_.begin(); read != reads_.end();) {
       if (read->second.session != session) {
@@ -103,23 +104,27 @@ void AgentSessions::AnswerRankCall(core::CallId call, v1::RankCallReply reply) {
   Send(held.session, std::move(message));
 }
 
-bool AgentSessions::ReadLog(const core::WorkerId& worker, v1::ReadLog request, LogCallback callback) {
-  constexpr size_t kMaxReads = 4096;
+AgentSessions::ReadSent AgentSessions::ReadLog(const core::WorkerId& worker, v1::ReadLog request,
+                                               LogCallback callback) {
+  constexpr size_t kMaxReadsOfAgent = 1000;  // an agent refuses more than 1024
   core::SessionId session = 0;
   {
     std::lock_guard lock(mutex_);
     auto it = by_worker_.find(worker);
-    if (it == by_worker_.end() || reads_.size() >= kMaxReads) return false;
+    if (it == by_worker_.end()) return ReadSent::kNoAgent;
     session = it->second;
+    if (reads_held_[session] >= kMaxReadsOfAgent) return ReadSent::kBusy;
+    ++reads_held_[session];
     request.set_stream(next_read_++);
     reads_[request.stream()] = {session, std::move(callback)};
   }
   v1::CoordinatorMessage message;
   const uint64_t stream = request.stream();
   *message.mutable_read_log() = std::move(request);
-  if (Send(session, std::move(message))) return true;
+  if (Send(session, std::move(message))) return ReadSent::kYes;
   std::lock_guard lock(mutex_);
-  return reads_.erase(stream) == 0;  // answered by Remove() meanwhile
+  // Answered by Remove() meanwhile, or nobody will.
+  return reads_.erase(stream) == 0 ? ReadSent::kYes : ReadSent::kNoAgent;
 }
 
 void AgentSessions::OnLogData(const v1::LogData& data) {
@@ -129,6 +134,7 @@ void AgentSessions::OnLogData(const v1::LogData& data) {
     auto it = reads_.find(data.stream());
     if (it == reads_.end()) return;
     callback = std::move(it->second.callback);
+    if (auto held = reads_held_.find(it->second.session); held != reads_held_.end()) --held->second;
     reads_.erase(it);
   }
   callback(data);

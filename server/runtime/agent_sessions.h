@@ -39,7 +39,12 @@ class AgentSessions {
 
   // One read of a log: answered by LogData, or by an error when the session ends.
   using LogCallback = std::function<void(const v1::LogData&)>;
-  bool ReadLog(const core::WorkerId& worker, v1::ReadLog request, LogCallback callback);
+  enum class ReadSent : uint8_t {
+    kYes,
+    kNoAgent,  // it is not connected
+    kBusy,     // it holds as many reads as it may: ask again later
+  };
+  ReadSent ReadLog(const core::WorkerId& worker, v1::ReadLog request, LogCallback callback);
   void OnLogData(const v1::LogData& data);
 
  private:
@@ -64,6 +69,7 @@ class AgentSessions {
   std::map<core::WorkerId, core::SessionId> by_worker_;
   std::unordered_map<core::CallId, HeldCall> calls_;
   std::unordered_map<uint64_t, HeldRead> reads_;
+  std::unordered_map<core::SessionId, size_t> reads_held_;  // of reads_, by session
 };
 
 }  // namespace athanor

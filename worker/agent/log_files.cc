@@ -15,7 +15,7 @@
 namespace athanor::agent {
 namespace {
 
-constexpr int64_t kChunk = 64 * 1024 - 512;  // room for the message around it
+constexpr int64_t kChunk = 256 * 1024 - 512;  // room for the message around it
 
 struct Hole {
   int64_t begin = 0, end = 0;

@@ -27,7 +27,7 @@ class LogFiles {
   std::string LogPath(const RankKey& key) const;
   std::string SpecPath(const RankKey& key) const;
   std::string FailurePath(const RankKey& key) const;
-  // At most 64 KiB from `offset` (negative: from the end). `ended`: the rank writes no more. Where bytes were dropped
+  // At most 256 KiB from `offset` (negative: from the end). `ended`: the rank writes no more. Where bytes were dropped
   // the data begins with a line that says so.
   v1::LogData Read(const v1::ReadLog& request, bool ended) const;
   // Cuts the log at `path` to its limits. UNIMPLEMENTED where the file system has no holes.
