@@ -102,6 +102,7 @@ absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, i
   restored.world_size = manifest.world_size;
   restored.same_world = manifest.world_size == world_size;
   restored.state.meta = std::move(manifest.meta);
+  restored.metrics = std::move(manifest.metrics);
   for (const ShardInfo& shard : manifest.shards) {
     ASSIGN_OR_RETURN(TensorFile file, ReadShard(candidate.path, shard));
     for (const auto& [name, owner] : manifest.tensors) {

@@ -91,16 +91,13 @@ class FileCheckpointManager::Impl {
       return absl::OkStatus();
     }
     changed_.wait(lock, [this] { return HasRoom(); });
+    ++saves_;
     lock.unlock();  // nothing is being written: the staging memory is ours
     const absl::Status filled = staged_.Fill(state, options_.rank, options_.world_size, export_dtype_);
     ATHANOR_FAILPOINT("checkpoint.after_stage");
+    if (absl::IsInvalidArgument(filled)) return filled;
     lock.lock();
-    if (!filled.ok()) {
-      if (absl::IsInvalidArgument(filled)) return filled;
-      CountFailure(filled);
-      return absl::OkStatus();
-    }
-    job_ = Job{request, state.meta, began};
+    job_ = Job{.request = request, .meta = state.meta, .began = began, .save = saves_, .staged = filled};
     changed_.notify_all();
     if (!options_.async) changed_.wait(lock, [this] { return Idle(); });
     stats_.stall_seconds += SecondsSince(began);
@@ -127,22 +124,20 @@ class FileCheckpointManager::Impl {
   absl::Status Point(int64_t step, const std::vector<std::string>& aliases) {
     if (options_.load_only || options_.rank != 0 || committer_->OwnsRetention()) return absl::OkStatus();
     const std::string manifest = absl::StrCat(options_.root, "/", CheckpointDirName(step), "/", kManifestFile);
-    if (!std::filesystem::exists(manifest)) return absl::NotFoundError(absl::StrCat("no checkpoint at ", manifest));
-    RETURN_IF_ERROR(NameAndRetain(step, aliases));
+    std::error_code error;
+    if (!std::filesystem::exists(manifest, error) && !error)
+      return absl::NotFoundError(absl::StrCat("no checkpoint at ", manifest));
+    RETURN_IF_ERROR(NameAndRetain({.step = step, .aliases = aliases}));
     std::lock_guard lock(mutex_);
     stats_.last_aliases = aliases;
     return absl::OkStatus();
   }
 
-  absl::Status Measured(int64_t step, const std::map<std::string, double>& metrics, bool is_best) {
-    if (options_.load_only || options_.rank != 0) return absl::OkStatus();
-    const std::string directory = absl::StrCat(options_.root, "/", CheckpointDirName(step));
-    ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(directory));
-    manifest.metrics = metrics;
-    RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(directory, "/", kManifestFile), EncodeManifest(manifest)));
-    ManifestSummary summary{.step = step, .metrics = metrics, .is_best = is_best};
-    for (const ShardInfo& shard : manifest.shards) summary.bytes += shard.bytes;
-    return committer_->CommitManifest(summary);
+  void ReportEvaluation(const SaveRequest& request) {
+    if (options_.load_only || options_.rank != 0) return;
+    const std::lock_guard lock(mutex_);
+    evaluations_.push_back(request);
+    changed_.notify_all();
   }
 
   CheckpointStats stats() const {
@@ -156,6 +151,8 @@ class FileCheckpointManager::Impl {
     SaveRequest request;
     nlohmann::json meta;
     Clock::time_point began;
+    int64_t save = 0;
+    absl::Status staged;
   };
   // A save whose shard is on disk.
   struct Commit {
@@ -166,8 +163,18 @@ class FileCheckpointManager::Impl {
     std::set<std::string> before;           // what was in the directory when this save began to write
   };
 
-  bool HasRoom() const { return !job_.has_value() && commits_.size() < kMaxPendingCommits; }
-  bool Idle() const { return !job_.has_value() && commits_.empty(); }
+  // What became of a save: whether the checkpoint is there, and whether all that follows it was done.
+  struct Outcome {
+    absl::Status saved, after;
+  };
+
+  bool HasRoom() const { return !job_.has_value() && std::max(commits_.size(), evaluations_.size()) < kMaxPendingCommits; }
+  bool Idle() const { return !job_.has_value() && commits_.empty() && evaluations_.empty(); }
+  // Commits come first: an evaluation's checkpoint is among them, or done.
+  bool EvaluationReady() const {
+    return commits_.empty() && !evaluations_.empty() &&
+           !(job_.has_value() && job_->request.step == evaluations_.front().step);
+  }
 
   void WriterLoop() {
     pthread_setname_np(pthread_self(), "athanor-writer");
@@ -180,11 +187,14 @@ class FileCheckpointManager::Impl {
       lock.unlock();
       const std::string directory = absl::StrCat(options_.root, "/", CheckpointDirName(job.request.step));
       // A step that is saved again gets files of its own: its manifest names the old ones until it is replaced.
-      const std::string file = ShardFileName(options_.rank, options_.world_size, absl::StrCat(attempt_, "-", ++saves_));
+      const std::string file = ShardFileName(options_.rank, options_.world_size, absl::StrCat(attempt_, "-", job.save));
       std::set<std::string> before = FilesIn(directory);
-      absl::StatusOr<ShardInfo> shard = WriteShard(directory, file);
+      absl::StatusOr<ShardInfo> shard = job.staged.ok() ? WriteShard(directory, file, job.save) : job.staged;
       absl::Status failed;
-      if (!shard.ok()) failed = GiveUp(job.request.step, directory + "/" + file, shard.status());
+      if (!shard.ok()) {
+        RemoveFile(directory + "/" + file);  // no vote has named it
+        failed = GiveUp(job.request.step, shard.status());
+      }
       lock.lock();
       if (shard.ok()) {
         commits_.push_back({std::move(job), directory, *std::move(shard), staged_.assignment(), std::move(before)});
@@ -201,24 +211,47 @@ class FileCheckpointManager::Impl {
     pthread_setname_np(pthread_self(), "athanor-commit");
     std::unique_lock lock(mutex_);
     while (true) {
-      changed_.wait(lock, [this] { return !commits_.empty() || (stopping_ && !job_.has_value()); });
-      if (commits_.empty()) return;
-      const Commit& commit = commits_.front();  // stays there, so that room and idleness count it
-      lock.unlock();
-      const absl::Status status = Finish(commit);
-      lock.lock();
-      if (status.ok()) {
-        ++stats_.saved;
-        stats_.bytes += commit.shard.bytes;
-        stats_.last_committed_step = std::max(stats_.last_committed_step, commit.job.request.step);
-        stats_.last_aliases = commit.job.request.aliases;
+      changed_.wait(lock, [this] {
+        return !commits_.empty() || EvaluationReady() || (stopping_ && !job_.has_value() && evaluations_.empty());
+      });
+      if (!commits_.empty()) {
+        FinishCommit(lock);
+      } else if (!evaluations_.empty()) {
+        FinishEvaluation(lock);
       } else {
-        CountFailure(status);
+        return;
       }
-      last_ = status;
-      commits_.pop_front();
       changed_.notify_all();
     }
+  }
+
+  void FinishCommit(std::unique_lock<std::mutex>& lock) {
+    const Commit& commit = commits_.front();  // stays there, so that room and idleness count it
+    lock.unlock();
+    const Outcome outcome = VoteAndPublish(commit);
+    lock.lock();
+    if (outcome.saved.ok()) {
+      ++stats_.saved;
+      stats_.bytes += commit.shard.bytes;
+      stats_.last_committed_step = std::max(stats_.last_committed_step, commit.job.request.step);
+      stats_.last_aliases = commit.job.request.aliases;
+    } else {
+      CountFailure(outcome.saved);
+    }
+    CountUnnamed(outcome.after);
+    last_ = outcome.saved;
+    commits_.pop_front();
+  }
+
+  void FinishEvaluation(std::unique_lock<std::mutex>& lock) {
+    const SaveRequest& evaluation = evaluations_.front();
+    lock.unlock();
+    const absl::Status status = AttachEvaluation(evaluation);
+    lock.lock();
+    CountUnnamed(status);
+    if (status.ok() && stats_.last_committed_step == evaluation.step)
+      stats_.last_aliases.insert(stats_.last_aliases.end(), evaluation.aliases.begin(), evaluation.aliases.end());
+    evaluations_.pop_front();
   }
 
   void CountFailure(const absl::Status& status) {
@@ -226,34 +259,83 @@ class FileCheckpointManager::Impl {
     stats_.last_error = std::string(status.message());
   }
 
-  absl::Status GiveUp(int64_t step, const std::string& path, const absl::Status& status) {
-    RemoveFile(path);
+  void CountUnnamed(const absl::Status& status) {
+    if (status.ok()) return;
+    ++stats_.unnamed;
+    stats_.last_error = std::string(status.message());
+  }
+
+  absl::Status GiveUp(int64_t step, const absl::Status& status) {
     committer_->Abandon(step, std::string(status.message()));
     return Annotate(status, absl::StrCat("checkpoint ", CheckpointDirName(step)));
   }
 
-  absl::Status Finish(const Commit& commit) {
-    const std::string path = commit.directory + "/" + commit.shard.file;
-    const absl::Status status = VoteAndPublish(commit);
-    if (absl::IsAlreadyExists(status)) {  // an earlier generation committed this step: its files are as good as ours
-      RemoveFile(path);
-      return absl::OkStatus();
+  // Whether no manifest names this shard, nor ever will. Only rank 0 writes one; another rank whose vote got no answer
+  // cannot know.
+  bool Unwanted(const Commit& commit, const absl::Status& refused) const {
+    if (options_.rank != 0) return absl::IsAborted(refused) || absl::IsAlreadyExists(refused);
+    std::error_code error;
+    if (!std::filesystem::exists(absl::StrCat(commit.directory, "/", kManifestFile), error)) return !error;
+    const absl::StatusOr<Manifest> manifest = ReadManifest(commit.directory);
+    return manifest.ok() && std::none_of(manifest->shards.begin(), manifest->shards.end(),
+                                         [&](const ShardInfo& shard) { return shard.file == commit.shard.file; });
+  }
+
+  Outcome VoteAndPublish(const Commit& commit) {
+    const int64_t step = commit.job.request.step;
+    const absl::StatusOr<std::vector<ShardInfo>> shards = committer_->CommitShard(step, commit.shard);
+    absl::StatusOr<ManifestSummary> published = ManifestSummary{};
+    if (shards.ok() && options_.rank == 0) published = WriteManifest(commit, *shards);
+    const absl::Status refused = shards.ok() ? published.status() : shards.status();
+    if (!refused.ok()) {
+      if (Unwanted(commit, refused)) RemoveFile(commit.directory + "/" + commit.shard.file);
+      // An earlier generation committed this step: its files are as good as ours.
+      if (absl::IsAlreadyExists(refused)) return {};
+      return {.saved = GiveUp(step, refused), .after = {}};
     }
-    return status.ok() ? status : GiveUp(commit.job.request.step, path, status);
+    if (options_.rank != 0) return {};
+    const std::string name = CheckpointDirName(step);
+    if (const absl::Status told = committer_->CommitManifest(*published); !told.ok())
+      return {
+          .saved = Annotate(told, absl::StrCat("checkpoint ", name, " is whole on disk, but not known as committed")),
+          .after = {}};
+    return {.saved = {},
+            .after = Annotate(NameCommitted(commit, *shards), absl::StrCat("checkpoint ", name, " is saved"))};
   }
 
-  absl::Status VoteAndPublish(const Commit& commit) {
-    ASSIGN_OR_RETURN(const std::vector<ShardInfo> shards,
-                     committer_->CommitShard(commit.job.request.step, commit.shard));
-    if (options_.rank != 0) return absl::OkStatus();
-    return WriteManifest(commit, shards);
+  absl::Status NameCommitted(const Commit& commit, const std::vector<ShardInfo>& shards) {
+    RemoveLeftovers(commit, shards);
+    if (committer_->OwnsRetention()) return absl::OkStatus();
+    RemoveUnfinished(commit.job.request.step);
+    return NameAndRetain(commit.job.request);
   }
 
-  absl::StatusOr<ShardInfo> WriteShard(const std::string& directory, const std::string& file) {
+  absl::Status AttachEvaluation(const SaveRequest& request) {
+    const std::string name = CheckpointDirName(request.step), directory = absl::StrCat(options_.root, "/", name);
+    const std::string path = absl::StrCat(directory, "/", kManifestFile);
+    std::error_code error;
+    if (!std::filesystem::exists(path, error) && !error) return absl::OkStatus();  // that save has failed, and said so
+    const auto attach = [&]() -> absl::Status {
+      ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(directory));
+      manifest.metrics = request.metrics;
+      if (request.evaluated && manifest.meta.is_object()) manifest.meta["evaluated"] = true;
+      RETURN_IF_ERROR(WriteFileAtomically(path, EncodeManifest(manifest)));
+      ManifestSummary summary{.step = request.step, .metrics = request.metrics, .is_best = request.is_best};
+      for (const ShardInfo& shard : manifest.shards) summary.bytes += shard.bytes;
+      return committer_->CommitManifest(summary);
+    };
+    absl::Status status = attach();
+    // The best one gets its name even if its manifest could not be written anew.
+    if (!committer_->OwnsRetention()) status.Update(NameAndRetain(request));
+    return Annotate(status, absl::StrCat("checkpoint ", name, " is saved; its evaluation"));
+  }
+
+  absl::StatusOr<ShardInfo> WriteShard(const std::string& directory, const std::string& file, int64_t save) {
     ATHANOR_FAILPOINT("checkpoint.before_shard_write");
     RETURN_IF_ERROR(EnsureDir(directory));
     ASSIGN_OR_RETURN(AtomicFile out, AtomicFile::Create(directory + "/" + file));
-    ShardInfo shard{options_.rank, file, static_cast<int64_t>(staged_.header().size()) + staged_.data_bytes(), 0};
+    const int64_t bytes = static_cast<int64_t>(staged_.header().size()) + staged_.data_bytes();
+    ShardInfo shard{.rank = options_.rank, .file = file, .bytes = bytes, .crc32c = 0, .save = save};
     shard.crc32c = Crc32c(0, staged_.header().data(), staged_.header().size());
     RETURN_IF_ERROR(out.Append(staged_.header().data(), staged_.header().size()));
     for (int64_t at = 0; at < staged_.data_bytes(); at += kWriteChunk) {
@@ -268,7 +350,7 @@ class FileCheckpointManager::Impl {
     return shard;
   }
 
-  absl::Status WriteManifest(const Commit& commit, const std::vector<ShardInfo>& shards) {
+  absl::StatusOr<ManifestSummary> WriteManifest(const Commit& commit, const std::vector<ShardInfo>& shards) {
     const Job& job = commit.job;
     const std::string& directory = commit.directory;
     Manifest manifest;
@@ -280,21 +362,12 @@ class FileCheckpointManager::Impl {
     manifest.metrics = job.request.metrics;
     manifest.created_at = absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone());
     ManifestSummary summary{job.request.step, 0, job.request.metrics, job.request.is_best, 0};
-    std::set<std::string> kept = {kManifestFile};
-    for (const ShardInfo& shard : shards) {
-      summary.bytes += shard.bytes;
-      kept.insert(shard.file);
-    }
+    for (const ShardInfo& shard : shards) summary.bytes += shard.bytes;
     RETURN_IF_ERROR(HitFailpoint("checkpoint.before_manifest_rename"));
     RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(directory, "/", kManifestFile), EncodeManifest(manifest)));
     ATHANOR_FAILPOINT("checkpoint.after_manifest_rename");
     summary.save_seconds = SecondsSince(job.began);
-    RETURN_IF_ERROR(committer_->CommitManifest(summary));
-    RemoveLeftovers(commit, kept);
-    if (committer_->OwnsRetention()) return absl::OkStatus();
-    RemoveUnfinished(job.request.step);
-    if (job.request.is_best && job.request.aliases.empty()) best_step_ = job.request.step;
-    return NameAndRetain(job.request.step, job.request.aliases);
+    return summary;
   }
 
   static std::set<std::string> FilesIn(const std::string& directory) {
@@ -307,7 +380,9 @@ class FileCheckpointManager::Impl {
 
   // Shards and temporary files of attempts that died before their commit, and of the save that this one replaces. What
   // came later belongs to a save of the same step that is still under way, of this rank or another.
-  static void RemoveLeftovers(const Commit& commit, const std::set<std::string>& kept) {
+  static void RemoveLeftovers(const Commit& commit, const std::vector<ShardInfo>& shards) {
+    std::set<std::string> kept;
+    for (const ShardInfo& shard : shards) kept.insert(shard.file);
     for (const std::string& name : commit.before) {
       const bool ours =
           name.compare(0, 6, "shard-") == 0 || (name.size() > 4 && name.compare(name.size() - 4, 4, ".tmp") == 0);
@@ -321,20 +396,26 @@ class FileCheckpointManager::Impl {
     std::error_code error;
     for (const auto& entry : std::filesystem::directory_iterator(options_.root, error)) {
       const std::optional<int64_t> step = StepOfDirName(entry.path().filename().string());
-      if (!step.has_value() || *step >= before || std::filesystem::exists(entry.path() / kManifestFile)) continue;
-      std::filesystem::remove_all(entry.path(), error);
+      if (!step.has_value() || *step >= before) continue;
+      std::error_code unknown;
+      if (std::filesystem::exists(entry.path() / kManifestFile, unknown) || unknown) continue;
+      std::filesystem::remove_all(entry.path(), unknown);
     }
   }
 
-  // Names move before anything is deleted: whoever reads them finds a whole checkpoint at any time.
-  absl::Status NameAndRetain(int64_t step, const std::vector<std::string>& aliases) {
+  // Names move before anything is deleted: whoever reads them finds a whole checkpoint at any time. One that could not
+  // be moved does not hold the others up; then nothing is deleted.
+  absl::Status NameAndRetain(const SaveRequest& request) {
     RetentionInput input;
     const std::map<std::string, int64_t> before = ReadAliases(options_.root);
-    for (const std::string& alias : aliases) {
+    absl::Status named;
+    for (const std::string& alias : request.aliases) {
       const auto old = before.find(alias);
-      if (old != before.end() && old->second != step) input.abandoned.insert(old->second);
-      RETURN_IF_ERROR(PointAlias(options_.root, alias, step));
+      if (old != before.end() && old->second != request.step) input.abandoned.insert(old->second);
+      named.Update(Annotate(PointAlias(options_.root, alias, request.step), absl::StrCat("its name '", alias, "'")));
     }
+    RETURN_IF_ERROR(named);
+    if (request.is_best && request.aliases.empty()) best_step_ = request.step;
     ASSIGN_OR_RETURN(const std::vector<ResumeCandidate> found, ListCheckpoints(options_.root));
     for (const ResumeCandidate& one : found) input.steps.push_back(one.step);
     input.aliases = ReadAliases(options_.root);
@@ -357,12 +438,13 @@ class FileCheckpointManager::Impl {
   const std::string attempt_;
   StagedShard staged_;      // the training thread's while no job is there, else the writer's
   int64_t best_step_ = -1;  // commit thread
-  int64_t saves_ = 0;       // writer thread
+  int64_t saves_ = 0;       // training thread
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::optional<Job> job_;      // being written
-  std::deque<Commit> commits_;  // written, in the order of their steps; the first is being committed
+  std::optional<Job> job_;               // being written
+  std::deque<Commit> commits_;           // written, in the order of their steps; the first is being committed
+  std::deque<SaveRequest> evaluations_;  // of saved steps, in their order; the first is being attached
   absl::Status last_;
   CheckpointStats stats_;
   bool stopping_ = false;
@@ -392,8 +474,8 @@ absl::Status FileCheckpointManager::Save(const TrainingState& state, const SaveR
 absl::Status FileCheckpointManager::Point(int64_t step, const std::vector<std::string>& aliases) {
   return impl_->Point(step, aliases);
 }
-absl::Status FileCheckpointManager::Measured(int64_t step, const std::map<std::string, double>& metrics, bool is_best) {
-  return impl_->Measured(step, metrics, is_best);
+void FileCheckpointManager::ReportEvaluation(const SaveRequest& request) {
+  impl_->ReportEvaluation(request);
 }
 absl::Status FileCheckpointManager::WaitForRoom(absl::Duration timeout) {
   return impl_->WaitForRoom(timeout);

@@ -11,6 +11,10 @@
 // thread takes over: vote, manifest. It may wait for other ranks or for a coordinator that is away; meanwhile training
 // and further saves go on, up to kMaxPendingCommits of them.
 //
+// Once the manifest is durable the files are a checkpoint's, and only retention removes them, whatever fails after it: a
+// name that cannot be written, a commit whose answer is lost. Before that a rank removes its own shard, when it is sure
+// that no manifest can name it.
+//
 // Threads: all methods on the training thread; the writer and the commit thread are internal.
 #pragma once
 
@@ -46,10 +50,12 @@ struct SaveRequest {
   // names for it: "latest", "best" …; where the committer keeps names they are its own
   std::vector<std::string> aliases;
   bool must_wait = false;  // wait for room instead of skipping this one (final and stop checkpoints)
+  bool evaluated = false;  // ReportEvaluation(): `metrics` stand for the evaluation; a resume need not repeat it
 };
 
 struct CheckpointStats {                       // of this process
   int64_t saved = 0, failed = 0, skipped = 0;  // skipped: there was no room
+  int64_t unnamed = 0;  // of those saved: whole, but a name or the evaluation's results could not be written
   int64_t bytes = 0;
   double stall_seconds = 0;  // training waited
   std::string last_error;
@@ -79,13 +85,15 @@ class FileCheckpointManager {
   absl::Status Save(const TrainingState& state, const SaveRequest& request);
   // Other names for a checkpoint that is committed. NOT_FOUND when there is none of that step.
   absl::Status Point(int64_t step, const std::vector<std::string>& aliases);
-  // What an evaluation has measured of a checkpoint that is committed: into its manifest, and to the committer. Rank
-  // 0's; the others do nothing. DATA_LOSS when there is none of that step; errors of the disk and of the committer.
-  absl::Status Measured(int64_t step, const std::map<std::string, double>& metrics, bool is_best);
+  // Attaches the results of an evaluation to the checkpoint of `request.step`, which was given to Save() before it: its
+  // manifest and the committer get `metrics` and `is_best`, and it gets further names. Returns at once: done on the
+  // commit thread after that checkpoint's commit; left out when that has failed. Rank 0's; the others do nothing.
+  void ReportEvaluation(const SaveRequest& request);
   // OK when a Save() would start now: waits at most `timeout` for the shard that is being written (DEADLINE_EXCEEDED),
   // and not at all for commits: UNAVAILABLE when kMaxPendingCommits are pending.
   absl::Status WaitForRoom(absl::Duration timeout);
-  // Returns when nothing is in flight, or DEADLINE_EXCEEDED. The status is that of the last save.
+  // Returns when nothing is in flight, or DEADLINE_EXCEEDED. The status is that of the last save; a name that could not
+  // be written does not count.
   absl::Status Wait(absl::Duration timeout);
 
   // Complete checkpoints in `root`, newest first (manifest present and well formed).

@@ -30,6 +30,7 @@ struct RestoredState {
   int64_t step = -1;
   int world_size = 0;       // that wrote it
   bool same_world = false;  // as now: per_rank and rank_meta are filled
+  std::map<std::string, double> metrics;  // of the manifest
 };
 
 }  // namespace athanor

@@ -42,7 +42,6 @@ absl::Status BaseRunner::Prepare(std::vector<std::string> evaluate_splits) {
 
 absl::StatusOr<RunResult> BaseRunner::Train() {
   if (trained_) return absl::FailedPreconditionError("runner: Train() was called before; make a new runner");
-  trained_ = true;
   if (options_.hooks == nullptr && options_.handle_signals) {
     // Somebody else's handlers stay theirs.
     if (auto supervisor = Supervisor::Install(); supervisor.ok()) supervisor_ = *std::move(supervisor);
@@ -55,21 +54,22 @@ absl::StatusOr<RunResult> BaseRunner::Train() {
 
 absl::StatusOr<RunResult> BaseRunner::Loop() {
   RETURN_IF_ERROR(Restore());
+  trained_ = true;
   watchdog_ = std::make_unique<Watchdog>(options_.hang_timeout, options_.on_hang);
   Report(RunnerPhase::kTraining);
   if (std::exchange(state_.before_evaluation, false)) {
     RETURN_IF_ERROR(EvaluateAndEndPass(!evaluate_splits_.empty(), std::exchange(state_.before_pass_end, false)));
-    checkpoints_->Supersede();
+    RETURN_IF_ERROR(SaveAfterEvaluation(/*due=*/false));
   }
-  Telemetry::Clock clock;
   while (!Done()) {
+    Telemetry::Clock clock;
     ASSIGN_OR_RETURN(const StepResult step, WatchedUpdate());
+    telemetry_.Add(step.times, clock.Lap(), step.samples);  // evaluations and saves have figures of their own
     state_.step += step.updated ? 1 : 0;
     state_.epoch += step.epoch_ended ? 1 : 0;
     state_.micro_step += config_.accum_steps;  // a short window counts as a whole one
     state_.samples += step.samples;
     RETURN_IF_ERROR(AtBoundary(step));  // votes, evaluation, checkpoint
-    telemetry_.Add(step.times, clock.Lap(), step.samples);
     Report(RunnerPhase::kTraining);
     if (verdict_.stop && !Done()) return Drain();
   }
@@ -111,12 +111,9 @@ absl::Status BaseRunner::AtBoundary(const StepResult& step) {
   ASSIGN_OR_RETURN(verdict_, Agree(evaluate || save));
   if (step.updated && log_interval_ > 0 && state_.step % log_interval_ == 0) RETURN_IF_ERROR(ReadOut());
   evaluation_is_best_ = false;
-  if (evaluate && Done()) RETURN_IF_ERROR(SaveBeforeLastEvaluation(step.epoch_ended));
+  if (evaluate && (save || Done())) RETURN_IF_ERROR(SaveBeforeEvaluation(step.epoch_ended, /*last=*/Done()));
   RETURN_IF_ERROR(EvaluateAndEndPass(evaluate, step.epoch_ended));
-  // The last checkpoint is Finish()'s.
-  if ((save || evaluation_is_best_) && !Done())
-    RETURN_IF_ERROR(Save({}, evaluation_is_best_, /*must_wait=*/false).status());
-  return absl::OkStatus();
+  return SaveAfterEvaluation(save);
 }
 
 absl::Status BaseRunner::EvaluateAndEndPass(bool evaluate, bool epoch_ended) {
@@ -126,20 +123,26 @@ absl::Status BaseRunner::EvaluateAndEndPass(bool evaluate, bool epoch_ended) {
   return EpochEnded(std::exchange(state_.monitored, std::nullopt));
 }
 
-// Whatever the last evaluation does to this process, the training is on disk.
-absl::Status BaseRunner::SaveBeforeLastEvaluation(bool epoch_ended) {
-  if (!checkpoints_->MayComeBeforeEvaluation()) return absl::OkStatus();
-  checkpoints_->Supersede();
+// Whatever the evaluation does to this process, the training is on disk; what it measures is attached afterwards.
+absl::Status BaseRunner::SaveBeforeEvaluation(bool epoch_ended, bool last) {
+  if (verdict_.nonfinite_in_a_row > 0 || (last && !checkpoints_->CanSaveBeforeLastEvaluation()))
+    return absl::OkStatus();
   state_.before_evaluation = true;
   state_.before_pass_end = epoch_ended;
-  const SaveArguments arguments{.save_best = false, .force = true, .history = false};
-  const absl::Status saved = Save(arguments, /*is_best=*/false, /*must_wait=*/true).status();
+  const SaveArguments arguments{.save_best = false, .force = last, .history = !last};
+  const absl::Status saved = Save(arguments, /*is_best=*/false, /*must_wait=*/last).status();
   state_.before_evaluation = state_.before_pass_end = false;
   RETURN_IF_ERROR(saved);
+  if (!last) return absl::OkStatus();
   const absl::Status drained = checkpoints_->Drain();
-  if (!drained.ok() && config_.checkpoint.fail_on_error) return drained;
-  checkpoints_->Supersede();
-  return absl::OkStatus();
+  return config_.checkpoint.fail_on_error ? drained : absl::OkStatus();
+}
+
+// What was not saved before the evaluation: a best one off the cadence, one for which there was no room.
+absl::Status BaseRunner::SaveAfterEvaluation(bool due) {
+  if (Done() || checkpoints_->Saved(state_.step)) return absl::OkStatus();  // the last checkpoint is Finish()'s
+  if (!due && !evaluation_is_best_) return absl::OkStatus();
+  return Save({}, evaluation_is_best_, /*must_wait=*/false).status();
 }
 
 absl::StatusOr<StepVerdict> BaseRunner::Agree(bool before_save) {
@@ -205,19 +208,8 @@ absl::StatusOr<std::map<std::string, double>> BaseRunner::Evaluate() {
 absl::Status BaseRunner::EvaluateAndRecord(bool tolerate_failure) {
   Report(RunnerPhase::kEvaluating);
   Telemetry::Clock clock;
-  std::map<std::string, double> results;
-  for (const std::string& split : evaluate_splits_) {
-    absl::StatusOr<std::map<std::string, double>> means = EvaluateSplit(split, /*max_batches=*/-1);
-    if (!means.ok()) {
-      // A finished training is not thrown away because its last evaluation failed.
-      if (!tolerate_failure || FailureKindOf(means.status()) == FailureKind::kPeerLost) return means.status();
-      Note(absl::StrCat("the last evaluation of '", split, "' failed: ", means.status().message()));
-      continue;
-    }
-    for (const auto& [name, value] : *means) results[absl::StrCat(split, ".", name)] = value;
-  }
-  for (const auto& [name, value] : results) progress_.metrics[name] = value;
-  evaluation_ = std::move(results);
+  ASSIGN_OR_RETURN(const bool repeatable, EvaluateSplits(tolerate_failure));
+  for (const auto& [name, value] : evaluation_) progress_.metrics[name] = value;
   evaluated_step_ = state_.step;
   RETURN_IF_ERROR(CheckNames(tolerate_failure));
   evaluation_is_best_ = score_->Observe(state_.step, evaluation_);
@@ -226,7 +218,43 @@ absl::Status BaseRunner::EvaluateAndRecord(bool tolerate_failure) {
   progress_.evaluate_seconds += clock.Lap();
   ASSIGN_OR_RETURN(const auto training, TrainingSinceRow());
   if (recorder_ != nullptr) recorder_->Evaluated(Refreshed(), evaluation_, training, evaluation_is_best_);
+  SaveRequest results{.step = state_.step, .metrics = evaluation_, .is_best = evaluation_is_best_};
+  if (evaluation_is_best_) results.aliases = {"best"};
+  results.evaluated = repeatable;
+  checkpoints_->ReportEvaluation(results);
   return absl::OkStatus();
+}
+
+// Fills evaluation_. True: the numbers, which are all finite, are all that the evaluation has changed, so that a resume
+// may take them in its place.
+absl::StatusOr<bool> BaseRunner::EvaluateSplits(bool tolerate_failure) {
+  if (known_evaluation_.has_value() && known_evaluation_->step == state_.step) {
+    evaluation_ = std::exchange(known_evaluation_, std::nullopt)->results;
+    return true;
+  }
+  evaluation_.clear();
+  TensorMap before, after;
+  RETURN_IF_ERROR(RunTorch("random states", [&] { CaptureGenerators(device(), &before); }));
+  bool repeatable = true;
+  for (const std::string& split : evaluate_splits_) {
+    absl::StatusOr<std::map<std::string, double>> means = EvaluateSplit(split, /*max_batches=*/-1);
+    if (!means.ok()) {
+      // A finished training is not thrown away because its last evaluation failed.
+      if (!tolerate_failure || FailureKindOf(means.status()) == FailureKind::kPeerLost) return means.status();
+      Note(absl::StrCat("the last evaluation of '", split, "' failed: ", means.status().message()));
+      repeatable = false;
+      continue;
+    }
+    for (const auto& [name, value] : *means) {
+      evaluation_[absl::StrCat(split, ".", name)] = value;
+      repeatable = repeatable && std::isfinite(value);
+    }
+  }
+  RETURN_IF_ERROR(RunTorch("random states", [&] {
+    CaptureGenerators(device(), &after);
+    for (const auto& [name, generator] : before) repeatable = repeatable && torch::equal(generator, after.at(name));
+  }));
+  return repeatable;
 }
 
 // A row of results for a run that evaluates nothing.
@@ -319,7 +347,7 @@ absl::StatusOr<RunResult> BaseRunner::Drain() {
 absl::StatusOr<RunResult> BaseRunner::Finish() {
   Report(RunnerPhase::kFinishing);
   if (evaluated_step_ != state_.step && !evaluate_splits_.empty()) {
-    RETURN_IF_ERROR(SaveBeforeLastEvaluation(/*epoch_ended=*/false));
+    RETURN_IF_ERROR(SaveBeforeEvaluation(/*epoch_ended=*/false, /*last=*/true));
     RETURN_IF_ERROR(EvaluateAndRecord(/*tolerate_failure=*/true));
   }
   if (evaluate_splits_.empty()) RETURN_IF_ERROR(RecordTraining());
@@ -378,7 +406,12 @@ void BaseRunner::MarkEvaluated() {
 void BaseRunner::RefreshCheckpointStats() {
   if (checkpoints_ == nullptr) return;
   const CheckpointStats stats = checkpoints_->stats();
-  if (stats.failed > progress_.checkpoint_failures) Note(absl::StrCat("not saved: ", stats.last_error));
+  if (stats.failed > progress_.checkpoint_failures) {
+    Note(absl::StrCat("not saved: ", stats.last_error));
+  } else if (stats.unnamed > unnamed_checkpoints_) {
+    Note(stats.last_error);
+  }
+  unnamed_checkpoints_ = stats.unnamed;
   progress_.checkpoint_stall_seconds = stats.stall_seconds;
   progress_.checkpoint_failures = stats.failed;
   progress_.checkpoint_skipped = stats.skipped;

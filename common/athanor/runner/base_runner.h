@@ -99,7 +99,9 @@ class BaseRunner {
   absl::StatusOr<std::map<std::string, double>> Evaluate();
 
   // Takes the newest whole candidate, else the weights of config.pretrained, once; Train() and Evaluate() do it when it
-  // has not been done. Collective.
+  // has not been done. Collective. After a restore that has failed, by any of these functions, the state is nobody's:
+  // Train(), Evaluate(), Infer() and SaveCheckpoint() try again what is configured and give that error, until one that is
+  // whole has been restored or loaded.
   absl::Status Restore();
 
   // Takes parts of a checkpoint's state, whatever its configuration was, and goes on from there; nothing is restored
@@ -192,7 +194,12 @@ class BaseRunner {
   absl::StatusOr<StepVerdict> Agree(bool before_save);
   absl::Status AtBoundary(const StepResult& step);
   absl::Status EvaluateAndEndPass(bool evaluate, bool epoch_ended);
-  absl::Status SaveBeforeLastEvaluation(bool epoch_ended);
+  absl::Status SaveBeforeEvaluation(bool epoch_ended, bool last);
+  absl::Status SaveAfterEvaluation(bool due);
+  absl::StatusOr<bool> EvaluateSplits(bool tolerate_failure);
+  void TakeEvaluation(const RestoredState& restored);
+  absl::Status KeepOutcome(const absl::Status& status);
+  absl::Status RestoreConfigured();
   absl::Status EvaluateAndRecord(bool tolerate_failure);
   absl::Status RecordTraining();
   absl::StatusOr<std::map<std::string, double>> TrainingSinceRow();
@@ -224,9 +231,15 @@ class BaseRunner {
   ProgressReport progress_;
   std::vector<std::string> evaluate_splits_;
   std::vector<std::string> notes_;
-  std::map<std::string, double> evaluation_;  // of evaluated_step_
+  struct KnownEvaluation {
+    int64_t step;
+    std::map<std::string, double> results;
+  };
+  std::optional<KnownEvaluation> known_evaluation_;  // of the step that was restored, by an earlier process
+  std::map<std::string, double> evaluation_;         // of evaluated_step_
   int64_t evaluated_step_ = -1;
-  int64_t recorded_step_ = -1;  // of the last row of results
+  int64_t recorded_step_ = -1;       // of the last row of results
+  int64_t unnamed_checkpoints_ = 0;  // CheckpointStats::unnamed when it was last read
   bool names_checked_ = false;
   bool evaluation_is_best_ = false;
   int64_t round_ = 0;  // attempted updates of this process; equal on all ranks
@@ -234,6 +247,7 @@ class BaseRunner {
   int64_t log_interval_ = 0;
   std::set<std::string> excluded_;  // from loading: checkpoint.exclude_from_loading, or what LoadCheckpoint() left out
   bool restored_ = false;
+  absl::Status restore_error_;  // of the last restore or load
   bool trained_ = false;
   StepVerdict verdict_;
 };

@@ -72,11 +72,21 @@ absl::StatusOr<std::vector<ResumeCandidate>> BaseRunner::AutomaticCandidates() {
 
 absl::Status BaseRunner::Restore() {
   if (restored_) return absl::OkStatus();
-  restored_ = true;
   Report(RunnerPhase::kRestoring);
+  return KeepOutcome(RestoreConfigured());
+}
+
+// A state that was not restored, or in part only, is nobody's to train, evaluate or save: the error stays.
+absl::Status BaseRunner::KeepOutcome(const absl::Status& status) {
+  restored_ = status.ok();
+  restore_error_ = status;
+  return status;
+}
+
+absl::Status BaseRunner::RestoreConfigured() {
   ASSIGN_OR_RETURN(std::optional<RestoredRun> run, checkpoints_->Restore());
   if (!run.has_value()) {
-    if (!config_.pretrained.has_value()) return absl::OkStatus();
+    if (!config_.pretrained.has_value()) return restore_error_;  // of a load by hand, which nothing here makes good
     return Annotate(LoadPretrained(*config_.pretrained), "pretrained");
   }
   const bool weights_only = run->candidate.weights_only;
@@ -88,7 +98,27 @@ absl::Status BaseRunner::Restore() {
   elastic_.restarts += 1;
   elastic_.resumed_from_step = run->candidate.step;
   progress_.resumed_from_step = run->candidate.step;
+  TakeEvaluation(run->restored);
   return absl::OkStatus();
+}
+
+// The evaluation of the restored state that an earlier process of this run has made, unless something else is to be
+// evaluated now.
+void BaseRunner::TakeEvaluation(const RestoredState& restored) {
+  const nlohmann::json& meta = restored.state.meta;
+  const auto evaluated = meta.find("evaluated"), config = meta.find("config");
+  if (evaluated == meta.end() || *evaluated != true || excluded("train") || excluded("model")) return;
+  if (config == meta.end() || !config->is_object() ||
+      config->value("evaluate", nlohmann::json()) != ToJson(config_).at("evaluate"))
+    return;
+  for (const std::string& split : evaluate_splits_) {
+    const auto first = restored.metrics.lower_bound(split + ".");
+    if (first == restored.metrics.end() || !absl::StartsWith(first->first, split + ".")) return;
+  }
+  for (const std::optional<std::string>& key : {std::optional(score_->key()), MonitoredKey()}) {
+    if (key.has_value() && !restored.metrics.contains(*key) && !progress_.metrics.contains(*key)) return;
+  }
+  known_evaluation_ = KnownEvaluation{.step = restored.step, .results = restored.metrics};
 }
 
 absl::Status BaseRunner::LoadCheckpoint(const std::string& path, const std::vector<std::string>& parts) {
@@ -110,12 +140,11 @@ absl::Status BaseRunner::LoadCheckpoint(const std::string& path, const std::vect
   excluded_.swap(excluded);
   const absl::Status loaded = LoadState(restored, /*weights_only=*/false);
   excluded_.swap(excluded);
-  RETURN_IF_ERROR(Annotate(loaded, absl::StrCat("load checkpoint ", candidate.path)));
-  restored_ = true;
-  return absl::OkStatus();
+  return KeepOutcome(Annotate(loaded, absl::StrCat("load checkpoint ", candidate.path)));
 }
 
 absl::StatusOr<TrainingState> BaseRunner::StateDict() {
+  RETURN_IF_ERROR(restore_error_);
   ASSIGN_OR_RETURN(TrainingState state, CaptureState(/*model_only=*/false));
   RETURN_IF_ERROR(RunTorch("copying the state", [&] {
     for (TensorMap* tensors : {&state.replicated, &state.per_rank}) {
@@ -130,10 +159,8 @@ absl::Status BaseRunner::LoadStateDict(const TrainingState& state) {
   restored.state = state;
   restored.world_size = options_.topology.world_size();
   restored.same_world = true;
-  RETURN_IF_ERROR(LoadState(restored, /*weights_only=*/false));
-  restored_ = true;
   evaluated_step_ = -1;
-  return absl::OkStatus();
+  return KeepOutcome(LoadState(restored, /*weights_only=*/false));
 }
 
 RunnerState BaseRunner::CaptureRunnerState() const {
@@ -174,6 +201,7 @@ absl::StatusOr<SavePlan> BaseRunner::SaveCheckpoint(const SaveArguments& argumen
     return absl::InvalidArgumentError(absl::StrCat("save checkpoint: name '", arguments.name,
                                                    "'; allowed: letters, digits, '.', '_', '-', not '.' first"));
   }
+  RETURN_IF_ERROR(Annotate(restore_error_, "save checkpoint: the state is not whole"));
   return Save(arguments, score_->since_best() == 0, /*must_wait=*/true);
 }
 

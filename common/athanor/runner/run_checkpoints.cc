@@ -1,20 +1,34 @@
 #include "athanor/runner/run_checkpoints.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
+#include "athanor/checkpoint/layout.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
+#include "athanor/runner/telemetry.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
 namespace {
 
 constexpr absl::Duration kBestPatience = absl::Minutes(1);
+
+// Adds the time until its end.
+class Stall {
+ public:
+  explicit Stall(double* seconds) : seconds_(seconds) {}
+  ~Stall() { *seconds_ += clock_.Lap(); }
+
+ private:
+  double* const seconds_;
+  Telemetry::Clock clock_;
+};
 
 }  // namespace
 
@@ -41,10 +55,7 @@ absl::StatusOr<std::unique_ptr<RunCheckpoints>> RunCheckpoints::Create(const Run
                                                                        RunCheckpointsOptions options) {
   std::unique_ptr<RunCheckpoints> checkpoints(new RunCheckpoints(config, std::move(options)));
   const RunCheckpointsOptions& resolved = checkpoints->options_;
-  if (resolved.committer == nullptr) {
-    if (resolved.candidates.empty()) return checkpoints;
-    return absl::InvalidArgumentError("checkpoints: resume candidates need a committer to report damage to");
-  }
+  if (resolved.committer == nullptr) return checkpoints;
   CheckpointManagerOptions manager;
   manager.root = resolved.root;
   manager.rank = resolved.topology.rank();
@@ -68,7 +79,8 @@ absl::StatusOr<bool> RunCheckpoints::AllRanks(bool mine) {
 }
 
 absl::StatusOr<RestoredState> RunCheckpoints::ReadChecked(const ResumeCandidate& candidate) const {
-  ASSIGN_OR_RETURN(RestoredState restored, manager_->Read(candidate));
+  ASSIGN_OR_RETURN(RestoredState restored,
+                   ReadCheckpoint(candidate, options_.topology.rank(), options_.topology.world_size()));
   if (candidate.weights_only) return restored;
   const auto config = restored.state.meta.find("config");
   if (!restored.state.meta.is_object() || config == restored.state.meta.end()) {
@@ -103,7 +115,8 @@ absl::StatusOr<std::optional<RestoredRun>> RunCheckpoints::Restore() {
                            absl::StrCat("resume from ", candidate.path, ": refused by another rank"));
     }
     if (!restored.ok()) {
-      options_.committer->ReportDamage(candidate.step, std::string(restored.status().message()));
+      if (options_.committer != nullptr)
+        options_.committer->ReportDamage(candidate.step, std::string(restored.status().message()));
       Note(absl::StrCat("checkpoint of step ", candidate.step, " is damaged: ", restored.status().message()));
     }
     ASSIGN_OR_RETURN(const bool everybody_read, AllRanks(restored.ok()));
@@ -111,7 +124,9 @@ absl::StatusOr<std::optional<RestoredRun>> RunCheckpoints::Restore() {
       if (restored.ok()) Note(absl::StrCat("checkpoint of step ", candidate.step, " is damaged for another rank"));
       continue;
     }
-    if (!candidate.weights_only) last_step_ = candidate.step;
+    // One that lies elsewhere is saved here anew when its step is to be kept.
+    ASSIGN_OR_RETURN(const bool own, AllRanks(IsOwn(candidate)));
+    if (!candidate.weights_only && own) last_step_ = candidate.step;
     return RestoredRun{*std::move(restored), candidate};
   }
   if (count == 0) return std::nullopt;
@@ -129,12 +144,10 @@ bool RunCheckpoints::Due(int64_t step, int64_t epoch, bool epoch_ended) const {
 absl::Status RunCheckpoints::Save(const std::function<absl::StatusOr<TrainingState>()>& capture,
                                   const SaveRequest& request, bool model_only) {
   if (manager_ == nullptr || config_.checkpoint.load_only) return absl::OkStatus();
+  const Stall stall(&stall_seconds_);
   RETURN_IF_ERROR(FailOnError());
-  if (request.step == last_step_ && (model_only == last_is_model_only_ || options_.committer->OwnsRetention())) {
-    const absl::Status drained = Drain();
-    if (config_.checkpoint.fail_on_error) RETURN_IF_ERROR(drained);
-    // Without it, it was given up or is somewhere else: saved anew.
-    ASSIGN_OR_RETURN(const bool named, AllRanks(NameAgain(request).ok()));
+  if (Saved(request.step) && (model_only == last_is_model_only_ || options_.committer->OwnsRetention())) {
+    ASSIGN_OR_RETURN(const bool named, NamedAgain(request));
     if (named) return absl::OkStatus();
   }
   if (!request.must_wait) {
@@ -146,31 +159,44 @@ absl::Status RunCheckpoints::Save(const std::function<absl::StatusOr<TrainingSta
       return absl::OkStatus();
     }
   }
+  return SaveAnew(capture, request, model_only);
+}
+
+// False: that save was given up.
+absl::StatusOr<bool> RunCheckpoints::NamedAgain(const SaveRequest& request) {
+  const absl::Status drained = DrainSaves();
+  if (config_.checkpoint.fail_on_error) RETURN_IF_ERROR(drained);
+  const absl::Status named = manager_->Point(request.step, request.aliases);
+  const bool there = !absl::IsNotFound(named);
+  if (there && !named.ok())
+    Note(absl::StrCat("checkpoint of step ", request.step, " is saved, but not named: ", named.message()));
+  return AllRanks(there);
+}
+
+absl::Status RunCheckpoints::SaveAnew(const std::function<absl::StatusOr<TrainingState>()>& capture,
+                                      const SaveRequest& request, bool model_only) {
   ASSIGN_OR_RETURN(const TrainingState state, capture());
   SaveRequest resolved = request;
   resolved.must_wait = true;  // agreed: there is room
   RETURN_IF_ERROR(manager_->Save(state, resolved));
   last_step_ = request.step;
   last_is_model_only_ = model_only;
-  measured_since_ = false;
   return absl::OkStatus();
 }
 
-absl::Status RunCheckpoints::NameAgain(const SaveRequest& request) {
-  RETURN_IF_ERROR(manager_->Point(request.step, request.aliases));
-  if (!std::exchange(measured_since_, false) || request.metrics.empty()) return absl::OkStatus();
-  return manager_->Measured(request.step, request.metrics, request.is_best);
-}
-
-bool RunCheckpoints::MayComeBeforeEvaluation() const {
+bool RunCheckpoints::CanSaveBeforeLastEvaluation() const {
   if (manager_ == nullptr || config_.checkpoint.load_only) return false;
   return !(options_.committer->OwnsRetention() && config_.checkpoint.last_save_model_only);
 }
 
-void RunCheckpoints::Supersede() {
-  if (manager_ == nullptr) return;
-  measured_since_ = true;
-  if (!options_.committer->OwnsRetention()) last_step_ = -1;
+void RunCheckpoints::ReportEvaluation(const SaveRequest& request) {
+  if (manager_ != nullptr && Saved(request.step)) manager_->ReportEvaluation(request);
+}
+
+bool RunCheckpoints::IsOwn(const ResumeCandidate& candidate) const {
+  std::error_code error;
+  return std::filesystem::equivalent(candidate.path,
+                                     absl::StrCat(options_.root, "/", CheckpointDirName(candidate.step)), error);
 }
 
 absl::Status RunCheckpoints::FailOnError() {
@@ -184,6 +210,11 @@ absl::Status RunCheckpoints::FailOnError() {
 
 absl::Status RunCheckpoints::Drain() {
   if (manager_ == nullptr) return absl::OkStatus();
+  const Stall stall(&stall_seconds_);
+  return DrainSaves();
+}
+
+absl::Status RunCheckpoints::DrainSaves() {
   const std::optional<double> limit = config_.checkpoint.wait_timeout;
   const absl::Status written = manager_->Wait(limit.has_value() ? absl::Seconds(*limit) : absl::InfiniteDuration());
   // Not alone: the other ranks must know before they go on.
@@ -194,6 +225,7 @@ absl::Status RunCheckpoints::Drain() {
 CheckpointStats RunCheckpoints::stats() const {
   CheckpointStats stats = manager_ == nullptr ? CheckpointStats{} : manager_->stats();
   stats.skipped += skipped_;
+  stats.stall_seconds = stall_seconds_;
   return stats;
 }
 

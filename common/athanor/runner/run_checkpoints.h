@@ -22,7 +22,7 @@ namespace athanor {
 struct RunCheckpointsOptions {
   Topology topology;
   ProcessGroup* group = nullptr;             // null: one rank
-  CheckpointCommitter* committer = nullptr;  // null: nothing is saved
+  CheckpointCommitter* committer = nullptr;  // null: nothing is saved, and damage is a note alone
   std::string root;
   std::vector<ResumeCandidate> candidates;            // newest first; equal on all ranks
   std::function<void(const std::string& text)> note;  // hears of what is passed over; optional
@@ -54,22 +54,24 @@ class RunCheckpoints {
 
   // Saves, unless a rank has no room (it is still writing, or too many saves wait for their commit) and `must_wait` is
   // off: then all ranks skip it. For a best one, writes are waited for. `capture` runs only when it is saved.
-  // A step that is saved already only gets its names and what was measured, unless the model alone is to take its place
-  // (`model_only`).
+  // A step that is saved already only gets its names, unless the model alone is to take its place (`model_only`). A name
+  // that cannot be written is a note.
   // Under `checkpoint.fail_on_error`: ABORTED on all ranks when an earlier save failed on one of them.
   absl::Status Save(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request,
                     bool model_only = false);
-  // Whether a checkpoint may be saved before the evaluation that belongs to it. Not where a step keeps its files (the
-  // committer owns them) and the last one is to hold the model alone, which nothing resumes from.
-  bool MayComeBeforeEvaluation() const;
-  // The state of a step that is saved already has been evaluated: the next save writes it anew or, where a step keeps
-  // its files, adds what was measured.
-  void Supersede();
+  // False if the last save is of the model alone, which nothing resumes from, and committed files are immutable.
+  bool CanSaveBeforeLastEvaluation() const;
+  // Whether the state of this step was given to a save, or restored from this run's own checkpoint. Alike on all ranks.
+  bool Saved(int64_t step) const { return step >= 0 && step == last_step_; }
+  // Attaches an evaluation's results to a step that is Saved(); does nothing for another. Returns at once. No
+  // communication.
+  void ReportEvaluation(const SaveRequest& request);
   // Waits for the saves in flight. DEADLINE_EXCEEDED when it takes longer than `checkpoint.wait_timeout`. ABORTED as
   // for Save().
   absl::Status Drain();
 
-  CheckpointStats stats() const;  // those skipped here included
+  // Those skipped here included; `stall_seconds` is all the time that Save() and Drain() took.
+  CheckpointStats stats() const;
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
@@ -77,7 +79,11 @@ class RunCheckpoints {
   void Note(const std::string& text);
   absl::StatusOr<bool> AllRanks(bool mine);
   absl::Status FailOnError();
-  absl::Status NameAgain(const SaveRequest& request);
+  absl::Status SaveAnew(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request,
+                        bool model_only);
+  absl::Status DrainSaves();
+  absl::StatusOr<bool> NamedAgain(const SaveRequest& request);
+  bool IsOwn(const ResumeCandidate& candidate) const;
   absl::StatusOr<RestoredState> ReadChecked(const ResumeCandidate& candidate) const;
 
   const RunnerConfig config_;
@@ -85,8 +91,8 @@ class RunCheckpoints {
   int64_t interval_ = 0;  // updates or epochs, see config
   int64_t last_step_ = -1;
   int64_t skipped_ = 0;
+  double stall_seconds_ = 0;
   bool last_is_model_only_ = false;
-  bool measured_since_ = false;  // the save of last_step_
   std::unique_ptr<FileCheckpointManager> manager_;
   std::vector<std::string> notes_;
 };
