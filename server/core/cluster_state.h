@@ -108,7 +108,9 @@ struct GenerationEntry {
   std::vector<RankEntry> ranks;
   absl::Time created_at, training_at = absl::InfinitePast(), ended_at = absl::InfinitePast();
   absl::Time deadline = absl::InfiniteFuture();  // of the current state: join, startup, or stop grace
-  std::optional<FailureCause> cause;             // the first failure
+  // soft: a Stopping generation gives up the ranks whose ends nobody has reported by then
+  absl::Time stop_limit = absl::InfiniteFuture();
+  std::optional<FailureCause> cause;  // the first failure
   std::string reason;
   Step resume_step = -1;
   bool stop_for_suspend = false, stop_for_cancel = false, stop_for_preempt = false;
@@ -145,6 +147,8 @@ struct JobEntry {
   int64_t next_event = 1;
   int64_t version = 0;  // grows with each stored change
   uint64_t seed = 0;    // of the jitter
+  // soft: the newest one that agents know of; above `generation` when an older copy of the store was restored
+  Generation newest_generation = 0;
 };
 
 struct ShardEntry {
@@ -177,6 +181,7 @@ struct WorkerEntry {
   WorkerState state = WorkerState::kReady;
   uint64_t incarnation = 0;
   std::string instance;  // of the agent's process
+  std::string home;      // of its work folder, which one process at a time can lock; empty: unknown
   std::string host;
   int32_t slots = 0;
   std::string device = "cpu";
@@ -189,6 +194,11 @@ struct WorkerEntry {
   int32_t quarantines = 0;          // in a row: each doubles the next
   std::set<JobId> launch_failures;  // soft: jobs whose launch failed here since a rank last joined from here
   uint64_t session = 0;             // soft: 0 = not connected
+  uint64_t newest_session = 0;                       // soft: of this instance, connected or not
+  bool heard = true;                                 // soft: a heartbeat has come since it registered
+  bool leaving = false;                              // soft: it said that it is stopping
+  absl::Time returns_by = absl::InfinitePast();      // soft: not connected, but expected back until then
+  std::set<RankRef> unaccounted;                     // soft: believed to run here, but missing in its registration
   absl::Time lease_until = absl::InfinitePast();     // soft
   absl::Time last_heartbeat = absl::InfinitePast();  // soft
   std::map<int32_t, RankRef> used;                   // slot -> rank; derived from the generations at recovery

@@ -20,6 +20,9 @@ namespace athanor::core {
 
 struct CoreOptions {
   absl::Duration lease = absl::Seconds(10);  // without a heartbeat: Suspect at half, Lost at the end
+  // Ranks that were told to end and whose ends nobody reports are given up after their grace and this, at least two
+  // leases.
+  absl::Duration stop_limit = absl::Minutes(1);
   int32_t max_jobs_queued = 20000;
   int32_t max_events_per_job = 1000;     // older ones are deleted
   int32_t max_generations_per_job = 64;  // older ended ones are deleted
@@ -99,5 +102,7 @@ bool LostAllCheckpoints(const ClusterState& state, const JobEntry& job);
 // The live or last generation; nullptr before the first placement.
 const GenerationEntry* CurrentGeneration(const ClusterState& state, const JobEntry& job);
 bool IsLive(GenerationState state);
+// Running, Suspending and Cancelling: the job has a live generation.
+bool NeedsGeneration(JobState state);
 
 }  // namespace athanor::core

@@ -60,12 +60,14 @@ struct RankReply {
 // Answers WorkerRegistered. A refusal ends the session.
 struct AcceptWorker {
   SessionId session = 0;
+  WorkerId worker;  // commands for it go to this session from now on
   uint64_t incarnation = 0;
   std::vector<RankRef> keep;
 };
 struct RefuseWorker {
   SessionId session = 0;
   std::string reason;
+  bool lease_over = false;  // what ran there was given away
 };
 
 struct LaunchTrainer {

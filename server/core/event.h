@@ -89,7 +89,7 @@ struct WorkerRegistered {
   SessionId session = 0;
   WorkerId worker;
   uint64_t incarnation = 0;  // 0: first registration of this agent process
-  std::string instance, host, device, version;
+  std::string instance, home, host, device, version;
   int32_t slots = 0;
   std::map<std::string, std::string> labels;
   std::vector<RunningRank> running;
@@ -123,6 +123,7 @@ struct RankExited {
   RankRef id;
   std::optional<FailureCause> cause;  // none: exit code 0
   bool finished = false;
+  Generation newest_generation = 0;  // of the job, as far as the agent knows; 0: not known
 };
 // What a rank was doing before it was ended for a hang.
 struct RankStacks {

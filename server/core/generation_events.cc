@@ -13,6 +13,10 @@ bool IsSymptom(CauseKind kind) {
   return kind == CauseKind::kPeerLost;
 }
 
+bool HasTrained(const GenerationEntry& generation) {
+  return generation.training_at != absl::InfinitePast();
+}
+
 std::string Describe(const FailureCause& cause) {
   std::string text = cause.rank >= 0 ? absl::StrCat("rank ", cause.rank, ": ") : "";
   absl::StrAppend(&text, ToString(cause.kind));
@@ -26,6 +30,10 @@ std::string Describe(const FailureCause& cause) {
 
 bool IsLive(GenerationState state) {
   return state <= GenerationState::kStopping;
+}
+
+bool NeedsGeneration(JobState state) {
+  return state == JobState::kRunning || state == JobState::kSuspending || state == JobState::kCancelling;
 }
 
 // The entry of a rank of the job's live generation that sits on `worker`; nullptr for everything stale.
@@ -141,13 +149,13 @@ void Machine::StopGeneration(GenerationEntry& generation, StopMode mode, const s
   JobEntry& job = state.jobs.at(generation.job);
   if (generation.state != GenerationState::kStopping) MoveGeneration(generation, GenerationTrigger::kStop);
   // Ranks that have not joined yet have nothing to save.
-  const bool never_trained = generation.training_at == absl::InfinitePast();
-  const StopMode how = never_trained ? StopMode::kKill : mode;
+  const StopMode how = HasTrained(generation) ? mode : StopMode::kKill;
   const absl::Duration grace = how == StopMode::kSaveAndLeave ? job.spec.timeouts.stop_grace : absl::ZeroDuration();
   generation.reason = reason;
   // Past the grace the agent kills; the coordinator asks again in case that the first request was lost with its
   // session.
-  generation.deadline = now_ + grace + absl::Seconds(5);
+  generation.stop_limit = std::min(generation.stop_limit, now_ + grace + StopLimit());
+  generation.deadline = std::min(now_ + grace + absl::Seconds(5), std::max(generation.stop_limit, now_));
   SetTimer(TimerKind::kGeneration, absl::StrCat(generation.job.str(), "/", generation.number), generation.deadline);
   for (RankEntry& rank : generation.ranks) {
     if (rank.state == RankState::kExited) continue;
@@ -176,11 +184,18 @@ void Machine::FailGeneration(GenerationEntry& generation, FailureCause cause, co
   StopGeneration(generation, StopMode::kKill, absl::StrCat("stopped: ", Describe(*generation.cause)), dump_stacks);
 }
 
+// A restored copy of the store has forgotten the newest generations: their numbers are not used again.
+void Machine::SawGeneration(JobEntry& job, Generation number) {
+  constexpr Generation kMost = 1 << 30;  // nobody gets there
+  if (number > job.newest_generation && number < kMost) job.newest_generation = number;
+}
+
 void Machine::Handle(const RankExited& event) {
   GenerationEntry* generation = nullptr;
   RankEntry* rank = CurrentRank(event.id, event.worker, &generation);
+  if (JobEntry* job = FindJob(event.id.job)) SawGeneration(*job, event.newest_generation);
   if (rank == nullptr) return;  // late or repeated: the exit is known
-  if (event.finished) rank->said_finish = true;
+  if (event.finished && HasTrained(*generation)) rank->said_finish = true;
   std::optional<FailureCause> cause = event.cause;
   if (cause.has_value()) {
     cause->rank = event.id.rank;
@@ -222,11 +237,12 @@ void Machine::MaybeEndGeneration(GenerationEntry& generation) {
 void Machine::EndGeneration(GenerationEntry& generation) {
   JobEntry& job = state.jobs.at(generation.job);
   Account(job);
-  const bool finished =
-      std::all_of(generation.ranks.begin(), generation.ranks.end(), [](const RankEntry& r) { return r.said_finish; });
+  // What has never trained has not finished, whatever its ranks say.
+  const bool finished = HasTrained(generation) && std::all_of(generation.ranks.begin(), generation.ranks.end(),
+                                                              [](const RankEntry& r) { return r.said_finish; });
   job.last_progress = AggregateProgress(state, job);
   generation.ended_at = now_;
-  generation.deadline = absl::InfiniteFuture();
+  generation.deadline = generation.stop_limit = absl::InfiniteFuture();
   const std::string key = absl::StrCat(job.id.str(), "/", generation.number);
   SetTimer(TimerKind::kGeneration, key, absl::InfiniteFuture());
   SetTimer(TimerKind::kHang, key, absl::InfiniteFuture());
@@ -235,7 +251,7 @@ void Machine::EndGeneration(GenerationEntry& generation) {
   AbandonOpen(generation);
   schedule_ = true;
   if (generation.state != GenerationState::kStopping && !finished) MoveGeneration(generation, GenerationTrigger::kStop);
-  if (finished && generation.state != GenerationState::kLaunching && generation.state != GenerationState::kJoining) {
+  if (finished) {
     MoveGeneration(generation, GenerationTrigger::kAllFinished);
     MoveJob(job, JobTrigger::kFinished, absl::StrCat("finished at step ", job.last_progress.step));
     const std::string warning = CheckpointWarning(state, job);
@@ -317,7 +333,7 @@ void Machine::PruneGenerations(const JobEntry& job) {
 void Machine::Handle(const RankFinished& event) {
   GenerationEntry* generation = nullptr;
   RankEntry* rank = CurrentRank(event.id, event.worker, &generation);
-  if (rank == nullptr) return Fence(event.call, event.id, event.worker, "finish");
+  if (rank == nullptr || !HasTrained(*generation)) return Fence(event.call, event.id, event.worker, "finish");
   rank->said_finish = true;
   if (event.progress.step >= rank->progress.step)
     ApplyProgress(*generation, *rank, {event.id, event.progress, absl::ZeroDuration()});
@@ -379,8 +395,25 @@ void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const 
   Emit(Touched{job.id, {}});
 }
 
+// A killed process can hang in the kernel, and an agent's answer can be lost for ever: a job does not wait for either.
+// An agent starts nothing in a slot that a process of it still holds.
+void Machine::GiveUpRanks(GenerationEntry& generation) {
+  JobEntry& job = state.jobs.at(generation.job);
+  for (RankEntry& rank : generation.ranks) {
+    if (rank.state == RankState::kExited) continue;
+    AddEvent(job, "RankGivenUp",
+             absl::StrCat(rank.placement.worker.str(), " was told to end it and has not reported its end"),
+             generation.number, rank.placement.rank);
+    rank.state = RankState::kExited;
+    ReleaseSlots(generation, rank);
+  }
+  MarkGeneration(generation);
+  EndGeneration(generation);
+}
+
 void Machine::GenerationDeadline(GenerationEntry& generation) {
   if (generation.state == GenerationState::kStopping) {
+    if (now_ >= generation.stop_limit) return GiveUpRanks(generation);
     return StopGeneration(generation, StopMode::kKill, generation.reason);
   }
   if (generation.state == GenerationState::kTraining) return;

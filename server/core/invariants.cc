@@ -12,10 +12,6 @@ absl::Status Breach(const Parts&... parts) {
   return absl::InternalError(absl::StrCat("invariant broken: ", parts...));
 }
 
-bool NeedsGeneration(JobState state) {
-  return state == JobState::kRunning || state == JobState::kSuspending || state == JobState::kCancelling;
-}
-
 absl::Status CheckGenerations(const ClusterState& state, const JobEntry& job) {
   bool live = false;
   if (auto it = state.generations.find(job.id); it != state.generations.end()) {

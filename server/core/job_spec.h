@@ -76,6 +76,12 @@ struct TimeoutsSpec {
   absl::Duration stop_grace = absl::Seconds(30);
 };
 
+// When a rank whose agent has lost the coordinator ends.
+enum class Fencing : uint8_t {
+  kGeneration,  // when it was replaced: until then it trains on; commits, stores and files are fenced by its generation
+  kStrict,      // when the agent's lease is over, before its slots can be given away
+};
+
 struct JobSpec {
   std::string name;
   std::map<std::string, std::string> labels;
@@ -86,6 +92,7 @@ struct JobSpec {
   bool preemptible = false;
   RestartPolicySpec restart;
   TimeoutsSpec timeouts;
+  Fencing fencing = Fencing::kGeneration;
   std::string parent_job;  // as submitted; resolved to an id by the core
   std::string parent_checkpoint;
   int32_t keep_latest_k = 3;  // from runner.checkpoint: retention; 0 = keep all

@@ -223,6 +223,56 @@ bool LostAllCheckpoints(const ClusterState& state, const JobEntry& job) {
   return had;
 }
 
+namespace {
+
+std::string In(absl::Time at, absl::Time now) {
+  return absl::FormatDuration(std::max(absl::ZeroDuration(), absl::Trunc(at - now, absl::Milliseconds(100))));
+}
+
+// "rank 0 on w1, rank 3 on w2 and 5 more" of those that `wanted` picks; empty: none.
+template <typename Wanted>
+std::string Ranks(const GenerationEntry& generation, Wanted wanted) {
+  constexpr size_t kShown = 8;
+  std::vector<std::string> names;
+  size_t more = 0;
+  for (const RankEntry& rank : generation.ranks) {
+    if (!wanted(rank)) continue;
+    if (names.size() < kShown)
+      names.push_back(absl::StrCat("rank ", rank.placement.rank, " on ", rank.placement.worker.str()));
+    else
+      ++more;
+  }
+  return absl::StrCat(absl::StrJoin(names, ", "), more > 0 ? absl::StrCat(" and ", more, " more") : "");
+}
+
+// What a live generation waits for, and until when.
+std::vector<std::string> WaitsFor(const ClusterState& state, const JobEntry& job, const GenerationEntry& generation,
+                                  absl::Time now) {
+  std::vector<std::string> lines;
+  const auto runs = [](const RankEntry& rank) { return rank.state != RankState::kExited; };
+  if (generation.state == GenerationState::kStopping) {
+    lines.push_back(absl::StrCat("waits for the end of ", Ranks(generation, runs), ": killed again in ",
+                                 In(generation.deadline, now), ", given up in ", In(generation.stop_limit, now)));
+  } else if (generation.state != GenerationState::kTraining) {
+    const std::string missing =
+        Ranks(generation, [](const RankEntry& rank) { return rank.state != RankState::kJoined; });
+    lines.push_back(absl::StrCat("waits for ", missing, " to join; fails in ", In(generation.deadline, now)));
+  }
+  for (const auto& [id, worker] : state.workers) {
+    if (worker.state == WorkerState::kLost || (worker.session != 0 && worker.state != WorkerState::kSuspect)) continue;
+    const std::string there =
+        Ranks(generation, [&](const RankEntry& rank) { return runs(rank) && rank.placement.worker == id; });
+    if (there.empty()) continue;
+    lines.push_back(
+        absl::StrCat("no contact with ", id.str(), " for ", In(now, worker.last_heartbeat), ": ", there,
+                     job.spec.fencing == Fencing::kStrict ? " end when its lease does" : " may go on training",
+                     "; counted as lost in ", In(worker.lease_until, now)));
+  }
+  return lines;
+}
+
+}  // namespace
+
 std::vector<std::string> CoordinatorCore::Explain(const JobId& id, absl::Time now) const {
   std::vector<std::string> chain;
   auto it = state().jobs.find(id);
@@ -241,6 +291,9 @@ std::vector<std::string> CoordinatorCore::Explain(const JobId& id, absl::Time no
       if (worker.state == WorkerState::kQuarantined && worker.device == job.spec.device)
         chain.push_back(absl::StrCat(name.str(), " takes no ranks: ", worker.reason));
     }
+  }
+  if (const GenerationEntry* live = CurrentGeneration(state(), job); live != nullptr && IsLive(live->state)) {
+    for (std::string& line : WaitsFor(state(), job, *live, now)) chain.push_back(std::move(line));
   }
   if (job.state == JobState::kBackingOff)
     chain.push_back(absl::StrCat("starts again in ", absl::FormatDuration(job.retry_at - now)));

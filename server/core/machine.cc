@@ -14,6 +14,7 @@ Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
     if (worker.state == WorkerState::kLost) continue;
     if (worker.state == WorkerState::kQuarantined) SetTimer(TimerKind::kQuarantine, id.str(), worker.quarantined_until);
     worker.last_heartbeat = now;
+    worker.returns_by = now + options.lease;
     ArmLease(worker);
   }
   for (auto& [id, job] : state.jobs) {
@@ -43,6 +44,8 @@ Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
         generation.deadline = std::max(generation.deadline, now + options.lease);
         SetTimer(TimerKind::kGeneration, absl::StrCat(job.str(), "/", number), generation.deadline);
       }
+      if (generation.state == GenerationState::kStopping)
+        generation.stop_limit = std::max(now, std::min(generation.deadline, now + absl::Hours(1))) + StopLimit();
       if (generation.state == GenerationState::kTraining) {
         SetTimer(TimerKind::kHang, absl::StrCat(job.str(), "/", number), now + options.lease);
       }
@@ -63,14 +66,48 @@ std::vector<Effect> Machine::Recover(absl::Time now) {
     if (worker.state == WorkerState::kSuspect)
       MoveWorker(worker, WorkerTrigger::kHeartbeat, "the coordinator came back");
   }
-  for (auto& [id, job] : state.jobs) {
-    if (GenerationEntry* generation = LiveGeneration(job)) MaybeEndGeneration(*generation);
-  }
+  RecoverGenerations();
   // What came due while nobody was there: a retry, a request key that may be forgotten.
   ForgetOldRequests();
   Handle(DeadlineReached{});
   schedule_ = !queue_.empty();
   return TakeEffects();
+}
+
+// What the records say may be older than what happened (a restored copy), or lack a part of it.
+void Machine::RecoverGenerations() {
+  std::vector<JobId> ids;  // ending a generation may forget jobs
+  for (const auto& [id, job] : state.jobs) {
+    if (NeedsGeneration(job.state)) ids.push_back(id);
+  }
+  for (const JobId& id : ids) {
+    JobEntry* job = FindJob(id);
+    if (job == nullptr) continue;
+    GenerationEntry* generation = LiveGeneration(*job);
+    if (generation == nullptr) {
+      const std::string why = absl::StrCat("the record of generation ", job->generation, " is missing");
+      if (job->state != JobState::kRunning) {
+        const bool cancelled = job->state == JobState::kCancelling;
+        MoveJob(*job, JobTrigger::kStopped, why);
+        if (cancelled) FinishJob(*job);
+        continue;
+      }
+      MoveJob(*job, JobTrigger::kPreempted, absl::StrCat("waits again: ", why));
+      AddEvent(*job, "Requeued", job->reason, job->generation);
+      Enqueue(*job);
+      continue;
+    }
+    const Generation number = generation->number;
+    const std::vector<RankEntry> ranks = generation->ranks;
+    for (const RankEntry& rank : ranks) {
+      const auto worker = state.workers.find(rank.placement.worker);
+      if (worker != state.workers.end() && worker->second.state != WorkerState::kLost) continue;
+      LoseRank({id, number, rank.placement.rank}, rank.placement.worker,
+               absl::StrCat(rank.placement.worker.str(), " is ", worker == state.workers.end() ? "unknown" : "Lost"));
+    }
+    if ((job = FindJob(id)) != nullptr && (generation = LiveGeneration(*job)) != nullptr)
+      MaybeEndGeneration(*generation);
+  }
 }
 
 std::vector<Effect> Machine::Apply(const Event& event, absl::Time now) {
@@ -177,11 +214,13 @@ void Machine::Handle(const ClockGap& event) {
     worker.lease_until += event.gap;
     worker.last_heartbeat += event.gap;
     worker.quarantined_until += event.gap;
+    worker.returns_by += event.gap;
   }
   for (const JobId& id : live_jobs_) {
     GenerationEntry* generation = LiveGeneration(state.jobs.at(id));
     if (generation == nullptr) continue;
-    if (generation->deadline != absl::InfiniteFuture()) generation->deadline += event.gap;
+    generation->deadline += event.gap;  // an infinite one stays so
+    generation->stop_limit += event.gap;
     for (RankEntry& rank : generation->ranks) {
       rank.progress.updated_at += event.gap;
       rank.progress.advanced_at += event.gap;

@@ -3,6 +3,7 @@
 //   worker_events.cc  quarantine.cc  checkpoint_ledger.cc  lost_checkpoints.cc  event_sums.cc  goodput.cc
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <string>
@@ -62,6 +63,7 @@ class Machine {
   void Handle(const ClockGap& event);
   std::vector<Effect> TakeEffects();
   void FlushRecords(std::vector<Effect>& effects);
+  void RecoverGenerations();
   void SetTimer(TimerKind kind, const std::string& id, absl::Time at);
   void FireTimer(const TimerKey& key);
   void Emit(Effect effect) { effects_.push_back(std::move(effect)); }
@@ -133,6 +135,9 @@ class Machine {
   void AddResumed(JobEntry& job, const GenerationEntry& generation, core::Step step);
   void ApplyProgress(GenerationEntry& generation, RankEntry& rank, const RankReport& report);
   void GenerationDeadline(GenerationEntry& generation);
+  void GiveUpRanks(GenerationEntry& generation);
+  static void SawGeneration(JobEntry& job, Generation number);
+  absl::Duration StopLimit() const { return std::max(options.stop_limit, 2 * options.lease); }
 
   // ---- hang.cc ----
   absl::Duration HangLimit(const GenerationEntry& generation, const JobEntry& job) const;
@@ -149,9 +154,14 @@ class Machine {
   // ---- worker_events.cc ----
   void MoveWorker(WorkerEntry& worker, WorkerTrigger trigger, const std::string& reason);
   void ArmLease(WorkerEntry& worker);
+  bool InContact(const WorkerId& worker) const;
   void WorkerDeadline(WorkerEntry& worker);
   void ReconcileRunning(WorkerEntry& worker, const WorkerRegistered& event, AcceptWorker& accept);
-  void LoseRanksOf(const WorkerId& worker, CauseKind kind, const std::string& detail);
+  void LoseRank(const RankRef& ref, const WorkerId& worker, const std::string& detail);
+  void LoseRanksOf(const WorkerId& worker, const std::string& detail);
+  void LoseUnaccounted(WorkerEntry& worker);
+  void TakeRegistration(WorkerEntry& worker, const WorkerRegistered& event);
+  void EndStranger(const RunningRank& stranger, const WorkerId& worker);
   void ReleaseSlots(const GenerationEntry& generation, const RankEntry& rank);
   void MaybeDrained(WorkerEntry& worker);
   void DrainJobsOf(const WorkerEntry& worker);

@@ -279,7 +279,7 @@ void Machine::StartGeneration(JobEntry& job, const PlacementResult& place) {
   const double waited = absl::ToDoubleSeconds(now_ - job.queued_at);
   GenerationEntry generation;
   generation.job = job.id;
-  generation.number = ++job.generation;
+  generation.number = job.generation = std::max(job.generation, job.newest_generation) + 1;
   generation.created_at = now_;
   generation.deadline = now_ + job.spec.timeouts.join;
   generation.reason = place.reason;

@@ -88,7 +88,8 @@ std::string StateMachinesMarkdown() {
       Section("Generation",
               "One membership of a job. The first cause wins; slots are released when every agent reported the exits.",
               kGenerationTable),
-      Section("Worker", "An agent. A draining, drained or quarantined worker gets no new ranks.", kWorkerTable),
+      Section("Worker", "An agent. Only a Ready worker gets new ranks: its heartbeat proves that each hears the other.",
+              kWorkerTable),
       Section(
           "Checkpoint",
           "Aliases and tags point at `Committed` ones only. After `Deleting` the record goes when the files are gone.",

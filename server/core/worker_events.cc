@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/core/machine.h"
+#include "server/core/worker_name.h"
 
 namespace athanor::core {
 
@@ -21,6 +22,13 @@ void Machine::ArmLease(WorkerEntry& worker) {
   SetTimer(TimerKind::kWorker, worker.id.str(), watched_half ? now_ + options.lease / 2 : worker.lease_until);
 }
 
+bool Machine::InContact(const WorkerId& id) const {
+  const auto it = state.workers.find(id);
+  if (it == state.workers.end()) return false;
+  const WorkerEntry& worker = it->second;
+  return worker.session != 0 && worker.heard && worker.state != WorkerState::kSuspect;
+}
+
 void Machine::WorkerDeadline(WorkerEntry& worker) {
   if (worker.state == WorkerState::kLost) return;
   if (now_ < worker.lease_until) {
@@ -29,26 +37,42 @@ void Machine::WorkerDeadline(WorkerEntry& worker) {
   }
   MoveWorker(worker, WorkerTrigger::kLeaseOver,
              absl::StrCat("no heartbeat for ", absl::FormatDuration(now_ - worker.last_heartbeat)));
-  // Its stream may still stand (the agent slept): end it, so that the agent registers anew when it wakes.
-  if (worker.session != 0) Emit(RefuseWorker{worker.session, "the lease is over; register again"});
+  // Its stream may still stand (the agent slept, or nothing reaches us from it): end it, so that the agent registers
+  // anew and knows that its ranks were replaced.
+  if (worker.session != 0) Emit(RefuseWorker{worker.session, "the lease is over; register again", /*lease_over=*/true});
   worker.session = 0;
+  worker.unaccounted.clear();
   Emit(Note{.kind = Note::Kind::kLeaseExpired, .worker = worker.id});
-  LoseRanksOf(worker.id, CauseKind::kNodeLost, absl::StrCat("the lease of ", worker.id.str(), " is over"));
+  LoseRanksOf(worker.id, absl::StrCat("the lease of ", worker.id.str(), " is over"));
 }
 
-void Machine::LoseRanksOf(const WorkerId& worker, CauseKind kind, const std::string& detail) {
+void Machine::LoseRank(const RankRef& ref, const WorkerId& worker, const std::string& detail) {
+  GenerationEntry* generation = nullptr;
+  RankEntry* rank = CurrentRank(ref, worker, &generation);
+  if (rank == nullptr) return;
+  // What was to end anyway is no failure.
+  const CauseKind kind = generation->state == GenerationState::kStopping ? CauseKind::kPreempted : CauseKind::kNodeLost;
+  std::optional<FailureCause> cause;
+  if (!rank->said_finish) cause = FailureCause{.kind = kind, .rank = ref.rank, .worker = worker, .detail = detail};
+  RankGone(*generation, *rank, std::move(cause));
+}
+
+void Machine::LoseRanksOf(const WorkerId& worker, const std::string& detail) {
   const std::map<int32_t, RankRef> used = state.workers.at(worker).used;
   std::set<RankRef> lost;
   for (const auto& [slot, ref] : used) lost.insert(ref);
-  for (const RankRef& ref : lost) {
-    GenerationEntry* generation = nullptr;
-    RankEntry* rank = CurrentRank(ref, worker, &generation);
-    if (rank == nullptr) continue;
-    if (rank->said_finish) {
-      RankGone(*generation, *rank, std::nullopt);
-    } else {
-      RankGone(*generation, *rank, FailureCause{.kind = kind, .rank = ref.rank, .worker = worker, .detail = detail});
-    }
+  for (const RankRef& ref : lost) LoseRank(ref, worker, detail);
+}
+
+// An agent sends the exits that it still has to report between its registration and its first heartbeat: what is
+// missing by then has gone without a report that we could keep.
+void Machine::LoseUnaccounted(WorkerEntry& worker) {
+  const std::set<RankRef> missing = std::exchange(worker.unaccounted, {});
+  for (const RankRef& ref : missing) {
+    LoseRank(ref, worker.id,
+             absl::StrCat(worker.id.str(),
+                          " neither runs it nor reports its end: an older copy of the coordinator's "
+                          "store was restored, or the report was lost"));
   }
 }
 
@@ -73,51 +97,82 @@ void Machine::MaybeDrained(WorkerEntry& worker) {
 void Machine::Handle(const WorkerRegistered& event) {
   auto it = state.workers.find(event.worker);
   if (it != state.workers.end()) {
-    const WorkerEntry& known = it->second;
-    if (known.session != 0 && known.instance != event.instance && known.state != WorkerState::kLost) {
-      return Emit(RefuseWorker{event.session,
-                               absl::StrCat("duplicate: another agent called ", event.worker.str(), " is connected")});
-    }
-    if (known.instance == event.instance && event.incarnation != 0 && event.incarnation < known.incarnation) {
-      return Emit(RefuseWorker{event.session,
-                               absl::StrCat("stale: incarnation ", event.incarnation, ", now ", known.incarnation)});
-    }
+    const auto& used = it->second.used;
+    const bool strict = std::any_of(used.begin(), used.end(), [this](const auto& slot) {
+      return state.jobs.at(slot.second.job).spec.fencing == Fencing::kStrict;
+    });
+    if (std::string why = WhyNameTaken(it->second, event, strict, now_); !why.empty())
+      return Emit(RefuseWorker{event.session, std::move(why), /*lease_over=*/true});
+    if (it->second.instance == event.instance && event.session < it->second.newest_session)
+      return Emit(RefuseWorker{event.session, "stale: a newer stream of this agent has registered"});
   }
-  const bool fresh = it == state.workers.end();
-  WorkerEntry& worker = state.workers[event.worker];
+  TakeRegistration(state.workers[event.worker], event);
+}
+
+void Machine::TakeRegistration(WorkerEntry& worker, const WorkerRegistered& event) {
+  const bool fresh = worker.id.empty();
   worker.id = event.worker;
   const bool same_process = !fresh && worker.instance == event.instance;
   const bool was_lost = !fresh && worker.state == WorkerState::kLost;
   if (!fresh && !same_process && !was_lost) {
     // A new process under this name: agents take their ranks with them.
-    LoseRanksOf(worker.id, CauseKind::kNodeLost, absl::StrCat("the agent ", worker.id.str(), " was restarted"));
+    LoseRanksOf(worker.id, absl::StrCat("the agent ", worker.id.str(), " was restarted"));
   }
+  if (worker.session != 0) Emit(RefuseWorker{worker.session, "a newer stream took its place"});
+  worker.incarnation = std::max(worker.incarnation, event.incarnation);
   if (fresh || !same_process || was_lost) ++worker.incarnation;
   worker.instance = event.instance;
+  worker.home = event.home;
   worker.host = event.host;
   worker.device = event.device;
   worker.version = event.version;
   worker.labels = event.labels;
   worker.slots = event.slots;
-  worker.session = event.session;
-  worker.last_heartbeat = now_;
+  worker.session = worker.newest_session = event.session;
+  worker.leaving = false;
   if (fresh || !same_process) worker.registered_at = now_;
   if (fresh || was_lost || (!same_process && !worker.drain)) {
-    worker.state = WorkerState::kReady;
-    worker.reason = "registered";
+    worker.state = WorkerState::kSuspect;
+    worker.reason = "registered, not yet heard";
     ForgetLaunchFailures(worker);  // a new process may find what the old one lacked
-  } else {
-    MoveWorker(worker, WorkerTrigger::kRegistered, "connected again");
   }
   MarkWorker(worker.id);
-  AcceptWorker accept{event.session, worker.incarnation, {}};
+  AcceptWorker accept{event.session, worker.id, worker.incarnation, {}};
   ReconcileRunning(worker, event, accept);
-  if (worker.drain && worker.state == WorkerState::kReady) {
+  if (worker.drain && (worker.state == WorkerState::kReady || worker.state == WorkerState::kSuspect)) {
     MoveWorker(worker, WorkerTrigger::kDrain, "drain asked for");
     MaybeDrained(worker);
   }
-  ArmLease(worker);
+  // A registration proves that we hear the agent, not that it hears us: only a heartbeat, which it sends once it was
+  // accepted, earns a further lease.
+  if (fresh || was_lost || !same_process || worker.heard) {
+    worker.last_heartbeat = now_;
+    ArmLease(worker);
+  }
+  worker.heard = false;
   CapacityChanged();
+}
+
+// The agent is not told to keep it; the job's history says why.
+void Machine::EndStranger(const RunningRank& stranger, const WorkerId& worker) {
+  const RankRef& id = stranger.id;
+  JobEntry* job = FindJob(id.job);
+  std::string why = "no record of its job: the coordinator's data directory is another or an older one";
+  if (job != nullptr) {
+    const bool newer = id.generation > job->generation;
+    SawGeneration(*job, id.generation);
+    why = newer ? absl::StrCat("its generation ", id.generation,
+                               " is unknown here: an older copy of the store was restored")
+                : absl::StrCat("its generation ", id.generation, " was replaced");
+    AddEvent(*job, "OldRankEnded", absl::StrCat(worker.str(), " still ran it: ", why), id.generation, id.rank);
+  }
+  Emit(Note{.kind = Note::Kind::kFencedMessage,
+            .job = id.job,
+            .generation = id.generation,
+            .rank = id.rank,
+            .worker = worker,
+            .label = "running",
+            .message = std::move(why)});
 }
 
 // Compares what the agent runs with what we believe runs there.
@@ -127,12 +182,7 @@ void Machine::ReconcileRunning(WorkerEntry& worker, const WorkerRegistered& even
     GenerationEntry* generation = nullptr;
     RankEntry* rank = CurrentRank(one.id, worker.id, &generation);
     if (rank == nullptr) {
-      Emit(Note{.kind = Note::Kind::kFencedMessage,
-                .job = one.id.job,
-                .generation = one.id.generation,
-                .rank = one.id.rank,
-                .worker = worker.id,
-                .label = "running"});
+      EndStranger(one, worker.id);
       continue;
     }
     running.insert(one.id);
@@ -146,6 +196,7 @@ void Machine::ReconcileRunning(WorkerEntry& worker, const WorkerRegistered& even
   const std::map<int32_t, RankRef> used = worker.used;
   std::set<RankRef> believed;
   for (const auto& [slot, ref] : used) believed.insert(ref);
+  worker.unaccounted.clear();
   for (const RankRef& ref : believed) {
     GenerationEntry* generation = nullptr;
     RankEntry* rank = CurrentRank(ref, worker.id, &generation);
@@ -164,8 +215,9 @@ void Machine::ReconcileRunning(WorkerEntry& worker, const WorkerRegistered& even
       RankGone(*generation, *rank,
                FailureCause{
                    .kind = CauseKind::kPreempted, .rank = ref.rank, .worker = worker.id, .detail = "never launched"});
+    } else {
+      worker.unaccounted.insert(ref);
     }
-    // Else it has exited: the agent keeps the report until we have acknowledged it, and sends it right after this.
   }
   for (const auto& [job, step] : deleting_) Emit(DeleteFiles{worker.id, job, step, StorageOf(job, step)});
 }
@@ -179,7 +231,11 @@ void Machine::Handle(const WorkerHeartbeat& event) {
     return Emit(Note{.kind = Note::Kind::kFencedMessage, .worker = event.worker, .label = "heartbeat"});
   }
   worker.last_heartbeat = now_;
-  if (worker.state == WorkerState::kSuspect) MoveWorker(worker, WorkerTrigger::kHeartbeat, "heard again");
+  if (worker.state == WorkerState::kSuspect)
+    MoveWorker(worker, WorkerTrigger::kHeartbeat, worker.heard ? "heard again" : "registered");
+  worker.heard = true;
+  worker.leaving = worker.leaving || event.leaving;
+  LoseUnaccounted(worker);
   if (event.leaving && (worker.state == WorkerState::kReady || worker.state == WorkerState::kSuspect ||
                         worker.state == WorkerState::kQuarantined)) {
     MoveWorker(worker, WorkerTrigger::kDrain, "the agent is stopping");
@@ -201,6 +257,7 @@ void Machine::Handle(const SessionLost& event) {
   auto it = state.workers.find(event.worker);
   if (it == state.workers.end() || it->second.session != event.session) return;
   it->second.session = 0;  // the lease decides, not the connection
+  it->second.returns_by = now_ + options.lease / 4;
   Emit(Touched{{}, event.worker});
 }
 

@@ -39,7 +39,8 @@ void LogNote(const core::Note& note) {
          {"generation", NumberOrNothing(note.generation, 0)},
          {"rank", NumberOrNothing(note.rank, -1)},
          {"worker", note.worker.str()},
-         {"kind", note.label}});
+         {"kind", note.label}},
+        note.message);
   }
 }
 

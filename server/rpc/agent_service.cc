@@ -1,5 +1,6 @@
 #include "server/rpc/agent_service.h"
 
+#include <atomic>
 #include <deque>
 #include <mutex>
 
@@ -46,6 +47,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
   void Send(v1::CoordinatorMessage message) {
     std::lock_guard lock(mutex_);
     if (finished_) return;
+    if (message.has_registered()) accepted_ = true;
     if (outbox_.size() >= kOutboxLimit)
       return FinishLocked(absl::ResourceExhaustedError("the agent does not read its commands"));
     outbox_.push_back(std::move(message));
@@ -91,8 +93,13 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
 
   // Translates one message. A broken one ends the stream: agent and coordinator are one product.
   absl::Status Take() {
-    if (incoming_.has_register_()) return TakeRegister(incoming_.register_());
+    if (incoming_.has_register_()) {
+      if (!worker_.empty()) return absl::FailedPreconditionError("a session registers once");
+      return TakeRegister(incoming_.register_());
+    }
     if (worker_.empty()) return absl::FailedPreconditionError("the first message of a session is Register");
+    // What is not accepted speaks for no worker.
+    if (!accepted_) return absl::FailedPreconditionError("an agent speaks when it has been accepted");
     std::function<void()> ack;
     if (const uint64_t sequence = incoming_.sequence(); sequence != 0) {
       ack = [handle = handle_, sequence] {
@@ -112,7 +119,8 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
         return absl::OkStatus();
       case v1::AgentMessage::kExited: {
         const v1::RankExited& exited = incoming_.exited();
-        core::RankExited event{session_, worker_, FromProto(exited.id()), std::nullopt, exited.finished()};
+        core::RankExited event{session_,     worker_,           FromProto(exited.id()),
+                               std::nullopt, exited.finished(), exited.newest_generation()};
         if (exited.has_cause()) event.cause = FromProto(exited.cause());
         loop_->Post(std::move(event), ack);
         return absl::OkStatus();
@@ -152,12 +160,12 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
     if (absl::Status status = CheckName("worker", message.worker(), 128); !status.ok()) return status;
     if (message.slots() < 0 || message.slots() > 1024) return absl::InvalidArgumentError("slots: 0 to 1024");
     worker_ = core::WorkerId(message.worker());
-    loop_->sessions().Bind(session_, worker_);
     core::WorkerRegistered event;
     event.session = session_;
     event.worker = worker_;
     event.incarnation = message.incarnation();
     event.instance = message.instance();
+    event.home = message.home();
     event.host = message.host();
     event.device = message.device().empty() ? "cpu" : message.device();
     event.version = message.version();
@@ -247,6 +255,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
   std::deque<v1::CoordinatorMessage> outbox_;
   absl::Status closing_;
   bool finished_ = false;
+  std::atomic<bool> accepted_{false};
 };
 
 void StreamHandle::Send(v1::CoordinatorMessage message) {

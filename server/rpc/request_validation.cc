@@ -160,6 +160,8 @@ absl::Status CheckJobSpec(const v1::JobSpec& spec) {
   RETURN_IF_ERROR(CheckDuration("timeouts.startup", spec.timeouts().startup()));
   RETURN_IF_ERROR(CheckDuration("timeouts.hang", spec.timeouts().hang()));
   RETURN_IF_ERROR(CheckDuration("timeouts.stop_grace", spec.timeouts().stop_grace()));
+  if (!spec.fencing().empty() && spec.fencing() != "generation" && spec.fencing() != "strict")
+    return Bad("fencing", Show(spec.fencing()), "; allowed: generation, strict");
   RETURN_IF_ERROR(CheckEnv(spec.env()));
   if (!spec.log_format().empty() && spec.log_format() != "text" && spec.log_format() != "json")
     return Bad("log_format", Show(spec.log_format()), "; allowed: text, json");

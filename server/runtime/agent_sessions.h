@@ -24,6 +24,7 @@ class AgentStream {
 class AgentSessions {
  public:
   core::SessionId Open(std::shared_ptr<AgentStream> stream);
+  // The core has accepted it: commands for `worker` go there from now on.
   void Bind(core::SessionId session, const core::WorkerId& worker);
   void Remove(core::SessionId session);
 

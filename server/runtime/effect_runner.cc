@@ -45,17 +45,19 @@ void EffectRunner::Do(core::AcceptWorker& accept) {
   v1::CoordinatorMessage message;
   v1::Registered& registered = *message.mutable_registered();
   registered.set_incarnation(accept.incarnation);
-  // The agent's own lease ends before ours does: it has killed its ranks when we give their slots away.
+  // The agent's own lease ends before ours does: ranks with strict fencing are gone when we give their slots away.
   const absl::Duration lease = core.options().lease;
   *registered.mutable_lease() = ToProto(lease * 0.8);
   *registered.mutable_heartbeat_interval() = ToProto(std::min(lease / 8, absl::Seconds(1)));
   for (const core::RankRef& id : accept.keep) *registered.add_keep() = ToProto(id);
+  sessions.Bind(accept.session, accept.worker);
   sessions.Send(accept.session, std::move(message));
 }
 
 void EffectRunner::Do(core::RefuseWorker& refuse) {
   v1::CoordinatorMessage message;
   message.mutable_refused()->set_reason(refuse.reason);
+  message.mutable_refused()->set_lease_over(refuse.lease_over);
   sessions.Send(refuse.session, std::move(message));
   sessions.Close(refuse.session, absl::FailedPreconditionError(refuse.reason));
 }

@@ -219,6 +219,7 @@ core::JobSpec CoreSpec(const v1::JobSpec& spec) {
   view.timeouts.startup = OrDefault(spec.timeouts().startup(), view.timeouts.startup);
   view.timeouts.hang = OrDefault(spec.timeouts().hang(), view.timeouts.hang);
   view.timeouts.stop_grace = OrDefault(spec.timeouts().stop_grace(), view.timeouts.stop_grace);
+  view.fencing = spec.fencing() == "strict" ? core::Fencing::kStrict : core::Fencing::kGeneration;
   view.parent_job = spec.parent_job();
   view.parent_checkpoint = spec.parent_checkpoint();
   view.keep_latest_k = KeepLatestK(spec.runner_json());

@@ -238,6 +238,7 @@ records::WorkerRecord ToRecord(const core::WorkerEntry& worker) {
   record.set_reason(worker.reason);
   record.set_quarantined_until(Nanos(worker.quarantined_until));
   record.set_quarantines(worker.quarantines);
+  record.set_home(worker.home);
   return record;
 }
 
@@ -257,6 +258,7 @@ core::WorkerEntry FromRecord(const records::WorkerRecord& record) {
   worker.reason = record.reason();
   worker.quarantined_until = FromNanos(record.quarantined_until());
   worker.quarantines = std::max(0, record.quarantines());
+  worker.home = record.home();
   return worker;
 }
 

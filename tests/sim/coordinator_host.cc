@@ -40,6 +40,7 @@ core::CallId VerbOf(const core::Event& event) {
 }  // namespace
 
 void CoordinatorHost::Start() {
+  if (restored_) PutFilesBack();
   core_ = std::make_unique<core::CoordinatorCore>(options_.core, store_.Load(), world_.now);
   world_.Trace("coordinator up");
   std::vector<core::Effect> effects = core_->Recover(world_.now);
@@ -49,7 +50,7 @@ void CoordinatorHost::Start() {
   ArmDeadline();
 }
 
-void CoordinatorHost::Crash(const char* why) {
+void CoordinatorHost::Crash(const char* why, std::optional<absl::Duration> away) {
   if (!up()) return;
   world_.Trace("coordinator down: ", why);
   ++life_;
@@ -67,7 +68,40 @@ void CoordinatorHost::Crash(const char* why) {
     world_.After(world_.random.Duration(absl::Milliseconds(1), absl::Milliseconds(50)),
                  [agent = session.agent, id = id] { agent->SessionBroken(id); });
   }
-  world_.After(world_.random.Duration(absl::Milliseconds(100), absl::Seconds(6)), [this] { Start(); });
+  const absl::Duration pause =
+      away.has_value() ? *away : world_.random.Duration(absl::Milliseconds(100), absl::Seconds(6));
+  world_.After(pause, [this] { Start(); });
+}
+
+bool CoordinatorHost::CrashAndRestore() {
+  if (!up() || !copy_.has_value()) return false;
+  world_.Trace("an older copy of the store is restored");
+  Crash("for a restore", world_.random.Duration(absl::Milliseconds(500), absl::Seconds(6)));
+  store_.Restore(*std::exchange(copy_, std::nullopt));
+  seen_.clear();
+  restored_ = true;
+  return true;
+}
+
+// The checkpoints were in the backup too.
+void CoordinatorHost::PutFilesBack() {
+  restored_ = false;
+  for (const auto& [job, checkpoints] : store_.durable().checkpoints) {
+    for (const auto& [step, checkpoint] : checkpoints) {
+      if (checkpoint.state != core::CheckpointState::kCommitted) continue;
+      CheckpointFiles& files = world_.disk[{job, step}];
+      files.manifest = checkpoint.generation;
+      for (core::Rank rank = 0; rank < checkpoint.shards_expected; ++rank) files.shards[rank] = checkpoint.generation;
+    }
+  }
+}
+
+void CoordinatorHost::Partition(SimAgent* agent, bool up, bool down, absl::Duration pause) {
+  world_.Trace("partition of ", agent->id().str(), up ? " up" : "", down ? " down" : "", " for ",
+               absl::FormatDuration(pause));
+  auto& [up_until, down_until] = partitions_[agent];
+  if (up) up_until = world_.now + pause;
+  if (down) down_until = world_.now + pause;
 }
 
 void CoordinatorHost::Pause(absl::Duration gap) {
@@ -89,6 +123,7 @@ void CoordinatorHost::Send(core::SessionId id, UpMessage message) {
   auto it = sessions_.find(id);
   if (it == sessions_.end() || !it->second.open || it->second.black_hole) return;
   Session& session = it->second;
+  if (auto cut = partitions_.find(session.agent); cut != partitions_.end() && world_.now < cut->second.first) return;
   const absl::Duration delay = world_.random.Duration(absl::Microseconds(100), absl::Milliseconds(20));
   session.last_up = std::max(session.last_up, world_.now + delay);
   world_.After(session.last_up - world_.now, [this, id, life = life_, message = std::move(message)]() mutable {
@@ -241,6 +276,8 @@ void CoordinatorHost::CheckFiles() {
       auto files = world_.disk.find({job, step});
       const bool whole = files != world_.disk.end() && files->second.manifest != 0 &&
                          static_cast<int32_t>(files->second.shards.size()) >= checkpoint.shards_expected;
+      if (whole && files->second.manifest < checkpoint.generation)
+        world_.Fail(absl::StrCat("an older generation wrote over step ", step, " of ", job.str()));
       if (!whole) world_.Fail(absl::StrCat("step ", step, " of ", job.str(), " is committed without its files"));
     }
   }
@@ -258,7 +295,8 @@ void CoordinatorHost::Release(const std::vector<core::Effect>& effects) {
       mapped.call = held.mapped().agent_call;
       Down(held.mapped().session, std::move(mapped));
     } else if (const auto* accept = std::get_if<core::AcceptWorker>(&effect)) {
-      by_worker_[sessions_.at(accept->session).agent->id()] = accept->session;
+      CheckTakeover(*accept);
+      by_worker_[accept->worker] = accept->session;
       Down(accept->session, *accept);
     } else if (const auto* refuse = std::get_if<core::RefuseWorker>(&effect)) {
       Down(refuse->session, *refuse);
@@ -272,6 +310,18 @@ void CoordinatorHost::Release(const std::vector<core::Effect>& effects) {
   }
 }
 
+// A healthy agent is not displaced by another process of its name.
+void CoordinatorHost::CheckTakeover(const core::AcceptWorker& accept) const {
+  const auto before = by_worker_.find(accept.worker);
+  if (before == by_worker_.end() || before->second == accept.session) return;
+  const Session& old = sessions_.at(before->second);
+  const bool partitioned =
+      partitions_.contains(old.agent) &&
+      world_.now - absl::Seconds(10) < std::max(partitions_.at(old.agent).first, partitions_.at(old.agent).second);
+  if (old.agent == sessions_.at(accept.session).agent || !old.open || old.black_hole || partitioned) return;
+  if (old.agent->healthy()) world_.Fail(absl::StrCat("a second process took the name of ", accept.worker.str()));
+}
+
 void CoordinatorHost::ToWorker(const core::WorkerId& worker, DownMessage message) {
   if (auto it = by_worker_.find(worker); it != by_worker_.end()) Down(it->second, std::move(message));
 }
@@ -279,6 +329,7 @@ void CoordinatorHost::ToWorker(const core::WorkerId& worker, DownMessage message
 void CoordinatorHost::Down(core::SessionId id, DownMessage message) {
   Session& session = sessions_.at(id);
   if (!session.open || session.black_hole) return;
+  if (auto cut = partitions_.find(session.agent); cut != partitions_.end() && world_.now < cut->second.second) return;
   const absl::Duration delay = world_.random.Duration(absl::Microseconds(100), absl::Milliseconds(20));
   session.last_down = std::max(session.last_down, world_.now + delay);
   world_.After(session.last_down - world_.now, [this, id, message = std::move(message)] {

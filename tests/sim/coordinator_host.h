@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -47,7 +48,12 @@ class CoordinatorHost {
 
   bool up() const { return core_ != nullptr; }
   void Start();
-  void Crash(const char* why);
+  // kill -9, and a start after `away`; nothing: after a moment.
+  void Crash(const char* why, std::optional<absl::Duration> away = std::nullopt);
+  // The store as it is now, and its return while the coordinator is down.
+  void BackUp() { copy_ = store_.BackUp(); }
+  // False when there is no copy, or it is in use.
+  bool CrashAndRestore();
   // Starves the process: nothing is handled until then, and the gap is announced first.
   void Pause(absl::Duration gap);
 
@@ -57,6 +63,8 @@ class CoordinatorHost {
   // Breaks the stream; both sides notice a little later. A black hole loses everything silently instead.
   void Cut(core::SessionId session);
   void BlackHole(core::SessionId session);
+  // Until the pause is over nothing that `agent` sends arrives, or nothing that is sent to it, or both.
+  void Partition(SimAgent* agent, bool up, bool down, absl::Duration pause);
 
   // `answer` hears the one Reply, unless the coordinator crashes before.
   void Verb(const std::function<core::Event(core::CallId)>& make, std::function<void(const core::Reply&)> answer);
@@ -94,6 +102,8 @@ class CoordinatorHost {
   void ArmDeadline();
   void Down(core::SessionId session, DownMessage message);
   void ToWorker(const core::WorkerId& worker, DownMessage message);
+  void PutFilesBack();
+  void CheckTakeover(const core::AcceptWorker& accept) const;
 
   World& world_;
   const HostOptions options_;
@@ -112,6 +122,9 @@ class CoordinatorHost {
   core::CallId next_call_ = 1;
   int64_t steps_ = 0;
   std::map<core::JobId, std::pair<core::Generation, core::JobState>> seen_;  // durable facts that may only move on
+  std::map<SimAgent*, std::pair<absl::Time, absl::Time>> partitions_;        // up and down, until
+  std::optional<SimStore::Copy> copy_;
+  bool restored_ = false;
 };
 
 }  // namespace athanor::sim

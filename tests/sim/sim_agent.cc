@@ -1,5 +1,6 @@
 #include "tests/sim/sim_agent.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace athanor::sim {
@@ -25,8 +26,14 @@ void Number(core::Event& event, uint64_t call) {
 }  // namespace
 
 SimAgent::SimAgent(World& world, CoordinatorHost& host, Training& training, core::WorkerId id, int32_t slots,
-                   absl::Duration lease)
-    : world_(world), host_(host), training_(training), id_(std::move(id)), slots_(slots), lease_(lease * 0.8) {}
+                   absl::Duration lease, std::string home)
+    : world_(world),
+      host_(host),
+      training_(training),
+      id_(std::move(id)),
+      slots_(slots),
+      lease_(lease * 0.8),
+      home_(std::move(home)) {}
 
 void SimAgent::Start() {
   ++life_;
@@ -41,12 +48,26 @@ void SimAgent::Start() {
 
 void SimAgent::Crash() {
   if (!alive_) return;
-  world_.Trace(id_.str(), " dies");
+  Leave();
+  world_.After(world_.random.Duration(absl::Milliseconds(200), absl::Seconds(25)), [this] { Start(); });
+}
+
+void SimAgent::Freeze(absl::Duration pause) {
+  if (!alive_ || frozen()) return;
+  world_.Trace(id_.str(), " is frozen for ", absl::FormatDuration(pause));
+  frozen_until_ = world_.now + pause;
+}
+
+void SimAgent::Leave() {
+  if (!alive_) return;
+  world_.Trace(id_.str(), home_, " dies");
+  frozen_until_ = absl::InfinitePast();
   ++life_;
   alive_ = registered_ = false;
   for (auto& [id, rank] : ranks_) training_.Vanish(id);
   ranks_.clear();
   known_.clear();
+  newest_.clear();
   outbox_.clear();
   calls_.clear();
   const core::SessionId old = std::exchange(session_, 0);
@@ -55,18 +76,19 @@ void SimAgent::Crash() {
     host_.BlackHole(old);
   else
     host_.Cut(old);
-  world_.After(world_.random.Duration(absl::Milliseconds(200), absl::Seconds(25)), [this] { Start(); });
 }
 
 void SimAgent::Connect() {
   if (!alive_ || session_ != 0) return;
+  if (frozen()) return ConnectLater();
   session_ = host_.Connect(this);
   if (session_ == 0) return ConnectLater();
   core::WorkerRegistered event;
   event.session = session_;
   event.worker = id_;
   event.incarnation = incarnation_;
-  event.instance = absl::StrCat(id_.str(), "-", life_);
+  event.instance = absl::StrCat(id_.str(), home_, "-", life_);
+  event.home = home_;
   event.host = id_.str();
   event.device = "cpu";
   event.slots = slots_;
@@ -89,6 +111,12 @@ void SimAgent::SessionBroken(core::SessionId session) {
 }
 
 void SimAgent::Send(core::Event event, uint64_t sequence) {
+  if (frozen()) {
+    world_.After(frozen_until_ - world_.now, [this, life = life_, event = std::move(event), sequence]() mutable {
+      if (life == life_) Send(std::move(event), sequence);
+    });
+    return;
+  }
   if (registered_) host_.Send(session_, {std::move(event), sequence, world_.now});
 }
 
@@ -100,6 +128,10 @@ void SimAgent::SendDurable(core::Event event) {
 
 void SimAgent::Beat(uint64_t life) {
   if (life != life_) return;
+  if (frozen()) {
+    world_.After(frozen_until_ - world_.now, [this, life] { Beat(life); });
+    return;
+  }
   if (registered_) {
     core::WorkerHeartbeat beat{session_, id_, incarnation_, {}};
     for (const auto& [id, rank] : ranks_) {
@@ -117,13 +149,15 @@ void SimAgent::Beat(uint64_t life) {
   world_.After(kHeartbeat, [this, life] { Beat(life); });
 }
 
-// Kills the ranks before the coordinator gives their slots away.
+// Kills the strict ranks before the coordinator gives their slots away.
 void SimAgent::GuardLease(uint64_t life) {
   if (life != life_) return;
-  if (world_.now >= lease_until_ && !ranks_.empty()) {
-    world_.Trace(id_.str(), " fences itself: its lease is over");
+  if (world_.now >= lease_until_) {  // of a frozen agent they end by themselves
     std::vector<std::pair<core::RankRef, uint64_t>> all;
-    for (const auto& [id, rank] : ranks_) all.push_back({id, rank->process});
+    for (const auto& [id, rank] : ranks_) {
+      if (training_.shapes[id.job].strict) all.push_back({id, rank->process});
+    }
+    if (!all.empty()) world_.Trace(id_.str(), " ends its strict ranks: its lease is over");
     for (const auto& [id, process] : all) {
       training_.Exit(id, process, core::FailureCause{.kind = core::CauseKind::kNodeLost, .detail = "lease over"});
     }
@@ -133,6 +167,10 @@ void SimAgent::GuardLease(uint64_t life) {
 
 void SimAgent::Deliver(core::SessionId session, const DownMessage& message) {
   if (!alive_ || session != session_) return;
+  if (frozen()) {
+    world_.After(frozen_until_ - world_.now, [this, session, message] { Deliver(session, message); });
+    return;
+  }
   std::visit([this](const auto& one) { Handle(one); }, message);
 }
 
@@ -156,6 +194,13 @@ void SimAgent::Handle(const core::AcceptWorker& accept) {
 
 void SimAgent::Handle(const core::RefuseWorker& refuse) {
   world_.Trace(id_.str(), " refused: ", refuse.reason);
+  std::vector<std::pair<core::RankRef, uint64_t>> replaced;
+  for (const auto& [id, rank] : ranks_) {
+    if (refuse.lease_over) replaced.push_back({id, rank->process});
+  }
+  for (const auto& [id, process] : replaced) {
+    training_.Exit(id, process, core::FailureCause{.kind = core::CauseKind::kNodeLost, .detail = refuse.reason});
+  }
   const core::SessionId old = session_;
   SessionBroken(old);
   host_.Cut(old);
@@ -172,9 +217,15 @@ void SimAgent::Handle(const Ack& ack) {
 }
 
 void SimAgent::Handle(const core::LaunchTrainer& launch) {
-  if (!known_.insert(launch.id).second) return;  // a repetition: it runs, or its exit is in the outbox
+  if (ranks_.contains(launch.id) || ReportsEndOf(launch.id)) return;  // a repetition
+  // The fence of the job's folder is read before a start.
+  core::Generation& newest = newest_[launch.id.job];
+  newest = std::max(newest, world_.fences[launch.id.job]);
+  if (!known_.insert(launch.id).second || newest > launch.id.generation) return ReportEnded(launch.id, "old records");
+  newest = std::max(newest, launch.id.generation);
+  const bool strict = training_.shapes[launch.id.job].strict;
   for (const auto& [id, worker] : world_.processes) {
-    if (id.job == launch.id.job && id.generation != launch.id.generation) {
+    if (id.job == launch.id.job && id.generation != launch.id.generation && (strict || ranks_.contains(id))) {
       world_.Fail(absl::StrCat(Name(launch.id), " starts while ", Name(id), " still runs on ", worker.str()));
     }
   }
@@ -192,7 +243,11 @@ void SimAgent::Handle(const core::LaunchTrainer& launch) {
 
 void SimAgent::Handle(const core::StopTrainer& stop) {
   auto it = ranks_.find(stop.id);
-  if (it == ranks_.end()) return;
+  if (it == ranks_.end()) {
+    if (!ReportsEndOf(stop.id)) ReportEnded(stop.id, "not here");
+    known_.insert(stop.id);
+    return;
+  }
   it->second->asked_to_stop = true;
   if (stop.mode == core::StopMode::kKill) {
     return training_.Exit(stop.id, it->second->process, core::FailureCause{.kind = core::CauseKind::kPreempted});
@@ -215,6 +270,18 @@ void SimAgent::Handle(const core::DeleteFiles& deletion) {
       world_.disk.erase({deletion.job, deletion.step});
     }
     SendDurable(std::move(done));
+  });
+}
+
+void SimAgent::ReportEnded(const core::RankRef& id, const std::string& why) {
+  core::FailureCause cause{.kind = core::CauseKind::kPreempted, .detail = why};
+  SendDurable(core::RankExited{session_, id_, id, std::move(cause), false, newest_[id.job]});
+}
+
+bool SimAgent::ReportsEndOf(const core::RankRef& id) const {
+  return std::any_of(outbox_.begin(), outbox_.end(), [&](const auto& one) {
+    const auto* exited = std::get_if<core::RankExited>(&one.second);
+    return exited != nullptr && exited->id == id;
   });
 }
 

@@ -69,6 +69,8 @@ core::JobSpec SimClients::RandomSpec(JobShape& shape) {
   spec.timeouts.stop_grace = random.Duration(absl::Milliseconds(500), absl::Seconds(5));
   spec.restart.max_generations_without_progress = random.Between(3, 8);
   spec.restart.backoff_max = absl::Seconds(10);
+  shape.strict = !membership_faults_ || random.Chance(0.3);
+  if (shape.strict) spec.fencing = core::Fencing::kStrict;
   if (!acknowledged_.empty() && random.Chance(0.15)) spec.parent_job = RandomJob().str();
   return spec;
 }
@@ -168,6 +170,12 @@ void SimClients::LetEverythingEnd() {
            [one](CallId call, const RequestKey& key) { return core::ResumeJob{call, key, one.str(), ""}; });
     }
   }
+}
+
+void SimClients::ForgetWhatIsGone() {
+  const core::ClusterState& durable = host_.store().durable();
+  std::erase_if(acknowledged_, [&](const JobId& id) { return !durable.jobs.contains(id); });
+  cancelled_.clear();
 }
 
 void SimClients::CheckEnd() {

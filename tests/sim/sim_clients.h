@@ -17,13 +17,20 @@ namespace athanor::sim {
 class SimClients {
  public:
   SimClients(World& world, CoordinatorHost& host, Training& training, std::vector<core::WorkerId> workers,
-             int32_t slots)
-      : world_(world), host_(host), training_(training), workers_(std::move(workers)), slots_(slots) {}
+             int32_t slots, bool membership_faults)
+      : world_(world),
+        host_(host),
+        training_(training),
+        workers_(std::move(workers)),
+        slots_(slots),
+        membership_faults_(membership_faults) {}
 
   void SubmitRandomJob();
   void SendRandomVerb();
   // Resumes, undrains and cancels so that every job can end.
   void LetEverythingEnd();
+  // An older copy of the store was restored: what it does not know was lost with the disk.
+  void ForgetWhatIsGone();
   bool idle() const { return waiting_ == 0; }
   // Every acknowledged submit is a job in a final state that its acknowledged verbs allow.
   void CheckEnd();
@@ -51,6 +58,7 @@ class SimClients {
   Training& training_;
   const std::vector<core::WorkerId> workers_;
   const int32_t slots_;
+  const bool membership_faults_;
   int next_job_ = 1, next_key_ = 1, waiting_ = 0;
   std::vector<core::JobId> acknowledged_;
   std::map<core::JobId, bool> cancelled_;

@@ -30,6 +30,8 @@ void Training::Launch(SimRank& rank) {
   gang.ranks[rank.id.rank] = &rank;
   gang.world_size = rank.world_size;
   world_.Trace("launch ", Name(rank.id), " on ", rank.agent->id().str());
+  core::Generation& fence = world_.fences[rank.id.job];
+  fence = std::max(fence, rank.id.generation);
   world_.After(world_.random.Duration(absl::Milliseconds(5), absl::Milliseconds(800)),
                [this, id = rank.id, process = rank.process] { Join(id, process); });
 }
@@ -82,6 +84,12 @@ void Training::Break(const GangId& id) {
 bool Training::Refused(SimRank& rank, const core::RankReply& reply) {
   if (reply.status.code() != absl::StatusCode::kFailedPrecondition) return false;
   Exit(rank.id, rank.process, FailureCause{.kind = CauseKind::kPreempted, .detail = "stale"});
+  return true;
+}
+
+bool Training::Fenced(SimRank& rank) {
+  if (world_.fences[rank.id.job] <= rank.id.generation) return false;
+  Exit(rank.id, rank.process, FailureCause{.kind = CauseKind::kPreempted, .detail = "fenced"});
   return true;
 }
 
@@ -223,7 +231,7 @@ void Training::Shard(SimRank& rank, core::Step step) {
   }
   world_.After(world_.random.Duration(absl::Milliseconds(1), absl::Milliseconds(400)), [this, id, process, step] {
     SimRank* one = Find(id, process);
-    if (one == nullptr) return;
+    if (one == nullptr || Fenced(*one)) return;
     world_.disk[{id.job, step}].shards[id.rank] = id.generation;
     core::ShardEntry shard{id.rank, absl::StrCat("shard-", id.rank), 100, static_cast<uint32_t>(step)};
     one->agent->Call(
@@ -247,6 +255,7 @@ void Training::ShardAnswered(const core::RankRef& id, uint64_t process, core::St
 void Training::Manifest(SimRank& rank, core::Step step, bool measured) {
   const core::RankRef id = rank.id;
   const uint64_t process = rank.process;
+  if (Fenced(rank)) return;
   world_.disk[{id.job, step}].manifest = id.generation;
   core::ManifestCommitted event{0,  rank.agent->id(),          id, step, 100 * rank.world_size,
                                 {}, world_.random.Chance(0.3), 0.1};

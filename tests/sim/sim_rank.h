@@ -21,6 +21,7 @@ struct JobShape {
   absl::Duration step_time = absl::Milliseconds(300);
   double fail_per_step = 0;   // some rank fails, while the world has faults
   bool always_fails = false;  // user code that throws at its first step
+  bool strict = true;         // fencing
 };
 
 struct SimRank {
@@ -77,6 +78,8 @@ class Training {
   void Finish(SimRank& rank);
   void Break(const GangId& id);
   bool Refused(SimRank& rank, const core::RankReply& reply);
+  // A newer generation writes the job's files: this process ends.
+  bool Fenced(SimRank& rank);
 
   World& world_;
   std::map<GangId, Gang> gangs_;

@@ -17,6 +17,16 @@ class SimStore {
   // What a coordinator that starts now reads.
   core::ClusterState Load() const { return durable_; }
   const core::ClusterState& durable() const { return durable_; }
+  // An older copy takes the place of the records.
+  struct Copy {
+    core::ClusterState records;
+    std::map<core::JobId, std::set<int64_t>> events;
+  };
+  Copy BackUp() const { return {durable_, events_}; }
+  void Restore(Copy copy) {
+    durable_ = std::move(copy.records);
+    events_ = std::move(copy.events);
+  }
   // Sequences of the stored events of a job.
   const std::set<int64_t>& Events(const core::JobId& job) const;
   // The first difference between the stored members of `state` and the records; empty when equal. Catches a change that

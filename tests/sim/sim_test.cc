@@ -1,5 +1,6 @@
-// The seeded simulator over many seeds. ATHANOR_SIM_SEEDS (1000) and ATHANOR_SIM_FIRST_SEED (1) choose them;
-// ATHANOR_SIM_TRACE=1 prints what happens. A failing seed prints the command that replays it.
+// The seeded simulator over many seeds; even ones have membership faults. ATHANOR_SIM_SEEDS (1000) and
+// ATHANOR_SIM_FIRST_SEED (1) choose them; ATHANOR_SIM_TRACE=1 prints what happens. A failing seed prints the command
+// that replays it.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -30,7 +31,8 @@ TEST(Simulation, HoldsUnderFaults) {
   int failures = 0;
   SimResult sum;
   for (uint64_t seed = first; seed < first + count && failures < kShown; ++seed) {
-    SimResult result = Simulate({.seed = seed, .trace = trace});
+    const bool membership = seed % 2 == 0;
+    SimResult result = Simulate({.seed = seed, .trace = trace, .membership_faults = membership});
     sum.steps += result.steps;
     sum.jobs += result.jobs;
     sum.succeeded += result.succeeded;
@@ -41,7 +43,7 @@ TEST(Simulation, HoldsUnderFaults) {
     ++failures;
     ADD_FAILURE() << "seed " << seed << ": " << result.failure << "\nreplay: ATHANOR_SIM_FIRST_SEED=" << seed
                   << " ATHANOR_SIM_SEEDS=1 ATHANOR_SIM_TRACE=1 sim_test --gtest_filter=Simulation.HoldsUnderFaults";
-    if (!trace) PrintTail(Simulate({.seed = seed, .trace = true}), 60);
+    if (!trace) PrintTail(Simulate({.seed = seed, .trace = true, .membership_faults = membership}), 60);
   }
   std::cout << sum.steps << " events, " << sum.jobs << " jobs (" << sum.succeeded << " succeeded), " << sum.generations
             << " generations, " << sum.coordinator_lives << " coordinator lives\n";
@@ -64,6 +66,15 @@ TEST(Simulation, FairWeather) {
     const SimResult result = Simulate({.seed = seed, .fault_rate = 0});
     EXPECT_EQ(result.failure, "") << "seed " << seed;
     EXPECT_EQ(result.coordinator_lives, 1);
+  }
+}
+
+TEST(Simulation, RanksOutliveACoordinatorThatIsAwayForTenLeases) {
+  for (uint64_t seed = 1; seed <= 50; ++seed) {
+    const SimResult result =
+        Simulate({.seed = seed, .fault_rate = 0, .membership_faults = true, .outage = absl::Seconds(100)});
+    EXPECT_EQ(result.failure, "") << "seed " << seed;
+    EXPECT_EQ(result.coordinator_lives, 2);
   }
 }
 

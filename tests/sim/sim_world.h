@@ -48,6 +48,8 @@ class World {
   std::map<std::pair<core::JobId, core::Step>, CheckpointFiles> disk;
   // Live processes: the proof that a job's old ranks are gone before new ones start.
   std::map<core::RankRef, core::WorkerId> processes;
+  // The fence of each job's folder: the newest generation that has claimed it.
+  std::map<core::JobId, core::Generation> fences;
 
   void After(absl::Duration delay, std::function<void()> what) {
     agenda_[{now + delay, ++sequence_}] = std::move(what);

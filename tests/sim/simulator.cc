@@ -53,18 +53,30 @@ class Simulation {
     for (int i = 1; i <= count; ++i) ids.push_back(core::WorkerId(absl::StrCat("w", i)));
     host_.Start();
     for (const core::WorkerId& id : ids) {
-      agents_.push_back(std::make_unique<SimAgent>(world_, host_, training_, id, slots, core::CoreOptions().lease));
+      agents_.push_back(std::make_unique<SimAgent>(world_, host_, training_, id, slots, core::CoreOptions().lease,
+                                                   options_.membership_faults ? "#1" : ""));
       world_.After(world_.random.Duration(absl::ZeroDuration(), absl::Seconds(3)),
                    [agent = agents_.back().get()] { agent->Start(); });
     }
-    clients_ = std::make_unique<SimClients>(world_, host_, training_, ids, slots);
+    for (const core::WorkerId& id : ids) {
+      if (!options_.membership_faults) break;
+      seconds_.push_back(
+          std::make_unique<SimAgent>(world_, host_, training_, id, slots, core::CoreOptions().lease, "#2"));
+    }
+    clients_ = std::make_unique<SimClients>(world_, host_, training_, ids, slots, options_.membership_faults);
     const int jobs = world_.random.Between(2, 7);
     for (int i = 0; i < jobs; ++i) {
       world_.After(world_.random.Duration(absl::ZeroDuration(), absl::Seconds(60)),
                    [this] { clients_->SubmitRandomJob(); });
     }
     NextVerb();
+    if (options_.outage > absl::ZeroDuration()) {
+      world_.After(absl::Seconds(40), [this] { host_.Crash("and is away", options_.outage); });
+    }
     if (options_.fault_rate > 0) NextFault();
+    if (options_.fault_rate > 0 && options_.membership_faults) {
+      world_.After(world_.random.Duration(absl::Seconds(1), absl::Seconds(60)), [this] { host_.BackUp(); });
+    }
   }
 
   void NextVerb() {
@@ -85,7 +97,9 @@ class Simulation {
   }
 
   void InjectFault() {
-    SimAgent& agent = *agents_[static_cast<size_t>(world_.random.Below(static_cast<int>(agents_.size())))];
+    const auto which = static_cast<size_t>(world_.random.Below(static_cast<int>(agents_.size())));
+    SimAgent& agent = *agents_[which];
+    if (options_.membership_faults && world_.random.Chance(0.4)) return InjectMembershipFault(agent, *seconds_[which]);
     switch (world_.random.Below(10)) {
       case 0:
         return agent.Crash();
@@ -103,6 +117,27 @@ class Simulation {
     }
   }
 
+  void InjectMembershipFault(SimAgent& agent, SimAgent& second) {
+    const absl::Duration pause = world_.random.Duration(absl::Seconds(2), absl::Seconds(40));
+    switch (world_.random.Below(7)) {
+      case 0:
+        return host_.Crash("for long", world_.random.Duration(absl::Seconds(5), absl::Seconds(100)));
+      case 1:
+        return host_.Partition(&agent, true, true, pause);
+      case 2:
+        return host_.Partition(&agent, true, false, pause);
+      case 3:
+        return host_.Partition(&agent, false, true, pause);
+      case 4:
+        return agent.Freeze(pause);
+      case 5:
+        if (second.alive()) return second.Leave();
+        return second.Start();
+      default:
+        if (host_.CrashAndRestore()) clients_->ForgetWhatIsGone();
+    }
+  }
+
   void HarmRank() {
     SimRank* rank = training_.Pick();
     if (rank == nullptr) return;
@@ -117,6 +152,7 @@ class Simulation {
 
   // Verbs under way may still suspend or drain: asked for again until nothing is left to undo.
   void CalmDown() {
+    for (const auto& second : seconds_) second->Leave();
     if (Ended()) return;
     clients_->LetEverythingEnd();
     world_.After(absl::Seconds(30), [this] { CalmDown(); });
@@ -153,6 +189,9 @@ class Simulation {
     if (std::string what = host_.store().Difference(state); !what.empty())
       world_.Fail("not stored at the end: " + what);
     for (const auto& [id, job] : state.jobs) {
+      const bool lost = options_.outage > absl::ZeroDuration() && !training_.shapes[id].strict &&
+                        job.restarts_by_cause.contains(core::CauseKind::kNodeLost);
+      if (lost) world_.Fail(absl::StrCat(id.str(), " lost ranks to an outage of the coordinator"));
       const auto& events = host_.store().Events(id);
       if (static_cast<int32_t>(events.size()) > host_.core().options().max_events_per_job) {
         world_.Fail(absl::StrCat(id.str(), " has ", events.size(), " stored events"));
@@ -187,7 +226,7 @@ class Simulation {
   World world_;
   CoordinatorHost host_;
   Training training_;
-  std::vector<std::unique_ptr<SimAgent>> agents_;
+  std::vector<std::unique_ptr<SimAgent>> agents_, seconds_;
   std::unique_ptr<SimClients> clients_;
 };
 

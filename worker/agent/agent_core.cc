@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <set>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -15,8 +16,8 @@ constexpr absl::Duration kProgressPace = absl::Milliseconds(100);
 constexpr absl::Duration kKillAgain = absl::Seconds(1);
 constexpr absl::Duration kRegisterLimit = absl::Seconds(10);
 constexpr absl::Duration kBeatFastest = absl::Milliseconds(10), kBeatSlowest = absl::Minutes(1);
-constexpr size_t kRememberEnded = 8192;
-constexpr size_t kOutboxLimit = 16384, kBeatsInFlight = 1024, kReportsPerBeat = 128, kCallsPerRank = 64;
+constexpr size_t kBeatsInFlight = 1024, kReportsPerBeat = 128, kCallsPerRank = 64;
+constexpr char kStrictFencing[] = "strict";
 constexpr size_t kMetricsPerRank = 64, kNameBytes = 64, kErrorBytes = 1024;
 
 absl::Duration FromProto(const google::protobuf::Duration& duration) {
@@ -66,6 +67,7 @@ std::vector<Effect> AgentCore::OnSessionOpened(absl::Time now) {
   hello.set_version(identity_.version);
   hello.set_protocol(kProtocolVersion);
   hello.set_instance(identity_.instance);
+  hello.set_home(identity_.home);
   hello.mutable_labels()->insert(identity_.labels.begin(), identity_.labels.end());
   for (const auto& [key, rank] : ranks_) {
     v1::RunningRank& running = *hello.add_running();
@@ -129,10 +131,10 @@ std::vector<Effect> AgentCore::OnMessage(const v1::CoordinatorMessage& message, 
     case v1::CoordinatorMessage::kDeleteFiles:
       return {RemoveCheckpoint{message.delete_files()}};
     case v1::CoordinatorMessage::kRefused:
-      Close(message.refused().reason(), effects);
+      TakeRefused(message.refused(), now, effects);
       return effects;
     case v1::CoordinatorMessage::kAck:
-      while (!outbox_.empty() && outbox_.front().sequence() <= message.ack().sequence()) outbox_.pop_front();
+      outbox_.Acknowledge(message.ack().sequence());
       return {};
     default:
       return {};
@@ -155,9 +157,10 @@ std::vector<Effect> AgentCore::TakeRegistered(const v1::Registered& message, abs
   std::set<RankKey> keep;
   for (const v1::RankId& id : message.keep()) keep.insert(KeyOf(id));
   // In order: what was kept, then what follows from this registration.
-  for (const v1::AgentMessage& waiting : outbox_) effects.push_back(SendMessage{waiting});
+  for (const v1::AgentMessage& waiting : outbox_.messages()) effects.push_back(SendMessage{waiting});
   for (const RankKey& key : Keys()) {
-    if (!keep.contains(key)) Kill(key, "its generation is over", now, effects);
+    if (!keep.contains(key))
+      Kill(key, "the coordinator does not count on it: its generation was replaced, or is unknown there", now, effects);
   }
   for (const auto& [token, held] : calls_) {
     v1::AgentMessage call;
@@ -182,12 +185,16 @@ bool AgentCore::SlotsFree(const v1::LaunchRank& launch) const {
 
 std::vector<Effect> AgentCore::TakeLaunch(const v1::LaunchRank& message, absl::Time now) {
   const RankKey key = KeyOf(message.id());
-  if (ranks_.contains(key) || ended_.contains(key)) return {};  // repeated
+  if (ranks_.contains(key) || outbox_.ReportsEndOf(key)) return {};  // repeated
   std::vector<Effect> effects;
-  if (leaving_) {
-    ReportStopped(message.id(), "the agent is stopping", effects);
+  const int32_t newest = memory_.NewestGeneration(key.job);
+  if (leaving_ || memory_.Ended(key) || newest > key.generation) {
+    // An end that was acknowledged is asked for again out of records that are older than it.
+    const std::string old = absl::StrCat("generation ", newest, " has run before: the coordinator's records are older");
+    ReportStopped(message.id(), leaving_ ? "the agent is stopping" : old, effects);
     return effects;
   }
+  memory_.SawGeneration(key.job, key.generation);
   RankState rank;
   rank.launch = message;
   rank.heard_at = now;
@@ -243,16 +250,9 @@ void AgentCore::ReportStopped(const v1::RankId& id, const std::string& reason, s
   *exited.mutable_cause() = Preempted(reason);
   exited.mutable_cause()->set_rank(id.rank());
   exited.mutable_cause()->set_worker(identity_.name);
-  RememberEnded(KeyOf(id));
+  exited.set_newest_generation(memory_.NewestGeneration(id.job()));
+  memory_.AddEnded(KeyOf(id));
   SendDurable(std::move(message), effects);
-}
-
-void AgentCore::RememberEnded(const RankKey& key) {
-  if (ended_.insert(key).second) ended_order_.push_back(key);
-  while (ended_order_.size() > kRememberEnded) {
-    ended_.erase(ended_order_.front());
-    ended_order_.pop_front();
-  }
 }
 
 std::vector<RankKey> AgentCore::Keys() const {
@@ -267,8 +267,10 @@ std::vector<Effect> AgentCore::TakeStop(const v1::StopRank& message, absl::Time 
   const RankKey key = KeyOf(message.id());
   auto it = ranks_.find(key);
   if (it == ranks_.end()) {
-    // Told before it was launched here, or after its end: make sure that it never starts.
-    if (!ended_.contains(key)) ReportStopped(message.id(), "stopped before it was launched", effects);
+    // Told before it was launched here: make sure that it never starts. Told after its end: say it again, unless the
+    // report is under way.
+    if (!outbox_.ReportsEndOf(key))
+      ReportStopped(message.id(), memory_.Ended(key) ? "has ended before" : "stopped before it was launched", effects);
     return effects;
   }
   RankState& rank = it->second;
@@ -330,11 +332,12 @@ std::vector<Effect> AgentCore::OnProcessExited(const RankKey& key, std::optional
   v1::RankExited& exited = *message.mutable_exited();
   *exited.mutable_id() = IdOf(key);
   exited.set_finished(rank.said_finish);
+  exited.set_newest_generation(memory_.NewestGeneration(key.job));
   if (cause.has_value() && !(rank.said_finish && cause->kind() == v1::PREEMPTED)) *exited.mutable_cause() = *cause;
   SendDurable(std::move(message), effects);
   std::erase_if(calls_, [&](const auto& call) { return call.second.key == key; });
   ranks_.erase(it);
-  RememberEnded(key);
+  memory_.AddEnded(key);
   StartWaiting(effects);
   return effects;
 }
@@ -392,15 +395,8 @@ std::vector<Effect> AgentCore::OnStacks(const RankKey& key, const std::string& t
 }
 
 void AgentCore::SendDurable(v1::AgentMessage message, std::vector<Effect>& effects) {
-  message.set_sequence(next_sequence_++);
-  if (outbox_.size() >= kOutboxLimit) {
-    // What a launch says the next registration says again; only then an end is given up, which it implies.
-    auto oldest = std::find_if(outbox_.begin(), outbox_.end(), [](const auto& one) { return one.has_launched(); });
-    outbox_.erase(oldest == outbox_.end() ? outbox_.begin() : oldest);
-    ++outbox_dropped_;
-  }
-  outbox_.push_back(message);
-  if (registered_) effects.push_back(SendMessage{std::move(message)});
+  const v1::AgentMessage& kept = outbox_.Add(std::move(message));
+  if (registered_) effects.push_back(SendMessage{kept});
 }
 
 void AgentCore::SendHeartbeat(absl::Time now, std::vector<Effect>& effects) {
@@ -427,14 +423,29 @@ void AgentCore::SendHeartbeat(absl::Time now, std::vector<Effect>& effects) {
   effects.push_back(SendMessage{std::move(message)});
 }
 
+void AgentCore::OnLeaseExtended(absl::Time sent) {
+  if (registered_ && lease_until_ != absl::InfiniteFuture()) lease_until_ = std::max(lease_until_, sent + lease_);
+}
+
 void AgentCore::ExpireLease(absl::Time now, std::vector<Effect>& effects) {
   lease_until_ = absl::InfiniteFuture();
   if (!ranks_.empty()) ++lease_expiries_;
-  for (auto& [key, rank] : ranks_) rank.stop_kind = rank.killed ? rank.stop_kind : v1::NODE_LOST;
   for (const RankKey& key : Keys()) {
-    Kill(key, "the agent's lease is over: the coordinator may have given its slots away", now, effects);
+    RankState& rank = ranks_.at(key);
+    if (rank.launch.spec().fencing() != kStrictFencing) continue;
+    if (!rank.killed) rank.stop_kind = v1::NODE_LOST;
+    Kill(key, "fencing: strict: the agent's lease is over, its slots may be given away", now, effects);
   }
   Close("the lease is over", effects);
+}
+
+void AgentCore::TakeRefused(const v1::Refused& message, absl::Time now, std::vector<Effect>& effects) {
+  for (const RankKey& key : message.lease_over() ? Keys() : std::vector<RankKey>()) {
+    RankState& rank = ranks_.at(key);
+    if (!rank.killed) rank.stop_kind = v1::NODE_LOST;
+    Kill(key, absl::StrCat("it was replaced: ", message.reason()), now, effects);
+  }
+  Close(message.reason(), effects);
 }
 
 std::vector<Effect> AgentCore::OnTick(absl::Time now) {

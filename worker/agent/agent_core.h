@@ -5,8 +5,10 @@
 // are acknowledged; ranks' calls are repeated until they are answered. All of them are idempotent for the coordinator.
 // Heartbeats carry the latest progress of the ranks that changed and are never queued.
 //
-// The lease runs from the moment at which the last acknowledged heartbeat was sent. When it is over every rank is
-// killed and the session is closed: what the coordinator says next must be the answer to a new registration.
+// The lease runs from the moment at which the last acknowledged heartbeat was sent. When it is over the session is
+// closed: what the coordinator says next must be the answer to a new registration. Ranks train on until the coordinator
+// says that they were replaced; their generation fences what they commit and write meanwhile. Those of jobs with strict
+// fencing are killed at the lease's end.
 //
 //   AgentCore core({.name = "node-1", .instance = "…", .slots = 2});
 //   Perform(core.OnSessionOpened(now));            // {SendMessage{Register}}
@@ -16,10 +18,8 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -28,7 +28,9 @@
 #include "absl/time/time.h"
 #include "athanor/v1/agent_service.pb.h"
 #include "athanor/v1/trainer_service.pb.h"
+#include "worker/agent/outbox.h"
 #include "worker/agent/rank_key.h"
+#include "worker/agent/rank_memory.h"
 
 namespace athanor::agent {
 
@@ -67,12 +69,15 @@ struct AgentIdentity {
   std::string name, instance, host, device, version;
   int32_t slots = 1;
   std::map<std::string, std::string> labels;
+  std::string home;  // of the locked work folder
 };
 
 class AgentCore {
  public:
   explicit AgentCore(AgentIdentity identity) : identity_(std::move(identity)) {}
 
+  // The work folder is locked; before the first session.
+  void SetHome(std::string home) { identity_.home = std::move(home); }
   std::vector<Effect> OnSessionOpened(absl::Time now);  // sends Register
   std::vector<Effect> OnSessionClosed(absl::Time now);
   std::vector<Effect> OnMessage(const v1::CoordinatorMessage& message, absl::Time now);
@@ -81,6 +86,10 @@ class AgentCore {
   std::vector<Effect> OnProcessExited(const RankKey& key, std::optional<v1::FailureCause> cause, absl::Time now);
   std::vector<Effect> OnRankCall(uint64_t token, const v1::RankCall& call, absl::Time now);
   void OnRankCallGone(uint64_t token);  // the rank does not wait any more
+  // A heartbeat that the loop did not make, sent at `sent`, was acknowledged.
+  void OnLeaseExtended(absl::Time sent);
+  // `generation` of `job` is known to have run, here or elsewhere.
+  void SawGeneration(const std::string& job, int32_t generation) { memory_.SawGeneration(job, generation); }
   void OnRankReport(const RankKey& key, const v1::RankProgress& progress, absl::Time now);
   std::vector<Effect> OnFilesDeleted(const v1::FilesDeleted& deleted);
   std::vector<Effect> OnStacks(const RankKey& key, const std::string& text);
@@ -90,17 +99,20 @@ class AgentCore {
   std::vector<Effect> OnShutdown(absl::Duration grace, absl::Time now);
 
   absl::Time NextDeadline() const;
+  absl::Time lease_until() const { return lease_until_; }
+  absl::Duration heartbeat_interval() const { return heartbeat_interval_; }
+  absl::Time last_heartbeat() const { return last_heartbeat_; }
   bool registered() const { return registered_; }
   bool Runs(const RankKey& key) const { return ranks_.contains(key); }
-  bool Ended(const RankKey& key) const { return ended_.contains(key); }
+  bool Ended(const RankKey& key) const { return memory_.Ended(key); }
   size_t rank_count() const { return ranks_.size(); }
   std::vector<RankKey> ranks() const { return Keys(); }
-  size_t outbox_size() const { return outbox_.size(); }
-  int64_t outbox_dropped() const { return outbox_dropped_; }
+  size_t outbox_size() const { return outbox_.messages().size(); }
+  int64_t outbox_dropped() const { return outbox_.dropped(); }
   int64_t lease_expiries() const { return lease_expiries_; }
   bool leaving() const { return leaving_; }
   // Everything that must be told before leaving has arrived, or there is nobody to tell.
-  bool EverythingTold() const { return !registered_ || (outbox_.empty() && leaving_told_); }
+  bool EverythingTold() const { return !registered_ || (outbox_.messages().empty() && leaving_told_); }
   // From heartbeat to acknowledgement, of those since the last call.
   std::vector<absl::Duration> TakeRoundTrips() { return std::exchange(round_trips_, {}); }
 
@@ -133,18 +145,18 @@ class AgentCore {
   void TakeAck(const v1::HeartbeatAck& message, absl::Time now);
   void Close(const std::string& reason, std::vector<Effect>& effects);
   void ExpireLease(absl::Time now, std::vector<Effect>& effects);
+  void TakeRefused(const v1::Refused& message, absl::Time now, std::vector<Effect>& effects);
   // Ends a rank that has a process by SIGKILL, one that has none yet at once.
   void Kill(const RankKey& key, const std::string& reason, absl::Time now, std::vector<Effect>& effects);
   void AskToLeave(const RankKey& key, RankState& rank, const std::string& reason, std::vector<Effect>& effects);
   void ReportStopped(const v1::RankId& id, const std::string& reason, std::vector<Effect>& effects);
-  void RememberEnded(const RankKey& key);
   std::vector<RankKey> Keys() const;
   void SendDurable(v1::AgentMessage message, std::vector<Effect>& effects);
   void SendHeartbeat(absl::Time now, std::vector<Effect>& effects);
   bool SlotsFree(const v1::LaunchRank& launch) const;
   void StartWaiting(std::vector<Effect>& effects);
 
-  const AgentIdentity identity_;
+  AgentIdentity identity_;
   uint64_t incarnation_ = 0;
   bool open_ = false;
   bool registered_ = false;
@@ -161,14 +173,11 @@ class AgentCore {
   uint64_t heartbeat_number_ = 0;
   std::map<uint64_t, absl::Time> heartbeats_sent_;
   std::map<RankKey, RankState> ranks_;
-  std::set<RankKey> ended_;  // so that a repeated launch is taken for what it is
-  std::deque<RankKey> ended_order_;
-  std::deque<v1::AgentMessage> outbox_;
-  uint64_t next_sequence_ = 1;
+  RankMemory memory_;
+  Outbox outbox_;
   std::map<uint64_t, HeldCall> calls_;  // by token
   std::vector<absl::Duration> round_trips_;
   int64_t lease_expiries_ = 0;
-  int64_t outbox_dropped_ = 0;
 };
 
 }  // namespace athanor::agent

@@ -11,8 +11,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
+#include <fstream>
 #include <set>
 
 #include "absl/strings/ascii.h"
@@ -22,6 +22,7 @@
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/version.h"
+#include "worker/agent/agent_clock.h"
 #include "worker/agent/checkpoint_files.h"
 #include "worker/agent/process_tree.h"
 #include "worker/agent/rank_environment.h"
@@ -36,6 +37,7 @@ constexpr absl::Duration kOrphanPace = absl::Seconds(5), kOrphansLimit = absl::S
 constexpr absl::Duration kHousePace = absl::Minutes(10);
 constexpr absl::Duration kStackLimit = absl::Milliseconds(800), kStacksLimit = absl::Seconds(4);
 constexpr absl::Duration kLastWords = absl::Seconds(2), kSelfCallLimit = absl::Seconds(2);
+constexpr absl::Duration kSayRefused = absl::Minutes(1);
 constexpr size_t kReadsWaiting = 1024, kReadsAtOnce = 64;
 // A rank takes a pidfd, its connections and, while it starts, some files; the rest of the agent some more.
 constexpr int64_t kLeastDescriptors = 96, kDescriptorsKept = 48, kDescriptorsPerSlot = 4;
@@ -47,10 +49,19 @@ AgentIdentity IdentityOf(const AgentConfig& config) {
           config.labels};
 }
 
+// Tells this work folder from every other: of two processes that name the same one, only one can hold its lock.
+std::string HomeOf(int lock) {
+  struct stat info = {};
+  std::string boot;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
+  if (boot.empty() || fstat(lock, &info) != 0) return "";
+  return absl::StrCat(boot, "/", info.st_dev, "/", info.st_ino);
+}
+
 }  // namespace
 
 absl::Time AgentLoop::Now() {
-  return absl::UnixEpoch() + absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
+  return AgentClock();
 }
 
 AgentLoop::AgentLoop(AgentConfig config, AgentMetrics* metrics)
@@ -59,6 +70,8 @@ AgentLoop::AgentLoop(AgentConfig config, AgentMetrics* metrics)
 }
 
 AgentLoop::~AgentLoop() {
+  if (beats_ != nullptr) beats_->Stop();
+  session_.reset();  // its callbacks use the beats
   for (const int fd : {epoll_, event_, signal_, lock_}) {
     if (fd >= 0) close(fd);
   }
@@ -101,6 +114,7 @@ absl::Status AgentLoop::OpenDoor() {
 absl::Status AgentLoop::OpenSession() {
   CoordinatorSession::Handlers session;
   session.on_message = [this](uint64_t number, const v1::CoordinatorMessage& message) {
+    if (message.has_heartbeat_ack() && beats_->Acked(message.heartbeat_ack().number())) return;
     Post([this, number, message] {
       if (number == session_number_) Perform(core_.OnMessage(message, Now()));
     });
@@ -109,6 +123,8 @@ absl::Status AgentLoop::OpenSession() {
     Post([this, number, status] { SessionClosed(number, status); });
   };
   ASSIGN_OR_RETURN(session_, CoordinatorSession::Create(config_.coordinator, config_.channel, std::move(session)));
+  beats_ = std::make_unique<LeaseBeats>(
+      [this](uint64_t number, v1::AgentMessage message) { session_->Send(number, std::move(message)); });
   return absl::OkStatus();
 }
 
@@ -118,6 +134,7 @@ absl::Status AgentLoop::Prepare() {
   RETURN_IF_ERROR(BecomeReaper());
   if (const int killed = EndMarked(config_.work_dir, kOrphansLimit); killed > 0)
     Log(spdlog::level::warn, "LeftoversKilled", {{"processes", absl::StrCat(killed)}}, "of an agent that was killed");
+  core_.SetHome(HomeOf(lock_));
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   sigset_t signals;
@@ -138,6 +155,9 @@ absl::Status AgentLoop::Prepare() {
   };
   ranks.on_ended = [this](const RankKey& key, std::optional<v1::FailureCause> cause) {
     Post([this, key, cause = std::move(cause)] { OnEnded(key, cause); });
+  };
+  ranks.on_newer_generation = [this](const RankKey& key, int64_t newest) {
+    Post([this, key, newest] { core_.SawGeneration(key.job, static_cast<int32_t>(newest)); });
   };
   processes_ = std::make_unique<RankProcesses>(&logs_, std::move(ranks));
   RETURN_IF_ERROR(OpenDoor());
@@ -160,20 +180,33 @@ absl::Status AgentLoop::Run() {
       OnProcessReady(fd);
     }
     DrainTasks();
+    KeepLease();
     const absl::Time now = Now();
     if (now >= connect_at_) Connect();
     if (now >= core_.NextDeadline()) Perform(core_.OnTick(now));
     ServeReads();
     KeepHouse();
-    ready_ = core_.registered();
+    KeepLease();
     metrics_->connected.Set(ready_ ? 1 : 0);
     metrics_->ranks.Set(static_cast<double>(running_.size()));
     metrics_->outbox.Set(static_cast<double>(core_.outbox_size()));
     metrics_->lease_expiries.Increment(static_cast<double>(core_.lease_expiries()) - metrics_->lease_expiries.Value());
   }
   door_->Close();
+  beats_->Stop();
   session_->Close();
   return absl::OkStatus();
+}
+
+void AgentLoop::KeepLease() {
+  const absl::Time now = Now();
+  if (core_.registered() != ready_) {
+    if (core_.registered()) beats_->Registered(session_number_, core_.heartbeat_interval(), now);
+    if (!core_.registered()) beats_->Closed();
+  }
+  ready_ = core_.registered();
+  if (const std::optional<absl::Time> sent = beats_->Turn(now, core_.last_heartbeat())) core_.OnLeaseExtended(*sent);
+  door_->SetContact(!ready_, core_.lease_until());
 }
 
 // Ranks are gone and their ends are told, or there is nobody to tell.
@@ -254,13 +287,15 @@ void AgentLoop::Do(LaunchProcess& effect) {
   const RankKey key = KeyOf(effect.launch.id());
   const RankPlace place{door_->socket_path(), config_.host, logs_.SpecPath(key), logs_.FailurePath(key),
                         config_.rank_log_format};
-  processes_->Start(key, {effect.launch.spec(), config_.trainer, RankEnvironment(effect.launch, place, PassedOn())});
+  processes_->Start(key, {effect.launch.spec(), config_.trainer, RankEnvironment(effect.launch, place, PassedOn()),
+                          effect.launch.job_dir()});
 }
 
 void AgentLoop::OnStarted(const RankKey& key, const absl::StatusOr<Process>& process) {
   if (!process.ok()) {
     v1::FailureCause cause;
-    cause.set_kind(v1::LAUNCH_FAILED);
+    // An old number costs the job nothing: it gets the next one.
+    cause.set_kind(absl::IsFailedPrecondition(process.status()) ? v1::PREEMPTED : v1::LAUNCH_FAILED);
     cause.set_retryable(true);
     cause.set_detail(std::string(process.status().message()));
     return Perform(core_.OnProcessExited(key, std::move(cause), Now()));
@@ -391,7 +426,13 @@ void AgentLoop::Do(RemoveCheckpoint& effect) {
 }
 
 void AgentLoop::Do(CloseSession& effect) {
-  Log(spdlog::level::err, "Refused", {{"coordinator", config_.coordinator}}, effect.reason);
+  // It is tried again and again, and said once a minute.
+  const std::string kind = effect.reason.substr(0, effect.reason.find(':'));
+  if (kind != refused_ || Now() >= say_refused_at_) {
+    Log(spdlog::level::err, "Refused", {{"coordinator", config_.coordinator}}, effect.reason);
+    say_refused_at_ = Now() + kSayRefused;
+  }
+  refused_ = kind;
   session_->Close();
 }
 

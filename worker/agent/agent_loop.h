@@ -21,6 +21,7 @@
 #include "worker/agent/agent_metrics.h"
 #include "worker/agent/coordinator_session.h"
 #include "worker/agent/job_folders.h"
+#include "worker/agent/lease_beats.h"
 #include "worker/agent/log_files.h"
 #include "worker/agent/rank_processes.h"
 #include "worker/agent/task_thread.h"
@@ -76,6 +77,7 @@ class AgentLoop {
   void ServeReads();
   void TakeReads(std::vector<v1::LogData> answers);
   void KeepHouse();
+  void KeepLease();
   int WaitMilliseconds() const;
   bool MayLeave() const;
   static absl::Time Now();
@@ -86,11 +88,14 @@ class AgentLoop {
   const LogFiles logs_;
   std::unique_ptr<TrainerDoor> door_;
   std::unique_ptr<CoordinatorSession> session_;
+  std::unique_ptr<LeaseBeats> beats_;
   std::map<RankKey, Running> running_;
   std::list<WaitingRead> reads_;
   bool reading_ = false;  // a batch of reads_ is with the log thread
   std::mt19937 random_{std::random_device{}()};
   uint64_t session_number_ = 0;
+  std::string refused_;  // how the coordinator refused this agent last; empty: it did not
+  absl::Time say_refused_at_ = absl::InfinitePast();
   bool session_open_ = false;
   std::atomic<bool> ready_{false}, open_{false};
   int64_t descriptors_ = 0;

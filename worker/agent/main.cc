@@ -13,6 +13,7 @@
 #include "common/service/daemon_flags.h"
 #include "common/service/metrics_endpoint.h"
 #include "worker/agent/agent_loop.h"
+#include "worker/agent/process_launcher.h"
 
 namespace athanor::agent {
 namespace {
@@ -56,5 +57,6 @@ int main(int argc, char** argv) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread: the loop reads them from a descriptor
   signal(SIGPIPE, SIG_IGN);
+  athanor::agent::RaisePriority();
   athanor::agent::EndProcess(athanor::agent::Serve(config));
 }

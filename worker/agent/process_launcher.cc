@@ -4,6 +4,7 @@
 #include <linux/sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,6 +18,9 @@ namespace athanor::agent {
 namespace {
 
 constexpr int kExitCannotExec = 127;
+constexpr int kRaise = 5;
+int rank_priority = 0;  // valid when `raised`
+bool raised = false;
 
 // Between clone and exec only raw calls: other threads may hold any lock.
 [[noreturn]] void RunChild(const char* program, char* const* argv, char* const* environment, const char* directory,
@@ -24,6 +28,7 @@ constexpr int kExitCannotExec = 127;
   setsid();
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(kExitCannotExec);
+  if (raised) setpriority(PRIO_PROCESS, 0, rank_priority);
   dup2(null, 0);
   dup2(log, 1);
   dup2(log, 2);
@@ -39,6 +44,11 @@ constexpr int kExitCannotExec = 127;
 }
 
 }  // namespace
+
+void RaisePriority() {
+  rank_priority = getpriority(PRIO_PROCESS, 0);
+  raised = setpriority(PRIO_PROCESS, 0, rank_priority - kRaise) == 0;
+}
 
 absl::StatusOr<Process> StartProcess(const ProcessRequest& request) {
   if (access(request.program.c_str(), X_OK) != 0) {

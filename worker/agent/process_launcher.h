@@ -25,6 +25,10 @@ struct Process {
   int pidfd = -1;
 };
 
+// This process goes before the ranks that it starts, where the system allows it: on a machine that they keep busy the
+// agent must be heard. Ranks get the priority that it had before. Before any other thread is started.
+void RaisePriority();
+
 // In its own session and process group, stdin from /dev/null, no descriptor but 0, 1 and 2 inherited, SIGKILL when we
 // die.
 absl::StatusOr<Process> StartProcess(const ProcessRequest& request);

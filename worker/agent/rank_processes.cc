@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/write_fence.h"
 #include "common/service/logging_setup.h"
 #include "worker/agent/exit_report.h"
 #include "worker/agent/process_tree.h"
@@ -44,6 +45,11 @@ void RankProcesses::Start(const RankKey& key, StartOrder order) {
 absl::StatusOr<Process> RankProcesses::Launch(const RankKey& key, const StartOrder& order) {
   const std::string directory = logs_->GenerationDir(key);
   RETURN_IF_ERROR(EnsureDir(directory));
+  if (const absl::StatusOr<int64_t> newest = NewestClaim(order.job_dir); newest.ok() && *newest > key.generation) {
+    if (handlers_.on_newer_generation) handlers_.on_newer_generation(key, *newest);
+    return absl::FailedPreconditionError(absl::StrCat("generation ", *newest, " has written to ", order.job_dir,
+                                                      ": the coordinator's records are older than it"));
+  }
   RETURN_IF_ERROR(WriteSpec(logs_->SpecPath(key), order.spec));
   out_of_memory_kills_[key] = OutOfMemoryKills();
   return StartProcess({order.program, order.environment, logs_->LogPath(key), directory});

@@ -31,12 +31,15 @@ struct StartOrder {
   v1::JobSpec spec;  // what the rank reads; its env is left out
   std::string program;
   std::vector<std::string> environment;
+  std::string job_dir;  // which a newer generation may have claimed
 };
 
 class RankProcesses {
  public:
   struct Handlers {  // called on the thread of this object
     std::function<void(const RankKey& key, const absl::StatusOr<Process>& process)> on_started;
+    // Before on_started, with why there is none: a newer generation than the coordinator knows has written to job_dir.
+    std::function<void(const RankKey& key, int64_t newest)> on_newer_generation;
     // `cause` absent: exit code 0.
     std::function<void(const RankKey& key, std::optional<v1::FailureCause> cause)> on_ended;
   };

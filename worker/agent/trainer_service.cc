@@ -5,6 +5,7 @@
 #include <grpcpp/server_builder.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -14,6 +15,7 @@
 #include "athanor/v1/trainer_service.grpc.pb.h"
 #include "common/service/channel.h"
 #include "common/service/grpc_status.h"
+#include "worker/agent/agent_clock.h"
 
 namespace athanor::agent {
 namespace {
@@ -53,6 +55,11 @@ class DoorImpl : public TrainerDoor, public v1::TrainerService::CallbackService 
   void Direct(const RankKey& key, const v1::ControlDirective& directive) override;
   void Forget(const RankKey& key) override;
   absl::Status CallSelf(absl::Duration limit) override;
+  void SetContact(bool coordinator_away, absl::Time lease_until) override {
+    std::lock_guard lock(mutex_);
+    coordinator_away_ = coordinator_away;
+    lease_until_ = lease_until;
+  }
   void Close() override;
 
   grpc::ServerUnaryReactor* Call(grpc::CallbackServerContext* context, const v1::TrainerCall* request,
@@ -70,6 +77,8 @@ class DoorImpl : public TrainerDoor, public v1::TrainerService::CallbackService 
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<grpc::Server> server_;
   std::mutex mutex_;
+  bool coordinator_away_ = true;                     // guarded by mutex_
+  absl::Time lease_until_ = absl::InfiniteFuture();  // guarded by mutex_
   uint64_t next_token_ = 1;
   std::unordered_map<uint64_t, class CallReactor*> waiting_;
   std::map<RankKey, ControlReactor*> controls_;
@@ -166,8 +175,17 @@ grpc::ServerUnaryReactor* DoorImpl::Call(grpc::CallbackServerContext*, const v1:
 }
 
 grpc::ServerUnaryReactor* DoorImpl::Report(grpc::CallbackServerContext* context, const v1::TrainerReport* request,
-                                           v1::TrainerReportReply*) {
+                                           v1::TrainerReportReply* response) {
   handlers_.on_report(*request);
+  {
+    std::lock_guard lock(mutex_);
+    response->set_coordinator_away(coordinator_away_);
+    if (lease_until_ != absl::InfiniteFuture()) {
+      absl::Duration left = std::max(lease_until_ - AgentClock(), absl::ZeroDuration());
+      response->mutable_lease_left()->set_seconds(absl::IDivDuration(left, absl::Seconds(1), &left));
+      response->mutable_lease_left()->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(left)));
+    }
+  }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

@@ -31,6 +31,8 @@ class TrainerDoor {
   virtual void Forget(const RankKey& key) = 0;
   // Makes a call of no rank through the socket and the loop: do ranks get an answer? Blocks for at most `limit`.
   virtual absl::Status CallSelf(absl::Duration limit) = 0;
+  // What Report answers: whether calls wait for a coordinator that is away, and how long the lease lasts.
+  virtual void SetContact(bool coordinator_away, absl::Time lease_until) = 0;
   virtual void Close() = 0;
 };
 

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/write_fence.h"
 
 namespace athanor {
 namespace {
@@ -118,6 +119,7 @@ absl::Status AtomicFile::Sync() {
 
 absl::Status AtomicFile::Commit() {
   if (!synced_) RETURN_IF_ERROR(Sync());
+  RETURN_IF_ERROR(CheckWriteFence(path_));
   if (!named_) {
     // A new file gets its name at once; one that is replaced has to be renamed over, and a process that is killed in
     // between leaves the temporary name (RemoveLeftovers).

@@ -112,13 +112,24 @@ class CoreHarness {
     }
     return running;
   }
+  // Registers, reports `exits` and beats, as agents do; `last` has the effects of all of it.
   void Register(const std::string& id, int32_t slots, const std::string& device = "cpu",
-                const std::vector<RunningRank>& running = {}) {
-    WorkerRegistered event{.session = ++sessions_, .worker = WorkerId(id), .instance = "process-1", .host = "host"};
+                const std::vector<RunningRank>& running = {}, const std::vector<RankExited>& exits = {}) {
+    WorkerRegistered event = Registration(id, slots, running);
     event.device = device;
+    std::vector<Effect> all = Step(event);
+    if (All<AcceptWorker>().empty()) return;
+    for (const RankExited& exit : exits) Append(Step(exit), all);
+    Beat(id);
+    Append(last, all);
+    last = std::move(all);
+  }
+  WorkerRegistered Registration(const std::string& id, int32_t slots, const std::vector<RunningRank>& running = {}) {
+    WorkerRegistered event{.session = ++sessions_, .worker = WorkerId(id), .instance = "process-1", .host = "host"};
+    event.device = "cpu";
     event.slots = slots;
     event.running = running;
-    Step(event);
+    return event;
   }
   void Beat(const std::string& id, std::vector<RankReport> reports = {}) {
     Step(WorkerHeartbeat{worker(id).session, WorkerId(id), worker(id).incarnation, std::move(reports)});
@@ -205,6 +216,9 @@ class CoreHarness {
   }
 
  private:
+  static void Append(const std::vector<Effect>& more, std::vector<Effect>& all) {
+    all.insert(all.end(), more.begin(), more.end());
+  }
   void Check(std::vector<Effect> effects) {
     last = std::move(effects);
     const absl::Status status = CheckInvariants(core.state());
