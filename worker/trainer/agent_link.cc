@@ -50,6 +50,8 @@ v1::RankProgress ToProto(const ProgressReport& report, const std::string& phase,
   proto.set_nonfinite_losses(report.nonfinite_losses);
   proto.set_checkpoint_skipped(report.checkpoint_skipped);
   proto.set_evaluate_seconds(report.evaluate_seconds);
+  proto.set_phase_progress(report.phase_progress.done);
+  proto.set_exchanges(report.phase_progress.exchanges);
   const int64_t now = absl::ToUnixNanos(absl::Now());
   proto.mutable_updated_at()->set_seconds(now / 1000000000);
   proto.mutable_updated_at()->set_nanos(static_cast<int32_t>(now % 1000000000));
@@ -188,7 +190,8 @@ absl::StatusOr<RendezvousPlan> AgentLink::Join(const std::string& endpoint, absl
                       .store_endpoint = reply.plan().store_endpoint(),
                       .restarts = reply.plan().restarts()};
   for (const v1::ResumePoint& point : reply.plan().resume()) {
-    plan.resume.push_back({.step = point.step(), .path = point.path(), .weights_only = point.weights_only()});
+    plan.resume.push_back(
+        {.step = point.step(), .path = point.path(), .weights_only = point.weights_only(), .storage = point.storage()});
   }
   return plan;
 }
@@ -207,7 +210,8 @@ absl::StatusOr<std::vector<ShardInfo>> AgentLink::CommitShard(int64_t step, cons
   return shards;
 }
 
-absl::Status AgentLink::CommitManifest(const ManifestSummary& summary, absl::Time deadline) {
+absl::Status AgentLink::CommitManifest(const ManifestSummary& summary, const std::string& storage,
+                                       absl::Time deadline) {
   v1::RankCall call;
   v1::CommitManifest& manifest = *call.mutable_commit_manifest();
   manifest.set_step(summary.step);
@@ -215,6 +219,7 @@ absl::Status AgentLink::CommitManifest(const ManifestSummary& summary, absl::Tim
   manifest.mutable_metrics()->insert(summary.metrics.begin(), summary.metrics.end());
   manifest.set_is_best(summary.is_best);
   manifest.set_save_seconds(summary.save_seconds);
+  manifest.set_storage(storage);
   return impl_->Call(std::move(call), "commit of a checkpoint", deadline).status();
 }
 

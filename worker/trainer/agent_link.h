@@ -35,6 +35,7 @@ struct RendezvousPlan {
     int64_t step = 0;
     std::string path;
     bool weights_only = false;
+    std::string storage;  // id of the storage that it was written to; empty: unknown
   };
   int world_size = 0;
   std::string store_endpoint;  // "host:port" of rank 0's store
@@ -58,7 +59,8 @@ class AgentLink {
   absl::StatusOr<RendezvousPlan> Join(const std::string& endpoint, absl::Time deadline);
   // Rank 0 waits for all shards and gets them, ordered by rank; the others get none.
   absl::StatusOr<std::vector<ShardInfo>> CommitShard(int64_t step, const ShardInfo& shard, absl::Time deadline);
-  absl::Status CommitManifest(const ManifestSummary& summary, absl::Time deadline);
+  // `storage`: id of the storage that the files are on; empty: unknown.
+  absl::Status CommitManifest(const ManifestSummary& summary, const std::string& storage, absl::Time deadline);
   absl::Status AbandonCheckpoint(int64_t step, const std::string& reason, absl::Time deadline);
   absl::Status ReportDamage(int64_t step, const std::string& reason, absl::Time deadline);
   // The rank's work is done; exit code 0 follows.

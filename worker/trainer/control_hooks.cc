@@ -87,6 +87,17 @@ void ControlHooks::OnProgress(const ProgressReport& progress) {
   if (stepped) ATHANOR_FAILPOINT("trainer.step");
 }
 
+void ControlHooks::OnPhaseProgress(const PhaseProgress& progress) {
+  // From several threads: the greatest of each is the newest.
+  const auto raise = [](std::atomic<int64_t>& to, int64_t value) {
+    int64_t now = to.load(std::memory_order_relaxed);
+    while (now < value && !to.compare_exchange_weak(now, value, std::memory_order_relaxed)) {
+    }
+  };
+  raise(done_, progress.done);
+  raise(exchanges_, progress.exchanges);
+}
+
 bool ControlHooks::StopRequested() const {
   return stop_requested_.load(std::memory_order_relaxed) || (options_.signalled && options_.signalled());
 }
@@ -111,11 +122,15 @@ std::string ControlHooks::stop_reason() const {
 void ControlHooks::Run() {
   pthread_setname_np(pthread_self(), "athanor-control");
   absl::Time heard = absl::Now(), sent = absl::InfinitePast();
+  PhaseProgress told;
   std::unique_lock lock(mutex_);
   while (!closing_) {
-    if (urgent_ || changed_ || absl::Now() - sent >= kRepeatAfter) {
+    const PhaseProgress now{done_.load(std::memory_order_relaxed), exchanges_.load(std::memory_order_relaxed)};
+    const bool advanced = now.done != told.done || now.exchanges != told.exchanges;
+    if (urgent_ || changed_ || advanced || absl::Now() - sent >= kRepeatAfter) {
       urgent_ = changed_ = false;
-      const ProgressReport report = latest_;
+      ProgressReport report = latest_;
+      report.phase_progress = told = now;
       lock.unlock();
       sent = absl::Now();
       const absl::Status status = link_->Report(report, ToString(report.phase), sent + kReportTimeout);

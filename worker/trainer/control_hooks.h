@@ -33,6 +33,7 @@ class ControlHooks : public RunnerHooks {
   ~ControlHooks() override;
 
   void OnProgress(const ProgressReport& progress) override;
+  void OnPhaseProgress(const PhaseProgress& progress) override;
   bool StopRequested() const override;
   // Before the runner exists. Any thread.
   void EnterPhase(RunnerPhase phase);
@@ -46,6 +47,7 @@ class ControlHooks : public RunnerHooks {
   AgentLink* const link_;
   const ControlOptions options_;
   std::atomic<bool> stop_requested_{false};
+  std::atomic<int64_t> done_{0}, exchanges_{0};
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   ProgressReport latest_;    // guarded by mutex_

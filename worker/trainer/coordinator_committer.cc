@@ -21,7 +21,7 @@ absl::StatusOr<std::vector<ShardInfo>> CoordinatorCommitter::CommitShard(int64_t
 }
 
 absl::Status CoordinatorCommitter::CommitManifest(const ManifestSummary& summary) {
-  const absl::Status status = link_->CommitManifest(summary, absl::Now() + options_.timeout);
+  const absl::Status status = link_->CommitManifest(summary, options_.storage, absl::Now() + options_.timeout);
   CheckStale(status);
   if (status.ok()) LogLine("INFO", "CheckpointCommitted", {{"step", std::to_string(summary.step)}});
   return status;

@@ -18,6 +18,7 @@ struct CommitterOptions {
   absl::Duration timeout = absl::Minutes(5);         // of a vote and of the commit
   absl::Duration notice_timeout = absl::Seconds(5);  // of Abandon() and ReportDamage(), which nobody waits for
   std::function<void(const std::string& reason)> on_stale;
+  std::string storage;  // id of the storage that the checkpoints go to; empty: unknown
 };
 
 class CoordinatorCommitter : public CheckpointCommitter {

@@ -12,6 +12,7 @@
 
 #include <nlohmann/json.hpp>
 #include "athanor/base/utf8_text.h"
+#include "athanor/base/storage_id.h"
 #include "athanor/tensor/torch_status.h"
 #include "worker/trainer/log_line.h"
 
@@ -115,11 +116,14 @@ const char* CauseName(TrainerExit code) {
       return "user_code";
     case kExitLaunchFailed:
       return "launch_failed";
+    case kExitStorage:
+      return "storage";
   }
   return "our_bug";
 }
 
 TrainerExit ExitCodeOf(const absl::Status& status) {
+  if (IsStorageUnavailable(status)) return kExitStorage;
   if (const std::optional<FailureKind> kind = FailureKindOf(status)) return CodeOfKind(*kind);
   switch (status.code()) {
     case absl::StatusCode::kOk:

@@ -52,7 +52,8 @@ absl::StatusOr<Membership> RendezvousClient::Finish(const torch::Device& device,
   if (env_.world_size > 1) {
     ASSIGN_OR_RETURN(ProcessGroupOptions options, GroupOptions(member.plan));
     options.device = device;
-    options.timeout = absl::Seconds(comm.train_timeout_seconds);
+    options.timeout =
+        absl::Seconds(comm.init_timeout_seconds);  // the runner sets that of training after the first update
     options.backend = comm.backend;
     options.shared_memory = comm.shared_memory;
     ASSIGN_OR_RETURN(member.group, ProcessGroup::Create(options));

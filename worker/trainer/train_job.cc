@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include <filesystem>
 #include <memory>
 #include <random>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/storage_id.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/runner/supervisor.h"
 #include "athanor/runner/torch_runner.h"
@@ -32,6 +34,21 @@ constexpr absl::Duration kHangMargin = absl::Seconds(60);
 absl::Status Fail(TrainerExit code, const absl::Status& status, RankEnd* end) {
   *end = {.code = code, .detail = std::string(status.message())};
   return status;
+}
+
+// The id of the storage under `root`, made when nothing was ever written there. Before this rank writes anything: where
+// checkpoints are expected, and neither they nor their storage are there, the folder is an empty mount point. A storage
+// without an id is one of before ids were kept, or one that nothing can be written to now: "".
+absl::StatusOr<std::string> FindStorage(const std::string& root, const std::vector<RendezvousPlan::Resume>& resume) {
+  std::error_code ignored;
+  if (!resume.empty() && !std::filesystem::exists(resume.front().path, ignored)) {
+    const std::filesystem::path folder = std::filesystem::path(resume.front().path).parent_path();
+    const bool older = resume.front().storage.empty() && std::filesystem::exists(folder, ignored);
+    if (!older) RETURN_IF_ERROR(CheckStorage(root, resume.front().storage));
+  }
+  const absl::StatusOr<std::string> id = EnsureStorageId(root);
+  if (!id.ok()) LogLine("WARN", "StorageWithoutId", {{"root", root}}, std::string(id.status().message()));
+  return id.value_or("");
 }
 
 // Everything that belongs to one rank, in the order in which it is made; destroyed in reverse.
@@ -83,8 +100,7 @@ class RankRun {
     hooks_ = std::make_unique<ControlHooks>(link_.get(), ControlOptions{.on_orphaned = stale, .signalled = [this] {
                                                                           return supervisor_->StopRequested();
                                                                         }});
-    committer_ = std::make_unique<CoordinatorCommitter>(link_.get(), CommitterOptions{.on_stale = stale});
-    hooks_->EnterPhase(RunnerPhase::kJoining);
+    hooks_->EnterPhase(RunnerPhase::kLoading);
     return absl::OkStatus();
   }
 
@@ -101,6 +117,7 @@ class RankRun {
   }
 
   absl::Status Join(RendezvousClient* rendezvous) {
+    hooks_->EnterPhase(RunnerPhase::kJoining);
     ASSIGN_OR_RETURN(member_, rendezvous->Finish(device_, config_.comm));
     LogLine("INFO", "Joined",
             {{"world", std::to_string(env_.world_size)},
@@ -114,12 +131,19 @@ class RankRun {
     ASSIGN_OR_RETURN(options.topology, Topology::Create(env_.world_size, env_.rank, env_.local_rank));
     options.process_group = member_.group.get();
     options.hooks = hooks_.get();
+    options.storage_root = std::filesystem::path(env_.job_dir).parent_path().string();
+    ASSIGN_OR_RETURN(options.storage, FindStorage(options.storage_root, member_.plan.resume));
+    committer_ = std::make_unique<CoordinatorCommitter>(
+        link_.get(), CommitterOptions{.on_stale = [](const std::string& reason) { EndProcess(kExitStale, reason); },
+                                      .storage = options.storage});
     options.committer = committer_.get();
     options.checkpoint_root = env_.job_dir;
     config_.log = config_.console = false;  // a rank's output is its log
+    hooks_->EnterPhase(RunnerPhase::kLoading);
     ASSIGN_OR_RETURN(options.workspace, JobWorkspace());
     for (const RendezvousPlan::Resume& point : member_.plan.resume) {
-      options.resume_candidates.push_back({.step = point.step, .path = point.path, .weights_only = point.weights_only});
+      options.resume_candidates.push_back(
+          {.step = point.step, .path = point.path, .weights_only = point.weights_only, .storage = point.storage});
     }
     options.hang_timeout = absl::Seconds(config_.comm.train_timeout_seconds) + kHangMargin;
     options.on_hang = [](const std::string& what) { EndProcess(kExitHang, what); };

@@ -9,6 +9,7 @@
 #include "athanor/base/file_system.h"
 #include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/storage_id.h"
 #include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/layout.h"
 #include "athanor/checkpoint/manifest.h"
@@ -22,15 +23,43 @@ constexpr size_t kManifestLimit = 256 << 20;
 constexpr char kPerRankPrefix[] = "rank.";
 constexpr char kRankMetaKey[] = "athanor.rank_meta";
 
-absl::StatusOr<TensorFile> ReadShard(const std::string& directory, const ShardInfo& shard) {
-  const std::string path = absl::StrCat(directory, "/", shard.file);
+// What an error of opening a checkpoint's file says about the checkpoint. The storage must be there before a missing
+// file counts as damage; a refusal or a lack of descriptors says nothing about it at all.
+absl::Status Judge(const ResumeCandidate& candidate, const absl::Status& error) {
+  const std::string message(error.message());
+  if (absl::IsPermissionDenied(error) || absl::IsResourceExhausted(error)) return StorageUnavailable(message);
+  const std::filesystem::path folder = std::filesystem::path(candidate.path).parent_path();
+  const std::string root = folder.parent_path().string();
+  std::error_code ignored;
+  // A checkpoint of before ids were kept, or of no service: the folder above it tells.
+  if (candidate.storage.empty() && (std::filesystem::is_directory(folder, ignored) || ReadStorageId(root).ok()))
+    return absl::DataLossError(message);
+  const absl::Status there = CheckStorage(root, candidate.storage);
+  return there.ok() ? absl::DataLossError(message)
+                    : StorageUnavailable(absl::StrCat(message, "; ", std::string(there.message())));
+}
+
+uint32_t Checksum(const MappedFile& file, const ProgressCallback& on_bytes) {
+  constexpr int64_t kChunk = 16 << 20;
+  uint32_t crc = 0;
+  for (int64_t at = 0; at < file.size(); at += kChunk) {
+    const int64_t size = std::min(kChunk, file.size() - at);
+    crc = Crc32c(crc, file.data() + at, static_cast<size_t>(size));
+    if (on_bytes) on_bytes("reading a checkpoint", size);
+  }
+  return crc;
+}
+
+absl::StatusOr<TensorFile> ReadShard(const ResumeCandidate& candidate, const ShardInfo& shard,
+                                     const ProgressCallback& on_bytes) {
+  const std::string path = absl::StrCat(candidate.path, "/", shard.file);
   absl::StatusOr<MappedFile> file = MappedFile::Open(path);
-  if (!file.ok()) return absl::DataLossError(std::string(file.status().message()));
+  if (!file.ok()) return Judge(candidate, file.status());
   if (file->size() != shard.bytes) {
     return absl::DataLossError(
         absl::StrCat(path, ": ends at offset ", file->size(), ", the manifest says ", shard.bytes, " bytes"));
   }
-  const uint32_t crc = Crc32c(0, file->data(), static_cast<size_t>(file->size()));
+  const uint32_t crc = Checksum(*file, on_bytes);
   if (crc != shard.crc32c) {
     return absl::DataLossError(absl::StrFormat("%s: bytes 0 to %d have CRC32C %08x, the manifest says %08x", path,
                                                file->size(), crc, shard.crc32c));
@@ -91,8 +120,14 @@ absl::StatusOr<nlohmann::json> ReadCheckpointMeta(const ResumeCandidate& candida
   return std::move(manifest.meta);
 }
 
-absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size) {
-  ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(candidate.path));
+absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size,
+                                             const ProgressCallback& on_bytes) {
+  const std::string path = absl::StrCat(candidate.path, "/", kManifestFile);
+  const absl::StatusOr<std::string> text = ReadFile(path, kManifestLimit);
+  if (!text.ok())
+    return absl::IsInvalidArgument(text.status()) ? absl::DataLossError(text.status().message())
+                                                  : Judge(candidate, text.status());
+  ASSIGN_OR_RETURN(Manifest manifest, ParseManifest(path, *text));
   if (manifest.step != candidate.step) {
     return absl::DataLossError(
         absl::StrCat(candidate.path, "/", kManifestFile, ": is of step ", manifest.step, ", not ", candidate.step));
@@ -104,7 +139,7 @@ absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, i
   restored.state.meta = std::move(manifest.meta);
   restored.metrics = std::move(manifest.metrics);
   for (const ShardInfo& shard : manifest.shards) {
-    ASSIGN_OR_RETURN(TensorFile file, ReadShard(candidate.path, shard));
+    ASSIGN_OR_RETURN(TensorFile file, ReadShard(candidate, shard, on_bytes));
     for (const auto& [name, owner] : manifest.tensors) {
       if (owner != shard.rank) continue;
       auto it = file.tensors.find(name);

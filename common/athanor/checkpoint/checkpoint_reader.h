@@ -24,6 +24,7 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& directory);
 absl::StatusOr<nlohmann::json> ReadCheckpointMeta(const ResumeCandidate& candidate);
 
 // As FileCheckpointManager::Read().
-absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size);
+absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size,
+                                             const ProgressCallback& on_bytes = {});
 
 }  // namespace athanor

@@ -22,6 +22,7 @@
 #include "athanor/base/failpoint.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/storage_id.h"
 #include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/checkpoint/layout.h"
@@ -35,6 +36,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr absl::Duration kLastWait = absl::Seconds(10);
 constexpr int64_t kWriteChunk = 1 << 20;
+constexpr int64_t kSyncEvery = 64 << 20;  // so that a slow disk shows what it has written
 
 // An infinite wait is a bounded one that is long: chrono cannot carry infinity.
 std::chrono::milliseconds ChronoLimit(absl::Duration timeout) {
@@ -332,6 +334,7 @@ class FileCheckpointManager::Impl {
 
   absl::StatusOr<ShardInfo> WriteShard(const std::string& directory, const std::string& file, int64_t save) {
     ATHANOR_FAILPOINT("checkpoint.before_shard_write");
+    if (!options_.storage.empty()) RETURN_IF_ERROR(CheckStorage(options_.storage_root, options_.storage));
     RETURN_IF_ERROR(EnsureDir(directory));
     ASSIGN_OR_RETURN(AtomicFile out, AtomicFile::Create(directory + "/" + file));
     const int64_t bytes = static_cast<int64_t>(staged_.header().size()) + staged_.data_bytes();
@@ -342,8 +345,11 @@ class FileCheckpointManager::Impl {
       const auto size = static_cast<size_t>(std::min(kWriteChunk, staged_.data_bytes() - at));
       shard.crc32c = Crc32c(shard.crc32c, staged_.data() + at, size);
       RETURN_IF_ERROR(out.Append(staged_.data() + at, size));
+      if ((at + kWriteChunk) % kSyncEvery == 0) RETURN_IF_ERROR(out.Sync());
+      if (options_.on_bytes) options_.on_bytes("writing a checkpoint", static_cast<int64_t>(size));
     }
     RETURN_IF_ERROR(out.Sync());
+    if (options_.on_bytes) options_.on_bytes("committing a checkpoint", 1);
     RETURN_IF_ERROR(HitFailpoint("checkpoint.before_shard_rename"));
     RETURN_IF_ERROR(out.Commit());
     ATHANOR_FAILPOINT("checkpoint.after_shard_rename");
@@ -461,7 +467,8 @@ absl::StatusOr<std::unique_ptr<FileCheckpointManager>> FileCheckpointManager::Cr
   ASSIGN_OR_RETURN(const std::optional<torch::ScalarType> dtype, ExportDtype(options.export_dtype));
   // A folder that cannot be made now may be there at the first save: only then it matters, and training goes on
   // without.
-  EnsureDir(options.root).IgnoreError();
+  if (options.storage.empty() || CheckStorage(options.storage_root, options.storage).ok())
+    EnsureDir(options.root).IgnoreError();
   return std::unique_ptr<FileCheckpointManager>(
       new FileCheckpointManager(std::make_unique<Impl>(std::move(options), committer, dtype)));
 }
@@ -487,7 +494,7 @@ absl::StatusOr<std::vector<ResumeCandidate>> FileCheckpointManager::ListLocal() 
   return ListCheckpoints(impl_->options().root);
 }
 absl::StatusOr<RestoredState> FileCheckpointManager::Read(const ResumeCandidate& candidate) const {
-  return ReadCheckpoint(candidate, impl_->options().rank, impl_->options().world_size);
+  return ReadCheckpoint(candidate, impl_->options().rank, impl_->options().world_size, impl_->options().on_bytes);
 }
 CheckpointStats FileCheckpointManager::stats() const {
   return impl_->stats();

@@ -33,8 +33,15 @@
 
 namespace athanor {
 
+// `units` of `doing` (a literal: "writing a checkpoint") are done. On the writer thread, or the one that reads.
+using ProgressCallback = std::function<void(const char* doing, int64_t units)>;
+
 struct CheckpointManagerOptions {
   std::string root;  // created when missing
+  // Where the storage is mounted, and its id (athanor/base/storage_id.h): while another one is there, saves fail, and
+  // nothing goes into an empty mount point. An empty id: not checked.
+  std::string storage_root, storage;
+  ProgressCallback on_bytes;  // hears of bytes read and written; optional
   int rank = 0;
   int world_size = 1;
   bool async = true;         // false: Save() returns when the checkpoint is committed (or has failed)
@@ -68,6 +75,7 @@ struct ResumeCandidate {
   int64_t step = -1;
   std::string path;
   bool weights_only = false;  // take `model.*` only (a parent job's checkpoint, pretrained)
+  std::string storage;        // id of the storage that it was written to; empty: unknown
 };
 
 class FileCheckpointManager {
@@ -100,7 +108,8 @@ class FileCheckpointManager {
   absl::StatusOr<std::vector<ResumeCandidate>> ListLocal() const;
 
   // Reads one checkpoint: manifest, every shard's size and CRC32C, every tensor. DATA_LOSS names file and offset of the
-  // damage. The choice among candidates over ranks is the runner's: all ranks must agree.
+  // damage; UNAVAILABLE (IsStorageUnavailable()): its storage cannot be reached, which is no damage. The choice among
+  // candidates over ranks is the runner's: all ranks must agree.
   absl::StatusOr<RestoredState> Read(const ResumeCandidate& candidate) const;
 
   CheckpointStats stats() const;  // thread-safe

@@ -28,12 +28,17 @@ absl::Status BaseRunner::Prepare(std::vector<std::string> evaluate_splits) {
   RETURN_IF_ERROR(CheckSplits());
   score_ = std::make_unique<ScoreTracker>(config_.score, evaluate_splits_);
   agreement_ = std::make_unique<StepAgreement>(options_.process_group, !device().is_cpu());
-  ASSIGN_OR_RETURN(checkpoints_, RunCheckpoints::Create(config_, {.topology = options_.topology,
-                                                                  .group = options_.process_group,
-                                                                  .committer = options_.committer,
-                                                                  .root = options_.checkpoint_root,
-                                                                  .candidates = options_.resume_candidates,
-                                                                  .note = [this](std::string text) { Note(text); }}));
+  ASSIGN_OR_RETURN(
+      checkpoints_,
+      RunCheckpoints::Create(config_, {.topology = options_.topology,
+                                       .group = options_.process_group,
+                                       .committer = options_.committer,
+                                       .root = options_.checkpoint_root,
+                                       .candidates = options_.resume_candidates,
+                                       .storage_root = options_.storage_root,
+                                       .storage = options_.storage,
+                                       .on_bytes = [this](const char* doing, int64_t bytes) { Advance(doing, bytes); },
+                                       .note = [this](std::string text) { Note(text); }}));
   log_interval_ = LogInterval(config_, TotalSteps());
   progress_.total_steps = TotalSteps();
   progress_.loss = std::nan("");
@@ -56,6 +61,7 @@ absl::StatusOr<RunResult> BaseRunner::Loop() {
   RETURN_IF_ERROR(Restore());
   trained_ = true;
   watchdog_ = std::make_unique<Watchdog>(options_.hang_timeout, options_.on_hang);
+  watching_.store(watchdog_.get(), std::memory_order_release);
   Report(RunnerPhase::kTraining);
   if (std::exchange(state_.before_evaluation, false)) {
     RETURN_IF_ERROR(EvaluateAndEndPass(!evaluate_splits_.empty(), std::exchange(state_.before_pass_end, false)));
@@ -155,6 +161,7 @@ absl::StatusOr<StepVerdict> BaseRunner::Agree(bool before_save) {
   vote.nonfinite_in_a_row = std::max(meters_.nonfinite_in_a_row(), skipped_in_a_row_);
   vote.nonfinite_total = meters_.nonfinite_total();
   vote.step_seconds = telemetry_.step_seconds();
+  MarkExchange();
   ASSIGN_OR_RETURN(const StepVerdict verdict, agreement_->Vote(vote, round_));
   progress_.nonfinite_losses = verdict.nonfinite_total;
   if (verdict.nonfinite_in_a_row >= config_.max_nonfinite_losses) {
@@ -391,6 +398,7 @@ const ProgressReport& BaseRunner::Refreshed() {
   progress_.step_seconds = telemetry_.step_seconds();
   progress_.samples_per_second = telemetry_.samples_per_second();
   progress_.times = telemetry_.times();
+  progress_.phase_progress = {advanced_.load(std::memory_order_relaxed), exchanges_.load(std::memory_order_relaxed)};
   const int64_t left = progress_.total_steps - state_.step;
   progress_.eta_seconds =
       left >= 0 && progress_.step_seconds > 0 ? static_cast<double>(left) * progress_.step_seconds : -1;
@@ -398,9 +406,21 @@ const ProgressReport& BaseRunner::Refreshed() {
 }
 
 void BaseRunner::MarkEvaluated() {
-  if (watchdog_ != nullptr) watchdog_->Feed("evaluation", state_.step);
+  Advance("evaluation", 1);
   ++progress_.evaluated_batches;
   if (heartbeat_ != nullptr) heartbeat_->Update(progress_);
+}
+
+void BaseRunner::Advance(const char* doing, int64_t units) {
+  const int64_t done = advanced_.fetch_add(units, std::memory_order_relaxed) + units;
+  if (Watchdog* watchdog = watching_.load(std::memory_order_acquire)) watchdog->Feed(doing);
+  if (options_.hooks != nullptr) options_.hooks->OnPhaseProgress({done, exchanges_.load(std::memory_order_relaxed)});
+}
+
+void BaseRunner::MarkExchange() {
+  const int64_t exchanges = exchanges_.fetch_add(1, std::memory_order_relaxed) + 1;
+  if (options_.hooks != nullptr)
+    options_.hooks->OnPhaseProgress({advanced_.load(std::memory_order_relaxed), exchanges});
 }
 
 void BaseRunner::RefreshCheckpointStats() {

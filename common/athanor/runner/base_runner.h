@@ -4,6 +4,7 @@
 // Not thread-safe: one training thread. Hooks may be asked for their vote from it at any step.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -76,9 +77,12 @@ struct BaseRunnerOptions {
   bool workspace_from_config = true;
   CheckpointCommitter* committer = nullptr;  // null: the workspace's; without a workspace no checkpoints
   std::string checkpoint_root;
+  // Where the checkpoints' storage is mounted, and its id (athanor/base/storage_id.h): nothing is written while another
+  // one is there. Empty: not checked.
+  std::string storage_root, storage;
   // Newest first; equal on all ranks. Empty: what config.resume or config.auto_resume say.
   std::vector<ResumeCandidate> resume_candidates;
-  absl::Duration hang_timeout = absl::InfiniteDuration();  // no finished step for so long …
+  absl::Duration hang_timeout = absl::InfiniteDuration();  // nothing finished for so long …
   Watchdog::Callback on_hang;                              // … calls this, once, on another thread
 };
 
@@ -177,6 +181,10 @@ class BaseRunner {
   void Note(std::string text);
   // After each batch of an evaluation: it is alive.
   void MarkEvaluated();
+  // `units` of `doing` (a literal) are done: no hang. Any thread.
+  void Advance(const char* doing, int64_t units);
+  // This rank has done its part and now waits for the others.
+  void MarkExchange();
   // Whether the update under way ends a log interval, if it is not left out.
   bool ReadOutFollows() const { return log_interval_ > 0 && (state_.step + 1) % log_interval_ == 0; }
 
@@ -220,6 +228,8 @@ class BaseRunner {
   const ProgressReport& Refreshed();
   void Report(RunnerPhase phase);
 
+  std::atomic<int64_t> advanced_{0}, exchanges_{0};
+  std::atomic<Watchdog*> watching_{nullptr};
   std::unique_ptr<LocalCommitter> own_committer_;
   std::unique_ptr<RunCheckpoints> checkpoints_;
   std::unique_ptr<RunRecorder> recorder_;  // of the main process

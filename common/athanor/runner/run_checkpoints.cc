@@ -6,7 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/storage_id.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/checkpoint/layout.h"
 #include "athanor/config/config_loader.h"
@@ -29,6 +31,19 @@ class Stall {
   double* const seconds_;
   Telemetry::Clock clock_;
 };
+
+// The step may be saved again, over its files: the damaged ones are linked to names that nobody writes.
+absl::Status KeepEvidence(const std::string& path) {
+  const std::filesystem::path from(path), to = from.parent_path() / "damaged" / from.filename();
+  std::error_code error;
+  if (!std::filesystem::exists(from, error)) return absl::OkStatus();
+  std::filesystem::create_directories(to, error);
+  for (std::filesystem::directory_iterator file(from, error), end; !error && file != end; file.increment(error)) {
+    std::filesystem::create_hard_link(file->path(), to / file->path().filename(), error);
+    if (error == std::errc::file_exists) error.clear();
+  }
+  return error ? FileError(error.value(), "cannot keep as evidence", path) : absl::OkStatus();
+}
 
 }  // namespace
 
@@ -63,6 +78,9 @@ absl::StatusOr<std::unique_ptr<RunCheckpoints>> RunCheckpoints::Create(const Run
   manager.async = AsyncCheckpoints(config.checkpoint);
   manager.load_only = config.checkpoint.load_only;
   manager.keep_latest_k = static_cast<int>(config.checkpoint.keep_latest_k);
+  manager.storage_root = resolved.storage_root;
+  manager.storage = resolved.storage;
+  manager.on_bytes = resolved.on_bytes;
   ASSIGN_OR_RETURN(checkpoints->manager_, FileCheckpointManager::Create(manager, resolved.committer));
   return checkpoints;
 }
@@ -106,24 +124,9 @@ absl::StatusOr<std::optional<RestoredRun>> RunCheckpoints::Restore() {
   }
   for (const ResumeCandidate& candidate : options_.candidates) {
     absl::StatusOr<RestoredState> restored = ReadChecked(candidate);
-    // Refused and damaged must be told apart on every rank, or the ranks would part ways.
-    const bool refused = absl::IsInvalidArgument(restored.status());
-    ASSIGN_OR_RETURN(const bool nobody_refuses, AllRanks(!refused));
-    if (!nobody_refuses) {
-      return refused ? Annotate(restored.status(), absl::StrCat("resume from ", candidate.path))
-                     : absl::InvalidArgumentError(
-                           absl::StrCat("resume from ", candidate.path, ": refused by another rank"));
-    }
-    if (!restored.ok()) {
-      if (options_.committer != nullptr)
-        options_.committer->ReportDamage(candidate.step, std::string(restored.status().message()));
-      Note(absl::StrCat("checkpoint of step ", candidate.step, " is damaged: ", restored.status().message()));
-    }
-    ASSIGN_OR_RETURN(const bool everybody_read, AllRanks(restored.ok()));
-    if (!everybody_read) {
-      if (restored.ok()) Note(absl::StrCat("checkpoint of step ", candidate.step, " is damaged for another rank"));
-      continue;
-    }
+    const absl::Status agreed = AgreeToRead(restored, candidate);
+    if (absl::IsDataLoss(agreed)) continue;
+    RETURN_IF_ERROR(agreed);
     // One that lies elsewhere is saved here anew when its step is to be kept.
     ASSIGN_OR_RETURN(const bool own, AllRanks(IsOwn(candidate)));
     if (!candidate.weights_only && own) last_step_ = candidate.step;
@@ -133,6 +136,46 @@ absl::StatusOr<std::optional<RestoredRun>> RunCheckpoints::Restore() {
   return WithFailureKind(absl::DataLossError(absl::StrCat("restore: none of ", count,
                                                           " checkpoints is whole: ", absl::StrJoin(notes_, "; "))),
                          FailureKind::kData);
+}
+
+// OK when every rank has read it, DATA_LOSS (and it is reported) when it is damaged for one. What else a rank found
+// ends the restore on all ranks: they must not part ways, and what is out of reach must not count as damaged.
+absl::Status RunCheckpoints::AgreeToRead(const absl::StatusOr<RestoredState>& restored,
+                                         const ResumeCandidate& candidate) {
+  const bool away = IsStorageUnavailable(restored.status());
+  // What does not fit, or does not fit into memory, is no damage either.
+  const bool refused = absl::IsInvalidArgument(restored.status()) || absl::IsResourceExhausted(restored.status());
+  Agreement worst{.max = {away ? 1 : 0, refused ? 1 : 0, restored.ok() ? 0 : 1}};
+  if (options_.group != nullptr) {
+    // Ranks read at different speeds: the limit is that of training, not of joining.
+    const absl::Duration before = options_.group->timeout();
+    options_.group->SetTimeout(std::max(before, absl::Seconds(config_.comm.train_timeout_seconds)));
+    absl::StatusOr<Agreement> agreed = options_.group->AllAgree(worst.max);
+    options_.group->SetTimeout(before);
+    RETURN_IF_ERROR(agreed.status());
+    worst = *std::move(agreed);
+  }
+  const std::string from = absl::StrCat("resume from ", candidate.path);
+  if (worst.max[0] == 1) {
+    return away ? Annotate(restored.status(), from)
+                : StorageUnavailable(absl::StrCat(from, ": another rank cannot reach the storage"));
+  }
+  if (worst.max[1] == 1) {
+    return refused ? Annotate(restored.status(), from)
+                   : absl::InvalidArgumentError(absl::StrCat(from, ": refused by another rank"));
+  }
+  if (worst.max[2] == 0) return absl::OkStatus();
+  if (options_.topology.rank() == 0) {
+    if (const absl::Status kept = KeepEvidence(candidate.path); !kept.ok()) Note(std::string(kept.message()));
+  }
+  if (restored.ok()) {
+    Note(absl::StrCat("checkpoint of step ", candidate.step, " is damaged for another rank"));
+    return absl::DataLossError("damaged for another rank");
+  }
+  if (options_.committer != nullptr)
+    options_.committer->ReportDamage(candidate.step, std::string(restored.status().message()));
+  Note(absl::StrCat("checkpoint of step ", candidate.step, " is damaged: ", restored.status().message()));
+  return absl::DataLossError(restored.status().message());
 }
 
 bool RunCheckpoints::Due(int64_t step, int64_t epoch, bool epoch_ended) const {

@@ -24,7 +24,9 @@ struct RunCheckpointsOptions {
   ProcessGroup* group = nullptr;             // null: one rank
   CheckpointCommitter* committer = nullptr;  // null: nothing is saved, and damage is a note alone
   std::string root;
-  std::vector<ResumeCandidate> candidates;            // newest first; equal on all ranks
+  std::vector<ResumeCandidate> candidates;  // newest first; equal on all ranks
+  std::string storage_root, storage;        // see CheckpointManagerOptions
+  ProgressCallback on_bytes;
   std::function<void(const std::string& text)> note;  // hears of what is passed over; optional
 };
 
@@ -43,8 +45,10 @@ class RunCheckpoints {
                                                                 RunCheckpointsOptions options);
 
   // The newest candidate that all ranks can read; damaged ones are reported to the committer and described in notes().
-  // Nothing when there is no candidate. DATA_LOSS (kind data) when there are candidates and none is whole.
-  // INVALID_ARGUMENT when a candidate was made with a configuration that must not change (every difference is named).
+  // Nothing when there is no candidate. UNAVAILABLE (IsStorageUnavailable()) when a rank cannot reach the storage: that
+  // says nothing about the checkpoints, and none is passed over for it. DATA_LOSS (kind data) when there are candidates
+  // and none is whole. INVALID_ARGUMENT when a candidate was made with a configuration that must not change (every
+  // difference is named).
   absl::StatusOr<std::optional<RestoredRun>> Restore();
 
   // Whether the cadence asks for a checkpoint after this update. No communication.
@@ -78,6 +82,7 @@ class RunCheckpoints {
   RunCheckpoints(const RunnerConfig& config, RunCheckpointsOptions options);
   void Note(const std::string& text);
   absl::StatusOr<bool> AllRanks(bool mine);
+  absl::Status AgreeToRead(const absl::StatusOr<RestoredState>& restored, const ResumeCandidate& candidate);
   absl::Status FailOnError();
   absl::Status SaveAnew(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request,
                         bool model_only);

@@ -6,6 +6,8 @@ const char* ToString(RunnerPhase phase) {
   switch (phase) {
     case RunnerPhase::kStarting:
       return "starting";
+    case RunnerPhase::kLoading:
+      return "loading";
     case RunnerPhase::kJoining:
       return "joining";
     case RunnerPhase::kRestoring:

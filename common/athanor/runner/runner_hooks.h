@@ -8,11 +8,18 @@
 
 namespace athanor {
 
-enum class RunnerPhase { kStarting, kJoining, kRestoring, kTraining, kEvaluating, kSaving, kFinishing };
+enum class RunnerPhase { kStarting, kLoading, kJoining, kRestoring, kTraining, kEvaluating, kSaving, kFinishing };
 const char* ToString(RunnerPhase phase);  // "starting" …
 
 struct StepTimes {  // seconds, exponentially weighted means per optimizer step
   double data = 0, forward = 0, backward = 0, optimizer = 0, wait = 0;
+};
+
+// What advances within a phase, of this process. Long evaluations, restores and writes are told from hangs by it.
+struct PhaseProgress {
+  int64_t done = 0;  // grows with every batch evaluated and with the bytes read and written
+  int64_t exchanges =
+      0;  // times that this rank came to an exchange with the others: in a hang, the fewest are waited for
 };
 
 struct ProgressReport {
@@ -37,6 +44,7 @@ struct ProgressReport {
   int64_t nonfinite_losses = 0;
   int64_t skipped_updates = 0;  // left out because of gradients that were not finite
   double evaluate_seconds = 0;
+  PhaseProgress phase_progress;
   double eta_seconds = -1;  // of the steps left, at the present pace, evaluations not counted; -1: unknown
   // Refreshed at read-outs: of the process, and of the device's allocator (0 on the CPU). Peaks since the start.
   int64_t memory_bytes = 0, memory_bytes_peak = 0;
@@ -49,6 +57,8 @@ class RunnerHooks {
   // After each optimizer step and at each change of phase, on the training thread. Must not block or allocate much:
   // `loss` and `metrics` are refreshed only at read-outs (every log interval), counters each time.
   virtual void OnProgress(const ProgressReport& /*progress*/) {}
+  // Between two calls of OnProgress(), as often as something is done. Any thread; must cost next to nothing.
+  virtual void OnPhaseProgress(const PhaseProgress& /*progress*/) {}
   // This rank's vote to leave at the next agreed step boundary (suspend, preemption, SIGTERM). Cheap; any thread.
   virtual bool StopRequested() const { return false; }
 };

@@ -104,6 +104,7 @@ void TorchRunner::Accumulate(const StepOutput& output, const Batch& batch) {
     window_loss_ = window_loss_.defined() ? window_loss_ + loss.detach() : loss.detach().clone();
   RECORD_USER_SCOPE("backward");
   // Without preparation the reducer stays out of the way: gradients add up locally.
+  if (window_ends_ && options_.process_group != nullptr) MarkExchange();
   if (window_ends_ && reducer_ != nullptr) reducer_->PrepareForBackward(loss);
   Backward(loss);
   if (window_ends_ && reducer_ != nullptr) reducer_->FinishBackward();
@@ -221,6 +222,7 @@ absl::StatusOr<std::map<std::string, double>> TorchRunner::EvaluateSplit(const s
     model_->train();
   }
   if (options_.process_group != nullptr) {
+    MarkExchange();
     // A rank that failed must not leave the others waiting in the sum.
     ASSIGN_OR_RETURN(const Agreement agreement, options_.process_group->AllAgree({done.ok() ? 1 : 0}));
     if (agreement.min[0] == 0 && done.ok()) {

@@ -34,8 +34,12 @@ Watchdog::~Watchdog() {
 }
 
 void Watchdog::Feed(const char* doing, int64_t step) {
-  doing_.store(doing, std::memory_order_relaxed);
   step_.store(step, std::memory_order_relaxed);
+  Feed(doing);
+}
+
+void Watchdog::Feed(const char* doing) {
+  doing_.store(doing, std::memory_order_relaxed);
   fed_nanos_.store(MonotonicNanos(), std::memory_order_release);
 }
 

@@ -1,7 +1,8 @@
 // Calls back when nothing has been finished for too long: a hung collective, a dead disk, an endless loop in user code.
 //
 //   Watchdog watchdog(absl::Minutes(10), [&](const std::string& what) { group->Abort(); });
-//   watchdog.Feed("step 17");     // cheap: after each step and each evaluated batch
+//   watchdog.Feed("step", 17);    // cheap: after each step
+//   watchdog.Feed("evaluation");  // within a step
 //
 // Feed() on any thread. The call-back runs once, on the watchdog's own thread ("athanor-watchdog").
 #pragma once
@@ -28,6 +29,7 @@ class Watchdog {
 
   // Something was finished: now `doing` (a literal) begins. The limit counts from here.
   void Feed(const char* doing, int64_t step);
+  void Feed(const char* doing);
 
  private:
   void Run();

@@ -38,11 +38,18 @@ class FakeAgent : public v1::TrainerService::Service {
   }
 
   // What the next generation may resume from.
-  void OfferResume(int64_t step, const std::string& path) {
+  void OfferResume(int64_t step, const std::string& path, const std::string& storage = "") {
     std::lock_guard lock(mutex_);
     v1::ResumePoint& point = *plan_.add_resume();
     point.set_step(step);
     point.set_path(path);
+    point.set_storage(storage);
+  }
+  // A rank that joins and is never seen again.
+  void PretendJoined(int rank) {
+    std::lock_guard lock(mutex_);
+    joined.insert(rank);
+    changed_.notify_all();
   }
   // From now on every call is told that its generation is over.
   void EndGeneration() {
@@ -67,6 +74,7 @@ class FakeAgent : public v1::TrainerService::Service {
   std::vector<int64_t> committed;
   std::map<int, v1::RankProgress> final_progress;
   std::vector<std::string> abandoned, damaged;
+  std::string storage;  // of the last commit
 
   grpc::Status Call(grpc::ServerContext* context, const v1::TrainerCall* request, v1::RankCallReply* reply) override {
     std::unique_lock lock(mutex_);
@@ -93,6 +101,7 @@ class FakeAgent : public v1::TrainerService::Service {
       for (const auto& [shard_rank, shard] : shards_[step]) *reply->add_shards() = shard;
     } else if (call.has_commit_manifest()) {
       committed.push_back(call.commit_manifest().step());
+      storage = call.commit_manifest().storage();
     } else if (call.has_finish()) {
       finished.insert(rank);
       final_progress[rank] = call.finish().progress();

@@ -250,6 +250,40 @@ TEST_F(TrainerTest, FaultsOfTheUsersCodeHaveTheirOwnExitCodes) {
   EXPECT_THAT(RunAll(), ElementsAre(kExitDoNotRestart));
 }
 
+// The mount point is empty while the coordinator offers checkpoints.
+TEST_F(TrainerTest, AStorageThatIsAwayIsACauseOfItsOwnAndNoDamage) {
+  StartAgent(1);
+  extra_env_ = {"ATHANOR_FAILPOINT=trainer.step=kill@50"};
+  EXPECT_THAT(RunAll(), ElementsAre(-SIGKILL));
+  ASSERT_EQ(agent_->storage.size(), 32u);
+  extra_env_.clear();
+  generation_ = 2;
+  const fs::path job = folder_ / "job", id = folder_ / ".athanor-storage", away = folder_ / "away";
+  agent_->OfferResume(40, (job / "step-000000000040").string(), agent_->storage);
+  fs::create_directory(away);
+  fs::rename(job, away / "job");
+  fs::rename(id, away / "id");
+  EXPECT_THAT(RunAll(), ElementsAre(kExitStorage));
+  EXPECT_EQ(Failure(0).value("kind", ""), "storage");
+  EXPECT_THAT(Failure(0).value("detail", ""), HasSubstr("is it mounted?"));
+  EXPECT_THAT(agent_->damaged, IsEmpty());
+  EXPECT_FALSE(fs::exists(job)) << "nothing is written there";
+  EXPECT_FALSE(fs::exists(id));
+  fs::rename(away / "job", job);
+  fs::rename(away / "id", id);
+  generation_ = 3;
+  EXPECT_THAT(RunAll(), ElementsAre(kExitFinished));
+  EXPECT_EQ(agent_->final_progress[0].resumed_from_step(), 40);
+  EXPECT_GT(agent_->final_progress[0].phase_progress(), 0) << "bytes read, batches evaluated";
+}
+
+TEST_F(TrainerTest, ARankThatNeverComesIsNoticedWithinTheInitTimeout) {
+  runner_["comm"] = {{"init_timeout_seconds", 1}, {"train_timeout_seconds", 3600}};
+  StartAgent(2);
+  agent_->PretendJoined(1);
+  EXPECT_EQ(Wait(StartRank(0)), kExitPeerLost);
+}
+
 TEST_F(TrainerTest, ASharedObjectRegistersItsTaskInTheTrainer) {
   task_ = "custom_sine";
   library_ = CUSTOM_TASK;
