@@ -13,6 +13,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/base/version.h"
 #include "common/service/daemon_flags.h"
+#include "common/service/disk_space.h"
 #include "common/service/metrics_endpoint.h"
 #include "server/rpc/grpc_server.h"
 #include "server/server_config.h"
@@ -59,6 +60,7 @@ absl::Status Serve(const ServerConfig& config) {
   ASSIGN_OR_RETURN(std::unique_ptr<MetricsEndpoint> endpoint,
                    MetricsEndpoint::Start(config.metrics_listen, metrics.registry(), healthy,
                                           [&loop] { return loop->StoreStatus(); }));
+  WatchDiskSpace(metrics.registry(), {{"data_dir", config.data_dir}, {"checkpoint_root", root}});
   loop->Start();
   GrpcServerOptions grpc = config.grpc;
   grpc.descriptor_limit = descriptors;

@@ -39,6 +39,17 @@ class FailureCausesTest(E2ECase):
         self.assertEqual(final["restartsByCause"].get("hang"), 1)
         self.assertEqual(int(final["lastCause"]["rank"]), 1)
 
+    def test_the_rank_that_does_not_arrive_is_blamed_with_its_stack(self):
+        job = self.submit(name="late", steps=100, interval=1000, task=faulty(hang_at_step=20, rank=1),
+                          restart={"budgets": {"hang": 0}}, timeouts={"hang": "1500ms"})
+        final = self.cluster.wait_job(job, states={"FAILED"})
+        self.assertEqual(final["lastCause"]["kind"], "HANG")
+        self.assertEqual(int(final["lastCause"]["rank"]), 1, "rank 0 waits for it")
+        self.assertIn("did not come to exchange", final["lastCause"]["detail"])
+        stacks = self.cluster.cli("job", "events", job, "--type", "StackDump", parse=True)["events"]
+        self.assertEqual([int(e["rank"]) for e in stacks], [1], "of the rank that is late, not of the one that waits")
+        self.assertRegex(stacks[0]["message"], "pause")
+
     def test_user_code_that_throws_uses_its_budget_and_ends(self):
         job = self.submit(name="throws", steps=100, task=faulty(throw_at_step=20, rank=1), restart={"budgets": {"user_code": 1}})
         final = self.cluster.wait_job(job, states={"FAILED"})

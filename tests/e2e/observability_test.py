@@ -21,12 +21,13 @@ def free_port():
 class ObservabilityTest(E2ECase):
     def setUp(self):
         super().setUp()
-        targets = [f"127.0.0.1:{p.ports['metrics']}" for p in [self.cluster.coordinator, *self.cluster.agents.values()]]
+        jobs = {"athanor": [self.cluster.coordinator], "athanor-agent": self.cluster.agents.values()}
         config = self.folder / "prometheus.yml"
         config.write_text(json.dumps({
             "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
             "rule_files": [str(ROOT / "deploy/prometheus/alerts.yaml")],
-            "scrape_configs": [{"job_name": "athanor", "static_configs": [{"targets": targets}]}]}))
+            "scrape_configs": [{"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{p.ports['metrics']}" for p in processes]}]}
+                               for name, processes in jobs.items()]}))
         self.port = free_port()
         self.server = subprocess.Popen(
             ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={self.folder / 'tsdb'}",
@@ -53,8 +54,13 @@ class ObservabilityTest(E2ECase):
         poll(lambda: self.value("sum(up)") == 3, 30, "three targets are up")
         poll(lambda: (self.value(f'athanor_job_step{{job="athanor",job_id="{job}",job_name="scraped"}}') or 0) > 0, 30,
              "the step is scraped")
+        self.assertGreaterEqual(self.value(f'athanor_job_idle_seconds{{job_id="{job}"}}'), 0)
+        poll(lambda: self.value(f'athanor_job_checkpoint_age_seconds{{job_id="{job}"}}') is not None, 30, "the checkpoint's age is scraped")
+        folders = {labels["folder"] for labels, free in self.query("athanor_disk_free_bytes > 0")}
+        self.assertEqual(folders, {"data_dir", "checkpoint_root", "work_dir"})
         self.assertIsNotNone(self.cluster.kill_rank(job, 0))
         self.cluster.wait_job(job)
+        poll(lambda: self.query(f'athanor_job_idle_seconds{{job_id="{job}"}}') == [], 30, "an ended job has no series")
         poll(lambda: (self.value('sum(athanor_job_restarts_total{cause="signal"})') or 0) >= 1, 30, "the restart is counted")
         poll(lambda: (self.value('athanor_jobs{state="succeeded"}') or 0) == 1, 30, "the job is counted as succeeded")
         self.assertGreater(self.value("sum(athanor_checkpoint_bytes_total)"), 0)

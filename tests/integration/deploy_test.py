@@ -101,10 +101,23 @@ class DeployTest(unittest.TestCase):
                 for source in container["envFrom"]:
                     self.assertIn(("ConfigMap", source["configMapRef"]["name"]), names)
 
-    def test_grafana_asks_prometheus_for_metrics_that_exist(self):
+    def test_alerts_ask_for_metrics_that_exist_and_have_a_section_in_operations(self):
+        sections = {line[4:].strip() for line in (ROOT / "docs/operations.md").read_text().splitlines() if line.startswith("### ")}
+        for rule in yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text())["groups"][0]["rules"]:
+            with self.subTest(rule["alert"]):
+                self.assertLessEqual(set(re.findall(r"athanor_[a-z_]+", rule["expr"])), self.exported_metrics())
+                words = re.findall("[A-Z][a-z]+", rule["alert"].removeprefix("Athanor"))
+                self.assertIn(" ".join(words).capitalize(), sections)
+                self.assertNotIn("runbook_url", rule["annotations"], "a relative link leads nowhere")
+
+    @staticmethod
+    def exported_metrics():
         sources = "".join(p.read_text() for folder in ("server/observability", "worker/agent", "common/service")
                           for p in (ROOT / folder).glob("*.cc"))
-        exported = set(re.findall(r'"(athanor_[a-z_]+)"', sources))
+        return set(re.findall(r'"(athanor_[a-z_]+)"', sources))
+
+    def test_grafana_asks_prometheus_for_metrics_that_exist(self):
+        exported = self.exported_metrics()
         panels = json.loads((DEPLOY / "grafana/overview.json").read_text())["panels"]
         rules = {"groups": [{"name": "panels", "rules": []}]}
         for panel in panels:
@@ -121,8 +134,10 @@ class DeployTest(unittest.TestCase):
 
     def test_compose_scrapes_what_it_starts(self):
         services = yaml.safe_load((DEPLOY / "compose/local.yaml").read_text())["services"]
-        targets = yaml.safe_load((DEPLOY / "compose/prometheus.yaml").read_text())["scrape_configs"][0]["static_configs"][0]["targets"]
-        self.assertLessEqual({t.split(":")[0] for t in targets}, set(services))
+        scraped = yaml.safe_load((DEPLOY / "compose/prometheus.yaml").read_text())["scrape_configs"]
+        targets = {t.split(":")[0]: job["job_name"] for job in scraped for t in job["static_configs"][0]["targets"]}
+        self.assertLessEqual(set(targets), set(services))
+        self.assertEqual({name for name, job in targets.items() if job == "athanor"}, {"coordinator"}, "agents are a job of their own")
         dockerfile = (DEPLOY / "docker/Dockerfile").read_text()
         for name, service in services.items():
             if "build" in service:

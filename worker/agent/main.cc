@@ -11,6 +11,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/base/version.h"
 #include "common/service/daemon_flags.h"
+#include "common/service/disk_space.h"
 #include "common/service/metrics_endpoint.h"
 #include "worker/agent/agent_loop.h"
 #include "worker/agent/process_launcher.h"
@@ -32,6 +33,7 @@ absl::Status Serve(const AgentConfig& config) {
                    MetricsEndpoint::Start(
                        config.metrics_listen, metrics.registry, [&loop] { return loop.Healthy(); },
                        [&loop] { return loop.Ready(); }));
+  WatchDiskSpace(metrics.registry, {{"work_dir", config.work_dir}});
   if (absl::Status written = WritePortsFile(config.ports_file, {{"metrics", endpoint->port()}}); !written.ok())
     EndProcess(written);
   Log(spdlog::level::info, "Serving",
