@@ -181,7 +181,8 @@ class Simulation {
     for (const auto& [id, worker] : state.workers) {
       if (!worker.used.empty()) world_.Fail(absl::StrCat("slots of ", id.str(), " are held at the end"));
       const bool drained_by_request = worker.state == core::WorkerState::kDrained && worker.drain;
-      if (worker.state != core::WorkerState::kReady && !drained_by_request) {
+      const bool resting = worker.state == core::WorkerState::kQuarantined && worker.quarantined_until > world_.now;
+      if (worker.state != core::WorkerState::kReady && !drained_by_request && !resting) {
         world_.Fail(absl::StrCat(id.str(), " is ", ToString(worker.state), " at the end"));
       }
     }
