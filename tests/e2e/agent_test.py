@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import socket
 import subprocess
 
@@ -58,6 +59,26 @@ class CrowdTest(E2ECase):
             pass
         poll(lambda: self.cluster.scrape(agent, "/healthz")[0] == 200, 20, "health after the crowd")
         self.cluster.wait_job(self.submit(name="after", ranks=1, steps=20))
+
+
+class ManyRanksTest(E2ECase):
+    """64 ranks that end at once, again and again, on one agent."""
+
+    agents = 0
+    slots = 64
+    lease = "2s"
+
+    def test_they_do_not_cost_the_agent_its_lease(self):
+        program = self.cluster.program
+        self.cluster.program = lambda name: pathlib.Path("/bin/true") if name == "athanor-trainer" else program(name)
+        self.cluster.start_agent("agent-0")
+        self.cluster.wait_workers(1)
+        job = self.submit(name="many", ranks=64, restart={"budgets": {"user_code": 2}, "backoff_max": "100ms"})
+        self.cluster.wait_job(job, states={"FAILED"})
+        scraped = self.cluster.scrape(self.cluster.agents["agent-0"])[1]
+        self.assertIn("athanor_agent_launches_total 192", scraped)
+        self.assertIn("athanor_agent_lease_expiries_total 0", scraped)
+        self.assertIn("athanor_agent_session_ends_total 0", scraped)
 
 
 class ClosedDescriptorsTest(E2ECase):

@@ -98,7 +98,8 @@ AgentConfig ParseAgentConfig(int argc, char** argv) {
   AddDuration(app, "--log-retention", config.log_retention.age, "Remove a job's logs so long after its last line here");
   app.add_option("--log-retention-bytes", config.log_retention.bytes,
                  "Remove the oldest jobs' logs while all take more [20GB]")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 60));
   app.add_option("--log-retention-jobs", config.log_retention.jobs, "Remove the oldest jobs' logs beyond so many jobs")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
