@@ -94,6 +94,19 @@ absl::StatusOr<LaunchEnvironment> ReadLaunchEnvironment(const std::optional<std:
   return launch;
 }
 
+absl::Status CheckLaunchedAlone() {
+  for (const char* name : {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+    const char* text = std::getenv(name);
+    int ranks = 1;
+    if (text == nullptr || !absl::SimpleAtoi(text, &ranks) || ranks <= 1) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        name, " is ", ranks, ": a launcher has started ", ranks,
+        " ranks, but this program joins none of them, and each would train alone. Join them (JoinLaunchedRanks() in "
+        "athanor/parallel/launch_environment.h), start one process, or set `alone` in the runner's options"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<LaunchedRanks> JoinLaunchedRanks(const LaunchEnvironment& launch, const CommConfig& comm,
                                                 const torch::Device& device) {
   LaunchedRanks ranks;

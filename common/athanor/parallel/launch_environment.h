@@ -39,6 +39,10 @@ struct LaunchEnvironment {
 // environment. INVALID_ARGUMENT names the variable, what it holds and what is allowed.
 absl::StatusOr<LaunchEnvironment> ReadLaunchEnvironment(const std::optional<std::string>& init_method);
 
+// For a program that has joined nobody: INVALID_ARGUMENT where a launcher says that this process is one of several
+// ranks (WORLD_SIZE, OMPI_COMM_WORLD_SIZE or PMI_SIZE above 1), with the variable and what to do.
+absl::Status CheckLaunchedAlone();
+
 struct LaunchedRanks {
   Topology topology;
   std::unique_ptr<HostStore> store;     // of rank 0, unless the launcher has one; outlives the group

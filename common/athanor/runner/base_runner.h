@@ -179,6 +179,8 @@ class BaseRunner {
   bool excluded(const std::string& part) const { return excluded_.contains(part); }
   // Worth a line in the log, and in RunResult::notes.
   void Note(std::string text);
+  // Worth a line at the head of the log, and no more. Before the run's files are opened.
+  void Notice(std::string text) { notices_.push_back(std::move(text)); }
   // After each batch of an evaluation: it is alive.
   void MarkEvaluated();
   // `units` of `doing` (a literal) are done: no hang. Any thread.
@@ -240,7 +242,7 @@ class BaseRunner {
   Telemetry telemetry_;
   ProgressReport progress_;
   std::vector<std::string> evaluate_splits_;
-  std::vector<std::string> notes_;
+  std::vector<std::string> notes_, notices_;
   struct KnownEvaluation {
     int64_t step;
     std::map<std::string, double> results;

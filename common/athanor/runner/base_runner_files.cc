@@ -56,6 +56,7 @@ absl::Status BaseRunner::OpenWorkspace() {
       if (!recorder.ok() && alone) return WithFailureKind(recorder.status(), FailureKind::kInvalid);
       if (recorder.ok()) {
         recorder_ = *std::move(recorder);
+        for (const std::string& notice : notices_) recorder_->Note("WARNING", notice);
         for (const std::string& note : notes_) recorder_->Note("WARNING", note);
       }
       if (!recorder.ok()) Note(absl::StrCat("no run files: ", recorder.status().message()));

@@ -77,6 +77,12 @@ void SeedGenerators(uint64_t seed) {
   torch::manual_seed(seed);
 }
 
+bool GeneratorsAreUnseeded() {
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  return generator.current_seed() == c10::default_rng_seed_val;
+}
+
 namespace {
 
 torch::Tensor GeneratorState(at::Generator generator) {

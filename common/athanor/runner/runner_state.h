@@ -42,6 +42,8 @@ struct ElasticState {
 // Seeds the generators of this process (CPU and CUDA). Call it with the job's seed before the model is made: rank 0's
 // weights count.
 void SeedGenerators(uint64_t seed);
+// Whether nobody has seeded LibTorch's generator of the CPU in this process.
+bool GeneratorsAreUnseeded();
 
 // The generators' states as tensors "rng.cpu", "rng.cuda" (of `device`), and back. DATA_LOSS for a state that does not
 // fit.

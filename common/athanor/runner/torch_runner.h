@@ -60,7 +60,11 @@
 namespace athanor {
 
 struct TorchRunnerOptions : BaseRunnerOptions {
-  std::shared_ptr<torch::nn::Module> model;                  // moved to `device`; rank 0's initial weights count
+  // Moved to `device`; rank 0's initial weights count. Made before Create(), it has weights that `config.seed` does not
+  // determine: use `make_model` for these, or call SeedGenerators() (runner_state.h) first.
+  std::shared_ptr<torch::nn::Module> model;
+  // In place of `model`: called once by Create(), after the generators were seeded. Keeps what `forward` needs.
+  std::function<std::shared_ptr<torch::nn::Module>()> make_model;
   std::map<std::string, std::shared_ptr<Dataset>> datasets;  // "train", or those of config.train_splits, are required
   ForwardFn forward;
   // For Infer(): the prediction for a batch, whose first dimension is the batch's. Its target may be undefined.
@@ -71,6 +75,9 @@ struct TorchRunnerOptions : BaseRunnerOptions {
   torch::Device device = torch::kCPU;
   std::shared_ptr<DeviceGraphs> graphs;  // what `compile.enable` captures with; null: the device's own (CUDA graphs)
   bool find_unused_parameters = false;   // a forward pass may leave parameters out (differently from rank to rank)
+  // A program that a launcher started as one of several ranks and that never joins them (launch_environment.h) would
+  // train as many times in one folder, and is refused. True: that is what is wanted, each in a folder of its own.
+  bool alone = false;
 };
 
 class TorchRunner : public BaseRunner {
@@ -160,6 +167,7 @@ class TorchRunner : public BaseRunner {
   static absl::Status CheckOptions(const RunnerConfig& config, const TorchRunnerOptions& options);
   absl::Status Build();
   absl::Status ResolveSeed();
+  absl::Status MakeModel();
   absl::Status CheckLoaderSplits() const;
   std::string SplitNames() const;
   void TolerateDamage();
@@ -195,6 +203,7 @@ class TorchRunner : public BaseRunner {
   bool OnlyModelWanted() const;
 
   std::shared_ptr<torch::nn::Module> model_;
+  const std::function<std::shared_ptr<torch::nn::Module>()> make_model_;
   std::map<std::string, std::shared_ptr<Dataset>> datasets_;
   std::map<std::string, std::shared_ptr<TolerantDataset>> tolerant_;  // those with dataloader.on_damage: skip
   ForwardFn forward_;

@@ -1,5 +1,4 @@
 // How a TorchRunner is put together.
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -13,6 +12,8 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
+#include "athanor/parallel/launch_environment.h"
+#include "athanor/runner/deterministic.h"
 #include "athanor/runner/run_checkpoints.h"
 #include "athanor/runner/torch_runner.h"
 #include "athanor/tensor/host_memory.h"
@@ -27,7 +28,8 @@ absl::Status Invalid(const absl::Status& status) {
 
 absl::Status Check(const RunnerConfig& config, const TorchRunnerOptions& options) {
   RETURN_IF_ERROR(ToStatus(CheckRunnerConfig(config)));
-  if (options.model == nullptr) return absl::InvalidArgumentError("runner: no model");
+  if ((options.model == nullptr) == (options.make_model == nullptr))
+    return absl::InvalidArgumentError("runner: give a model, or make_model, and not both");
   for (const std::string& split : TrainSplitNames(config)) {
     if (options.datasets.contains(split)) continue;
     const std::string known = absl::StrJoin(
@@ -39,6 +41,7 @@ absl::Status Check(const RunnerConfig& config, const TorchRunnerOptions& options
   }
   if (config.optim.type.empty()) return absl::InvalidArgumentError("runner: optim.type is not set");
   const int world = options.process_group == nullptr ? 1 : options.process_group->world_size();
+  if (world == 1 && !options.alone) RETURN_IF_ERROR(CheckLaunchedAlone());
   if (world != options.topology.world_size()) {
     return absl::InvalidArgumentError(
         absl::StrCat("runner: the topology has ", options.topology.world_size(), " ranks, the process group ", world));
@@ -51,6 +54,7 @@ absl::Status Check(const RunnerConfig& config, const TorchRunnerOptions& options
 TorchRunner::TorchRunner(RunnerConfig config, TorchRunnerOptions options)
     : BaseRunner(std::move(config), std::move(options)),
       model_(std::move(options.model)),
+      make_model_(std::move(options.make_model)),
       datasets_(std::move(options.datasets)),
       forward_(std::move(options.forward)),
       predict_(std::move(options.predict)),
@@ -105,15 +109,15 @@ absl::StatusOr<std::unique_ptr<MetricSet>> TorchRunner::MakeMetrics() const {
 
 absl::Status TorchRunner::Build() {
   if (config_.threads.has_value()) at::set_num_threads(static_cast<int>(*config_.threads));
-  if (config_.deterministic) {
-    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
-    at::globalContext().setBenchmarkCuDNN(false);
-  }
+  if (config_.deterministic) RETURN_IF_ERROR(Invalid(UseDeterministicAlgorithms(device_)));
   if (device_.is_cpu()) {
     KeepHostMemory();
     ForgetStartupCode();
   }
+  const bool unseeded = model_ != nullptr && config_.seed.has_value() && GeneratorsAreUnseeded();
+  if (unseeded) Notice("`seed` does not cover the model's first weights: they were made before; give make_model");
   RETURN_IF_ERROR(ResolveSeed());
+  RETURN_IF_ERROR(MakeModel());
   RETURN_IF_ERROR(Invalid(CheckLoaderSplits()));
   ASSIGN_OR_RETURN(const std::vector<std::string> splits, EvaluateSplits());
   TolerateDamage();
@@ -160,6 +164,12 @@ void TorchRunner::TolerateDamage() {
     tolerant_[name] = std::make_shared<TolerantDataset>(dataset, TolerantOptions{.max_damaged = config.max_damaged});
     dataset = tolerant_[name];
   }
+}
+
+absl::Status TorchRunner::MakeModel() {
+  if (model_ != nullptr) return absl::OkStatus();
+  RETURN_IF_ERROR(RunTorch("making the model", [&] { model_ = make_model_(); }));
+  return model_ != nullptr ? absl::OkStatus() : Invalid(absl::InvalidArgumentError("runner: make_model gave no model"));
 }
 
 absl::Status TorchRunner::ResolveSeed() {

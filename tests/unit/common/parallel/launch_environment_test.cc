@@ -22,8 +22,9 @@ class LaunchEnvironmentTest : public testing::Test {
 
  private:
   static void Clear() {
-    for (const char* name : {"WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT",
-                             "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_USE_AGENT_STORE"})
+    for (const char* name :
+         {"WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT",
+          "TORCHELASTIC_USE_AGENT_STORE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"})
       unsetenv(name);
   }
 };
@@ -36,6 +37,20 @@ TEST_F(LaunchEnvironmentTest, NothingSetIsOneRank) {
   ASSERT_TRUE(ranks.ok()) << ranks.status();
   EXPECT_EQ(ranks->group, nullptr);
   EXPECT_TRUE(ranks->topology.is_main());
+}
+
+TEST_F(LaunchEnvironmentTest, OneOfSeveralRanksIsNotAlone) {
+  EXPECT_TRUE(CheckLaunchedAlone().ok());
+  for (const char* name : {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+    setenv(name, "1", 1);
+    EXPECT_TRUE(CheckLaunchedAlone().ok()) << name;
+    setenv(name, "4", 1);
+    const absl::Status status = CheckLaunchedAlone();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()),
+                testing::AllOf(HasSubstr(name), HasSubstr("4 ranks"), HasSubstr("Join")));
+    unsetenv(name);
+  }
 }
 
 TEST_F(LaunchEnvironmentTest, ReadsWhatTorchrunSays) {
