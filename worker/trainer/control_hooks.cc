@@ -83,6 +83,7 @@ void ControlHooks::OnProgress(const ProgressReport& progress) {
     }
     latest_ = progress;
   }
+  if (stepped) SetLogStep(progress.step);
   if (read_out || evaluated) LogProgress(evaluated ? "Evaluated" : "Step", progress);
   if (stepped) ATHANOR_FAILPOINT("trainer.step");
 }

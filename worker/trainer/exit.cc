@@ -14,6 +14,7 @@
 #include "athanor/base/utf8_text.h"
 #include "athanor/base/storage_id.h"
 #include "athanor/tensor/torch_status.h"
+#include "worker/trainer/crash_report.h"
 #include "worker/trainer/log_line.h"
 
 namespace athanor {
@@ -86,6 +87,7 @@ TrainerExit CodeOfKind(FailureKind kind) {
 void SetUpExit(const std::string& failure_file) {
   FailureFile() = failure_file;
   std::set_terminate(OnTerminate);
+  InstallCrashReport(failure_file);
 }
 
 const char* CauseName(TrainerExit code) {

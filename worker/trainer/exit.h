@@ -10,7 +10,7 @@
 namespace athanor {
 
 // Says where EndProcess() writes; before any other call. Also turns an exception that nobody caught, on any thread,
-// into an end with kExitUserCode or kExitOutOfMemory.
+// into an end with kExitUserCode or kExitOutOfMemory, and reports crashes (crash_report.h).
 void SetUpExit(const std::string& failure_file);
 
 // Name of the cause that the agent reports for it: "user_code" …

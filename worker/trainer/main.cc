@@ -1,9 +1,11 @@
 // athanor-trainer: one rank of one generation of one job. Started by athanor-agent; common/service/exit_codes.h is the
 // contract. As the program that has LibTorch it also exports checkpoints, for `athanor checkpoint export`.
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
 
+#include "athanor/base/descriptors.h"
 #include "athanor/base/version.h"
 #include "athanor/runner/pretrained.h"
 #include "worker/trainer/exit.h"
@@ -22,8 +24,11 @@ int Export(int argc, char** argv) {
 
 }  // namespace
 
+ATHANOR_OPEN_STANDARD_DESCRIPTORS();
+
 int main(int argc, char** argv) {
   using athanor::EndProcess;
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // a rank may be killed: what it has printed is in its log then
   if ((argc == 4 || argc == 5) && std::strcmp(argv[1], "export") == 0) return Export(argc, argv);
   if (argc > 1) {
     const bool version = std::strcmp(argv[1], "--version") == 0;
@@ -35,6 +40,9 @@ int main(int argc, char** argv) {
   }
   const char* failure_file = std::getenv(athanor::kEnvFailureFile);
   athanor::SetUpExit(failure_file == nullptr ? "" : failure_file);
+  if (const char* format = std::getenv(athanor::kEnvLogFormat)) athanor::SetLogFormat(format);
+  if (const auto limit = athanor::RaiseDescriptorLimit(/*least=*/0); !limit.ok())
+    athanor::LogLine("WARN", "DescriptorLimit", {}, std::string(limit.status().message()));
   const auto env = athanor::ReadTrainerEnv([](const char* name) -> const char* { return std::getenv(name); });
   if (!env.ok()) EndProcess(athanor::kExitInvalid, std::string(env.status().message()));
   athanor::SetLogIdentity(env->job, env->generation, env->rank);

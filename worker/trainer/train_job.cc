@@ -12,6 +12,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/base/storage_id.h"
 #include "athanor/config/config_loader.h"
+#include "athanor/runner/deterministic.h"
 #include "athanor/runner/supervisor.h"
 #include "athanor/runner/torch_runner.h"
 #include "athanor/tensor/host_memory.h"
@@ -51,6 +52,13 @@ absl::StatusOr<std::string> FindStorage(const std::string& root, const std::vect
   return id.value_or("");
 }
 
+// LibTorch's warnings as lines of our log.
+class WarningsToLog : public c10::WarningHandler {
+  void process(const c10::Warning& warning) override {
+    LogLine("WARN", "Warning", {{"function", warning.source_location().function}}, warning.msg());
+  }
+};
+
 // Everything that belongs to one rank, in the order in which it is made; destroyed in reverse.
 class RankRun {
  public:
@@ -77,6 +85,8 @@ class RankRun {
 
  private:
   absl::Status Configure() {
+    static WarningsToLog& warnings = *new WarningsToLog;
+    c10::WarningUtils::set_warning_handler(&warnings);
     const nlohmann::json runner = nlohmann::json::parse(spec_.runner, nullptr, /*allow_exceptions=*/false);
     options_ = nlohmann::json::parse(spec_.task_options, nullptr, /*allow_exceptions=*/false);
     if (runner.is_discarded() || options_.is_discarded())
@@ -85,6 +95,8 @@ class RankRun {
     torch::set_num_threads(static_cast<int>(config_.threads.value_or(spec_.threads_per_rank)));
     torch::set_num_interop_threads(1);
     if (env_.device == "cuda") {
+      // Before the first CUDA call.
+      if (config_.deterministic) RETURN_IF_ERROR(UseDeterministicAlgorithms(torch::kCUDA));
       if (!torch::cuda::is_available())
         return absl::InvalidArgumentError("the job wants CUDA; this machine or this build has none");
       device_ = torch::Device(torch::kCUDA, 0);  // the agent shows a rank its own devices only

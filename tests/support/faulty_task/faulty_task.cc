@@ -5,6 +5,10 @@
 //   exit_code_at_step, exit_code (default 20)                   ends the process with this code
 //   exit_in_evaluation_after    the same, in the first evaluation after this step
 //   eat_at_step      takes and touches 16 GiB, page by page, so that a memory limit of the kernel ends the process
+//   crash_at_step    reads an address that is not there
+//   say              prints this and a newline with printf in each step, and flushes nothing
+//   bar              1: prints "\rbar <step>" in each step, and flushes it
+//   orphan_file      leaves a process with a session and a parent of its own, whose pid it writes there
 //   hold_at_step, hold_fifo    waits at this step until something opens the named pipe for writing
 //   rank             the rank that is faulty; -1 (default): all
 //   once_file        the fault happens only while this file does not exist, and makes it
@@ -14,6 +18,7 @@
 #include <torch/torch.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <limits>
 #include <memory>
 #include <stdexcept>
@@ -34,6 +39,12 @@ class FaultyTask : public athanor::Task {
     eat_at_ = Take(options, "eat_at_step", 0);
     hang_at_ = Take(options, "hang_at_step", 0);
     hold_at_ = Take(options, "hold_at_step", 0);
+    crash_at_ = Take(options, "crash_at_step", 0);
+    bar_ = Take(options, "bar", 0);
+    say_ = options.value("say", "");
+    options.erase("say");
+    orphan_file_ = options.value("orphan_file", "");
+    options.erase("orphan_file");
     hold_fifo_ = options.value("hold_fifo", "");
     options.erase("hold_fifo");
     exit_at_ = Take(options, "exit_code_at_step", 0);
@@ -63,6 +74,13 @@ class FaultyTask : public athanor::Task {
       return output;
     }
     ++step_;
+    if (!say_.empty()) std::printf("%s\n", say_.c_str());
+    if (bar_ > 0) {
+      std::printf("\rbar %ld", static_cast<long>(step_));
+      std::fflush(stdout);
+    }
+    if (!orphan_file_.empty() && step_ == 1) LeaveOrphan();
+    if (step_ == crash_at_ && Armed()) Crash();
     if (step_ == throw_at_ && Armed()) throw std::runtime_error("as asked by throw_at_step");
     if (step_ == oom_at_ && Armed()) output.loss = output.loss + torch::empty({int64_t{1} << 50}).sum();
     if (step_ == eat_at_ && Armed()) Eat();
@@ -90,6 +108,24 @@ class FaultyTask : public athanor::Task {
     close(pipe);
   }
 
+  __attribute__((noinline)) static void Crash() { *reinterpret_cast<volatile int*>(16) = 1; }
+
+  void LeaveOrphan() const {
+    if (fork() != 0) return;
+    setsid();
+    const pid_t orphan = fork();
+    if (orphan == 0) {
+      while (true) pause();
+    }
+    const std::string fresh = orphan_file_ + ".new";
+    if (std::FILE* file = std::fopen(fresh.c_str(), "w")) {
+      std::fprintf(file, "%d", static_cast<int>(orphan));
+      std::fclose(file);
+      std::rename(fresh.c_str(), orphan_file_.c_str());
+    }
+    _exit(0);
+  }
+
   static void Eat() {
     std::vector<torch::Tensor> eaten;
     for (int block = 0; block < 256; ++block) eaten.push_back(torch::ones({16 << 20}));  // 64 MiB each
@@ -105,9 +141,9 @@ class FaultyTask : public athanor::Task {
 
   std::unique_ptr<athanor::Task> digits_;
   int64_t throw_at_ = 0, nan_from_ = 0, oom_at_ = 0, eat_at_ = 0, hang_at_ = 0, exit_at_ = 0, exit_code_ = 20,
-          exit_in_evaluation_after_ = 0, hold_at_ = 0, step_ = 0;
+          exit_in_evaluation_after_ = 0, hold_at_ = 0, crash_at_ = 0, bar_ = 0, step_ = 0;
   bool faulty_ = false, fired_ = false;
-  std::string once_file_, hold_fifo_;
+  std::string once_file_, hold_fifo_, say_, orphan_file_;
 };
 
 }  // namespace
