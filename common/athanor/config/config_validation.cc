@@ -136,7 +136,6 @@ void CheckRequired(const SchedConfig& sched, Problems* problems) {
   need("step", "step_size", sched.step_size.has_value());
   need("multistep", "milestones", !sched.milestones.empty());
   need("exponential", "gamma", sched.gamma.has_value());
-  need("cosine_annealing", "t_max", sched.t_max.has_value());
   need("cosine_warm_restarts", "t_0", sched.t_0.has_value());
   need("one_cycle", "max_lr", sched.max_lr.has_value());
   need("cyclic", "base_lr", sched.base_lr.has_value());

@@ -256,6 +256,12 @@ std::span<const FieldRule> CommConfig::Rules() {
        .meaning = "CPU ranks of one machine exchange through memory; off: over the network's loopback."},
       {.name = "find_unused_parameters",
        .meaning = "A forward pass may leave parameters out, other ones on other ranks."},
+      {.name = "replica_check_interval",
+       .meaning =
+           "Updates between checks that all ranks hold the same weights, bit for bit; ranks that do not end the "
+           "run. 0: never. Default: as often as takes less than 0.1 % of the time, where all ranks have the same "
+           "kind of processor or device and as many threads.",
+       .min = 0},
   };
   return rules;
 }
@@ -443,7 +449,9 @@ std::span<const FieldRule> SchedConfig::Rules() {
   static const std::vector<FieldRule> rules = [] {
     std::vector<FieldRule> all = {
         {.name = "type",
-         .meaning = "The schedule. Empty: none.",
+         .meaning =
+             "The schedule. Empty: none. `cosine` has warm-up and cool-down and falls in proportion; the curve of "
+             "PyTorch's CosineAnnealingLR is `cosine_annealing`.",
          .allowed = {"", "linear", "cosine", "constant", "step", "multistep|multi_step", "exponential",
                      "cosine_annealing", "cosine_warm_restarts", "one_cycle", "cyclic", "reduce_on_plateau|plateau"}},
         {.name = "interval",
@@ -465,7 +473,10 @@ std::span<const FieldRule> SchedConfig::Rules() {
         {.name = "gamma", .meaning = "Factor of each decay. Default: 0.1; cyclic: 1.", .min = 0, .min_open = true},
         {.name = "step_size", .meaning = "Intervals between decays.", .min = 1},
         {.name = "milestones", .meaning = "Positions of the decays, ascending.", .min = 0},
-        {.name = "t_max", .meaning = "Half a period.", .min = 1, .alias = "T_max"},
+        {.name = "t_max",
+         .meaning = "Half a period: intervals from the highest learning rate to the lowest. Default: the run's length.",
+         .min = 1,
+         .alias = "T_max"},
         {.name = "t_0", .meaning = "Length of the first period.", .min = 1, .alias = "T_0"},
         {.name = "t_mult", .meaning = "Factor from one period to the next. Default: 1.", .min = 1, .alias = "T_mult"},
         {.name = "eta_min", .meaning = "Lowest learning rate. Default: 0.", .min = 0},

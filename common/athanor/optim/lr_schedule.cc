@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "athanor/optim/lr_schedule_check.h"
 
 namespace athanor {
@@ -225,6 +226,33 @@ absl::Status LrSchedule::LoadStateDict(const nlohmann::json& state) {
     return absl::InvalidArgumentError(absl::StrCat("schedule state is damaged: ", error.what()));
   }
   return absl::OkStatus();
+}
+
+std::string LrSchedule::Text(const std::string& unit) const {
+  const LrScheduleOptions& o = options_;
+  const double base = base_lrs_.front();
+  if (o.type == "linear" || o.type == "cosine" || o.type == "constant") {
+    const double final_lr = o.type == "constant" ? base : o.final_lr ? *o.final_lr : base * *o.final_lr_ratio;
+    return absl::StrCat(o.type, " from ", base, " to ", final_lr, " (", *o.scaling, ") over ", o.total_steps, " ", unit,
+                        ", of them warm-up ", *o.warmup_steps, ", cool-down ", *o.cooldown_steps, " to ", *o.min_lr);
+  }
+  if (o.type == "cosine_annealing")
+    return absl::StrCat(o.type, " from ", base, " to ", o.eta_min, " over ", o.t_max, " ", unit);
+  if (o.type == "cosine_warm_restarts")
+    return absl::StrCat(o.type, " from ", base, " to ", o.eta_min, ", first over ", o.t_0, " ", unit, ", then times ",
+                        o.t_mult);
+  if (o.type == "one_cycle")
+    return absl::StrCat(o.type, " to ", *o.max_lr, " and down over ", o.total_steps, " ", unit);
+  if (o.type == "cyclic")
+    return absl::StrCat(o.type, " (", o.mode, ") between ", *o.base_lr, " and ", *o.max_lr, ", up in ", o.step_size_up,
+                        " ", unit);
+  if (o.type == "reduce_on_plateau")
+    return absl::StrCat(o.type, " from ", base, ", times ", o.factor, " after ", o.patience, " ", unit,
+                        " without gain");
+  const std::string when = o.type == "step"        ? absl::StrCat(" every ", o.step_size, " ", unit)
+                           : o.type == "multistep" ? absl::StrCat(" at ", absl::StrJoin(o.milestones, ", "), " ", unit)
+                                                   : absl::StrCat(" each of the ", unit);
+  return absl::StrCat(o.type, " from ", base, ", times ", *o.gamma, when);
 }
 
 }  // namespace athanor

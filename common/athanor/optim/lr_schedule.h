@@ -92,6 +92,9 @@ class LrSchedule {
   int64_t position() const { return position_; }                 // Step() calls so far
   const LrScheduleOptions& options() const { return options_; }  // resolved: all defaults filled in
 
+  // "cosine from 0.01 to 1e-05 over 1000 updates, warm-up 50, cool-down 200": which curve runs, of the first group.
+  std::string Text(const std::string& unit) const;
+
   // Position, base lrs and what reduce_on_plateau remembers. The options come from the configuration: a run resumed
   // with more steps follows the longer curve. LoadStateDict: INVALID_ARGUMENT when it is of another type or number of
   // groups; then nothing is changed.

@@ -72,12 +72,17 @@ absl::StatusOr<std::unique_ptr<LrScheduler>> LrScheduler::Make(const SchedConfig
     return absl::InvalidArgumentError("sched.interval: found \"step\"; allowed for reduce_on_plateau: epoch");
   }
   if (options.total_steps == 0) options.total_steps = interval == "epoch" ? budget.epochs : budget.steps;
+  if (options.type == "cosine_annealing" && options.t_max == 0) options.t_max = options.total_steps;
   std::vector<double> base_lrs;
   for (size_t i = 0; i < optimizer->group_count(); ++i) base_lrs.push_back(optimizer->lr(i));
   ASSIGN_OR_RETURN(LrSchedule schedule, LrSchedule::Make(std::move(options), std::move(base_lrs)));
   return std::unique_ptr<LrScheduler>(
       new LrScheduler(std::move(schedule), interval == "epoch" ? SchedInterval::kEpoch : SchedInterval::kStep,
                       config.monitor.value_or(""), optimizer));
+}
+
+std::string LrScheduler::Text() const {
+  return schedule_.Text(interval_ == SchedInterval::kEpoch ? "epochs" : "updates");
 }
 
 void LrScheduler::Apply() {

@@ -30,7 +30,7 @@ struct ScheduleBudget {  // what the run will do; 0 = unknown
 class LrScheduler {
  public:
   // Null when config.type is empty. `total_steps`, when the config leaves it out, is the budget in the schedule's
-  // interval. Writes the first learning rates into the optimizer, whose present ones are the base. INVALID_ARGUMENT
+  // interval, and so is `t_max` of cosine_annealing. Writes the first learning rates into the optimizer, whose present ones are the base. INVALID_ARGUMENT
   // names the option.
   static absl::StatusOr<std::unique_ptr<LrScheduler>> Make(const SchedConfig& config, ScheduleBudget budget,
                                                            Optimizer* optimizer);
@@ -43,6 +43,7 @@ class LrScheduler {
   // "val.loss", "loss" or empty (then the score's): the metric to pass to Step().
   const std::string& monitor() const { return monitor_; }
   const LrSchedule& schedule() const { return schedule_; }
+  std::string Text() const;  // of the schedule, in the units of its interval
 
   // LoadStateDict also writes the learning rates of the restored position, so the order of loading against the
   // optimizer's state is free.

@@ -70,7 +70,7 @@ std::string ProgressText(const ProgressReport& progress) {
   } else {
     absl::StrAppend(&text, progress.step, " steps");
   }
-  if (std::isfinite(progress.loss)) absl::StrAppendFormat(&text, "  loss %.4f", progress.loss);
+  if (std::isfinite(progress.loss)) absl::StrAppendFormat(&text, "  loss %.4g", progress.loss);
   if (progress.total_samples_per_second > 0)
     absl::StrAppendFormat(&text, "  %.0f samples/s", progress.total_samples_per_second);
   if (progress.eta_seconds >= 0) absl::StrAppend(&text, "  eta ", DurationText(progress.eta_seconds));

@@ -16,12 +16,17 @@
 namespace athanor {
 namespace {
 
+// Four decimals, or four significant digits of what is smaller: a learning rate is never 0.0000.
+std::string NumberText(double value) {
+  return std::abs(value) < 0.1 && value != 0 ? absl::StrFormat("%.4g", value) : absl::StrFormat("%.4f", value);
+}
+
 std::string MetricsText(const std::map<std::string, double>& metrics, absl::string_view prefix) {
   std::string text;
   for (const auto& [name, value] : metrics) {
     absl::string_view shown = name;
     if (!prefix.empty() && absl::StartsWith(shown, prefix)) shown.remove_prefix(prefix.size());
-    absl::StrAppendFormat(&text, "\t%s: %.4f", shown, value);
+    absl::StrAppend(&text, "\t", shown, ": ", NumberText(value));
   }
   return text;
 }
