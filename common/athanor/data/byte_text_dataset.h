@@ -33,6 +33,7 @@ class ByteTextDataset : public Dataset {
 
   int64_t size() const override { return windows_; }
   absl::StatusOr<Batch> Get(const std::vector<int64_t>& indices) const override;
+  bool may_leave_out() const override { return false; }
 
   int64_t vocabulary_size() const { return static_cast<int64_t>(vocabulary_.size()); }
   // Token -> byte, ascending.

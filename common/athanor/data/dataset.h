@@ -39,6 +39,9 @@ class Dataset {
   virtual absl::StatusOr<Batch> GetInEpoch(const std::vector<int64_t>& indices, int64_t /*epoch*/) const {
     return Get(indices);
   }
+  // Whether a batch may come with fewer samples than were asked for (Batch::size tells). Where it may, the ranks of a
+  // run tell each other at every update how much they counted; false saves them that, and a smaller batch is an error.
+  virtual bool may_leave_out() const { return true; }
 };
 
 }  // namespace athanor

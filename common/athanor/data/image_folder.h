@@ -39,6 +39,7 @@ class ImageFolder : public Dataset {
   // DATA_LOSS names the file that is damaged. INVALID_ARGUMENT when the images of a batch come out in different sizes.
   absl::StatusOr<Batch> Get(const std::vector<int64_t>& indices) const override { return GetInEpoch(indices, 0); }
   absl::StatusOr<Batch> GetInEpoch(const std::vector<int64_t>& indices, int64_t epoch) const override;
+  bool may_leave_out() const override { return false; }
 
   const std::vector<std::string>& classes() const { return classes_; }
   int64_t left_out() const { return left_out_; }  // files that are not hidden and no samples

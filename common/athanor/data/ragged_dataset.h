@@ -35,6 +35,7 @@ class RaggedDataset : public Dataset {
                                                                               const NestedView& target_view = {});
   int64_t size() const override { return static_cast<int64_t>(samples_.size()); }
   absl::StatusOr<Batch> Get(const std::vector<int64_t>& indices) const override;  // OUT_OF_RANGE names the index
+  bool may_leave_out() const override { return false; }
 
  private:
   explicit RaggedDataset(std::vector<torch::Tensor> samples) : samples_(std::move(samples)) {}

@@ -246,6 +246,10 @@ class StatefulDataLoader::Impl {
       if (!batch.ok()) return Annotate(batch.status(), absl::StrCat("batch ", number));
       // A dataset may leave damaged samples out of the batch; one that says nothing means all.
       batch->size = batch->size == 0 ? size : std::min(batch->size, size);
+      if (batch->size != size && !dataset_->may_leave_out()) {
+        return absl::InternalError(absl::StrCat("batch ", number, ": the dataset gave ", batch->size, " of ", size,
+                                                " samples; one that leaves samples out says so by may_leave_out()"));
+      }
       if (options_.pin_memory) {
         if (batch->input.defined()) batch->input = batch->input.pin_memory();
         if (batch->target.defined()) batch->target = batch->target.pin_memory();

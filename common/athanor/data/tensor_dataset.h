@@ -26,6 +26,7 @@ class TensorDataset : public Dataset {
                                                              std::map<std::string, torch::Tensor> more = {});
   int64_t size() const override { return input_.size(0); }
   absl::StatusOr<Batch> Get(const std::vector<int64_t>& indices) const override;  // OUT_OF_RANGE names the index
+  bool may_leave_out() const override { return false; }
   const torch::Tensor& input() const { return input_; }
   const torch::Tensor& target() const { return target_; }
 

@@ -33,6 +33,7 @@ class TokenDataset : public Dataset {
   int64_t size() const override { return windows_; }
   // DATA_LOSS names the window and the token that is not in the vocabulary.
   absl::StatusOr<Batch> Get(const std::vector<int64_t>& indices) const override;
+  bool may_leave_out() const override { return false; }
   int64_t tokens() const { return tokens_; }
 
  private:

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/parallel/host_memory_group.h"
+#include "athanor/tensor/module_tensors.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
@@ -97,8 +98,9 @@ int64_t Signature(const std::vector<std::pair<std::string, torch::Tensor>>& tens
 
 struct GradientReducer::Impl {
   ProcessGroup* group = nullptr;
-  std::vector<torch::Tensor> parameters;
-  std::vector<torch::Tensor> buffers;
+  const torch::nn::Module* module = nullptr;
+  std::vector<torch::Tensor> parameters;  // that need a gradient
+  std::vector<torch::Tensor> frozen;
   std::vector<std::vector<size_t>> buckets;
   std::unique_ptr<HostMemoryExchange> exchange;  // one of the two
   std::unique_ptr<c10d::Reducer> reducer;
@@ -146,22 +148,19 @@ absl::StatusOr<std::unique_ptr<GradientReducer>> GradientReducer::Create(const t
                                                                          const GradientReducerOptions& options) {
   auto impl = std::make_unique<Impl>();
   impl->group = group;
+  impl->module = &module;
   impl->find_unused = options.find_unused_parameters;
-  std::vector<std::pair<std::string, torch::Tensor>> described;
+  std::vector<std::pair<std::string, torch::Tensor>> described = DistinctParameters(module);
   std::unordered_map<size_t, std::string> names;
-  for (const auto& item : module.named_parameters()) {
-    described.emplace_back(item.key(), item.value());
-    if (!item.value().requires_grad()) {
-      impl->buffers.push_back(item.value());  // frozen: equal everywhere from the first broadcast on
+  for (const auto& [name, parameter] : described) {
+    if (!parameter.requires_grad()) {
+      impl->frozen.push_back(parameter);
       continue;
     }
-    names[impl->parameters.size()] = item.key();
-    impl->parameters.push_back(item.value());
+    names[impl->parameters.size()] = name;
+    impl->parameters.push_back(parameter);
   }
-  for (const auto& item : module.named_buffers()) {
-    described.emplace_back(item.key(), item.value());
-    if (item.value().defined()) impl->buffers.push_back(item.value());
-  }
+  for (auto& buffer : DistinctBuffers(module)) described.push_back(std::move(buffer));
   const int64_t signature = Signature(described);
   ASSIGN_OR_RETURN(Agreement agreement, group->AllAgree({signature}));
   if (agreement.min[0] != agreement.max[0]) {
@@ -212,7 +211,10 @@ bool GradientReducer::settled() const {
 }
 
 absl::Status GradientReducer::SyncBuffers() {
-  return impl_->Broadcast(impl_->buffers);
+  RETURN_IF_ERROR(impl_->Broadcast(impl_->frozen));
+  std::vector<torch::Tensor> buffers;
+  for (const auto& [name, buffer] : DistinctBuffers(*impl_->module)) buffers.push_back(buffer);
+  return impl_->Broadcast(buffers);
 }
 
 absl::Status GradientReducer::SyncModel() {

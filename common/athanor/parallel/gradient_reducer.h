@@ -36,8 +36,9 @@ struct GradientReducerOptions {
 
 class GradientReducer {
  public:
-  // Collective. INVALID_ARGUMENT when the ranks' models differ in names, shapes or dtypes. `group` outlives the
-  // reducer.
+  // Collective. INVALID_ARGUMENT when the ranks' models differ in names, shapes or dtypes. `module` and `group` outlive
+  // the reducer. Parameters are those of now, one with several names counts once; buffers are asked of the module
+  // whenever they are needed.
   static absl::StatusOr<std::unique_ptr<GradientReducer>> Create(const torch::nn::Module& module, ProcessGroup* group,
                                                                  const GradientReducerOptions& options);
   ~GradientReducer();
@@ -50,7 +51,7 @@ class GradientReducer {
   void DropGradients();
   // Whether gradients may stay where they are from now on: not before the first DropGradients() after an exchange.
   bool settled() const;
-  // Collective: buffers (running statistics) of rank 0 everywhere. Before evaluating and saving.
+  // Collective: buffers (running statistics) and frozen parameters of rank 0 everywhere. Before evaluating and saving.
   absl::Status SyncBuffers();
   // Collective: parameters and buffers of rank 0 everywhere.
   absl::Status SyncModel();

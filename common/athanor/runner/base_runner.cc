@@ -28,6 +28,8 @@ absl::Status BaseRunner::Prepare(std::vector<std::string> evaluate_splits) {
   RETURN_IF_ERROR(CheckSplits());
   score_ = std::make_unique<ScoreTracker>(config_.score, evaluate_splits_);
   agreement_ = std::make_unique<StepAgreement>(options_.process_group, !device().is_cpu());
+  ASSIGN_OR_RETURN(replica_check_, ReplicaCheck::Create(options_.process_group, config_.comm.replica_check_interval));
+  if (!replica_check_.off_because().empty()) Note(replica_check_.off_because());
   ASSIGN_OR_RETURN(
       checkpoints_,
       RunCheckpoints::Create(config_, {.topology = options_.topology,
@@ -110,7 +112,8 @@ bool BaseRunner::EvaluationDue(const StepResult& step) const {
 
 absl::Status BaseRunner::AtBoundary(const StepResult& step) {
   if (watchdog_ != nullptr) watchdog_->Feed("step", state_.step);
-  skipped_in_a_row_ = step.updated ? 0 : skipped_in_a_row_ + 1;
+  if (step.updated) skipped_in_a_row_ = 0;
+  if (!step.updated && !step.scale_search) ++skipped_in_a_row_;
   state_.skipped_updates += step.updated ? 0 : 1;
   const bool evaluate = EvaluationDue(step);
   const bool save = checkpoints_->Due(state_.step, state_.epoch, step.epoch_ended);
@@ -154,7 +157,8 @@ absl::Status BaseRunner::SaveAfterEvaluation(bool due) {
 absl::StatusOr<StepVerdict> BaseRunner::Agree(bool before_save) {
   ++round_;
   // Between votes nothing is known to the other ranks: the last verdict must not stop this one alone.
-  if (!agreement_->Due(round_) && !before_save && !Done()) return StepVerdict{false, 0, verdict_.nonfinite_total};
+  if (!agreement_->Due(round_) && !before_save && !Done() && !replica_check_.NeedsVote(round_))
+    return StepVerdict{.nonfinite_total = verdict_.nonfinite_total};
   RETURN_IF_ERROR(RunTorch("reading the losses", [&] { meters_.Collect(); }));
   StepVote vote;
   vote.stop = StopAsked();
@@ -162,6 +166,10 @@ absl::StatusOr<StepVerdict> BaseRunner::Agree(bool before_save) {
   vote.nonfinite_total = meters_.nonfinite_total();
   vote.step_seconds = telemetry_.step_seconds();
   MarkExchange();
+  const bool compare = replica_check_.Due(round_, Done());
+  if (compare) {
+    RETURN_IF_ERROR(RunTorch("comparing the ranks' weights", [&] { replica_check_.Look(ReplicatedWeights(), &vote); }));
+  }
   ASSIGN_OR_RETURN(const StepVerdict verdict, agreement_->Vote(vote, round_));
   progress_.nonfinite_losses = verdict.nonfinite_total;
   if (verdict.nonfinite_in_a_row >= config_.max_nonfinite_losses) {
@@ -171,6 +179,7 @@ absl::StatusOr<StepVerdict> BaseRunner::Agree(bool before_save) {
             state_.step, " (max_nonfinite_losses is ", config_.max_nonfinite_losses, ")")),
         FailureKind::kNanLoss);
   }
+  if (compare) RETURN_IF_ERROR(replica_check_.Judge(vote, verdict, round_, state_.step));
   return verdict;
 }
 
@@ -341,6 +350,10 @@ bool BaseRunner::StopAsked() const {
 void BaseRunner::Note(std::string text) {
   if (recorder_ != nullptr) recorder_->Note("WARNING", text);
   notes_.push_back(std::move(text));
+}
+
+void BaseRunner::Inform(const std::string& text) {
+  if (recorder_ != nullptr) recorder_->Note("INFO", text);
 }
 
 absl::StatusOr<RunResult> BaseRunner::Drain() {

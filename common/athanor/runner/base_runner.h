@@ -24,6 +24,7 @@
 #include "athanor/parallel/topology.h"
 #include "athanor/runner/heartbeat.h"
 #include "athanor/runner/profiler.h"
+#include "athanor/runner/replica_check.h"
 #include "athanor/runner/run_checkpoints.h"
 #include "athanor/runner/run_recorder.h"
 #include "athanor/runner/runner_hooks.h"
@@ -56,8 +57,9 @@ struct RunResult {
 
 // What TrainUpdate() has done: one attempted update.
 struct StepResult {
-  bool updated = true;       // false: left out because of non-finite gradients
-  bool epoch_ended = false;  // the pass over the training data is complete
+  bool updated = true;        // false: left out because of non-finite gradients
+  bool scale_search = false;  // left out since float16 gradients overflowed at their scale: no fault of the model
+  bool epoch_ended = false;   // the pass over the training data is complete
   int64_t micro_batches = 0;
   int64_t samples = 0;
   StepTimes times;
@@ -161,6 +163,8 @@ class BaseRunner {
   virtual void ReadStepMetrics(
       std::map<std::string, double>* metrics) = 0;  // "lr", "grad_norm"; may wait for the device
   virtual torch::Device device() const = 0;
+  // What every rank must hold alike, bit for bit, after every update: asked for now and then.
+  virtual std::vector<torch::Tensor> ReplicatedWeights() const { return {}; }
   // What takes how many bytes: for the report at out-of-memory.
   virtual std::vector<std::pair<std::string, int64_t>> MemoryParts() const { return {}; }
 
@@ -181,6 +185,8 @@ class BaseRunner {
   void Note(std::string text);
   // Worth a line at the head of the log, and no more. Before the run's files are opened.
   void Notice(std::string text) { notices_.push_back(std::move(text)); }
+  // For the log alone.
+  void Inform(const std::string& text);
   // After each batch of an evaluation: it is alive.
   void MarkEvaluated();
   // `units` of `doing` (a literal) are done: no hang. Any thread.
@@ -238,6 +244,7 @@ class BaseRunner {
   std::unique_ptr<Heartbeat> heartbeat_;
   std::unique_ptr<Profiler> profiler_;
   std::unique_ptr<StepAgreement> agreement_;
+  ReplicaCheck replica_check_;
   std::unique_ptr<Supervisor> supervisor_;  // during Train(), without hooks
   Telemetry telemetry_;
   ProgressReport progress_;
@@ -254,8 +261,8 @@ class BaseRunner {
   int64_t unnamed_checkpoints_ = 0;  // CheckpointStats::unnamed when it was last read
   bool names_checked_ = false;
   bool evaluation_is_best_ = false;
-  int64_t round_ = 0;  // attempted updates of this process; equal on all ranks
-  int64_t skipped_in_a_row_ = 0;
+  int64_t round_ = 0;             // attempted updates of this process; equal on all ranks
+  int64_t skipped_in_a_row_ = 0;  // without searches for a gradient scale
   int64_t log_interval_ = 0;
   std::set<std::string> excluded_;  // from loading: checkpoint.exclude_from_loading, or what LoadCheckpoint() left out
   bool restored_ = false;

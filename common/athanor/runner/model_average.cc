@@ -1,15 +1,22 @@
 #include "athanor/runner/model_average.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
+#include "athanor/tensor/module_tensors.h"
 
 namespace athanor {
 
 ModelAverage::ModelAverage(const torch::nn::Module& model, double decay) : decay_(decay) {
   torch::NoGradGuard no_grad;
-  for (const auto& item : model.named_parameters()) {
-    names_.push_back(item.key());
-    parameters_.push_back(item.value());
-    averages_.push_back(item.value().detach().clone());
+  const std::map<std::string, std::vector<std::string>> tied = TiedNames(model);
+  for (const auto& [name, parameter] : DistinctParameters(model)) {
+    std::vector<std::string> names = {name};
+    if (const auto others = tied.find(name); others != tied.end())
+      names.insert(names.end(), others->second.begin(), others->second.end());
+    names_.push_back(std::move(names));
+    parameters_.push_back(parameter);
+    averages_.push_back(parameter.detach().clone());
   }
 }
 
@@ -24,31 +31,38 @@ void ModelAverage::CopyFromModel() {
 }
 
 void ModelAverage::Store(TensorMap* out) const {
-  for (size_t i = 0; i < names_.size(); ++i) (*out)["ema." + names_[i]] = averages_[i];
+  for (size_t i = 0; i < names_.size(); ++i) {
+    for (const std::string& name : names_[i]) (*out)["ema." + name] = averages_[i];
+  }
 }
 
 absl::Status ModelAverage::Load(const TensorMap& tensors) {
   torch::NoGradGuard no_grad;
+  std::vector<torch::Tensor> found;
   for (size_t i = 0; i < names_.size(); ++i) {
-    const auto found = tensors.find("ema." + names_[i]);
-    if (found == tensors.end()) return absl::DataLossError(absl::StrCat("checkpoint: no tensor ema.", names_[i]));
-    if (found->second.sizes() != averages_[i].sizes()) {
-      return absl::InvalidArgumentError(absl::StrCat("checkpoint: ema.", names_[i], " is ",
-                                                     c10::str(found->second.sizes()), ", the model's is ",
-                                                     c10::str(averages_[i].sizes())));
+    torch::Tensor tensor;
+    for (const std::string& name : names_[i]) {
+      const auto one = tensors.find("ema." + name);
+      if (one != tensors.end() && !tensor.defined()) tensor = one->second;
     }
-    averages_[i].copy_(found->second);
+    const std::string& name = names_[i].front();
+    if (!tensor.defined()) return absl::DataLossError(absl::StrCat("checkpoint: no tensor ema.", name));
+    if (tensor.sizes() != averages_[i].sizes()) {
+      return absl::InvalidArgumentError(absl::StrCat("checkpoint: ema.", name, " is ", c10::str(tensor.sizes()),
+                                                     ", the model's is ", c10::str(averages_[i].sizes())));
+    }
+    found.push_back(std::move(tensor));
   }
+  for (size_t i = 0; i < found.size(); ++i) averages_[i].copy_(found[i]);
   return absl::OkStatus();
 }
 
+// Everything is kept before anything is written: parameters may share memory.
 ModelAverage::Swap::Swap(ModelAverage* average) : average_(average) {
   if (average_ == nullptr) return;
   torch::NoGradGuard no_grad;
-  for (size_t i = 0; i < average_->parameters_.size(); ++i) {
-    kept_.push_back(average_->parameters_[i].detach().clone());
-    average_->parameters_[i].copy_(average_->averages_[i]);
-  }
+  for (const torch::Tensor& parameter : average_->parameters_) kept_.push_back(parameter.detach().clone());
+  for (size_t i = 0; i < kept_.size(); ++i) average_->parameters_[i].copy_(average_->averages_[i]);
 }
 
 ModelAverage::Swap::~Swap() {

@@ -1,5 +1,5 @@
 // The exponential moving average of a model's parameters (EMA): average = decay * average + (1 - decay) * parameter
-// after each update.
+// after each update. A parameter with several names (tied weights) has one average, stored under each of them.
 //
 //   ModelAverage average(model, 0.999);
 //   average.Update();
@@ -41,7 +41,7 @@ class ModelAverage {
 
  private:
   double decay_;
-  std::vector<std::string> names_;
+  std::vector<std::vector<std::string>> names_;  // by parameter
   std::vector<torch::Tensor> parameters_;
   std::vector<torch::Tensor> averages_;
 };

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
+
 namespace athanor {
 
 AutocastScope::AutocastScope(const std::string& precision, const torch::Device& device) : type_(device.type()) {
@@ -27,10 +29,10 @@ AutocastScope::~AutocastScope() {
 void GradientScale::Update(bool overflow) {
   if (!enabled_) return;
   if (overflow) {
-    scale_ = std::max(scale_ * 0.5, 1.0);
+    scale_ = std::max(scale_ * 0.5, kSmallest);
     good_updates_ = 0;
   } else if (++good_updates_ == kGrowthInterval) {
-    scale_ = std::min(scale_ * 2, 16777216.0);
+    scale_ = std::min(scale_ * 2, kLargest);
     good_updates_ = 0;
   }
 }
@@ -46,7 +48,10 @@ absl::Status GradientScale::FromJson(const nlohmann::json& json) {
       !json["good_updates"].is_number_integer()) {
     return absl::DataLossError("checkpoint: gradient scale is not {scale, good_updates}");
   }
-  scale_ = json["scale"].get<double>();
+  const double scale = json["scale"].get<double>();
+  if (!(scale > 0 && scale <= kLargest))
+    return absl::DataLossError(absl::StrCat("checkpoint: gradient scale ", scale, " is not a number above 0"));
+  scale_ = scale;
   good_updates_ = json["good_updates"].get<int64_t>();
   return absl::OkStatus();
 }

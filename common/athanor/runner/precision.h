@@ -27,8 +27,8 @@ class AutocastScope {
   c10::DeviceType type_;
 };
 
-// Dynamic loss scale: doubles after 2000 good updates, halves (and the update is left out) on overflow. Off: scale 1,
-// no work.
+// Dynamic loss scale, as torch.amp.GradScaler's: begins at 65536, doubles after 2000 good updates in a row, halves (and
+// the update is left out) when a gradient overflows, below 1 too. Off: scale 1, no work.
 class GradientScale {
  public:
   explicit GradientScale(bool enabled) : enabled_(enabled) {}
@@ -36,12 +36,16 @@ class GradientScale {
   double scale() const { return enabled_ ? scale_ : 1.0; }
   // After each attempted update.
   void Update(bool overflow);
+  // Whether a smaller scale may still help: gradients that overflow at this one are not those of a broken model yet.
+  bool searching() const { return enabled_ && scale_ > kSmallest; }
 
   nlohmann::json ToJson() const;
   absl::Status FromJson(const nlohmann::json& json);
 
  private:
   static constexpr int64_t kGrowthInterval = 2000;
+  static constexpr double kSmallest = 0x1p-64;  // losses of nearly all that float32 holds have been trained before it
+  static constexpr double kLargest = 0x1p127;   // in float32
   bool enabled_;
   double scale_ = 65536.0;
   int64_t good_updates_ = 0;

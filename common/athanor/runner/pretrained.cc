@@ -11,6 +11,7 @@
 #include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/io/state_dict_file.h"
 #include "athanor/io/tensor_file.h"
+#include "athanor/tensor/module_tensors.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
@@ -131,6 +132,14 @@ absl::StatusOr<WeightsReport> LoadWeights(const TensorMap& weights, const Weight
     if (item.value().defined()) targets.insert(item.key(), item.value());
   }
   ASSIGN_OR_RETURN(TensorMap given, Renamed(weights, options, targets));
+  // One name is enough for a tensor that has several (tied weights): PyTorch's safetensors writes no more.
+  for (const auto& [first, others] : TiedNames(*model)) {
+    std::vector<std::string> names = {first};
+    names.insert(names.end(), others.begin(), others.end());
+    const auto known = std::find_if(names.begin(), names.end(), [&](const auto& name) { return given.contains(name); });
+    if (known == names.end()) continue;
+    for (const std::string& name : names) given.emplace(name, given.at(*known));
+  }
   WeightsReport report;
   for (const auto& item : targets) {
     const auto found = given.find(item.key());

@@ -21,13 +21,18 @@ struct StepVote {
   bool stop = false;
   int64_t nonfinite_in_a_row = 0;
   int64_t nonfinite_total = 0;
-  double step_seconds = 0;  // mean
+  double step_seconds = 0;         // mean
+  int64_t fingerprint = 0;         // of the weights, >= 0; all ranks look at them in the same rounds
+  double fingerprint_seconds = 0;  // what looking took
 };
 
 struct StepVerdict {
   bool stop = false;               // any rank's vote
   int64_t nonfinite_in_a_row = 0;  // worst rank
   int64_t nonfinite_total = 0;
+  bool replicas_differ = false;  // not all fingerprints are the same
+  double step_seconds = 0;       // of the slowest rank, as the next
+  double fingerprint_seconds = 0;
 };
 
 class StepAgreement {

@@ -9,9 +9,20 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/data/batch_device.h"
 #include "athanor/runner/memory_report.h"
+#include "athanor/tensor/module_tensors.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
+namespace {
+
+// A graph goes on with the memory that it was captured with.
+std::map<std::string, const void*> BufferPlaces(const torch::nn::Module& model) {
+  std::map<std::string, const void*> places;
+  for (const auto& [name, buffer] : DistinctBuffers(model)) places[name] = buffer.const_data_ptr();
+  return places;
+}
+
+}  // namespace
 
 absl::StatusOr<StepResult> TorchRunner::TrainUpdate() {
   StepResult result;
@@ -44,7 +55,9 @@ absl::Status TorchRunner::WindowUpdate(StepResult* result) {
     RETURN_IF_ERROR(RunTorch("training step", [&] { ForwardBackward(ToDevice(batch), &result->times, true); }));
   }
   Telemetry::Clock clock;
+  result->scale_search = gradient_scale_.searching();
   ASSIGN_OR_RETURN(result->updated, Update(divisor));
+  result->scale_search = result->scale_search && !result->updated;
   result->times.optimizer = clock.Lap();
   return absl::OkStatus();
 }
@@ -75,7 +88,15 @@ void TorchRunner::ForwardBackward(const Batch& batch, StepTimes* times, bool mea
                 window_batches_ - before, " times");
     return output;
   };
+  const bool watch = graph_ != nullptr && first_update_;
+  const auto places = watch ? BufferPlaces(*model_) : std::map<std::string, const void*>();
   const StepOutput output = graph_ == nullptr ? step(batch) : graph_->Run(batch, window_ends_, step);
+  if (watch) {
+    for (const auto& [name, place] : BufferPlaces(*model_)) {
+      TORCH_CHECK(places.contains(name) && places.at(name) == place, "compile.enable: the model assigns its buffer '",
+                  name, "' anew in each step, which a graph cannot repeat; change it in place, or leave compile out");
+    }
+  }
   window_batches_ = before + 1;
   if (measure) meters_.Add(output, batch.size);
   times->forward += clock.Lap() - backward_seconds_;
@@ -94,12 +115,13 @@ void TorchRunner::Accumulate(const StepOutput& output, const Batch& batch) {
   TORCH_CHECK(first || output.weight.defined() == window_weight_.defined(),
               "the forward function gave a weight for some micro-batches of a window and none for others");
   torch::Tensor loss = output.weight.defined() ? WeightedLoss(output) : output.loss;
-  // All ranks' micro-batches are equally long (the sampler pads), so weights need no exchange.
-  const double share = config_.accum_steps == 1 || output.weight.defined()
+  const bool whole = config_.accum_steps == 1 && !uneven_ranks_;
+  const double share = whole || output.weight.defined()
                            ? 1.0
                            : static_cast<double>(batch.size) / static_cast<double>(loader_->batch_size());
   const double weight = share * gradient_scale_.scale();
-  if (weight != 1.0) loss = loss * weight;
+  // Of its own type a float16 loss would overflow.
+  if (weight != 1.0) loss = (loss.scalar_type() == torch::kHalf ? loss.to(torch::kFloat32) : loss) * weight;
   if (optimizer_->needs_closure())
     window_loss_ = window_loss_.defined() ? window_loss_ + loss.detach() : loss.detach().clone();
   RECORD_USER_SCOPE("backward");
@@ -125,19 +147,33 @@ torch::Tensor TorchRunner::WeightedLoss(const StepOutput& output) {
   return torch::where(weight > 0, loss, torch::zeros_like(loss)) * weight.to(loss.scalar_type());
 }
 
-absl::Status TorchRunner::SumWindowWeight() {
-  if (!window_weight_.defined() || options_.process_group == nullptr) return absl::OkStatus();
-  RETURN_IF_ERROR(options_.process_group->AllReduceSum(window_weight_));
-  // The exchange has averaged the gradients over the ranks.
-  window_weight_ /= options_.process_group->world_size();
+// Gradients are averaged over the ranks, so the total is, too. Micro-batches are equally long on all ranks (the sampler
+// pads) unless a dataset leaves samples out: then, and with weights, it needs an exchange.
+absl::Status TorchRunner::AgreeOnTotal(double divisor) {
+  window_total_ = window_weight_;
+  ProcessGroup* group = options_.process_group;
+  if (group == nullptr || group->world_size() == 1) return absl::OkStatus();
+  if (first_update_) {
+    ASSIGN_OR_RETURN(const Agreement weighted, group->AllAgree({window_weight_.defined() ? 1 : 0}));
+    if (weighted.min[0] != weighted.max[0]) {
+      return WithFailureKind(
+          absl::InvalidArgumentError("the forward function gave weights on some ranks and none on others"),
+          FailureKind::kUserCode);
+    }
+  }
+  if (!window_total_.defined()) {
+    if (!uneven_ranks_) return absl::OkStatus();
+    window_total_ = torch::full({}, divisor, torch::dtype(torch::kFloat64).device(device_));
+  }
+  RETURN_IF_ERROR(group->AllReduceSum(window_total_));
+  window_total_ /= group->world_size();
   return absl::OkStatus();
 }
 
 // From sums over the window to its mean; takes the scale of float16 losses away.
 std::variant<double, torch::Tensor> TorchRunner::WindowFactor(double divisor) {
-  if (!window_weight_.defined()) return (config_.accum_steps == 1 ? 1.0 : 1.0 / divisor) / gradient_scale_.scale();
-  const torch::Tensor factor =
-      torch::where(window_weight_ > 0, 1.0 / window_weight_, torch::zeros_like(window_weight_));
+  if (!window_total_.defined()) return (config_.accum_steps == 1 ? 1.0 : 1.0 / divisor) / gradient_scale_.scale();
+  const torch::Tensor factor = torch::where(window_total_ > 0, 1.0 / window_total_, torch::zeros_like(window_total_));
   return factor / gradient_scale_.scale();
 }
 
@@ -145,7 +181,7 @@ absl::StatusOr<bool> TorchRunner::Update(double divisor) {
   RECORD_USER_SCOPE("optimizer");
   container_->MeasureNorm(ReadOutFollows());
   container_->UseGraphs(GradientsStay());
-  RETURN_IF_ERROR(SumWindowWeight());
+  RETURN_IF_ERROR(AgreeOnTotal(divisor));
   absl::StatusOr<bool> updated = false;
   RETURN_IF_ERROR(RunTorch("optimizer step", [&] { updated = OptimizerStep(WindowFactor(divisor)); }));
   if (updated.ok()) gradient_scale_.Update(/*overflow=*/!*updated);
@@ -263,7 +299,7 @@ void TorchRunner::ReadStepMetrics(std::map<std::string, double>* metrics) {
 
 std::vector<std::pair<std::string, int64_t>> TorchRunner::MemoryParts() const {
   std::vector<torch::Tensor> parameters, gradients, states;
-  for (const auto& [name, tensor] : model_tensors_) parameters.push_back(tensor);
+  for (const auto& [name, tensor] : StateOf(*model_)) parameters.push_back(tensor);
   for (const torch::Tensor& parameter : optimizer_->parameters()) gradients.push_back(parameter.grad());
   for (const auto& [name, tensor] : optimizer_->StateTensors()) states.push_back(tensor);
   std::vector<std::pair<std::string, int64_t>> parts = {{"parameters and buffers", BytesOf(parameters)},

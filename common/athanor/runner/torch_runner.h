@@ -14,7 +14,8 @@
 //
 // The gradient of an update is the mean over the samples (with StepOutput::weight: over what the weights count) of its
 // window of `accum_steps` micro-batches on all ranks; the last window of a pass holds what is left, and is divided by
-// that.
+// that. Ranks that count different numbers of samples (dataloader.on_damage: skip, a dataset that leaves samples out)
+// agree on the divisor.
 //
 // Each step can be overridden by itself:
 //
@@ -161,6 +162,7 @@ class TorchRunner : public BaseRunner {
   double EpochFraction() const override;
   void ReadStepMetrics(std::map<std::string, double>* metrics) override;
   torch::Device device() const override { return device_; }
+  std::vector<torch::Tensor> ReplicatedWeights() const override { return model_->parameters(); }
   std::vector<std::pair<std::string, int64_t>> MemoryParts() const override;
 
  private:
@@ -190,13 +192,14 @@ class TorchRunner : public BaseRunner {
   torch::Tensor WeightedLoss(const StepOutput& output);
   std::variant<double, torch::Tensor> WindowFactor(double divisor);
   absl::StatusOr<std::unique_ptr<MetricSet>> MakeMetrics() const;
-  absl::Status SumWindowWeight();
+  absl::Status AgreeOnTotal(double divisor);
   Batch ToDevice(Batch batch) const;
   void DropGradients();
   bool GradientsStay() const;
   absl::Status ForwardAll(StatefulDataLoader* loader, StepMeters* meters, int64_t max_batches);
   absl::Status PredictAll(StatefulDataLoader* loader, const PredictionSink& sink, int64_t max_batches);
 
+  absl::Status CheckParameters() const;
   absl::Status LoadModel(const TensorMap& tensors);
   absl::Status LoadProgress(const RestoredState& restored);
   absl::Status LoadDataPosition(const nlohmann::json& meta);
@@ -213,8 +216,7 @@ class TorchRunner : public BaseRunner {
   const bool find_unused_;
   std::shared_ptr<DeviceGraphs> graphs_;  // null: nothing is captured
   uint64_t seed_ = 0;
-  std::map<std::string, torch::Tensor> model_tensors_;  // "model.<name>": parameters and buffers, aliases
-  std::unique_ptr<GradientReducer> reducer_;            // null: one rank
+  std::unique_ptr<GradientReducer> reducer_;  // null: one rank
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<LrScheduler> scheduler_;
   std::unique_ptr<ModelAverage> average_;
@@ -225,11 +227,13 @@ class TorchRunner : public BaseRunner {
   std::map<std::string, std::unique_ptr<StatefulDataLoader>> evaluation_loaders_;
   std::unique_ptr<OptimizerContainer> container_;
   torch::Tensor window_weight_;  // sum of the window's StepOutput::weight; undefined: samples count
+  torch::Tensor window_total_;   // what the window is divided by, of all ranks; undefined: each knows it by itself
   torch::Tensor window_loss_;    // sum of the window's weighed losses; only for optimizers that ask for it
   int64_t window_batches_ = 0;
   bool window_ends_ = false;     // with the micro-batch under way
   double backward_seconds_ = 0;  // of it
   bool first_update_ = true;
+  bool uneven_ranks_ = false;  // a rank's batches may hold fewer samples than another's
 };
 
 }  // namespace athanor

@@ -17,6 +17,7 @@
 #include "athanor/runner/run_checkpoints.h"
 #include "athanor/runner/torch_runner.h"
 #include "athanor/tensor/host_memory.h"
+#include "athanor/tensor/module_tensors.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
@@ -131,7 +132,10 @@ absl::Status TorchRunner::Build() {
   absl::StatusOr<std::unique_ptr<MetricSet>> metrics = MakeMetrics();
   if (!metrics.ok()) return Invalid(Annotate(metrics.status(), "runner: metrics"));
   meters_.SetMetrics(*std::move(metrics));
-  return Prepare(splits);
+  RETURN_IF_ERROR(Prepare(splits));
+  Inform(absl::StrCat("optimizer ", optimizer_->type(), ", learning rate: ",
+                      scheduler_ == nullptr ? absl::StrCat("constant ", optimizer_->lr()) : scheduler_->Text()));
+  return absl::OkStatus();
 }
 
 absl::Status TorchRunner::CheckLoaderSplits() const {
@@ -164,6 +168,9 @@ void TorchRunner::TolerateDamage() {
     tolerant_[name] = std::make_shared<TolerantDataset>(dataset, TolerantOptions{.max_damaged = config.max_damaged});
     dataset = tolerant_[name];
   }
+  const bool several = options_.process_group != nullptr && options_.process_group->world_size() > 1;
+  for (const std::string& split : TrainSplitNames(config_))
+    uneven_ranks_ = uneven_ranks_ || (several && datasets_.at(split)->may_leave_out());
 }
 
 absl::Status TorchRunner::MakeModel() {
@@ -253,10 +260,6 @@ absl::Status TorchRunner::BuildModel() {
     reducer.find_unused_parameters = find_unused_;
     ASSIGN_OR_RETURN(reducer_, GradientReducer::Create(*model_, options_.process_group, reducer));
   }
-  for (const auto& item : model_->named_parameters()) model_tensors_["model." + item.key()] = item.value();
-  for (const auto& item : model_->named_buffers()) {
-    if (item.value().defined()) model_tensors_["model." + item.key()] = item.value();
-  }
   if (config_.ema.enabled) average_ = std::make_unique<ModelAverage>(*model_, config_.ema.decay);
   return absl::OkStatus();
 }
@@ -285,9 +288,7 @@ absl::Status TorchRunner::BuildAcceleration() {
 }
 
 absl::Status TorchRunner::BuildOptimizer() {
-  NamedTensors parameters;
-  for (const auto& item : model_->named_parameters()) parameters.emplace_back(item.key(), item.value());
-  absl::StatusOr<std::unique_ptr<Optimizer>> optimizer = MakeOptimizer(config_.optim, parameters);
+  absl::StatusOr<std::unique_ptr<Optimizer>> optimizer = MakeOptimizer(config_.optim, DistinctParameters(*model_));
   if (!optimizer.ok()) return Invalid(optimizer.status());
   optimizer_ = *std::move(optimizer);
   for (const std::string& note : optimizer_->notes()) Note(note);

@@ -43,7 +43,7 @@ torch::Tensor TorchRunner::EvaluateWindow(const std::vector<Batch>& window, doub
     ForwardBackward(window[i], times, measure);
   }
   torch::Tensor loss = window_loss_.to(torch::kFloat64).reshape({});
-  *failed = SumWindowWeight();
+  *failed = AgreeOnTotal(divisor);
   if (failed->ok() && options_.process_group != nullptr) {
     *failed = options_.process_group->AllReduceSum(loss);
     loss /= options_.process_group->world_size();

@@ -1,4 +1,5 @@
 // What a TorchRunner puts into a checkpoint, and takes from one.
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -6,12 +7,14 @@
 #include "athanor/config/config_loader.h"
 #include "athanor/runner/pretrained.h"
 #include "athanor/runner/torch_runner.h"
+#include "athanor/tensor/module_tensors.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
 namespace {
 
 constexpr int kStateFormat = 1;
+constexpr absl::string_view kModelPrefix = "model.";
 
 torch::ScalarType ExportType(const std::string& name) {
   if (name == "fp16") return torch::kHalf;
@@ -29,13 +32,14 @@ absl::StatusOr<nlohmann::json> Part(const nlohmann::json& meta, const char* name
 }  // namespace
 
 absl::StatusOr<TrainingState> TorchRunner::CaptureState(bool model_only) {
+  RETURN_IF_ERROR(CheckParameters());
   if (reducer_ != nullptr) RETURN_IF_ERROR(reducer_->SyncBuffers());
   TrainingState state;
   RETURN_IF_ERROR(RunTorch("capturing the state", [&] {
     torch::NoGradGuard no_grad;
-    for (const auto& [name, tensor] : model_tensors_) {
+    for (const auto& [name, tensor] : StateOf(*model_)) {
       const bool cast = model_only && config_.checkpoint.export_dtype.has_value() && tensor.is_floating_point();
-      state.replicated[name] =
+      state.replicated[absl::StrCat(kModelPrefix, name)] =
           cast ? tensor.detach().to(ExportType(*config_.checkpoint.export_dtype)) : tensor.detach();
     }
     if (model_only) return;
@@ -89,9 +93,36 @@ absl::Status TorchRunner::LoadPretrained(const std::string& path) {
   return absl::OkStatus();
 }
 
+// The optimizer, the exchange and the average hold the parameters of the start.
+absl::Status TorchRunner::CheckParameters() const {
+  std::set<const c10::TensorImpl*> present;
+  for (const auto& [name, parameter] : DistinctParameters(*model_)) present.insert(parameter.unsafeGetTensorImpl());
+  auto trained = optimizer_->parameters().begin();
+  for (size_t group = 0; group < optimizer_->group_count(); ++group) {
+    for (const std::string& name : optimizer_->group_parameters(group)) {
+      if (present.contains((trained++)->unsafeGetTensorImpl())) continue;
+      return WithFailureKind(absl::FailedPreconditionError(
+                                 absl::StrCat("the model's parameter '", name,
+                                              "' is another tensor than the one that is trained: parameters must "
+                                              "be changed in place, not assigned anew, once the runner is made")),
+                             FailureKind::kUserCode);
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The file's tensor for one of the model's: under its name, or under another one of the same tensor (tied weights).
 absl::Status TorchRunner::LoadModel(const TensorMap& tensors) {
   torch::NoGradGuard no_grad;
-  for (const auto& [name, tensor] : model_tensors_) {
+  const std::map<std::string, torch::Tensor> model = StateOf(*model_);
+  std::map<const c10::TensorImpl*, std::string> given;
+  for (const auto& [name, tensor] : model) {
+    if (tensors.contains(absl::StrCat(kModelPrefix, name))) given.emplace(tensor.unsafeGetTensorImpl(), name);
+  }
+  for (const auto& [own_name, tensor] : model) {
+    const auto other = given.find(tensor.unsafeGetTensorImpl());
+    const bool tied = other != given.end() && !tensors.contains(absl::StrCat(kModelPrefix, own_name));
+    const std::string name = absl::StrCat(kModelPrefix, tied ? other->second : own_name);
     const auto found = tensors.find(name);
     if (found == tensors.end()) {
       return WithFailureKind(

@@ -142,6 +142,8 @@ struct RunSpec {
   bool with_norm = true;
   bool shared_memory = true;
   int64_t samples = 100;
+  std::shared_ptr<Dataset> train;  // in place of these samples
+  std::function<void(int rank, TestNet*)> before_forward;
   std::shared_ptr<DeviceGraphs> graphs;
   std::function<void(int rank, const Batch&, StepOutput*)> change_output;
 };
@@ -175,8 +177,10 @@ inline void TrainRank(const RunSpec& spec, ProcessGroup* group, SharedLedger* le
   LedgerCommitter committer(ledger);
   TorchRunnerOptions options;
   options.model = net;
-  options.datasets = {{"train", TestData(spec.samples, 1)}, {"val", TestData(37, 2)}};
+  options.datasets = {{"train", spec.train == nullptr ? TestData(spec.samples, 1) : spec.train},
+                      {"val", TestData(37, 2)}};
   options.forward = [&, net](const Batch& batch) {
+    if (spec.before_forward) spec.before_forward(rank, net.get());
     torch::Tensor logits = net->forward(batch.input);
     StepOutput output{torch::nn::functional::cross_entropy(logits, batch.target),
                       {{"accuracy", (logits.argmax(1) == batch.target).to(torch::kFloat).mean()}}};

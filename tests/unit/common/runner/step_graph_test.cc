@@ -146,5 +146,14 @@ TEST(StepGraphTest, ShapesBeyondTheLimitAndRaggedBatchesRunStepByStep) {
   EXPECT_EQ(next.loss.item<double>(), 6);
 }
 
+TEST(StepGraphTest, ABufferThatIsAssignedAnewIsNamed) {
+  RunSpec spec;
+  spec.config = TestConfig(Fixed({{"compile", {{"enable", true}}}}));
+  spec.graphs = RecordedGraphs();
+  spec.before_forward = [](int, TestNet* net) { net->norm->running_mean.set_data(net->norm->running_mean * 0.9); };
+  EXPECT_THAT(std::string(TrainAll(spec)[0].result.status().message()),
+              HasSubstr("assigns its buffer 'norm.running_mean' anew"));
+}
+
 }  // namespace
 }  // namespace athanor
