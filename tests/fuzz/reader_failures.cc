@@ -151,6 +151,20 @@ Inputs PngFailures() {
   return {large};
 }
 
+// A gigabyte of one colour, or of nothing: of formats that need next to no bytes for it.
+Inputs WebpFailures() {
+  std::string large = ImageSeedsOf("webp")[1];
+  PutNumber(large, large.find("VP8L"s) + 9, 4, 0x0fffffff);
+  return {large};
+}
+
+Inputs BmpFailures() {
+  std::string large = ImageSeedsOf("bmp")[6];
+  PutNumber(large, 18, 4, 0x4000);
+  PutNumber(large, 22, 4, 0x4000);
+  return {large};
+}
+
 }  // namespace
 
 std::vector<std::string> FormerReaderFailuresOf(const std::string& target) {
@@ -187,6 +201,8 @@ std::vector<std::string> FormerReaderFailuresOf(const std::string& target) {
   if (target == "override") return OverrideFailures();
   if (target == "jpeg") return JpegFailures();
   if (target == "png") return PngFailures();
+  if (target == "webp") return WebpFailures();
+  if (target == "bmp") return BmpFailures();
   if (target == "zstd") {  // whole blocks of the decoder, written as one, were taken for a cut stream
     const std::string half = Pack(Compression::kZstd, std::string(65536, 'a')).value();
     return {half + half, Pack(Compression::kZstd, std::string(131072, 'a')).value()};

@@ -69,6 +69,31 @@ std::string FramedPickle() {
          "collections\x94\x8c\xbOrderedDict\x94\x93\x94)R\x94h\1N\x86\x94h\2\x88\x85\x94u."s;
 }
 
+// Protocol 5, with what stands beside tensors.
+std::string NewestPickle() {
+  return "\x80\5}\x94(\x8c\1s\x94\x8f\x94(K\1K\2\x90\x8c\1f\x94(K\3\x91\x94\x8c\1b\x94\x96\2\0\0\0\0\0\0\0ab\x94"
+         "\x8c\1i\x94\x8a\x09\0\0\0\0\0\0\0\x80\0\x8c\1d\x94\x8c\xb"
+         "collections\x94\x8c\xb"
+         "defaultdict\x94\x93\x94N\x85\x94R\x94\x8c\1k\x94K\1su."s;
+}
+
+// {"w": a tensor with its neg bit, of a class, "v": one of a dtype without a storage type}.
+std::string ClassPickle() {
+  const auto text = [](const std::string& value) {
+    return absl::StrCat("X"s, std::string(1, static_cast<char>(value.size())), "\0\0\0"s, value);
+  };
+  const auto parts = [&](const std::string& storage, const std::string& more) {
+    return absl::StrCat("(("s, text("storage"), "c", storage, "\n", text("0"), text("cpu"),
+                        "K\x06tQK\0K\2K\3\x86K\3K\1\x86\x89N"s, more, "t");
+  };
+  return absl::StrCat("\x80\2}("s, text("w"),
+                      "ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_tensor_v2\n"
+                      "c__main__\nMine\n",
+                      parts("torch\nFloatStorage", absl::StrCat("}", text("neg"), "\x88s")), "}tR", text("v"),
+                      "ctorch._utils\n_rebuild_tensor_v3\n", parts("torch.storage\nUntypedStorage", "ctorch\nuint16\n"),
+                      "Ru.");
+}
+
 std::vector<std::string> NpySeeds() {
   std::vector<std::string> seeds;
   const std::string path = ScratchFolder() + "/seed.npy";
@@ -78,6 +103,8 @@ std::vector<std::string> NpySeeds() {
     seeds.push_back(BytesOf(path));
   }
   seeds.push_back(absl::StrReplaceAll(seeds[0], {{"False", "True "}}));
+  seeds.push_back(absl::StrReplaceAll(seeds[0], {{"<f4", ">f4"}, {"'", "\""}, {": ", " :"}}));
+  seeds.push_back(absl::StrReplaceAll(seeds[1], {{"<i8", ">u8"}, {"(5,)", "(5L,)"}, {"  \n", " \n"}}));
   seeds.push_back(absl::StrReplaceAll(seeds[1], {{"<i8", "<u2"}, {"(5,)", "(20,)"}, {" \n", "\n"}}));
   return seeds;
 }
@@ -102,19 +129,25 @@ std::vector<std::string> TokenSeeds() {
   PutNumber(header, 8, 4, 9);
   std::string tokens;
   for (int i = 0; i < 9; ++i) tokens += {static_cast<char>(i), '\1'};
-  return {tokens, header + tokens, "to be or not to be"};
+  const std::string path = ScratchFolder() + "/tokens.npy";
+  Promise(WriteNpy(path, torch::arange(20).to(torch::kUInt16)).ok(), "a seed is written");
+  return {tokens, header + tokens, "to be or not to be", BytesOf(path)};
 }
 
 const std::map<std::string, std::vector<std::string>>& TextSeeds() {
   static const std::map<std::string, std::vector<std::string>> seeds = {
-      {"csv", {"1,2.5,0\n-3, 4e2 ,1\r\n\n5,6,2\n", "a,b,c\n1,2,3\n4,5,6.5\n"}},
+      {"csv",
+       {"1,2.5,0\n-3, 4e2 ,1\r\n\n5,6,2\n", "a,b,c\n1,2,3\n4,5,6.5\n",
+        "\xef\xbb\xbf\"a\",\"b\n\"\r+1.5, \"2\" \r\n9007199254740993,\"\"\"3\"\"\"\r\n"}},
       {"table_csv",
-       {"name,n,x,ok\nanna,1,0.5,true\n\"b, \"\"c\"\"\nd\",2,,false\n007,,inf,NA\n", "a\tb\n1\t2\n", "one\n1\n\n2\n"}},
+       {"name,n,x,ok\nanna,1,0.5,true\n\"b, \"\"c\"\"\nd\",2,,false\n007,,inf,NA\n", "a\tb\n1\t2\n", "one\n1\n\n2\n",
+        "\xef\xbb\xbfx,y\r+1, 2.5\r#N/A,18446744073709551615\r9007199254740993,.5\r"}},
       {"table_json_lines",
        {"{\"a\": 1, \"b\": \"x\", \"c\": [1, {\"d\": null}]}\n\n{\"a\": 2.5, \"e\": true}\n{\"a\": null, \"b\": 3}\n"}},
       {"json_lines",
        {"{\"x\": [0.5, 1], \"y\": 1}\n{\"x\": [2, 3], \"y\": 0}\n", "{\"x\": [[1, 2], [3, 4]], \"y\": [0.5]}\n",
-        "{\"x\": 3, \"y\": true}\n\n{\"x\": 4, \"y\": false}"}},
+        "{\"x\": 3, \"y\": true}\n\n{\"x\": 4, \"y\": false}",
+        "{\"x\": 1, \"y\": 9007199254740993}\n{\"x\": NaN, \"y\": 1}\n"}},
       {"ragged_json_lines",
        {"{\"x\": [1, 2, 3], \"y\": 1}\n{\"x\": [4], \"y\": 0}\n{\"x\": [5, 6], \"y\": 2}\n",
         "{\"x\": [[1, 2], [3, 4]], \"y\": 0.5}\n{\"x\": [[5, 6]], \"y\": 1}\n"}},
@@ -145,13 +178,14 @@ const std::map<std::string, std::vector<std::string>>& TextSeeds() {
 
 }  // namespace
 
-std::string TorchArchive(std::string_view pickle) {
+std::string TorchArchive(std::string_view pickle, std::string_view byte_order) {
   std::string bytes;
   caffe2::serialize::PyTorchStreamWriter writer([&](const void* data, size_t size) {
     bytes.append(static_cast<const char*>(data), size);
     return size;
   });
   writer.writeRecord("data.pkl", pickle.data(), pickle.size());
+  if (!byte_order.empty()) writer.writeRecord("byteorder", byte_order.data(), byte_order.size());
   static const std::string storage(24, '\1');
   for (const char* name : {"data/0", "data/1"}) writer.writeRecord(name, storage.data(), storage.size());
   writer.writeEndOfFile();
@@ -227,16 +261,16 @@ std::string SampleManifest() {
 
 std::vector<std::string> ReaderSeedsOf(const std::string& target) {
   if (const auto text = TextSeeds().find(target); text != TextSeeds().end()) return text->second;
-  if (target == "jpeg" || target == "png") return ImageSeedsOf(target);
+  if (target == "jpeg" || target == "png" || target == "webp" || target == "bmp") return ImageSeedsOf(target);
   if (target == "safetensors" || target == "checkpoint_shard")
     return {SampleShard(SampleTensors()),
             SampleShard({{"model.weight", torch::ones({2})}, {"rank.rng", torch::ones(1)}})};
-  if (target == "pickle") return {SamplePickle(), FramedPickle()};
-  if (target == "state_dict_pickle") return {SamplePickle()};
+  if (target == "pickle") return {SamplePickle(), FramedPickle(), NewestPickle(), ClassPickle()};
+  if (target == "state_dict_pickle") return {SamplePickle(), ClassPickle()};
   if (target == "state_dict") {
     const std::string path = ScratchFolder() + "/seed.pt";
     Promise(WriteStateDictFile(path, SampleTensors()).ok(), "a seed is written");
-    return {TorchArchive(SamplePickle()), BytesOf(path)};
+    return {TorchArchive(SamplePickle()), BytesOf(path), TorchArchive(ClassPickle(), "big")};
   }
   if (target == "npy") return NpySeeds();
   if (target == "npz") return NpzSeeds();

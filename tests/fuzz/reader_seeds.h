@@ -11,18 +11,19 @@
 namespace athanor::fuzz {
 
 std::vector<std::string> ReaderSeedsOf(const std::string& target);
-std::vector<std::string> ImageSeedsOf(const std::string& target);  // jpeg, png
+std::vector<std::string> ImageSeedsOf(const std::string& target);  // jpeg, png, webp, bmp
 std::vector<std::string> FormerReaderFailuresOf(const std::string& target);
 
-// What torch.save makes of this pickle and two storages, "0" and "1", of 24 bytes.
-std::string TorchArchive(std::string_view pickle);
+// What torch.save makes of this pickle and two storages, "0" and "1", of 24 bytes. `byte_order`: "big", "little", or
+// empty as in old versions.
+std::string TorchArchive(std::string_view pickle, std::string_view byte_order = "");
 // An archive with one entry per pair, deflated or stored.
 std::string ZipArchive(const std::vector<std::pair<std::string, std::string>>& entries, bool deflated);
 struct JpegKind {
   int quality = 50;
-  bool grey = false, progressive = false;
-  int across = 1, down = 1;      // luma samples per colour sample
-  bool scan_per_number = false;  // of grey: two scans for each of the 63 numbers of a block
+  bool grey = false, progressive = false, inks = false;  // inks: cyan, magenta, yellow, black
+  int across = 1, down = 1;                              // luma samples per colour sample
+  bool scan_per_number = false;                          // of grey: two scans for each of the 63 numbers of a block
 };
 std::string JpegOf(int height, int width, const JpegKind& kind);
 

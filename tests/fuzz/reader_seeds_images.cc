@@ -4,9 +4,11 @@
 
 #include <jpeglib.h>
 #include <png.h>
+#include <webp/encode.h>
 
 #include "athanor/data/image_codec.h"
 #include "tests/fuzz/reader_seeds.h"
+#include "tests/fuzz/replay.h"
 #include "tests/fuzz/target.h"
 
 namespace athanor::fuzz {
@@ -46,7 +48,7 @@ std::string PngOf(unsigned height, unsigned width, int depth, int colour, bool i
 }  // namespace
 
 std::string JpegOf(int height, int width, const JpegKind& kind) {
-  const int channels = kind.grey ? 1 : 3;
+  const int channels = kind.grey ? 1 : kind.inks ? 4 : 3;
   std::vector<uint8_t> pixels = Pixels(static_cast<size_t>(height * width * channels));
   jpeg_compress_struct info = {};
   jpeg_error_mgr errors;
@@ -58,7 +60,7 @@ std::string JpegOf(int height, int width, const JpegKind& kind) {
   info.image_height = static_cast<JDIMENSION>(height);
   info.image_width = static_cast<JDIMENSION>(width);
   info.input_components = channels;
-  info.in_color_space = kind.grey ? JCS_GRAYSCALE : JCS_RGB;
+  info.in_color_space = kind.grey ? JCS_GRAYSCALE : kind.inks ? JCS_CMYK : JCS_RGB;
   jpeg_set_defaults(&info);
   jpeg_set_quality(&info, kind.quality, TRUE);
   if (kind.progressive) jpeg_simple_progression(&info);
@@ -85,6 +87,41 @@ std::string JpegOf(int height, int width, const JpegKind& kind) {
   return result;
 }
 
+namespace {
+
+std::string WebpOf(int height, int width, bool lossless) {
+  const std::vector<uint8_t> pixels = Pixels(static_cast<size_t>(height * width * 4));
+  uint8_t* bytes = nullptr;
+  const size_t size = lossless ? WebPEncodeLosslessRGBA(pixels.data(), width, height, width * 4, &bytes)
+                               : WebPEncodeRGBA(pixels.data(), width, height, width * 4, 60, &bytes);
+  std::string result(reinterpret_cast<const char*>(bytes), size);
+  WebPFree(bytes);
+  return result;
+}
+
+struct BmpKind {
+  uint32_t bits, compression = 0, header = 40;
+  int32_t height = 6, width = 7;
+};
+
+// Masks and a palette stand behind the header, whether they are looked at or not.
+std::string BmpOf(const BmpKind& kind, const std::string& rows) {
+  std::string bytes(kind.header + 14 + 12 + 4 * (kind.bits > 8 ? 0 : size_t{1} << kind.bits), '\7');
+  bytes.replace(0, 2, "BM");
+  PutNumber(bytes, 10, 4, bytes.size());
+  PutNumber(bytes, 14, 4, kind.header);
+  PutNumber(bytes, 18, 4, static_cast<uint32_t>(kind.width));
+  PutNumber(bytes, 22, 4, static_cast<uint32_t>(kind.height));
+  PutNumber(bytes, 26, 2, 1);
+  PutNumber(bytes, 28, 2, kind.bits);
+  PutNumber(bytes, 30, 4, kind.compression);
+  PutNumber(bytes, 46, 4, 0);
+  for (size_t i = 0; i < 3; ++i) PutNumber(bytes, 54 + 4 * i, 4, uint64_t{0x7c00} >> (5 * i));
+  return bytes + rows;
+}
+
+}  // namespace
+
 std::vector<std::string> ImageSeedsOf(const std::string& target) {
   if (target == "jpeg") {
     return {JpegOf(40, 30, {.across = 2, .down = 2}),
@@ -92,7 +129,21 @@ std::vector<std::string> ImageSeedsOf(const std::string& target) {
             JpegOf(24, 24, {.quality = 90, .grey = true}),
             JpegOf(50, 17, {.quality = 20, .across = 4}),
             JpegOf(30, 40, {.quality = 20, .grey = true, .progressive = true}),
-            JpegOf(64, 48, {.quality = 30, .down = 2})};
+            JpegOf(64, 48, {.quality = 30, .down = 2}),
+            JpegOf(40, 24, {.inks = true}),
+            JpegOf(24, 24, {.grey = true}).insert(JpegOf(24, 24, {.grey = true}).size() - 2, 40, '\0')};
+  }
+  if (target == "webp") return {WebpOf(20, 31, false), WebpOf(17, 12, true)};
+  if (target == "bmp") {
+    const std::string rows(400, '\x2d');
+    return {BmpOf({.bits = 24}, rows),
+            BmpOf({.bits = 8, .height = -6}, rows),
+            BmpOf({.bits = 4}, rows),
+            BmpOf({.bits = 1}, rows),
+            BmpOf({.bits = 16, .compression = 3}, rows),
+            BmpOf({.bits = 32, .header = 124}, rows),
+            BmpOf({.bits = 8, .compression = 1}, std::string("\4\1\0\0\0\5abcde\0\0\2\0\1\1\0\1", 18)),
+            BmpOf({.bits = 4, .compression = 2}, std::string("\5\x12\0\0\0\6\x12\x34\x56\0\0\0\0\1", 14))};
   }
   return {PngOf(9, 12, 8, PNG_COLOR_TYPE_RGB, false),    PngOf(11, 8, 8, PNG_COLOR_TYPE_RGB_ALPHA, true),
           PngOf(9, 12, 4, PNG_COLOR_TYPE_PALETTE, true), PngOf(8, 30, 16, PNG_COLOR_TYPE_GRAY, false),

@@ -61,6 +61,8 @@ inline constexpr NamedTarget kReaderTargets[] = {
     {"override", &Override, 20000, &MutateText},
     {"jpeg", &Image, 2000, &MutateJpeg},
     {"png", &Image, 5000, &MutatePng},
+    {"webp", &Image, 5000, nullptr},
+    {"bmp", &Image, 5000, nullptr},
     {"gzip", &Gzip, 5000, nullptr},
     {"zstd", &Zstd, 5000, nullptr},
     {"manifest", &ManifestText, 10000, &MutateText},

@@ -1,17 +1,27 @@
 // What library_test.py drives: the library alone, as a C++ program of a user would.
 //
 //   library_tool dump FILE            names, dtypes, shapes and sums of the tensors of FILE, as JSON
+//   library_tool read FILE...         what the reader of the file's ending gives: {FILE: {"tensors": {NAME: {"dtype",
+//                                     "shape", "bytes"}}, …}}, or {FILE: {"error"}}
+//   library_tool folder FOLDER        the classes and files of an ImageFolder, or {"error"}
 //   library_tool convert FROM TO      Load() and Save() of tensors, by the files' endings
 //   library_tool export FROM TO       ExportWeights()
 //   library_tool train CONFIG_JSON    trains a small network in its workspace; prints a JSON summary
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <sstream>
 #include <string>
 
 #include "absl/time/clock.h"
+#include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
+#include "athanor/data/image_codec.h"
+#include "athanor/data/image_folder.h"
+#include "athanor/data/json_lines.h"
+#include "athanor/data/npy_reader.h"
 #include "athanor/data/tensor_dataset.h"
+#include "athanor/io/state_dict_file.h"
 #include "athanor/runner/pretrained.h"
 #include "athanor/runner/torch_runner.h"
 #include "athanor/tools/load_save.h"
@@ -33,6 +43,66 @@ int Dump(const std::string& path) {
                  {"sum", tensor.to(torch::kDouble).sum().item<double>()}};
   }
   std::printf("%s\n", out.dump().c_str());
+  return 0;
+}
+
+using nlohmann::json;
+
+json Described(const torch::Tensor& tensor) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  const torch::Tensor dense = athanor::DenseOnHost(tensor);
+  const auto* bytes = static_cast<const uint8_t*>(dense.data_ptr());
+  std::string hex;
+  for (size_t i = 0; i < dense.nbytes(); ++i) hex += {kDigits[bytes[i] >> 4], kDigits[bytes[i] & 15]};
+  return {{"dtype", c10::toString(tensor.scalar_type())}, {"shape", tensor.sizes().vec()}, {"bytes", hex}};
+}
+
+absl::StatusOr<json> ReadAny(const std::string& path) {
+  const std::string ending = std::filesystem::path(path).extension().string();
+  json tensors = json::object(), found = json::object();
+  if (ending == ".npy") {
+    ASSIGN_OR_RETURN(const torch::Tensor array, athanor::ReadNpy(path));
+    tensors["array"] = Described(array);
+  } else if (ending == ".csv") {
+    const bool header = path.find("header") != std::string::npos;
+    ASSIGN_OR_RETURN(const athanor::CsvTable table, athanor::ReadCsv(path, {.header = header}));
+    tensors = {{"features", Described(table.features)}, {"target", Described(table.target)}};
+    found["columns"] = table.columns;
+  } else if (ending == ".jsonl") {
+    ASSIGN_OR_RETURN(const athanor::JsonLinesDataset lines, athanor::OpenJsonLines(path, {}));
+    tensors = {{"input", Described(lines.dataset->input())}, {"target", Described(lines.dataset->target())}};
+  } else if (ending == ".pt" || ending == ".safetensors") {
+    ASSIGN_OR_RETURN(const athanor::TensorFile file, athanor::ReadStateDictFile(path));
+    for (const auto& [name, tensor] : file.tensors) tensors[name] = Described(tensor);
+    found["skipped"] = file.skipped;
+    found["metadata"] = file.metadata;
+  } else {
+    ASSIGN_OR_RETURN(const torch::Tensor image, athanor::ReadImage(path));
+    tensors["image"] = Described(image);
+  }
+  found["tensors"] = tensors;
+  return found;
+}
+
+int Read(int count, char** paths) {
+  json all = json::object();
+  for (int i = 0; i < count; ++i) {
+    const absl::StatusOr<json> found = ReadAny(paths[i]);
+    all[paths[i]] = found.ok() ? *found : json{{"error", std::string(found.status().message())}};
+  }
+  std::printf("%s\n", all.dump().c_str());
+  return 0;
+}
+
+int Folder(const std::string& path) {
+  json found;
+  if (const auto folder = athanor::ImageFolder::Open(path, {}); folder.ok()) {
+    found = {{"classes", (*folder)->classes()}, {"left_out", (*folder)->left_out()}, {"files", json::array()}};
+    for (int64_t i = 0; i < (*folder)->size(); ++i) found["files"].push_back((*folder)->path(i));
+  } else {
+    found["error"] = std::string(folder.status().message());
+  }
+  std::printf("%s\n", found.dump().c_str());
   return 0;
 }
 
@@ -92,10 +162,14 @@ int main(int argc, char** argv) {
     std::fprintf(status.ok() ? stdout : stderr, "%s\n", status.ok() ? "{}" : status.ToString().c_str());
     return status.ok() ? 0 : 1;
   }
+  if (argc > 2 && std::string(argv[1]) == "read") return Read(argc - 2, argv + 2);
   const std::string verb = argc == 3 ? argv[1] : "";
   if (verb == "dump") return Dump(argv[2]);
+  if (verb == "folder") return Folder(argv[2]);
   if (verb != "train") {
-    std::fprintf(stderr, "usage: library_tool dump FILE | convert FROM TO | export FROM TO | train CONFIG_JSON\n");
+    std::fprintf(stderr,
+                 "usage: library_tool dump FILE | read FILE... | folder FOLDER | convert FROM TO | export FROM TO | "
+                 "train CONFIG_JSON\n");
     return 2;
   }
   const absl::Status status = Train(argv[2]);

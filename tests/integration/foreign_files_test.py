@@ -1,0 +1,472 @@
+"""Files as other programs write them, read as those programs read them: torch.save, safetensors, NumPy, Pillow, spreadsheets."""
+
+import io
+import itertools
+import json
+import os
+import pathlib
+import struct
+import subprocess
+import tempfile
+import unittest
+import zipfile
+import zlib
+
+import numpy as np
+import safetensors
+import torch
+
+try:
+    from PIL import Image
+except ImportError:  # comes with TensorBoard
+    Image = None
+
+TOOL = pathlib.Path(os.environ["ATHANOR_BUILD"]) / "tests/integration/library_tool"
+
+
+def hex_of(tensor):
+    if tensor.numel() == 0:
+        return ""
+    plain = tensor.resolve_conj().resolve_neg().detach().clone(memory_format=torch.contiguous_format)
+    return plain.reshape(-1).view(torch.uint8).numpy().tobytes().hex()
+
+
+class Mine(torch.Tensor):
+    """A subclass, of which only the data counts."""
+
+
+class ForeignFiles(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="ath-")
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def tool(self, *args):
+        done = subprocess.run([str(TOOL), *map(str, args)], capture_output=True, text=True, timeout=120, cwd=self.folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def read(self, paths):
+        found = self.tool("read", *paths)
+        return {pathlib.Path(path).name: value for path, value in found.items()}
+
+
+class TorchSaveTest(ForeignFiles):
+    def write_big_endian(self, source, target, width):
+        """What torch.save writes on a machine of the other byte order."""
+        archive = zipfile.ZipFile(source)
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as out:
+            for entry in archive.infolist():
+                data = archive.read(entry)
+                if entry.filename.endswith("byteorder"):
+                    data = b"big"
+                elif "/data/" in entry.filename:
+                    data = b"".join(data[k:k + width][::-1] for k in range(0, len(data), width))
+                out.writestr(entry.filename, data)
+
+    def test_what_torch_load_gives(self):
+        w = torch.arange(6, dtype=torch.float32).reshape(2, 3) + 0.5
+        c = torch.complex(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+        with_tag, parameter = w.clone(), torch.nn.Parameter(w.clone())
+        with_tag.tag = parameter.tag = "x"
+        cases = {"conj": c.conj(), "neg": c.conj().imag, "neg_view": c.conj().imag[1:], "conj_t": torch.stack([c, c]).mH, "attribute": with_tag,
+                 "parameter": parameter, "subclass": w.as_subclass(Mine), "buffer": torch.nn.Buffer(w), "channels": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)}
+        raw = torch.arange(32, dtype=torch.uint8)
+        for dtype in (torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
+                      torch.float8_e8m0fnu, torch.float4_e2m1fn_x2, torch.complex64, torch.complex128, torch.int16, torch.bfloat16):
+            cases[str(dtype).removeprefix("torch.")] = raw.view(dtype)
+        paths = []
+        for name, tensor in cases.items():
+            for protocol in (2, 5):
+                paths.append(self.folder / f"{name}.{protocol}.pt")
+                torch.save({"w": tensor}, paths[-1], pickle_protocol=protocol)
+        found = self.read(paths)
+        for path in paths:
+            name = path.name.split(".")[0]
+            self.assertNotIn("error", found[path.name], path.name)
+            self.assertEqual(found[path.name]["tensors"]["w"]["shape"], list(cases[name].shape), path.name)
+            self.assertEqual(found[path.name]["tensors"]["w"]["bytes"], hex_of(cases[name].as_subclass(torch.Tensor)), path.name)
+
+    def test_the_other_byte_order(self):
+        cases = {"float": (torch.randn(2, 3), 4), "double": (torch.randn(3, dtype=torch.float64), 8), "half": (torch.randn(5).half(), 2),
+                 "bfloat16": (torch.randn(5).bfloat16(), 2), "long": (torch.arange(-3, 3), 8), "bool": (torch.tensor([True, False]), 1),
+                 "complex": (torch.randn(3, dtype=torch.complex128), 8), "uint16": (torch.arange(9).to(torch.uint16), 2),
+                 "view": (torch.randn(4, 6)[1:3, ::2], 4)}
+        for name, (tensor, width) in cases.items():
+            torch.save({"w": tensor, "again": tensor[:1]}, self.folder / "little.pt")
+            self.write_big_endian(self.folder / "little.pt", self.folder / f"{name}.pt", width)
+        found = self.read(self.folder / f"{name}.pt" for name in cases)
+        for name, (tensor, _) in cases.items():
+            self.assertEqual(found[f"{name}.pt"]["tensors"]["w"]["bytes"], hex_of(tensor), name)
+            self.assertEqual(found[f"{name}.pt"]["tensors"]["again"]["bytes"], hex_of(tensor[:1]), name)
+
+    def test_what_stands_beside_tensors_is_listed(self):
+        import collections
+        w = torch.ones(2)
+        beside = {"rng": np.random.default_rng(1).bit_generator.state, "big": 1 << 63, "huge": -(1 << 200), "set": {1, 2}, "frozen": frozenset([3]),
+                  "bytes": bytearray(b"ab"), "array": np.arange(3.0), "scalar": np.float32(2), "none": None, "type": torch.float32, "device": torch.device("cpu"),
+                  "size": torch.Size([1]), "list": [w], "path": pathlib.PurePosixPath("/x"), "default": collections.defaultdict(int, {"n": 1})}
+        for protocol in (2, 3, 4, 5):
+            torch.save({"w": w, **beside, "inner": collections.defaultdict(list, {"v": w})}, self.folder / f"{protocol}.pt", pickle_protocol=protocol)
+        for name, found in self.read(self.folder / f"{p}.pt" for p in (2, 3, 4, 5)).items():
+            self.assertNotIn("error", found, name)
+            self.assertEqual(set(found["tensors"]), {"w", "inner.v"}, name)
+            for key in beside:
+                self.assertTrue(any(text.startswith(key) for text in found["skipped"]), (name, key, found["skipped"]))
+
+    def test_other_files_of_torch_are_named(self):
+        torch.save({"w": torch.ones(2)}, self.folder / "legacy2.pt", _use_new_zipfile_serialization=False)
+        torch.save({"w": torch.ones(2)}, self.folder / "legacy4.pt", _use_new_zipfile_serialization=False, pickle_protocol=4)
+        torch.save(torch.nn.Linear(2, 2), self.folder / "module.pt")
+        torch.save(torch.ones(2), self.folder / "tensor.pt")
+        torch.save({"w": torch.ones(2).to_sparse()}, self.folder / "sparse.pt")
+        wanted = {"legacy2.pt": "old format of torch.save", "legacy4.pt": "old format of torch.save", "module.pt": "Linear; allowed: a dictionary",
+                  "tensor.pt": "allowed: a dictionary", "sparse.pt": "_rebuild_sparse_tensor"}
+        found = self.read(self.folder / name for name in wanted)
+        for name, text in wanted.items():
+            self.assertIn(text, found[name]["error"])
+            self.assertIn(name, found[name]["error"])
+
+    def test_what_is_written_is_loaded_with_shared_storage(self):
+        base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+        c = torch.complex(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+        raw = torch.arange(16, dtype=torch.uint8)
+        state = {"tied": base, "weight": base, "conj": c.conj(), "neg": c.clone().conj().imag} | {str(d): raw.clone().view(d) for d in (
+            torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e8m0fnu, torch.complex64, torch.complex128)}
+        torch.save(state, self.folder / "in.pt")
+        self.tool("convert", self.folder / "in.pt", self.folder / "out.pt")
+        loaded = torch.load(self.folder / "out.pt", weights_only=True)
+        self.assertEqual(set(loaded), set(state))
+        for name, tensor in state.items():
+            self.assertEqual(loaded[name].dtype, tensor.dtype, name)
+            self.assertEqual(hex_of(loaded[name]), hex_of(tensor), name)
+        self.assertEqual(loaded["tied"].data_ptr(), loaded["weight"].data_ptr())
+        self.assertLess((self.folder / "out.pt").stat().st_size, (self.folder / "in.pt").stat().st_size + 2000)
+
+
+class SafetensorsTest(ForeignFiles):
+    # Artefacts of the reference's JSON library (a structure as a list, an enumeration as a map), and shapes that LibTorch cannot make.
+    DEVIATIONS = {"tensor as list", "dtype as map", "zero beside huge", "65 dims", "deep 126", "F6_E2M3", "F6_E3M2"}
+
+    def headers(self):
+        tensor = '{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+        yield from {"plain": f'{{"a":{tensor}}}', "empty": "{}", "none": "", "space before": f' \n{{"a":{tensor}}}', "space behind": f'{{"a":{tensor}}} \n\t',
+                    "mark": f'\ufeff{{"a":{tensor}}}', "zeros behind": f'{{"a":{tensor}}}\0\0', "junk": f'{{"a":{tensor}}}x', "two": f'{{"a":{tensor}}}{{}}',
+                    "list": "[]", "null": "null", "text": '"a"', "number": "1", "comma": f'{{"a":{tensor},}}', "comment": f'{{/**/"a":{tensor}}}',
+                    "tensor twice": f'{{"a":{tensor},"a":{tensor}}}', "escaped twice": f'{{"a":{tensor},"\\u0061":{tensor}}}',
+                    "metadata twice": f'{{"__metadata__":{{}},"__metadata__":{{}},"a":{tensor}}}',
+                    "metadata null twice": f'{{"__metadata__":null,"__metadata__":{{}},"a":{tensor}}}',
+                    "metadata behind": f'{{"a":{tensor},"__metadata__":{{"k":"v"}}}}', "escaped metadata": f'{{"\\u005f_metadata__":{{"k":"v"}},"a":{tensor}}}',
+                    "tensor as list": '{"a":["F32",[2],[0,8]]}', "dtype as map": f'{{"a":{tensor}}}'.replace('"F32"', '{"F32":null}'),
+                    "control": f'{{"a\n":{tensor}}}', "surrogate": f'{{"\\ud800":{tensor}}}', "pair": f'{{"\\ud83d\\ude00":{tensor}}}', "no name": f'{{"":{tensor}}}',
+                    "zero beside huge": '{"e":{"dtype":"F32","shape":[0,4294967296,4294967296],"data_offsets":[0,0]}}',
+                    "huge": '{"e":{"dtype":"F32","shape":[4294967296,4294967296,0],"data_offsets":[0,0]}}',
+                    "64 dims": tensor.join(['{"a":', "}"]).replace("[2]", "[2" + ",1" * 63 + "]"), "65 dims": tensor.join(['{"a":', "}"]).replace("[2]", "[2" + ",1" * 64 + "]"),
+                    "F4 odd": '{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}', "F4": '{"a":{"dtype":"F4","shape":[2,8],"data_offsets":[0,8]}}'}.items()
+        for value in ("null", "{}", '{"k":"v"}', '{"k":null}', '{"k":1}', '{"k":[]}', '{"k":{}}', "[]", '"x"', "1", "true", '{"k":"v","k":"w"}', '{"":""}', '{"k":"\\u0000"}'):
+            yield f"metadata {value}", f'{{"__metadata__":{value},"a":{tensor}}}'
+        fields = {"dtype": '"F32"', "shape": "[2]", "data_offsets": "[0,8]"}
+        for field, value in fields.items():
+            yield f"{field} twice", f'{{"a":{tensor[:-1]},"{field}":{value}}}}}'
+            yield f"{field} null", f'{{"a":{tensor}}}'.replace(value, "null", 1)
+            yield f"{field} missing", '{"a":{%s}}' % ",".join(f'"{k}":{v}' for k, v in fields.items() if k != field)
+            yield f"{field} escaped", f'{{"a":{tensor}}}'.replace(f'"{field}"', f'"\\u{ord(field[0]):04x}{field[1:]}"')
+        for value in ("1", "null", "{}", '"x"', "[[[]]]", '{"dtype":"F16"}', '1,"extra":2', '[{"shape":[1]},2.5,-1,true]'):
+            yield f"extra {value}", f'{{"a":{tensor[:-1]},"extra":{value}}}}}'
+        for value in ("2.0", "2e0", "-2", "-0", "0.5", '"2"', "null", "true", "2,1", "02", "+2", "1e400", "18446744073709551615", "18446744073709551616", "9223372036854775808", "[2]"):
+            yield f"shape {value}", f'{{"a":{tensor}}}'.replace("[2]", f"[{value}]")
+        for value in ("0,8,8", "0", "", "0,8.0", "-0,8", "-1,8", "8,0", "4,8", "0,4", "0,16", '"0","8"', "0,8e0", "0,18446744073709551615"):
+            yield f"offsets {value}", f'{{"a":{tensor}}}'.replace("[0,8]", f"[{value}]")
+        for (a, b), (c, d) in (((0, 4), (4, 8)), ((4, 8), (0, 4)), ((0, 8), (0, 8)), ((0, 8), (4, 8)), ((0, 2), (4, 8)), ((0, 8), (8, 8)), ((0, 8), (0, 0)), ((0, 8), (4, 4))):
+            yield f"two {a} {b} {c} {d}", '{"a":{"dtype":"U8","shape":[%d],"data_offsets":[%d,%d]},"b":{"dtype":"U8","shape":[%d],"data_offsets":[%d,%d]}}' % (b - a, a, b, d - c, c, d)
+        for dtype, size in (("F64", 8), ("F32", 4), ("F16", 2), ("BF16", 2), ("I64", 8), ("I32", 4), ("I16", 2), ("I8", 1), ("U8", 1), ("U16", 2), ("U32", 4), ("U64", 8), ("BOOL", 1),
+                            ("F8_E4M3", 1), ("F8_E5M2", 1), ("F8_E4M3FNUZ", 1), ("F8_E5M2FNUZ", 1), ("F8_E8M0", 1), ("C64", 8), ("C128", 8), ("F128", 8), ("f32", 4), ("", 1)):
+            yield f"dtype {dtype}", '{"a":{"dtype":"%s","shape":[%d],"data_offsets":[0,8]}}' % (dtype, 8 // size)
+        for dtype in ("F6_E2M3", "F6_E3M2"):
+            yield dtype, '{"a":{"dtype":"%s","shape":[8],"data_offsets":[0,6]}}' % dtype
+        for depth in (100, 120, 126, 130, 250):
+            yield f"deep {depth}", f'{{"a":{tensor[:-1]},"x":{"[" * depth}{"]" * depth}}}}}'
+
+    def test_headers_are_taken_as_the_reference_takes_them(self):
+        reference, paths = {}, []
+        for i, (name, header) in enumerate(self.headers()):
+            text = header.encode("utf-8", "surrogatepass")
+            for size in {0, 6, 8}:
+                path = self.folder / f"{i}-{size}.safetensors"
+                path.write_bytes(struct.pack("<Q", len(text)) + text + b"\1" * size)
+                paths.append(path)
+                try:
+                    with safetensors.safe_open(path, "pt") as file:
+                        keys = file.keys()
+                        reference[path.name] = (name, {k: hex_of(file.get_tensor(k)) for k in keys} if "F6_" not in header else {})
+                except safetensors.SafetensorError:
+                    reference[path.name] = (name, None)
+        differ = set()
+        for path, found in self.read(paths).items():
+            name, tensors = reference[path]
+            ours = {k: v["bytes"] for k, v in found["tensors"].items()} if "tensors" in found else None
+            if ours != tensors:
+                differ.add(name)
+            if ours is None:
+                self.assertIn(path, found["error"])
+        self.assertEqual(differ - self.DEVIATIONS, set())
+
+    def test_what_is_written_is_taken_by_the_reference(self):
+        from safetensors.torch import load_file
+        raw = torch.arange(16, dtype=torch.uint8)
+        state = {str(d): raw.clone().view(d) for d in (torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fnuz, torch.complex64)}
+        c = torch.complex(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+        state |= {"conj": c.conj(), "neg": c.clone().conj().imag}
+        torch.save(state, self.folder / "in.pt")
+        self.tool("convert", self.folder / "in.pt", self.folder / "out.safetensors")
+        loaded = load_file(self.folder / "out.safetensors")
+        for name, tensor in state.items():
+            self.assertEqual(hex_of(loaded[name]), hex_of(tensor), name)
+
+
+class ArraysTest(ForeignFiles):
+    def test_arrays_of_every_kind(self):
+        arrays = {}
+        for kind, order in itertools.product(("f2", "f4", "f8", "i2", "i4", "i8", "u2", "u4", "u8", "c8", "c16"), "<>"):
+            arrays[f"{'big' if order == '>' else 'little'}-{kind}"] = (np.arange(-3, 3) if kind[0] in "fic" else np.arange(6)).astype(order + kind).reshape(2, 3)
+        arrays |= {f"{kind}": np.arange(3).astype(kind) for kind in ("i1", "u1", "b1")}
+        arrays |= {"scalar": np.array(2.5), "empty": np.zeros((0, 3)), "fortran": np.asfortranarray(np.arange(24.0).reshape(2, 3, 4)), "sliced": np.arange(10)[::3]}
+        for name, array in arrays.items():
+            for version in ((1, 0), (2, 0), (3, 0)):
+                with open(self.folder / f"{name}-{version[0]}.npy", "wb") as file:
+                    np.lib.format.write_array(file, array, version=version)
+        found = self.read(self.folder.glob("*.npy"))
+        self.assertEqual(len(found), 3 * len(arrays))
+        wider = {"u2": "i4", "u4": "i8", "u8": "i8"}
+        for name, value in found.items():
+            array = arrays[name.rsplit("-", 1)[0]]
+            self.assertNotIn("error", value, name)
+            kind = array.dtype.str[1:]
+            native = np.ascontiguousarray(array).astype("<" + wider.get(kind, kind))
+            self.assertEqual((value["tensors"]["array"]["shape"], value["tensors"]["array"]["bytes"]), (list(array.shape), native.tobytes().hex()), name)
+
+    def test_headers_of_other_writers(self):
+        data = struct.pack("<3f", 1, 2, 3)
+        good = {"python2": "{'descr': '<f4', 'fortran_order': False, 'shape': (3L,), }", "spaces": "{ 'descr' : '<f4' , 'fortran_order' :False,'shape':( 3 ,) }  ",
+                "quotes": '{"descr": "<f4", "fortran_order": False, "shape": (3,)}', "order": "{'shape': (3,), 'fortran_order': True, 'descr': '<f4'}",
+                "unicode": "{u'descr': u'<f4', u'fortran_order': False, u'shape': (3,)}", "bare": "{'descr': 'f4', 'fortran_order': False, 'shape': (3,)}",
+                "long": "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }" + " " * 500}
+        bad = {"struct": ("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (3,)}", "structured"), "object": ("{'descr': '|O', 'fortran_order': False, 'shape': (3,)}", '"|O"'),
+               "text": ("{'descr': '<U1', 'fortran_order': False, 'shape': (3,)}", '"<U1"'), "extended": ("{'descr': '<f16', 'fortran_order': False, 'shape': (3,)}", '"<f16"'),
+               "missing": ("{'descr': '<f4', 'shape': (3,)}", "no 'fortran_order'"), "more": ("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), 'x': 1}", "'x'"),
+               "negative": ("{'descr': '<f4', 'fortran_order': False, 'shape': (-3,)}", "shape"), "short": ("{'descr': '<f4', 'fortran_order': False, 'shape': (4,)}", "12 bytes of data")}
+        for name, header in [*good.items(), *((name, header) for name, (header, _) in bad.items())]:
+            text = header.encode() + b"\n"
+            (self.folder / f"{name}.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data)
+        np.save(self.folder / "too_large.npy", np.array([1, 1 << 63], dtype=np.uint64))
+        bad["too_large"] = (None, "element 1: found 9223372036854775808")
+        found = self.read(self.folder.glob("*.npy"))
+        for name in good:
+            self.assertEqual(found[f"{name}.npy"].get("tensors", found[f"{name}.npy"]), {"array": {"dtype": "Float", "shape": [3], "bytes": data.hex()}}, name)
+        for name, (_, problem) in bad.items():
+            self.assertIn(problem, found[f"{name}.npy"]["error"])
+
+
+class TablesTest(ForeignFiles):
+    def test_tables_as_spreadsheets_write_them(self):
+        good = {"plain": "1.5,2,3\n3,4,5\n", "crlf": "1.5,2,3\r\n3,4,5\r\n", "cr": "1.5,2,3\r3,4,5\r", "no_end": "1.5,2,3\n3,4,5", "mark": "\ufeff1.5,2,3\n3,4,5\n",
+                "plus": "+1.5,+2,+3\n3,4,5\n", "quoted": '"1.5","2","3"\n"3","4","5"\n', "some_quoted": '1.5,"2",3\n3,4,"5"\n', "blanks": " 1.5 ,\t2, 3\n3 , 4,5 \n",
+                "blank_quoted": ' "1.5", "2" ,"3"\n3,4,5\n', "exponents": "15E-1,2e+00,.3e1\n3.,4.0,+5\n", "empty_lines": "\n1.5,2,3\n\n  \n3,4,5\n\n\n",
+                "mark_header": "\ufeffx,y,class\n1.5,2,3\n3,4,5\n", "quoted_header": '"x","y","class"\n1.5,2,3\n3,4,5\n', "broken_header": '"x\ny",y,class\n1.5,2,3\n3,4,5\n'}
+        bad = {"names": ("x,y,class\n1,2,3\n", "1: column 1: found \"x\"; allowed: a number (a line of names?"), "missing": ("1,2,3\n1,,3\n", "2: column 2: found \"\""),
+               "nan": ("1,NaN,3\n", "found \"NaN\""), "na": ("1,NA,3\n", "found \"NA\""), "infinite": ("1,-inf,3\n", "found \"-inf\""), "thousands": ('1,"1,234",3\n', "found \"1,234\""),
+               "semicolons": ("1;2;3\n", "delimited by ';'"), "tabs": ("1\t2\t3\n", "delimited by tabs"), "trailing": ("1,2,3\n1,2,3,\n", "2: found 4 columns; allowed: 3"),
+               "open": ('1,2,3\n1,"2,3\n4,5,6\n', "2: a quote is not closed"), "fraction": ("1,2,3.5\n", "a whole number"), "hex": ("1,0x10,3\n", "found \"0x10\""),
+               "utf16": (None, "UTF-16"), "comment": ("# x y\n1,2,3\n", "found 1 column"), "large": ("1e39,2,3\n", "found \"1e39\""), "two_signs": ("+-1,2,3\n", "found \"+-1\"")}
+        for name, text in [*good.items(), *((name, text) for name, (text, _) in bad.items() if text is not None)]:
+            (self.folder / f"{name}.csv").write_bytes(text.encode())
+        (self.folder / "utf16.csv").write_bytes("1,2,3\n".encode("utf-16"))
+        (self.folder / "exact.csv").write_bytes(b"1e-400,9007199254740993\n2,-9223372036854775808\n")
+        found = self.read(self.folder.glob("*.csv"))
+        features, target = np.array([[1.5, 2], [3, 4]], "<f4").tobytes().hex(), np.array([3, 5], "<i8").tobytes().hex()
+        for name in good:
+            self.assertNotIn("error", found[f"{name}.csv"], name)
+            tensors = found[f"{name}.csv"]["tensors"]
+            self.assertEqual((tensors["features"]["bytes"], tensors["target"]["bytes"]), (features, target), name)
+            if name in ("mark_header", "quoted_header"):
+                self.assertEqual(found[f"{name}.csv"]["columns"], ["x", "y", "class"])
+        for name, (_, problem) in bad.items():
+            self.assertIn(problem, found[f"{name}.csv"]["error"])
+            self.assertIn(f"{name}.csv", found[f"{name}.csv"]["error"])
+        self.assertEqual(found["exact.csv"]["tensors"]["target"]["bytes"], np.array([9007199254740993, -(1 << 63)], "<i8").tobytes().hex())
+
+    def test_lines_of_json(self):
+        exact = [9007199254740993, 9007199254740992, -9223372036854775808, 9223372036854775807]
+        cases = {"exact": [json.dumps({"input": 1, "target": t}) for t in exact], "nan": [json.dumps({"input": float("nan"), "target": 1})],
+                 "beyond": [json.dumps({"input": 1, "target": 1 << 63})], "far": [json.dumps({"input": 1, "target": 1 << 70})],
+                 "floats": [json.dumps({"input": 1 << 70, "target": 1e20}), json.dumps({"input": 0, "target": 0.5})], "null": [json.dumps({"input": None, "target": 1})],
+                 "cut": ['{"input": 1, "tar']}
+        for name, lines in cases.items():
+            (self.folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        (self.folder / "mark.jsonl").write_text('\ufeff{"input": 1, "target": 2}\r\n')
+        (self.folder / "utf16.jsonl").write_text('{"input": 1, "target": 2}\n', encoding="utf-16")
+        found = self.read(self.folder.glob("*.jsonl"))
+        self.assertEqual(found["exact.jsonl"]["tensors"]["target"]["bytes"], np.array(exact, "<i8").tobytes().hex())
+        self.assertEqual(found["mark.jsonl"]["tensors"]["target"]["bytes"], np.array([2], "<i8").tobytes().hex())
+        self.assertEqual(found["floats.jsonl"]["tensors"]["target"]["bytes"], np.array([1e20, 0.5], "<f4").tobytes().hex())
+        for name, problem in {"nan": ":1: found no JSON object: not JSON: NaN, which", "beyond": "beyond 64 bits", "far": "beyond 64 bits", "null": "no number", "cut": ":1: ", "utf16": "UTF-16"}.items():
+            self.assertIn(problem, found[f"{name}.jsonl"]["error"])
+
+
+@unittest.skipIf(Image is None, "needs Pillow")
+class ImagesTest(ForeignFiles):
+    def setUp(self):
+        super().setUp()
+        rows, columns = np.mgrid[0:32, 0:48]
+        self.pixels = np.stack([columns * 5, rows * 7, np.full_like(rows, 99)], axis=2).astype("u1")
+        self.image = Image.fromarray(self.pixels)
+        self.expected = {}
+
+    def add(self, name, data, within=0, expected=None):
+        """An image file, to be read as Pillow reads it."""
+        (self.folder / name).write_bytes(data)
+        self.expected[name] = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int) if expected is None else expected, within)
+
+    def encoded(self, image, kind, **options):
+        out = io.BytesIO()
+        image.save(out, kind, **options)
+        return out.getvalue()
+
+    def check(self):
+        found = self.read(self.folder / name for name in self.expected)
+        for name, (expected, within) in self.expected.items():
+            self.assertNotIn("error", found[name], name)
+            image = found[name]["tensors"]["image"]
+            ours = np.frombuffer(bytes.fromhex(image["bytes"]), "u1").reshape(image["shape"]).transpose(1, 2, 0).astype(int)
+            self.assertEqual(ours.shape, expected.shape, name)
+            self.assertLessEqual(np.abs(ours - expected).max(), within, name)
+
+    def test_png_of_every_kind(self):
+        def chunk(name, data):
+            return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+        def png(width, height, depth, colour, raw, extra=()):
+            return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)) + b"".join(chunk(*e) for e in extra)
+                    + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b""))
+        values = [0, 16, 64, 128, 192, 255]
+        grey = np.repeat(np.array([values]), 3, axis=0).T[None].astype(int)
+        chunks = {"none": [], "gamma": [(b"gAMA", struct.pack(">I", 45455))], "linear": [(b"gAMA", struct.pack(">I", 100000))], "srgb": [(b"sRGB", b"\0")],
+                  "chrm": [(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000))], "text": [(b"tEXt", b"a\0b")], "sbit": [(b"sBIT", b"\5")]}
+        for name, extra in chunks.items():
+            self.add(f"g8-{name}.png", png(6, 1, 8, 0, b"\0" + bytes(values), extra))
+            # Pillow cuts 16-bit grey off at 255; a picture it is with the upper bits.
+            self.add(f"g16-{name}.png", png(6, 1, 16, 0, b"\0" + b"".join(struct.pack(">H", v * 257) for v in values), extra), expected=grey)
+            if name != "sbit":
+                self.add(f"rgb16-{name}.png", png(6, 1, 16, 2, b"\0" + b"".join(struct.pack(">HHH", v * 257, v * 200, 65535 - v) for v in values), extra))
+                self.add(f"rgba16-{name}.png", png(6, 1, 16, 6, b"\0" + b"".join(struct.pack(">HHHH", v * 257, v * 200, 65535 - v, v) for v in values), extra))
+                self.add(f"ga16-{name}.png", png(6, 1, 16, 4, b"\0" + b"".join(struct.pack(">HH", v * 255, 30000) for v in values), extra))
+        for depth in (1, 2, 4):
+            raw = b"".join(b"\0" + bytes([0b00011011] * (8 * depth // 8)) for _ in range(3))
+            self.add(f"g{depth}.png", png(8, 3, depth, 0, raw))
+            self.add(f"g{depth}-clear.png", png(8, 3, depth, 0, raw, [(b"tRNS", b"\0\1")]))
+            palette = bytes(range(3 * (1 << depth)))
+            self.add(f"p{depth}.png", png(8, 3, depth, 3, raw, [(b"PLTE", palette)]))
+            self.add(f"p{depth}-clear.png", png(8, 3, depth, 3, raw, [(b"PLTE", palette), (b"tRNS", b"\0\x80")]))
+        self.add("rgb8-clear.png", png(2, 1, 8, 2, b"\0\1\2\3\4\5\6", [(b"tRNS", b"\0\1\0\2\0\3")]))
+        for mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
+            self.add(f"{mode}.png", self.encoded(self.image.convert(mode), "PNG"))
+        without_end = self.encoded(self.image, "PNG")[:-12]
+        self.add("without_end.png", without_end, expected=self.pixels.astype(int))
+        self.check()
+
+    def test_jpeg_of_every_kind(self):
+        rgb = self.encoded(self.image, "JPEG", quality=95)
+        for fill in (b"\0" * 8, b"\0" * 500, b"\xff" * 3, bytes(range(1, 9)), b"\x55" * 40):
+            self.add(f"fill-{len(fill)}-{fill[0]}.jpg", rgb[:-2] + fill + b"\xff\xd9", within=2)
+        self.add("behind.jpg", rgb + b"what a camera adds", within=2)
+        for quality, subsampling in ((95, 0), (75, 1), (75, 2)):
+            self.add(f"rgb-{quality}-{subsampling}.jpg", self.encoded(self.image, "JPEG", quality=quality, subsampling=subsampling), within=2)
+        self.add("progressive.jpg", self.encoded(self.image, "JPEG", progressive=True), within=2)
+        self.add("grey.jpg", self.encoded(self.image.convert("L"), "JPEG"), within=2)
+        cmyk = self.encoded(self.image.convert("CMYK"), "JPEG", quality=95)
+        self.add("cmyk.jpg", cmyk, within=2)
+        self.add("cmyk-progressive.jpg", self.encoded(self.image.convert("CMYK"), "JPEG", progressive=True), within=2)
+        self.add("cmyk-plain.jpg", cmyk.replace(b"Adobe", b"Other"), within=2)
+        ycck = cmyk.replace(b"Adobe\x00d\x00\x00\x00\x00\x00", b"Adobe\x00d\x00\x00\x00\x00\x02")
+        self.assertNotEqual(ycck, cmyk)
+        self.add("ycck.jpg", ycck, within=2)
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned by 90 degrees: not applied, as by Pillow
+        self.add("turned.jpg", self.encoded(self.image, "JPEG", exif=exif), within=2)
+        self.check()
+
+    def test_webp_and_bmp(self):
+        for name, options in {"lossy": {"quality": 80}, "lossless": {"lossless": True}, "near": {"quality": 100, "method": 6}}.items():
+            for mode in ("RGB", "RGBA", "L"):
+                self.add(f"{name}-{mode}.webp", self.encoded(self.image.convert(mode), "WEBP", **options), within=0 if name == "lossless" else 2)
+        clear = Image.fromarray(np.dstack([self.pixels, self.pixels[..., :1]]))
+        self.add("alpha.webp", self.encoded(clear, "WEBP", lossless=True, exact=True))
+        for mode in ("1", "L", "P", "RGB", "RGBA"):
+            self.add(f"{mode}.bmp", self.encoded(self.image.convert(mode), "BMP"))
+
+        def bmp(bits, rows, *, height=2, compression=0, colours=0, masks=b"", palette=b"", header=40, width=6):
+            info = struct.pack("<IiiHHIIiiII", header, width, height, 1, bits, compression, len(rows), 0, 0, colours, 0) + b"\0" * (header - 40)
+            if header > 40:
+                info = info[:40] + masks + info[40 + len(masks):]
+                masks = b""
+            offset = 14 + len(info) + len(masks) + len(palette)
+            return b"BM" + struct.pack("<IHHI", offset + len(rows), 0, 0, offset) + info + masks + palette + rows
+        palette = b"".join(struct.pack("<4B", 3 * i, 255 - i, 2 * i, 0) for i in range(16))
+        words = struct.pack("<6H", 0, 31, 31 << 5, 31 << 10, 0x7fff, 0x1234) * 2
+        longs = struct.pack("<6I", 0, 0xff, 0xff00, 0xff0000, 0xffffffff, 0x12345678) * 2
+        self.add("p4.bmp", bmp(4, b"\x01\x23\x45\0\xfe\xdc\xba\0", palette=palette))
+        self.add("p4-few.bmp", bmp(4, b"\x01\x23\x31\0\x12\x30\x12\0", palette=palette[:16], colours=4))
+        self.add("p1.bmp", bmp(1, b"\xa4\0\0\0\x54\0\0\0", palette=palette[4:12]))
+        self.add("top_down.bmp", bmp(24, bytes(range(40)), height=-2))
+        self.add("w15.bmp", bmp(16, words))
+        self.add("w16.bmp", bmp(16, words, compression=3, masks=struct.pack("<3I", 0xf800, 0x7e0, 0x1f)))
+        self.add("l32.bmp", bmp(32, longs))
+        self.add("l32-masks.bmp", bmp(32, longs, compression=3, masks=struct.pack("<3I", 0xff000000, 0xff0000, 0xff00)))
+        self.add("l32-v5.bmp", bmp(32, longs, compression=3, header=124, masks=struct.pack("<4I", 0xff, 0xff00, 0xff0000, 0xff000000)))
+        self.add("rle8.bmp", bmp(8, b"\4\1\0\0" b"\0\5\1\2\3\4\5\0\1\7\0\0\0\1", palette=palette, colours=16, compression=1))
+        self.add("rle4.bmp", bmp(4, b"\6\x12\0\0" b"\0\6\x12\x34\x56\0\0\0\0\1", palette=palette, compression=2))
+        core = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + 12 + 6) + struct.pack("<IHHHH", 12, 9, 1, 1, 1) + b"\1\2\3\xff\xfe\xfd" + b"\xa5\x80\0\0"
+        self.add("os2.bmp", core)
+        self.check()
+
+    def test_what_is_cut_or_of_another_kind_is_named(self):
+        data = {"cut.webp": self.encoded(self.image, "WEBP")[:-9], "cut.bmp": self.encoded(self.image, "BMP")[:-1], "cut.png": self.encoded(self.image, "PNG")[:-14],
+                "cut.jpg": self.encoded(self.image, "JPEG")[:-20], "x.gif": self.encoded(self.image, "GIF"), "x.tif": self.encoded(self.image, "TIFF"),
+                "moving.webp": self.encoded(self.image, "WEBP", save_all=True, append_images=[Image.fromarray(255 - self.pixels)]), "page.jpg": b"<!DOCTYPE html>", "empty.png": b"",
+                "pointer.png": b"version https://git-lfs.github.com/spec/v1\n"}
+        wanted = {"x.gif": "a GIF; allowed: JPEG, PNG, WebP, BMP", "x.tif": "a TIFF", "moving.webp": "an animation", "page.jpg": "HTML", "empty.png": "empty", "pointer.png": "Git LFS",
+                  "cut.webp": "cut", "cut.bmp": "cut", "cut.png": "cut", "cut.jpg": "cut.jpg"}
+        for name, bytes_of in data.items():
+            (self.folder / name).write_bytes(bytes_of)
+        found = self.read(self.folder / name for name in wanted)
+        for name, problem in wanted.items():
+            self.assertIn(problem, found[name]["error"])
+            self.assertIn(name, found[name]["error"])
+
+    def test_folders_of_images(self):
+        for name in ("cats", "dogs/old/b", "dogs/new", "birds", ".hidden"):
+            (self.folder / name).mkdir(parents=True)
+        for name in ("cats/b.JPG", "cats/a.jpeg", "dogs/z.bmp", "dogs/old/x.webp", "dogs/old/b/y.png", "dogs/new/a.png", "birds/c.png", ".hidden/d.png"):
+            self.image.save(self.folder / name)
+        (self.folder / "cats/notes.txt").write_text("no image")
+        self.image.save(self.folder / "beside.png")
+        (self.folder / "link").symlink_to(self.folder / "dogs")
+        found = self.tool("folder", self.folder)
+        self.assertEqual(found["classes"], ["birds", "cats", "dogs", "link"])
+        dogs = ["z.bmp", "new/a.png", "old/x.webp", "old/b/y.png"]  # as torchvision walks
+        self.assertEqual([os.path.relpath(path, self.folder) for path in found["files"]],
+                         ["birds/c.png", "cats/a.jpeg", "cats/b.JPG", *(f"dogs/{d}" for d in dogs), *(f"link/{d}" for d in dogs)])
+        self.assertEqual(found["left_out"], 2)
+        (self.folder / "empty").mkdir()
+        (self.folder / "films").mkdir()
+        (self.folder / "films/x.gif").write_bytes(b"GIF89a")
+        problem = self.tool("folder", self.folder)["error"]
+        for text in ("the classes empty, films", "1 files of other kinds", ".jpg .jpeg .png .webp .bmp"):
+            self.assertIn(text, problem)
+        self.assertIn("images lie in the folder itself", self.tool("folder", self.folder / "cats")["error"])
+        (self.folder / "empty/ring").symlink_to(self.folder / "empty")
+        self.assertIn("ring", self.tool("folder", self.folder)["error"])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
