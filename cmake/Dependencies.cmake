@@ -23,6 +23,8 @@ endif()
 if(ATHANOR_BUILD_TRAIN)
   find_package(JPEG REQUIRED)  # image data sets
   find_package(PNG REQUIRED)
+  # libwebp is loaded by the program that reads such an image; the fuzz test, which makes some, links it.
+  find_path(ATHANOR_WEBP_INCLUDE webp/decode.h REQUIRED)
   find_library(ATHANOR_WEBP webp REQUIRED)
   find_package(ZLIB REQUIRED)
   find_library(ATHANOR_ZSTD zstd REQUIRED)
