@@ -54,8 +54,9 @@ class CivetEndpoint : public MetricsEndpoint {
 
   absl::Status Listen(const std::string& address) {
     try {
-      server_ = std::make_unique<CivetServer>(
-          std::vector<std::string>{"listening_ports", address, "num_threads", "2", "request_timeout_ms", "5000"});
+      // A connection holds its thread until its request is there or too late: many threads, and little patience.
+      server_ = std::make_unique<CivetServer>(std::vector<std::string>{
+          "listening_ports", address, "num_threads", "64", "request_timeout_ms", "1000", "connection_queue", "128"});
     } catch (const CivetException& error) {
       return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", address, ": ", error.what()));
     }
