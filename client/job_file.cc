@@ -333,7 +333,8 @@ class JobReader {
       if (spec_.resources().device() == "cuda")
         Problem("resources.device", absl::StrCat(Found(json("cuda")), " ", kTrainStepDevice));
     }
-    spec_.set_runner_json(runner.dump(-1, ' ', false, json::error_handler_t::replace));
+    const json canonical = problems_.empty() ? CanonicalRunner(runner, config) : runner;
+    spec_.set_runner_json(canonical.dump(-1, ' ', false, json::error_handler_t::replace));
   }
 
   void ReadRestart(const json& restart) {

@@ -30,7 +30,7 @@ std::string Short(const nlohmann::json& value) {
   constexpr size_t kShown = 200;
   std::string text = value.is_number_float() ? NumberText(value.get<double>())
                                              : value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  return text.size() > kShown ? text.substr(0, kShown) + "…" : text;
+  return text.size() > kShown ? CutUtf8(text, kShown) + "…" : text;
 }
 
 nlohmann::json ParseLiteral(absl::string_view text) {
@@ -83,6 +83,18 @@ void ExplainAbsent(std::vector<FieldProblem>* problems) {
   }
 }
 
+// Of `complete` what `given` names, at any depth.
+nlohmann::json Named(const nlohmann::json& complete, const nlohmann::json& given) {
+  if (given.is_null()) return given;
+  if (!given.is_object() || !complete.is_object()) return complete.is_null() ? given : complete;
+  nlohmann::json named = nlohmann::json::object();
+  for (const auto& [key, value] : given.items()) {
+    const auto known = complete.find(key);
+    named[key] = known == complete.end() ? value : Named(*known, value);
+  }
+  return named;
+}
+
 }  // namespace
 
 std::vector<FieldProblem> CheckRunnerConfig(const nlohmann::json& json, RunnerConfig* out) {
@@ -95,6 +107,12 @@ std::vector<FieldProblem> CheckRunnerConfig(const nlohmann::json& json, RunnerCo
   for (FieldProblem& problem : problems) problem.path = AsTyped(problem.path, respellings);
   if (out != nullptr) *out = std::move(config);
   return problems;
+}
+
+nlohmann::json CanonicalRunner(const nlohmann::json& json, const RunnerConfig& config) {
+  std::vector<Respelling> respellings;
+  std::vector<FieldProblem> problems;
+  return Named(StructToJson(config), CanonicalSpellings(json, &respellings, &problems));
 }
 
 std::vector<FieldProblem> CheckRunnerConfig(const RunnerConfig& config) {

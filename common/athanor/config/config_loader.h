@@ -24,7 +24,11 @@ namespace athanor {
 // `out` may be null.
 std::vector<FieldProblem> CheckRunnerConfig(const nlohmann::json& json, RunnerConfig* out);
 
-// The same for a config made in code: contradictions and values out of range.
+// What `json` says, in one form: known spellings, numbers of the option's type, and no key that it does not name.
+// `config` is what CheckRunnerConfig() made of it. Made once, where a job comes in; everybody behind it reads this.
+nlohmann::json CanonicalRunner(const nlohmann::json& json, const RunnerConfig& config);
+
+// The same check for a config made in code: contradictions and values out of range.
 std::vector<FieldProblem> CheckRunnerConfig(const RunnerConfig& config);
 
 // "optim.lr: found -1 (integer); allowed: number >= 0" lines joined by "; ". OK when there are no problems, else

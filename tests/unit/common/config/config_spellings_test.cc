@@ -146,5 +146,30 @@ TEST(ConfigSpellingsTest, WhatCannotGoTogetherIsSaid) {
   }
 }
 
+// What goes through the door in any spelling comes out in one, means the same, and names nothing that was not named.
+TEST(ConfigSpellingsTest, TheCanonicalFormMeansTheSame) {
+  const std::vector<std::pair<json, json>> cases = {
+      {json::object(), json::object()},
+      {{{"ckpt", {{"keep_latest_k", 10.0}}}}, {{"checkpoint", {{"keep_latest_k", 10}}}}},
+      {{{"score_name", "f1"}, {"score_split", "val"}}, {{"score", {{"name", "f1"}, {"split", "val"}}}}},
+      {{{"wandb", {{"enabled", false}}}}, json::object()},
+      {{{"evaluate_splits", "val"}}, {{"evaluate", {{"splits", {"val"}}}}}},
+  };
+  for (const auto& [given, wanted] : cases) {
+    json file = Minimal();
+    file.update(given);
+    RunnerConfig config;
+    ASSERT_THAT(CheckRunnerConfig(file, &config), IsEmpty()) << file;
+    const json canonical = CanonicalRunner(file, config);
+    json expected = Minimal();
+    expected.update(wanted);
+    EXPECT_EQ(canonical, expected);
+    RunnerConfig again;
+    ASSERT_THAT(CheckRunnerConfig(canonical, &again), IsEmpty()) << canonical;
+    EXPECT_EQ(ToJson(again), ToJson(config));
+    EXPECT_EQ(CanonicalRunner(canonical, again), canonical);
+  }
+}
+
 }  // namespace
 }  // namespace athanor
