@@ -125,6 +125,17 @@ struct GradientReducer::Impl {
     });
   }
 
+  // After its first pass Reducer wants to order buckets by arrival. A restarted rank would begin with the other order,
+  // and sums of three and more ranks would differ in their last bits: let it have its way once, then put the fixed
+  // order back.
+  void Settle() {
+    if (settled || !ran) return;
+    settled = true;
+    if (!reducer->should_rebuild_buckets()) return;
+    reducer->rebuild_buckets();
+    reducer->initialize_buckets(buckets);
+  }
+
   absl::Status Broadcast(const std::vector<torch::Tensor>& tensors) {
     torch::NoGradGuard no_grad;
     for (const torch::Tensor& tensor : tensors) {
@@ -185,6 +196,7 @@ absl::StatusOr<std::unique_ptr<GradientReducer>> GradientReducer::Create(const t
 
 void GradientReducer::PrepareForBackward(const torch::Tensor& loss) {
   if (impl_->exchange != nullptr) return;
+  impl_->Settle();  // lbfgs exchanges several times between two drops
   impl_->reducer->prepare_for_backward(impl_->find_unused ? std::vector<torch::Tensor>{loss}
                                                           : std::vector<torch::Tensor>{});
 }
@@ -196,14 +208,7 @@ void GradientReducer::FinishBackward() {
 
 void GradientReducer::DropGradients() {
   for (torch::Tensor& parameter : impl_->parameters) parameter.mutable_grad().reset();
-  if (impl_->settled || !impl_->ran) return;
-  impl_->settled = true;
-  // After its first pass Reducer wants to order buckets by arrival. A restarted rank would begin with the other order,
-  // and sums of three and more ranks would differ in their last bits: let it have its way once, then put the fixed
-  // order back.
-  if (!impl_->reducer->should_rebuild_buckets()) return;
-  impl_->reducer->rebuild_buckets();
-  impl_->reducer->initialize_buckets(impl_->buckets);
+  impl_->Settle();
 }
 
 bool GradientReducer::settled() const {
