@@ -14,8 +14,9 @@ MODEL.py defines
 The first axis of input and target counts samples and may have any length from 1 on in training and evaluation; all
 other axes are fixed. forward() and loss() are traced once in training and once in evaluation mode: what Python decides
 in them is decided for good, unless it depends on the batch size, which is refused. Buffers that forward() changes in
-place (batch norm) are kept up; every parameter that requires a gradient must take part in the loss. Random numbers
-(dropout) come from the rank's seeded generator: a run repeats exactly, but with other numbers than PyTorch would draw.
+place (batch norm) are kept up; every parameter that requires a gradient must take part in the loss; one with several
+names (tied weights) is one parameter. Random numbers (dropout) come from the rank's seeded generator, by PyTorch's own
+operators: a run repeats exactly. What was compiled is compared with Python, and checked for NaN and infinity.
 
 Needs torch, safetensors and a C++ compiler. The package is bound to this version of torch and to the CPU features that
 train_step.json in it names. It holds machine code: give it to those only whom you would let run programs.
@@ -29,6 +30,7 @@ import re
 import shutil
 import sys
 import tempfile
+import traceback
 import warnings
 import zipfile
 import zlib
@@ -46,6 +48,23 @@ def fail(text):
 def first_line(error):
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"
+
+
+def is_users(frame):
+    """Whether a frame of a stack is the user's: no torch, no Python of the system, not this program."""
+    import sysconfig
+    foreign = [str(pathlib.Path(torch.__file__).parent), __file__, "<"]
+    if "site-packages" not in frame.filename:  # libraries of models count
+        foreign.append(sysconfig.get_paths()["stdlib"])
+    return not any(frame.filename.startswith(place) for place in foreign)
+
+
+def users_line(frames):
+    """The innermost line of the user's, as " (model.py:9: if x.shape[0] > 4:)"; "" when there is none."""
+    for frame in reversed(list(frames)):
+        if is_users(frame):
+            return f" ({pathlib.Path(frame.filename).name}:{frame.lineno}: {(frame.line or '').strip()})"
+    return ""
 
 
 def short_name(dtype):
@@ -71,12 +90,23 @@ class Model:
         self.input, self.target = self.example(self.call("example()", source.example))
         self.parameters = dict(self.module.named_parameters())
         self.buffers = dict(self.module.named_buffers())
+        self.tied = self.tied_names()
         self.changed = set()  # buffers that a forward pass in training mode changes
         if not any(p.requires_grad for p in self.parameters.values()):
             fail(f"{path}: the model has no parameter that requires a gradient")
         for name, tensor in {**self.parameters, **self.buffers}.items():
             if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
                 fail(f"{path}: {name} is {tensor.layout}, {tensor.dtype} on {tensor.device}; allowed: plain tensors on the CPU")
+
+    def tied_names(self):
+        """{first name: the other names} of parameters and buffers that have several: state_dict() has them all."""
+        first, tied = {}, {}
+        every = [*self.module.named_parameters(remove_duplicate=False), *self.module.named_buffers(remove_duplicate=False)]
+        for name, tensor in every:
+            known = first.setdefault(id(tensor), name)
+            if known != name:
+                tied.setdefault(known, []).append(name)
+        return tied
 
     def load(self):
         if not self.path.is_file():
@@ -94,7 +124,7 @@ class Model:
         try:
             return function()
         except Exception as error:
-            fail(f"{self.path}: {what} failed: {first_line(error)}")
+            fail(f"{self.path}: {what} failed: {first_line(error)}{users_line(traceback.extract_tb(error.__traceback__))}")
 
     def example(self, example):
         good = isinstance(example, (tuple, list)) and len(example) == 2 and all(isinstance(t, torch.Tensor) for t in example)
@@ -187,6 +217,13 @@ class Step:
                 results += [values[name].detach().reshape(()) for name in self.metrics]
         return results + gradients + [buffers[i] for i in self.updated]
 
+    def result_names(self):
+        """What __call__ gives, in words, as far as it must be finite."""
+        names = ["a loss"] + (["scores"] if self.classes else []) + [f"the metric {name}" for name in self.metrics]
+        if self.mode == "train":
+            names += [f"a gradient of {name}" for name, p in self.model.parameters.items() if p.requires_grad]
+        return names
+
     def gradients(self, loss, parameters):
         wanted = {name: p for name, p in zip(self.model.parameters, parameters) if p.requires_grad}
         gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
@@ -195,6 +232,45 @@ class Step:
             fail(f"{self.model.path}: parameters that take no part in the loss: {', '.join(unused[:5])}; "
                  "freeze them (requires_grad_(False)) or take them out")
         return list(gradients)
+
+
+LENGTHS = (*range(2, 131), 255, 256, 257, 511, 512, 513, 1023, 1024, 1025, 4096)
+
+
+class Lines:
+    """Where in the user's code the lengths of batches were decided about."""
+
+    def __init__(self, environment):
+        self.environment, self.slocs, self.original = environment, [], environment._get_sloc
+        environment._get_sloc = self.located
+
+    def located(self, *args, **kwargs):
+        sloc = self.original(*args, **kwargs)
+        frames = traceback.extract_stack()
+        own = max((i for i, frame in enumerate(frames) if is_users(frame)), default=-1)
+        asked = own >= 0 and frames[own + 1].filename == torch.__file__  # `if`, int(): of a symbol itself, not of an operator
+        self.slocs.append((sloc, users_line(frames), asked))
+        return sloc
+
+    def of(self, guard):
+        return next(((line, asked) for sloc, line, asked in self.slocs if sloc is guard.sloc), ("", False))
+
+    def fixing(self):
+        """The line that left one length only."""
+        fixed = [g for g in self.environment.guards if getattr(g.expr, "is_Equality", False) and g.expr.rhs.is_number]
+        return self.of(fixed[0])[0] if fixed else ""
+
+    def branch(self):
+        """A line of the user's own that goes one way for this example and another way for other lengths."""
+        for guard in self.environment.guards:
+            line, asked = self.of(guard)
+            if asked and not self.holds(guard.expr):
+                return line
+        return ""
+
+    @staticmethod
+    def holds(expression):
+        return all(expression.subs({symbol: length for symbol in expression.free_symbols}) for length in LENGTHS)
 
 
 def trace(step, arguments):
@@ -206,6 +282,7 @@ def trace(step, arguments):
 
     path = step.model.path
     environment = ShapeEnv(duck_shape=False)
+    lines = Lines(environment)
     fake = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
 
     def with_batch(tensor):
@@ -219,13 +296,18 @@ def trace(step, arguments):
         graph = make_fx(step, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*fakes)
         lengths = [fakes[2].shape[0], fakes[3].shape[0]]
         if any(isinstance(n, int) or environment.replace(n.node.expr).is_number for n in lengths):
-            fail(f"{path}: the step works for {len(batch)} samples only: something in forward(), loss() or metrics() fixes the batch size")
+            fail(f"{path}: the step works for {len(batch)} samples only: something in forward(), loss() or metrics() fixes the "
+                 f"batch size{lines.fixing()}")
+        if branch := lines.branch():
+            fail(f"{path}: what is computed depends on the number of samples{branch}; a step that is compiled once cannot "
+                 "decide it again for each batch")
         samples = Dim("samples", min=1)
         shapes = ([None] * len(parameters), [None] * len(buffers), {0: samples}, {0: samples})
         program = torch.export.export(graph, arguments, dynamic_shapes=shapes)
     except Exception as error:
         hint = "; what is computed must not depend on values of tensors" if "DataDependent" in type(error).__name__ else ""
-        fail(f"{path}: the {step.mode} step cannot be traced: {first_line(error)}{hint}")
+        line = users_line(traceback.extract_tb(error.__traceback__))
+        fail(f"{path}: the {step.mode} step cannot be traced: {first_line(error)}{line}{hint}")
     return program
 
 
@@ -277,7 +359,9 @@ def vector_flags():
 def compile_program(program, path, mode):
     """Without -march=native the features in use are those of vector_flags() and no more."""
     import platform
-    options = {"cpp.dynamic_threads": True}  # threads_per_rank decides, not the number of threads here
+    # threads_per_rank decides, not the number of threads here; random numbers are PyTorch's own operators', which can be
+    # compared with Python's
+    options = {"cpp.dynamic_threads": True, "fallback_random": True}
     if platform.machine() in ("x86_64", "AMD64"):
         options["cpp.march"] = ""
     try:
@@ -286,12 +370,25 @@ def compile_program(program, path, mode):
         fail(f"compiling the {mode} step failed: {first_line(error)}")
 
 
+def check_finite(step, results, what):
+    """A loss or a gradient that is not finite would end a job at its first steps."""
+    names = step.result_names()
+    for name, tensor in zip(names, results):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            fail(f"{step.model.path}: {what} {name} with {int((~tensor.isfinite()).sum())} of {tensor.numel()} numbers that "
+                 f"are not finite (precision {step.precision})")
+
+
 def compare(step, package, arguments, count):
     """The largest difference between the package and Python over `count` samples, relative to a result's size."""
     parameters, buffers, batch, target = arguments
     batch, target = batch[:count], target[:count]
+    torch.manual_seed(count)
     expected = step(parameters, buffers, batch, target)
+    torch.manual_seed(count)
     found = package(parameters, buffers, batch, target)
+    check_finite(step, expected, f"the {step.mode} step of the example gives")
+    check_finite(step, found, f"the compiled {step.mode} step gives")
     if len(found) != len(expected):
         fail(f"the compiled {step.mode} step gives {len(found)} results, not {len(expected)}")
     largest = max(float(a.abs().max()) for a in expected if a.numel())
@@ -355,17 +452,16 @@ def write_package(model, arguments, precision, folder, work):
                     fail(f"{model.path}: forward() changes the buffer {name} where tracing does not see it")
         archive = work / f"{mode}.pt2"
         compile_program(program, archive, mode)
-        if draws:
-            print(f"{mode} step: draws random numbers, so it is not compared with Python's")
-        else:
-            print(f"{mode} step: within {check_compiled(step, archive, arguments):.1g} of Python's")
+        seeded = ", with the same random numbers" if draws else ""
+        print(f"{mode} step: within {check_compiled(step, archive, arguments):.1g} of Python's{seeded}")
         unpack(archive, folder / mode)
     weights = {**dict(zip(model.parameters, arguments[0])), **dict(zip(model.buffers, arguments[1]))}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod((folder / "train").stat().st_mode & 0o666)  # it is made for its owner alone
 
     def describe(name, tensor, **more):
-        return {"name": name, "shape": list(tensor.shape), "dtype": short_name(tensor.dtype), **more}
+        also = {"also": model.tied[name]} if name in model.tied else {}
+        return {"name": name, **also, "shape": list(tensor.shape), "dtype": short_name(tensor.dtype), **more}
 
     persistent = set(model.module.state_dict(keep_vars=True))
     manifest = {
