@@ -297,6 +297,8 @@ class JobReader {
       constexpr std::array kPaths = {"data", "file", "path", "module", "package"};
       if (std::any_of(kPaths.begin(), kPaths.end(), [&](const char* ending) { return absl::EndsWith(key, ending); }))
         ResolveIn(value);
+      if (!value.is_object() || !absl::EndsWith(key, "files")) continue;
+      for (json& path : value) ResolveIn(path);
     }
     spec_.mutable_task()->set_options_json(options.dump(-1, ' ', false, json::error_handler_t::replace));
   }

@@ -48,6 +48,8 @@ std::string ShapeText(const torch::Tensor& tensor) {
 }  // namespace
 
 void Report::Case(const std::string& name, const std::function<std::string()>& check, const std::string& alias) {
+  cases_.insert(name);
+  cases_.insert(alias);
   std::string failure;
   try {
     failure = check();
@@ -73,6 +75,14 @@ nlohmann::json Report::answer(const std::string& name, const std::string& id) co
   const auto found = deviations_.find(name);
   if (found == deviations_.end() || !found->is_object()) return nullptr;
   return found->value("answers", nlohmann::json::object()).value(id, nlohmann::json());
+}
+
+std::vector<std::string> Report::NamingNoCase(const nlohmann::json& entries) const {
+  std::vector<std::string> none;
+  for (const auto& [name, value] : entries.items()) {
+    if (name.find(": ") == std::string::npos && !cases_.contains(name)) none.push_back(name);
+  }
+  return none;
 }
 
 bool RegisterFamily(std::string name, Family family) {

@@ -10,6 +10,7 @@
 
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,9 @@ class Report {
   // What it answers to the case `id` instead, in the form of a recorded answer; null where the deviation has none
   // stored.
   nlohmann::json answer(const std::string& name, const std::string& id) const;
+  // Those of `entries` that name none of the cases so far. "rule: …" and "peer_defect: …" name kinds of cases, which
+  // other files may hold.
+  std::vector<std::string> NamingNoCase(const nlohmann::json& entries) const;
 
   int passed() const { return passed_; }
   int failed() const { return failed_; }
@@ -40,6 +44,7 @@ class Report {
 
  private:
   nlohmann::json deviations_;  // {"case": "reason"} of this family, or {"reason": …, "answers": {"id": …}}
+  std::set<std::string> cases_;
   std::string path_;
   int passed_ = 0;
   int failed_ = 0;

@@ -31,6 +31,8 @@ class ClassificationTask : public Task {
     if (measured_ && classes == 0) options->Complain("metrics", "belongs to models that tell classes apart");
   }
 
+  int64_t classes() const { return classes_; }
+
   // Cross-entropy, and "accuracy": the share of samples whose largest logit is the target. `logits` N x classes,
   // `target` N, int64.
   StepOutput Classified(const torch::Tensor& logits, const torch::Tensor& target) const {

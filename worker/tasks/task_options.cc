@@ -75,6 +75,18 @@ std::string TaskOptions::RequiredText(const std::string& name) {
   return "";
 }
 
+std::map<std::string, std::string> TaskOptions::Texts(const std::string& name) {
+  const nlohmann::json* value = Find(name);
+  if (value == nullptr) return {};
+  const auto is_text = [](const nlohmann::json& item) {
+    return item.is_string() && !item.get_ref<const std::string&>().empty();
+  };
+  if (value->is_object() && std::all_of(value->begin(), value->end(), is_text))
+    return value->get<std::map<std::string, std::string>>();
+  Refuse(name, *value, "a mapping of names to texts");
+  return {};
+}
+
 std::string TaskOptions::Choice(const std::string& name, const std::string& fallback,
                                 const std::vector<std::string>& allowed) {
   const nlohmann::json* value = Find(name);

@@ -1,21 +1,27 @@
 // torchscript: trains a module that Python saved with torch.jit.save(torch.jit.script(model)) or torch.jit.trace. Its
-// forward takes the batch's input and gives logits or predictions. Options besides those of labelled_data.h and
-// classification.h (scale: default 1):
+// forward takes the batch's input, and the `input_files` by the names of its arguments. Options besides those of
+// labelled_data.h and classification.h (scale: default 1):
 //
 //   module        the saved file
-//   loss          cross_entropy (targets are class numbers) or mse. Default cross_entropy
-//   classes       with cross_entropy: how many the module tells apart
+//   loss          a mean over the batch of what forward gives and the targets: cross_entropy (class numbers; N x classes,
+//                 or N x length x classes for tokens), nll (the same of log-probabilities), bce_with_logits, mse, l1,
+//                 huber; or module: the module's own method loss(output, target), exported with @torch.jit.export.
+//                 Default cross_entropy
+//   loss_module   in place of `loss`: a saved module whose forward(output, target) gives the loss
+//   classes       how many the module tells apart; needed for cross_entropy and nll. With a loss of one's own it adds
+//                 the metrics of classes. Of tokens: the vocabulary
 //   sample_shape  shape of one sample as forward expects it. Default: as it lies in the data file
+//   input_type    float32, or natural: int64 where the file holds integers. Default float32; tokens are int64
 //
-// Splits "train" and "test"; metric "accuracy" with cross_entropy.
+// A method metrics(output, target) -> Dict[str, Tensor] of the module, exported, adds means over the batch. Metric
+// "accuracy" with classes. Splits "train", "val" and "test", as the data options say.
 #include <torch/script.h>
 #include <torch/torch.h>
 
-#include <cstring>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -23,122 +29,164 @@
 #include "worker/tasks/builtin_tasks.h"
 #include "worker/tasks/classification.h"
 #include "worker/tasks/labelled_data.h"
+#include "worker/tasks/script_module.h"
 
 namespace athanor {
 namespace {
 
-// Shows a script module to the runner as an ordinary one: the same tensors under the names that they have in Python.
-class ScriptTree : public torch::nn::Module {
- public:
-  explicit ScriptTree(torch::jit::Module script) : script_(std::move(script)) {
-    for (const auto& item : script_.named_parameters(/*recurse=*/false)) {
-      register_parameter(item.name, item.value, item.value.requires_grad());
-    }
-    for (const auto& item : script_.named_buffers(/*recurse=*/false)) register_buffer(item.name, item.value);
-    for (const auto& item : script_.named_children()) {
-      register_module(item.name, std::make_shared<ScriptTree>(item.value));
-    }
-  }
+using torch::jit::IValue;
 
-  void train(bool on = true) override {
-    torch::nn::Module::train(on);
-    script_.train(on);
-  }
-  torch::Tensor forward(const torch::Tensor& input) { return script_.forward({input}).toTensor(); }
-
- private:
-  torch::jit::Module script_;
-};
-
-absl::Status CheckReadable(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::NotFoundError(absl::StrCat("task.options.module: cannot read ", path, ": ", strerror(errno)));
-  char start[4] = {};
-  file.read(start, sizeof(start));
-  if (!file || std::memcmp(start, "PK\x03\x04", 4) != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("task.options.module: ", path, " is not a TorchScript file; write it with torch.jit.save()"));
-  }
-  return absl::OkStatus();
+bool OfClasses(const std::string& loss) {
+  return loss == "cross_entropy" || loss == "nll";
 }
 
-// The first line: LibTorch adds its own stack.
-std::string FirstLine(const std::exception& error) {
-  const std::string text = error.what();
-  return text.substr(0, text.find('\n'));
+// What a script gave as its loss.
+torch::Tensor Scalar(const IValue& value) {
+  TORCH_CHECK(value.isTensor() && value.toTensor().numel() == 1 && value.toTensor().is_floating_point(),
+              "the script's loss gives ", value.tagKind(),
+              value.isTensor() ? c10::str(" ", value.toTensor().sizes()) : "",
+              "; needed: one floating-point number as a tensor");
+  return value.toTensor();
 }
 
-absl::StatusOr<std::shared_ptr<ScriptTree>> LoadModule(const std::string& path, const torch::Device& device) {
-  RETURN_IF_ERROR(CheckReadable(path));
-  try {
-    auto tree = std::make_shared<ScriptTree>(torch::jit::load(path, device));
-    if (tree->parameters().empty()) {
-      return absl::InvalidArgumentError(absl::StrCat("task.options.module: ", path, " has no parameters to train"));
-    }
-    return tree;
-  } catch (const std::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "task.options.module: ", path, " is not a TorchScript file of torch.jit.save(): ", FirstLine(error)));
-  }
+torch::Tensor Output(const IValue& value) {
+  TORCH_CHECK(value.isTensor(), "forward gives ", value.tagKind(),
+              "; needed: a tensor, or a loss of the script's own that takes it");
+  return value.toTensor();
 }
 
 class TorchScriptTask : public ClassificationTask {
  public:
   absl::Status Setup(const TaskContext& context) override {
     TaskOptions options("torchscript", context.options);
-    LabelledDataOptions data = ReadLabelledDataOptions(options, 1);
-    const std::string path = options.RequiredText("module");
-    classify_ = options.Choice("loss", "cross_entropy", {"cross_entropy", "mse"}) == "cross_entropy";
+    LabelledDataOptions data = ReadLabelledDataOptions(options, 1, {.tokens = true, .several_inputs = true});
+    path_ = options.RequiredText("module");
+    const std::string loss_path = options.Text("loss_module", "");
+    loss_ = options.Choice("loss", loss_path.empty() ? "cross_entropy" : "",
+                           {"cross_entropy", "nll", "bce_with_logits", "mse", "l1", "huber", "module"});
     const int64_t classes = options.Integer("classes", 0, 2, 1 << 20);
     data.sample_shape = options.Integers("sample_shape", {}, 1, 1 << 24, 8);
-    if (classify_ && classes == 0) options.Complain("classes", "missing; cross_entropy needs it");
-    if (!classify_ && classes != 0) options.Complain("classes", "belongs to cross_entropy only");
-    data.classes = classify_ ? classes : 0;
-    ReadMetricsOption(&options, data.classes);
+    const bool natural = options.Choice("input_type", "float32", {"float32", "natural"}) == "natural";
+    if (!loss_path.empty() && !loss_.empty()) options.Complain("loss", "excludes loss_module");
+    const bool own = loss_ == "module" || !loss_path.empty();
+    if (OfClasses(loss_) && classes == 0) options.Complain("classes", absl::StrCat("missing; ", loss_, " needs it"));
+    if (!OfClasses(loss_) && !own && classes != 0)
+      options.Complain("classes", "belongs to cross_entropy, nll and losses of the module's own");
+    if (natural && data.scale != 1) options.Complain("scale", "belongs to inputs of float32");
+    if (natural) data.input_type.reset();
+    data.classes = classes;
+    data.natural_targets = own;
+    ReadMetricsOption(&options, classes);
     RETURN_IF_ERROR(options.Check());
-    ASSIGN_OR_RETURN(model_, LoadModule(path, context.device));
+    RETURN_IF_ERROR(LoadModules(context.device, loss_path));
+    std::vector<std::string> named;
+    for (const auto& [name, file] : data.input_files) named.push_back(name);
+    RETURN_IF_ERROR(model_->CheckInputs(named));
     ASSIGN_OR_RETURN(datasets_, LoadLabelledData(data));
-    return TryForward(path, context.device, classes);
+    return TryForward(context.device);
   }
 
   std::shared_ptr<torch::nn::Module> Model() override { return model_; }
   std::map<std::string, std::shared_ptr<Dataset>> Datasets() override { return datasets_; }
 
   StepOutput Forward(const Batch& batch) override {
-    const torch::Tensor output = model_->forward(batch.input);
-    if (classify_) return Classified(output, batch.target);
+    const IValue output = model_->Run({batch.input}, batch.more);
     StepOutput result;
-    result.loss = torch::mse_loss(output, batch.target.view_as(output));
+    result.loss = Loss(output, batch.target);
+    if (classes() > 0 && output.isTensor() && output.toTensor().size(-1) == classes())
+      Measure(output.toTensor().reshape({-1, classes()}), batch.target.flatten(), &result);
+    if (!has_metrics_) return result;
+    const torch::NoGradGuard no_grad;
+    const IValue found = model_->Call("metrics", {output, batch.target});
+    TORCH_CHECK(found.isGenericDict(), "metrics() gives ", found.tagKind(), "; needed: Dict[str, Tensor]");
+    for (const auto& item : found.toGenericDict()) {
+      TORCH_CHECK(item.value().isTensor(), "metrics() gives ", item.value().tagKind(),
+                  " for one name; needed: a tensor");
+      result.metrics[item.key().toStringRef()] = item.value().toTensor().detach();
+    }
     return result;
   }
 
  private:
-  // A module that does not fit its data is found before any rank waits for another.
-  absl::Status TryForward(const std::string& path, const torch::Device& device, int64_t classes) {
-    ASSIGN_OR_RETURN(Batch batch, datasets_["train"]->Get({0}));
-    torch::NoGradGuard no_grad;
-    torch::Tensor output;
-    model_->eval();
-    try {
-      output = model_->forward(batch.input.to(device));
-    } catch (const std::exception& error) {
-      return absl::InvalidArgumentError(absl::StrCat("task.options.module: forward of ", path,
-                                                     " fails on one sample of shape [",
-                                                     absl::StrJoin(batch.input.sizes(), ", "), "]: ", error.what()));
+  absl::Status LoadModules(const torch::Device& device, const std::string& loss_path) {
+    ASSIGN_OR_RETURN(model_, ScriptModule::Load(path_, device));
+    if (model_->parameters().empty())
+      return absl::InvalidArgumentError(absl::StrCat("task.options.module: ", path_, " has no parameters to train"));
+    if (loss_ == "module" && !model_->Has("loss")) {
+      return absl::InvalidArgumentError(absl::StrCat("task.options.loss: ", path_,
+                                                     " has no method loss(output, target); mark it in Python with "
+                                                     "@torch.jit.export"));
     }
-    model_->train();
-    const bool fits = classify_ ? output.dim() == 2 && output.size(0) == 1 && output.size(1) == classes
-                                : output.numel() == batch.target.numel();
-    if (fits) return absl::OkStatus();
+    has_metrics_ = model_->Has("metrics");
+    if (loss_path.empty()) return absl::OkStatus();
+    ASSIGN_OR_RETURN(loss_module_, ScriptModule::Load(loss_path, device, "loss_module"));
+    if (loss_module_->parameters().empty()) return absl::OkStatus();
     return absl::InvalidArgumentError(
-        absl::StrCat("task.options.module: forward of ", path, " gives shape [", absl::StrJoin(output.sizes(), ", "),
-                     "] for one sample; needed: ",
-                     classify_ ? absl::StrCat("[1, ", classes, "]")
-                               : absl::StrCat(batch.target.numel(), " numbers, as the target")));
+        absl::StrCat("task.options.loss_module: ", loss_path, " has parameters, which nothing would train"));
   }
 
-  bool classify_ = true;
-  std::shared_ptr<ScriptTree> model_;
+  torch::Tensor Loss(const IValue& value, const torch::Tensor& target) {
+    if (loss_module_ != nullptr) return Scalar(loss_module_->Run({value, target}, {}));
+    if (loss_ == "module") return Scalar(model_->Call("loss", {value, target}));
+    const torch::Tensor output = Output(value);
+    if (OfClasses(loss_)) {
+      const torch::Tensor rows = output.reshape({-1, classes()}), labels = target.flatten();
+      return loss_ == "nll" ? torch::nll_loss(rows, labels) : torch::cross_entropy_loss(rows, labels);
+    }
+    const torch::Tensor wanted = target.view_as(output);
+    if (loss_ == "bce_with_logits") return torch::binary_cross_entropy_with_logits(output, wanted);
+    if (loss_ == "l1") return torch::l1_loss(output, wanted);
+    return loss_ == "huber" ? torch::huber_loss(output, wanted) : torch::mse_loss(output, wanted);
+  }
+
+  // A module that does not fit its data is found before any rank waits for another.
+  absl::Status TryForward(const torch::Device& device) {
+    ASSIGN_OR_RETURN(Batch batch, datasets_["train"]->Get({0}));
+    for (auto& [name, tensor] : batch.more) tensor = tensor.to(device);
+    const torch::Tensor input = batch.input.to(device), target = batch.target.to(device);
+    torch::NoGradGuard no_grad;
+    model_->eval();
+    IValue output;
+    try {
+      output = model_->Run({input}, batch.more);
+    } catch (const std::exception& error) {
+      return absl::InvalidArgumentError(absl::StrCat("task.options.module: forward of ", path_,
+                                                     " fails on one sample of shape [",
+                                                     absl::StrJoin(input.sizes(), ", "), "]: ", error.what()));
+    }
+    RETURN_IF_ERROR(CheckOutput(output, target));
+    try {
+      Loss(output, target);
+    } catch (const std::exception& error) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("task.options.loss: the loss of one sample fails: ", error.what()));
+    }
+    model_->train();
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckOutput(const IValue& value, const torch::Tensor& target) const {
+    if (loss_module_ != nullptr || loss_ == "module") return absl::OkStatus();
+    if (!value.isTensor()) {
+      return absl::InvalidArgumentError(absl::StrCat("task.options.module: forward of ", path_, " gives ",
+                                                     value.tagKind(), "; needed: a tensor, or loss: module"));
+    }
+    const torch::Tensor& output = value.toTensor();
+    const int64_t labels = target.numel();
+    const bool fits = OfClasses(loss_) ? output.dim() >= 2 && output.size(-1) == classes() &&
+                                             output.numel() == labels * classes() && output.size(0) == 1
+                                       : output.numel() == labels;
+    if (fits) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("task.options.module: forward of ", path_, " gives shape [",
+                                                   absl::StrJoin(output.sizes(), ", "), "] for one sample; needed: ",
+                                                   !OfClasses(loss_) ? absl::StrCat(labels, " numbers, as the target")
+                                                   : labels == 1     ? absl::StrCat("[1, ", classes(), "]")
+                                                                 : absl::StrCat("[1, ", labels, ", ", classes(), "]")));
+  }
+
+  std::string path_, loss_;
+  bool has_metrics_ = false;
+  std::shared_ptr<ScriptModule> model_, loss_module_;
   std::map<std::string, std::shared_ptr<Dataset>> datasets_;
 };
 

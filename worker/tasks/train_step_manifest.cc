@@ -71,7 +71,10 @@ TrainStepSample Sample(const json& value) {
 std::vector<TrainStepTensor> Tensors(const json& list) {
   std::vector<TrainStepTensor> tensors;
   for (const json& value : list) {
+    std::vector<std::string> also;
+    for (const json& name : value.value("also", json::array())) also.push_back(Name(name));
     tensors.push_back({.name = Name(value.at("name")),
+                       .also = std::move(also),
                        .shape = Shape(value.at("shape")),
                        .dtype = Dtype(value.at("dtype")),
                        .trainable = value.value("trainable", false),

@@ -19,8 +19,15 @@ constexpr char kWeights[] = "weights.safetensors";
 // "features.0.weight" is the tensor "weight" of the module "0" of the module "features", as in Python.
 class ParameterTree : public torch::nn::Module {
  public:
+  // Under all of its names.
   void Add(const TrainStepTensor& what, const torch::Tensor& tensor, bool parameter) {
-    const std::vector<std::string> path = absl::StrSplit(what.name, '.');
+    Add(what.name, what, tensor, parameter);
+    for (const std::string& name : what.also) Add(name, what, tensor, parameter);
+  }
+
+ private:
+  void Add(const std::string& name, const TrainStepTensor& what, const torch::Tensor& tensor, bool parameter) {
+    const std::vector<std::string> path = absl::StrSplit(name, '.');
     ParameterTree* place = this;
     for (size_t i = 0; i + 1 < path.size(); ++i) place = place->Child(path[i]);
     if (parameter) {
@@ -29,8 +36,6 @@ class ParameterTree : public torch::nn::Module {
       place->register_buffer(path.back(), tensor);
     }
   }
-
- private:
   ParameterTree* Child(const std::string& name) {
     std::shared_ptr<ParameterTree>& child = children_[name];
     if (child == nullptr) child = register_module(name, std::make_shared<ParameterTree>());

@@ -27,7 +27,8 @@ class AOTIModelPackageLoader;
 namespace athanor {
 
 struct TrainStepTensor {
-  std::string name;  // as in state_dict()
+  std::string name;               // as in state_dict()
+  std::vector<std::string> also;  // its other names there (tied weights)
   std::vector<int64_t> shape;
   torch::ScalarType dtype = torch::kFloat32;
   bool trainable = false;   // parameters

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,8 @@ class TaskOptions {
   // One number, or a list of at most `max_count`.
   std::vector<int64_t> Integers(const std::string& name, std::vector<int64_t> fallback, int64_t min, int64_t max,
                                 size_t max_count);
+  // A mapping of names to texts. Default: empty.
+  std::map<std::string, std::string> Texts(const std::string& name);
   // A mistake that only the task can see.
   void Complain(const std::string& name, const std::string& what);
 

@@ -212,6 +212,177 @@ TEST_F(PythonFilesTest, TorchScriptModuleTrains) {
   EXPECT_THAT(std::string(SetUpTask("torchscript", wrong).message()), HasSubstr("needed: [1, 11]"));
 }
 
+constexpr char kScripts[] = R"(
+import sys, numpy as np, torch
+from typing import Dict
+from torch import nn
+d = sys.argv[1]
+rng = np.random.default_rng(1)
+
+class Running(nn.Module):  # assigns a buffer anew; tied weights
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(4, 4, bias=False)
+        self.b = nn.Linear(4, 4, bias=False)
+        self.b.weight = self.a.weight
+        self.register_buffer("mean", torch.zeros(4))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        return self.b(torch.relu(self.a(x - self.mean)))
+
+class Masked(nn.Module):  # several inputs, a loss and metrics of its own
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Linear(4, 1)
+    def forward(self, x: torch.Tensor, mask: torch.Tensor, shift: float = 0.0) -> torch.Tensor:
+        return self.f(x * mask).squeeze(1) + shift
+    @torch.jit.export
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output - target).abs().mean()
+    @torch.jit.export
+    def metrics(self, output: torch.Tensor, target: torch.Tensor) -> Dict[str, torch.Tensor]:
+        return {"bias": (output - target).mean()}
+
+class Square(nn.Module):
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output - target).square().mean()
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.e = nn.Embedding(8, 16)
+        self.h = nn.Linear(16, 8)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.h(self.e(x))
+
+torch.manual_seed(0)
+for name, module in (("running", Running()), ("masked", Masked()), ("square", Square()), ("tokens", Tokens())):
+    torch.jit.save(torch.jit.script(module), f"{d}/{name}.pt")
+x = rng.standard_normal((64, 4)).astype("f4")
+np.save(f"{d}/x.npy", x)
+np.save(f"{d}/y.npy", (x[:, 0] - x[:, 1]).astype("f4"))
+np.save(f"{d}/c.npy", (np.arange(64) % 16 == 0).astype("i8"))
+np.save(f"{d}/m.npy", np.tile(np.array([1, 1, 0, 0], "f4"), (64, 1)))
+np.save(f"{d}/w.npy", (np.arange(64) < 8).astype("f4"))
+(np.arange(2000) % 8).astype("u2").tofile(f"{d}/train.bin")
+(np.arange(200) % 8).astype("u2").tofile(f"{d}/val.bin")
+)";
+
+// What Python's models bring along, each by options of the job file alone.
+class PythonModelsTest : public PythonFilesTest {
+ protected:
+  void SetUp() override {
+    PythonFilesTest::SetUp();
+    std::ofstream(folder_ / "scripts.py") << kScripts;
+    ASSERT_TRUE(Python(Path("scripts.py") + " " + folder_.string()));
+  }
+  json Regression(const json& more) const {
+    json options = {{"module", Path("masked.pt")},
+                    {"data", Path("x.npy")},
+                    {"target_file", Path("y.npy")},
+                    {"input_files", {{"mask", Path("m.npy")}}}};
+    options.merge_patch(more);
+    return options;
+  }
+  const json runner_ = {
+      {"seed", 7}, {"epochs", 30}, {"optim", {{"type", "adam"}, {"lr", 0.05}}}, {"dataloader", {{"batch_size", 16}}}};
+};
+
+TEST_F(PythonModelsTest, ABufferThatForwardAssignsAnewIsFollowed) {
+  auto task = *MakeTask("torchscript");
+  ASSERT_EQ(task->Setup({.options = {{"module", Path("running.pt")},
+                                     {"data", Path("x.npy")},
+                                     {"target_file", Path("x.npy")},
+                                     {"loss", "mse"}}}),
+            absl::OkStatus());
+  const auto model = task->Model();
+  const Batch batch = *task->Datasets()["train"]->Get({0, 1, 2});
+  torch::Tensor expected = torch::zeros({4});
+  for (int i = 0; i < 3; ++i) {
+    task->Forward(batch);
+    expected = 0.9 * expected + 0.1 * batch.input.mean(0);
+  }
+  EXPECT_TRUE(torch::allclose(model->named_buffers()["mean"], expected));
+  // And the other way: what is loaded is what the script goes on with.
+  model->named_buffers()["mean"].zero_();
+  task->Forward(batch);
+  EXPECT_TRUE(torch::allclose(model->named_buffers()["mean"], 0.1 * batch.input.mean(0)));
+  EXPECT_TRUE(model->named_parameters()["a.weight"].is_same(model->named_parameters()["b.weight"]));
+}
+
+TEST_F(PythonModelsTest, SeveralInputsAndALossOfTheModulesOwn) {
+  const auto metrics = Train("torchscript", Regression({{"loss", "module"}}), runner_);
+  EXPECT_LT(metrics.at("test.loss"), 0.2);
+  EXPECT_LT(std::abs(metrics.at("test.bias")), 0.2);
+  EXPECT_LT(Train("torchscript", Regression({{"loss_module", Path("square.pt")}}), runner_).at("test.loss"), 0.1);
+  for (const char* loss : {"l1", "huber", "mse"})
+    EXPECT_LT(Train("torchscript", Regression({{"loss", loss}}), runner_).at("test.loss"), 0.3) << loss;
+  const auto refused = [&](const json& more, const std::string& message) {
+    EXPECT_THAT(std::string(SetUpTask("torchscript", Regression(more)).message()), HasSubstr(message));
+  };
+  refused({{"loss", "l1"}, {"input_files", {{"mask", nullptr}, {"musk", Path("m.npy")}}}}, "takes also mask, shift");
+  refused({{"loss", "l1"}, {"input_files", nullptr}}, "missing: mask");
+  refused({{"loss", "module"}, {"module", Path("tokens.pt")}, {"input_files", nullptr}}, "no method loss");
+  refused({{"loss", "l1"}, {"loss_module", Path("square.pt")}}, "excludes loss_module");
+  refused({{"loss", "l1"}, {"input_files", {{"mask", Path("m.csv")}}}}, "allowed: a .npy file");
+}
+
+TEST_F(PythonModelsTest, FilesToValidateAndTestOn) {
+  const json files = {{"loss", "l1"},
+                      {"val_data", Path("x.npy")},
+                      {"val_target_file", Path("y.npy")},
+                      {"val_input_files", {{"mask", Path("m.npy")}}}};
+  auto task = *MakeTask("torchscript");
+  ASSERT_EQ(task->Setup({.options = Regression(files)}), absl::OkStatus());
+  EXPECT_EQ(task->Datasets().count("test"), 0u);
+  EXPECT_EQ(task->Datasets()["val"]->size(), 64);
+  EXPECT_EQ(task->Datasets()["train"]->size(), 64);
+  EXPECT_LT(Train("torchscript", Regression(files), runner_).at("val.loss"), 0.3);
+  json wrong = files;
+  wrong.erase("val_input_files");
+  EXPECT_THAT(std::string(SetUpTask("torchscript", Regression(wrong)).message()), HasSubstr("val_input_files"));
+}
+
+TEST_F(PythonModelsTest, TokenFiles) {
+  const json options = {{"module", Path("tokens.pt")},
+                        {"data", Path("train.bin")},
+                        {"val_data", Path("val.bin")},
+                        {"block_size", 16},
+                        {"classes", 8}};
+  const auto metrics = Train("torchscript", options, runner_);
+  EXPECT_GT(metrics.at("val.accuracy"), 0.99);
+  json wrong = options;
+  wrong["classes"] = 4;
+  EXPECT_FALSE(SetUpTask("torchscript", wrong).ok());
+  EXPECT_THAT(std::string(SetUpTask("digits_mlp", {{"data", Path("train.bin")}}).message()),
+              HasSubstr("allowed: a .csv or .npy file"));
+}
+
+TEST_F(PythonModelsTest, SamplesAreDrawnByWeight) {
+  const json table = {
+      {"data", Path("x.npy")}, {"target_file", Path("c.npy")}, {"inputs", 4}, {"classes", 2}, {"test_every", 0}};
+  const auto labels = [&](const json& more, int64_t epoch) {
+    json options = table;
+    options.merge_patch(more);
+    auto task = *MakeTask("digits_mlp");
+    EXPECT_EQ(task->Setup({.options = options}), absl::OkStatus());
+    const auto train = task->Datasets()["train"];
+    std::vector<int64_t> all(static_cast<size_t>(train->size()));
+    for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
+    return train->GetInEpoch(all, epoch)->target;
+  };
+  const json balanced = {{"balance_classes", true}, {"samples_per_epoch", 4000}};
+  EXPECT_NEAR(labels(balanced, 0).to(torch::kFloat64).mean().item<double>(), 0.5, 0.05);
+  EXPECT_TRUE(torch::equal(labels(balanced, 3), labels(balanced, 3)));
+  EXPECT_FALSE(torch::equal(labels(balanced, 3), labels(balanced, 4)));
+  const torch::Tensor few = labels({{"sample_weights_file", Path("w.npy")}}, 0);
+  EXPECT_EQ(few.size(0), 64);
+  EXPECT_THAT(
+      std::string(SetUpTask("digits_mlp", {{"data", kDigits}, {"sample_weights_file", Path("w.npy")}}).message()),
+      HasSubstr("one number each"));
+}
+
 TEST_F(PythonFilesTest, NumpyArrays) {
   std::ofstream(folder_ / "save.py")
       << "import numpy as np, sys\nd = sys.argv[1]\n"
