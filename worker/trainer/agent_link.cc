@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <condition_variable>
 #include <mutex>
@@ -24,6 +25,8 @@ namespace {
 
 constexpr absl::Duration kRetryFirst = absl::Milliseconds(20);
 constexpr absl::Duration kRetryMax = absl::Milliseconds(500);
+using Clock = std::chrono::steady_clock;
+constexpr absl::Duration kAwayLimit = absl::Hours(24);
 constexpr size_t kMaxSocketPath = 107;  // of sockaddr_un, without the final zero
 constexpr size_t kMaxMetrics = 64;
 constexpr size_t kMaxErrorBytes = 1024;
@@ -84,7 +87,10 @@ class AgentLink::Impl {
     if (listener_.joinable()) listener_.join();
   }
 
-  absl::StatusOr<v1::RankCallReply> Call(v1::RankCall request, const char* what, absl::Time deadline) {
+  // `patient`: a coordinator that is away is waited for.
+  absl::StatusOr<v1::RankCallReply> Call(v1::RankCall request, const char* what, absl::Time deadline, bool patient) {
+    const absl::Time began = absl::Now();
+    const absl::Duration limit = deadline - began;
     v1::TrainerCall call;
     request.set_call(next_call_.fetch_add(1));
     FillId(request.mutable_id());
@@ -100,6 +106,10 @@ class AgentLink::Impl {
       if (status.ok() && reply.code() == 0) return reply;
       if (status.ok())
         return absl::Status(static_cast<absl::StatusCode>(reply.code()), absl::StrCat(what, ": ", reply.message()));
+      if (absl::IsDeadlineExceeded(status) && patient && coordinator_away_ && absl::Now() - began < kAwayLimit) {
+        deadline = absl::Now() + limit;
+        continue;
+      }
       if (!absl::IsUnavailable(status) || absl::Now() + pause >= deadline || !Pause(pause)) return status;
       pause = std::min(pause * 2, kRetryMax);
     }
@@ -113,7 +123,15 @@ class AgentLink::Impl {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(deadline));
     v1::TrainerReportReply reply;
-    return Annotate(FromGrpc(stub_->Report(&context, report, &reply)), "report");
+    const Clock::time_point asked = Clock::now();
+    const absl::Status status = Annotate(FromGrpc(stub_->Report(&context, report, &reply)), "report");
+    if (!status.ok()) return status;
+    coordinator_away_ = reply.coordinator_away();
+    const google::protobuf::Duration& left = reply.lease_left();
+    lease_until_ = reply.has_lease_left()
+                       ? asked + std::chrono::seconds(left.seconds()) + std::chrono::nanoseconds(left.nanos())
+                       : Clock::time_point::max();
+    return status;
   }
 
   void Listen(std::function<void(const StopRequest&)> on_stop) {
@@ -126,6 +144,10 @@ class AgentLink::Impl {
   }
 
   int rank() const { return identity_.rank; }
+  absl::Duration LeaseLeft() const {
+    const Clock::time_point until = lease_until_;
+    return until == Clock::time_point::max() ? absl::InfiniteDuration() : absl::FromChrono(until - Clock::now());
+  }
 
  private:
   void FillId(v1::RankId* id) const {
@@ -163,6 +185,8 @@ class AgentLink::Impl {
   const RankIdentity identity_;
   const std::unique_ptr<v1::TrainerService::Stub> stub_;
   std::atomic<uint64_t> next_call_{1};
+  std::atomic<bool> coordinator_away_{false};  // as the agent said last
+  std::atomic<Clock::time_point> lease_until_{Clock::time_point::max()};
   std::mutex mutex_;
   std::condition_variable wake_;
   bool closing_ = false;                   // guarded by mutex_
@@ -185,7 +209,7 @@ AgentLink::~AgentLink() = default;
 absl::StatusOr<RendezvousPlan> AgentLink::Join(const std::string& endpoint, absl::Time deadline) {
   v1::RankCall call;
   call.mutable_join()->set_endpoint(endpoint);
-  ASSIGN_OR_RETURN(v1::RankCallReply reply, impl_->Call(std::move(call), "join", deadline));
+  ASSIGN_OR_RETURN(v1::RankCallReply reply, impl_->Call(std::move(call), "join", deadline, true));
   RendezvousPlan plan{.world_size = reply.plan().world_size(),
                       .store_endpoint = reply.plan().store_endpoint(),
                       .restarts = reply.plan().restarts()};
@@ -201,7 +225,7 @@ absl::StatusOr<std::vector<ShardInfo>> AgentLink::CommitShard(int64_t step, cons
   v1::RankCall call;
   call.mutable_commit_shard()->set_step(step);
   *call.mutable_commit_shard()->mutable_shard() = ToProto(shard);
-  ASSIGN_OR_RETURN(v1::RankCallReply reply, impl_->Call(std::move(call), "commit of a shard", deadline));
+  ASSIGN_OR_RETURN(v1::RankCallReply reply, impl_->Call(std::move(call), "commit of a shard", deadline, true));
   std::vector<ShardInfo> shards;
   for (const v1::ShardInfo& proto : reply.shards()) {
     shards.push_back({.rank = proto.rank(), .file = proto.file(), .bytes = proto.bytes(), .crc32c = proto.crc32c()});
@@ -220,31 +244,35 @@ absl::Status AgentLink::CommitManifest(const ManifestSummary& summary, const std
   manifest.set_is_best(summary.is_best);
   manifest.set_save_seconds(summary.save_seconds);
   manifest.set_storage(storage);
-  return impl_->Call(std::move(call), "commit of a checkpoint", deadline).status();
+  return impl_->Call(std::move(call), "commit of a checkpoint", deadline, true).status();
 }
 
 absl::Status AgentLink::AbandonCheckpoint(int64_t step, const std::string& reason, absl::Time deadline) {
   v1::RankCall call;
   call.mutable_abandon_checkpoint()->set_step(step);
   call.mutable_abandon_checkpoint()->set_reason(CutUtf8(reason, kMaxErrorBytes));
-  return impl_->Call(std::move(call), "giving a checkpoint up", deadline).status();
+  return impl_->Call(std::move(call), "giving a checkpoint up", deadline, false).status();
 }
 
 absl::Status AgentLink::ReportDamage(int64_t step, const std::string& reason, absl::Time deadline) {
   v1::RankCall call;
   call.mutable_report_damage()->set_step(step);
   call.mutable_report_damage()->set_reason(CutUtf8(reason, kMaxErrorBytes));
-  return impl_->Call(std::move(call), "report of a damaged checkpoint", deadline).status();
+  return impl_->Call(std::move(call), "report of a damaged checkpoint", deadline, false).status();
 }
 
 absl::Status AgentLink::Finish(const ProgressReport& progress, const std::string& phase, absl::Time deadline) {
   v1::RankCall call;
   *call.mutable_finish()->mutable_progress() = ToProto(progress, phase, impl_->rank());
-  return impl_->Call(std::move(call), "finish", deadline).status();
+  return impl_->Call(std::move(call), "finish", deadline, true).status();
 }
 
 absl::Status AgentLink::Report(const ProgressReport& progress, const std::string& phase, absl::Time deadline) {
   return impl_->Report(progress, phase, deadline);
+}
+
+absl::Duration AgentLink::LeaseLeft() const {
+  return impl_->LeaseLeft();
 }
 
 void AgentLink::Listen(std::function<void(const StopRequest&)> on_stop) {

@@ -6,8 +6,10 @@
 //   ASSIGN_OR_RETURN(RendezvousPlan plan, link->Join("10.0.0.1:40001", absl::Now() + absl::Seconds(60)));
 //
 // A call that needs the coordinator is held by the agent until the coordinator has answered; until the deadline a lost
-// agent is tried again with the same call number, which makes repeats harmless. Errors: FAILED_PRECONDITION: this
-// generation is over, leave at once. DEADLINE_EXCEEDED, UNAVAILABLE: no answer. Thread-safe.
+// agent is tried again with the same call number, which makes repeats harmless. While the agent says that it has no
+// contact with the coordinator, deadlines of Join(), CommitShard(), CommitManifest() and Finish() are moved, by a day
+// at most: what was trained meanwhile is handed over. Errors: FAILED_PRECONDITION: this generation is over, leave at
+// once. DEADLINE_EXCEEDED, UNAVAILABLE: no answer. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -67,6 +69,8 @@ class AgentLink {
   absl::Status Finish(const ProgressReport& progress, const std::string& phase, absl::Time deadline);
   // The latest state; the agent answers at once. Not repeated: a newer one follows.
   absl::Status Report(const ProgressReport& progress, const std::string& phase, absl::Time deadline);
+  // What is left of the lease that the agent told with its last answer; infinite when it told none.
+  absl::Duration LeaseLeft() const;
 
   // Calls back for each request of the agent, on the link's own thread ("athanor-listen"), from now until destruction;
   // a lost agent is tried again every half second. Once.

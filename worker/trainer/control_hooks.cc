@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -14,7 +15,7 @@
 namespace athanor {
 namespace {
 
-constexpr absl::Duration kReportTimeout = absl::Seconds(1);
+constexpr absl::Duration kReportFastest = absl::Milliseconds(10), kReportTimeout = absl::Seconds(1);
 // Without news the agent still hears that this process lives and where it stands.
 constexpr absl::Duration kRepeatAfter = absl::Seconds(1);
 
@@ -134,7 +135,9 @@ void ControlHooks::Run() {
       report.phase_progress = told = now;
       lock.unlock();
       sent = absl::Now();
-      const absl::Status status = link_->Report(report, ToString(report.phase), sent + kReportTimeout);
+      const absl::Duration limit =
+          options_.ends_with_lease ? std::clamp(link_->LeaseLeft(), kReportFastest, kReportTimeout) : kReportTimeout;
+      const absl::Status status = link_->Report(report, ToString(report.phase), sent + limit);
       if (status.ok()) heard = absl::Now();
       if (absl::IsFailedPrecondition(status)) options_.on_orphaned(std::string(status.message()));
       if (absl::Now() - heard > options_.agent_lost_after) {
@@ -143,6 +146,8 @@ void ControlHooks::Run() {
       }
       lock.lock();
     }
+    if (options_.ends_with_lease && link_->LeaseLeft() <= absl::ZeroDuration())
+      options_.on_orphaned("fencing: strict: the lease of this rank's agent is over");
     wake_.wait_for(lock, absl::ToChronoNanoseconds(options_.interval), [this] { return closing_ || urgent_; });
   }
 }

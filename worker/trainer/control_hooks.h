@@ -21,6 +21,7 @@ namespace athanor {
 struct ControlOptions {
   absl::Duration interval = absl::Milliseconds(100);
   absl::Duration agent_lost_after = absl::Seconds(15);
+  bool ends_with_lease = false;  // strict fencing
   std::function<void(const std::string& reason)>
       on_orphaned;                  // the agent is gone, or this rank shall leave at once; may not return
   std::function<bool()> signalled;  // a further vote to stop (SIGTERM); may be empty

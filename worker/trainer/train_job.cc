@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/storage_id.h"
+#include "athanor/base/write_fence.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/runner/deterministic.h"
 #include "athanor/runner/supervisor.h"
@@ -26,7 +27,7 @@
 namespace athanor {
 namespace {
 
-constexpr absl::Duration kFinishTimeout = absl::Minutes(10);  // a coordinator may be away for a while
+constexpr absl::Duration kFinishTimeout = absl::Minutes(10);
 constexpr absl::Duration kLastReportTimeout = absl::Seconds(1);
 // Collectives time out first, and the coordinator's own rule long before: this one is for when nobody else is left to
 // see a hang.
@@ -109,10 +110,17 @@ class RankRun {
   absl::Status Connect() {
     ASSIGN_OR_RETURN(link_, AgentLink::Open(env_.socket, {env_.job, env_.generation, env_.rank}));
     auto stale = [](const std::string& reason) { EndProcess(kExitStale, reason); };
-    hooks_ = std::make_unique<ControlHooks>(link_.get(), ControlOptions{.on_orphaned = stale, .signalled = [this] {
-                                                                          return supervisor_->StopRequested();
-                                                                        }});
+    ControlOptions control{.ends_with_lease = spec_.strict_fencing, .on_orphaned = stale};
+    control.signalled = [this] { return supervisor_->StopRequested(); };
+    hooks_ = std::make_unique<ControlHooks>(link_.get(), std::move(control));
     hooks_->EnterPhase(RunnerPhase::kLoading);
+    auto fence = std::make_shared<WriteFence>(env_.job_dir, env_.generation, [](const absl::Status& why) {
+      EndProcess(kExitStale, std::string(why.message()));
+    });
+    SetWriteFence(fence);
+    // Without a claim nothing is written; training is not held up by a disk that is full or away.
+    if (const absl::Status claimed = fence->Check(); !claimed.ok())
+      LogLine("WARN", "FolderNotClaimed", {}, std::string(claimed.message()));
     return absl::OkStatus();
   }
 

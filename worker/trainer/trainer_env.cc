@@ -97,6 +97,7 @@ absl::StatusOr<TrainerSpec> ReadTrainerSpec(const std::string& path) {
   read.task_library = spec.task().library();
   read.task_options = spec.task().options_json().empty() ? "{}" : spec.task().options_json();
   read.runner = spec.runner_json().empty() ? "{}" : spec.runner_json();
+  read.strict_fencing = spec.fencing() == "strict";
   if (spec.resources().threads_per_rank() > 0) read.threads_per_rank = spec.resources().threads_per_rank();
   if (const absl::Duration join = ToAbsl(spec.timeouts().join()); join > absl::ZeroDuration()) read.join_timeout = join;
   if (read.task_name.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": task.name is missing"));

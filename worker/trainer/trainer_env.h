@@ -38,6 +38,7 @@ struct TrainerSpec {
   std::string task_options;  // JSON object
   std::string runner;        // JSON object: RunnerConfig
   int threads_per_rank = 1;
+  bool strict_fencing = false;
   absl::Duration join_timeout = absl::Seconds(60);
 };
 

@@ -13,6 +13,7 @@
 #include "athanor/base/crc32c.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/write_fence.h"
 
 namespace athanor {
 namespace {
@@ -111,6 +112,10 @@ absl::Status EventWriter::AddRecord(absl::string_view message) {
 }
 
 absl::Status EventWriter::Flush() {
+  if (const absl::Status fenced = pending_.empty() ? absl::OkStatus() : CheckWriteFence(path_); !fenced.ok()) {
+    pending_.clear();
+    return fenced;
+  }
   size_t at = 0;
   while (at < pending_.size()) {
     const ssize_t written = write(fd_, pending_.data() + at, pending_.size() - at);

@@ -8,6 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "athanor/base/file_system.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/base/write_fence.h"
 
 namespace athanor {
 namespace {
@@ -45,6 +47,7 @@ absl::StatusOr<std::unique_ptr<MetricsLog>> MetricsLog::Open(const std::string& 
   std::FILE* file = std::fopen(path.c_str(), "a+e");
   if (file == nullptr) return FileError(errno, "create", path);
   std::unique_ptr<MetricsLog> log(new MetricsLog(path, format, file));
+  RETURN_IF_ERROR(CheckWriteFence(path));
   std::string start;
   if (std::fseek(file, -1, SEEK_END) != 0) {
     if (format == Format::kCsv) start = kHeader;
@@ -64,6 +67,7 @@ MetricsLog::~MetricsLog() {
 absl::Status MetricsLog::Append(absl::Time time, int64_t step, double epoch,
                                 const std::map<std::string, double>& metrics) {
   const std::string when = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", time, absl::UTCTimeZone());
+  RETURN_IF_ERROR(CheckWriteFence(path_));
   const std::string lines =
       format_ == Format::kCsv ? CsvLines(when, step, epoch, metrics) : JsonLine(when, step, epoch, metrics);
   if (std::fwrite(lines.data(), 1, lines.size(), file_) != lines.size() || std::fflush(file_) != 0)

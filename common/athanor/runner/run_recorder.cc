@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/write_fence.h"
 
 namespace athanor {
 namespace {
@@ -156,6 +157,7 @@ void RunRecorder::Note(absl::string_view level, absl::string_view text) {
   const std::string line = absl::StrCat(absl::StrReplaceAll(when, {{".", ","}}), " [", level, "] ", text, "\n");
   if (console_ != nullptr) console_->Line(level, absl::string_view(line).substr(0, line.size() - 1));
   if (log_ == nullptr) return;
+  if (const absl::Status fenced = CheckWriteFence(workspace_.log_file()); !fenced.ok()) return Keep(fenced);
   if (std::fwrite(line.data(), 1, line.size(), log_) != line.size() || std::fflush(log_) != 0) {
     Keep(FileError(errno, "write", workspace_.log_file()));
   }
