@@ -89,13 +89,21 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
 }
 
 absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpoints(const std::string& root) {
+  ASSIGN_OR_RETURN(std::vector<ResumeCandidate> found, ListCheckpointFolders(root));
+  std::erase_if(found, [](const ResumeCandidate& candidate) { return !ReadManifest(candidate.path).ok(); });
+  return found;
+}
+
+absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpointFolders(const std::string& root) {
   std::vector<ResumeCandidate> found;
   std::error_code error;
   if (!std::filesystem::exists(root, error)) return found;
   for (const auto& entry : std::filesystem::directory_iterator(root, error)) {
     const std::optional<int64_t> step = StepOfDirName(entry.path().filename().string());
     if (!step.has_value()) continue;
-    if (ReadManifest(entry.path().string()).ok()) found.push_back({*step, entry.path().string(), false});
+    std::error_code unknown;  // what cannot be looked at now is for its reader to judge
+    if (std::filesystem::exists(entry.path() / kManifestFile, unknown) || unknown)
+      found.push_back({*step, entry.path().string(), false});
   }
   if (error) return FileError(error.value(), "cannot list", root);
   std::sort(found.begin(), found.end(),

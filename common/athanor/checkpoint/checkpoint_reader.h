@@ -13,6 +13,9 @@ namespace athanor {
 // Complete checkpoints below `root` (a manifest that parses), newest first. A missing root holds none.
 absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpoints(const std::string& root);
 
+// The same by name: folders that have a manifest, which is not read.
+absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpointFolders(const std::string& root);
+
 // The checkpoint in this folder, whose name tells the step, or the one that a name beside it means: "<root>/latest",
 // "<root>/best.pointer" (alias_files.h). INVALID_ARGUMENT for anything else.
 absl::StatusOr<ResumeCandidate> CandidateAt(const std::string& folder);

@@ -170,7 +170,9 @@ class FileCheckpointManager::Impl {
     absl::Status saved, after;
   };
 
-  bool HasRoom() const { return !job_.has_value() && std::max(commits_.size(), evaluations_.size()) < kMaxPendingCommits; }
+  bool HasRoom() const {
+    return !job_.has_value() && std::max(commits_.size(), evaluations_.size()) < kMaxPendingCommits;
+  }
   bool Idle() const { return !job_.has_value() && commits_.empty() && evaluations_.empty(); }
   // Commits come first: an evaluation's checkpoint is among them, or done.
   bool EvaluationReady() const {

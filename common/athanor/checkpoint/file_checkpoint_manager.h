@@ -11,9 +11,9 @@
 // thread takes over: vote, manifest. It may wait for other ranks or for a coordinator that is away; meanwhile training
 // and further saves go on, up to kMaxPendingCommits of them.
 //
-// Once the manifest is durable the files are a checkpoint's, and only retention removes them, whatever fails after it: a
-// name that cannot be written, a commit whose answer is lost. Before that a rank removes its own shard, when it is sure
-// that no manifest can name it.
+// Once the manifest is durable the files are a checkpoint's, and only retention removes them, whatever fails after it:
+// a name that cannot be written, a commit whose answer is lost. Before that a rank removes its own shard, when it is
+// sure that no manifest can name it.
 //
 // Threads: all methods on the training thread; the writer and the commit thread are internal.
 #pragma once

@@ -17,10 +17,11 @@ namespace athanor {
 
 class LocalCommitter : public CheckpointCommitter {
  public:
-  // `root` as in CheckpointManagerOptions. Rank 0 waits at most `patience` for the others' votes. `attempt`: letters and
-  // digits, equal on all ranks and new with each start of the run. Empty: rank 0 draws one and writes it to
+  static constexpr absl::Duration kPatience = absl::Seconds(60);
+  // `root` as in CheckpointManagerOptions. Rank 0 waits at most `patience` for the others' votes. `attempt`: letters
+  // and digits, equal on all ranks and new with each start of the run. Empty: rank 0 draws one and writes it to
   // "<root>/attempt", where the other ranks read it when they vote; it must have been constructed by then.
-  LocalCommitter(std::string root, int rank, int world_size, absl::Duration patience = absl::Seconds(60),
+  LocalCommitter(std::string root, int rank, int world_size, absl::Duration patience = kPatience,
                  std::string attempt = "");
   absl::StatusOr<std::vector<ShardInfo>> CommitShard(int64_t step, const ShardInfo& shard) override;
   absl::Status CommitManifest(const ManifestSummary& summary) override;

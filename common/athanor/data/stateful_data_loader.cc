@@ -331,8 +331,8 @@ absl::StatusOr<std::unique_ptr<StatefulDataLoader>> StatefulDataLoader::Make(std
   return std::unique_ptr<StatefulDataLoader>(new StatefulDataLoader(std::move(impl)));
 }
 
-void StatefulDataLoader::StartEpoch(int64_t epoch) {
-  impl_->Start(epoch, 0, 0, {}, true);
+void StatefulDataLoader::StartEpoch(int64_t epoch, bool prefetch) {
+  impl_->Start(epoch, 0, 0, {}, prefetch);
 }
 absl::StatusOr<Batch> StatefulDataLoader::Next() {
   return impl_->Next();

@@ -56,8 +56,9 @@ class StatefulDataLoader {
   StatefulDataLoader(const StatefulDataLoader&) = delete;
   StatefulDataLoader& operator=(const StatefulDataLoader&) = delete;
 
-  // From its first batch. Prefetched batches of an earlier epoch are dropped.
-  void StartEpoch(int64_t epoch);
+  // From its first batch. Prefetched batches of an earlier epoch are dropped. `prefetch` false: nothing is made before
+  // the first Next().
+  void StartEpoch(int64_t epoch, bool prefetch = true);
   // OUT_OF_RANGE at the end of the epoch (again and again until StartEpoch). The dataset's own error otherwise, with
   // the batch number in front; an exception of the dataset becomes UNKNOWN. After an error the same batch is tried
   // again by the next call. kNone padding: a batch holds real samples only; one without any has size 0 and one sample

@@ -38,7 +38,7 @@ bool TrainSplits::Advance(int64_t steps) {
     ++current_;
     return current_ >= loaders_.size();
   }
-  if (pass_ends()) current().StartEpoch(current().epoch() + 1);
+  if (pass_ends()) current().StartEpoch(current().epoch() + 1, /*prefetch=*/steps < options_.total_steps);
   if (steps - begin_ < share_) return false;
   ++current_;
   if (current_ >= loaders_.size()) return true;
@@ -46,13 +46,13 @@ bool TrainSplits::Advance(int64_t steps) {
   return false;
 }
 
-void TrainSplits::NextRound(int64_t steps) {
+void TrainSplits::NextRound(int64_t steps, bool more) {
   current_ = 0;
   if (by_share()) {
     BeginSplit(steps);
     return;
   }
-  for (const auto& loader : loaders_) loader->StartEpoch(loader->epoch() + 1);
+  for (const auto& loader : loaders_) loader->StartEpoch(loader->epoch() + 1, more);
 }
 
 int64_t TrainSplits::updates_per_pass() const {

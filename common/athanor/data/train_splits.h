@@ -45,7 +45,8 @@ class TrainSplits {
 
   // After an attempted update, with the updates of the run so far. True: the round is over.
   bool Advance(int64_t steps);
-  void NextRound(int64_t steps);
+  // `more` false: the run ends here, and no batch is made ahead.
+  void NextRound(int64_t steps, bool more = true);
 
   int64_t updates_per_pass() const;  // of all splits together
   double fraction() const;           // of the round under way, 0 .. 1

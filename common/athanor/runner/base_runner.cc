@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/config/derived_options.h"
+#include "athanor/parallel/agree_on_status.h"
 #include "athanor/runner/memory_report.h"
 #include "athanor/tensor/torch_status.h"
 
@@ -25,7 +26,6 @@ absl::Status BaseRunner::Prepare(std::vector<std::string> evaluate_splits) {
   Report(RunnerPhase::kStarting);
   evaluate_splits_ = std::move(evaluate_splits);
   RETURN_IF_ERROR(OpenWorkspace());
-  RETURN_IF_ERROR(CheckSplits());
   score_ = std::make_unique<ScoreTracker>(config_.score, evaluate_splits_);
   agreement_ = std::make_unique<StepAgreement>(options_.process_group, !device().is_cpu());
   ASSIGN_OR_RETURN(replica_check_, ReplicaCheck::Create(options_.process_group, config_.comm.replica_check_interval));
@@ -40,6 +40,7 @@ absl::Status BaseRunner::Prepare(std::vector<std::string> evaluate_splits) {
                                        .storage_root = options_.storage_root,
                                        .storage = options_.storage,
                                        .on_bytes = [this](const char* doing, int64_t bytes) { Advance(doing, bytes); },
+                                       .passed_over = [this](const ResumeCandidate& one) { return PassedOver(one); },
                                        .note = [this](std::string text) { Note(text); }}));
   log_interval_ = LogInterval(config_, TotalSteps());
   progress_.total_steps = TotalSteps();
@@ -53,7 +54,11 @@ absl::StatusOr<RunResult> BaseRunner::Train() {
     // Somebody else's handlers stay theirs.
     if (auto supervisor = Supervisor::Install(); supervisor.ok()) supervisor_ = *std::move(supervisor);
   }
-  absl::StatusOr<RunResult> result = Loop();
+  absl::StatusOr<RunResult> result = absl::UnknownError("training");
+  if (const absl::Status thrown = RunTorch("training", [&] { result = Loop(); }); !thrown.ok()) {
+    result = thrown;
+    LeaveGroup();
+  }
   CloseWorkspace(result);
   supervisor_.reset();
   return result;
@@ -65,13 +70,19 @@ absl::StatusOr<RunResult> BaseRunner::Loop() {
   watchdog_ = std::make_unique<Watchdog>(options_.hang_timeout, options_.on_hang);
   watching_.store(watchdog_.get(), std::memory_order_release);
   Report(RunnerPhase::kTraining);
+  if (recorder_ != nullptr) recorder_->Begin(record_positions_, state_.step, known_evaluation_.has_value());
   if (std::exchange(state_.before_evaluation, false)) {
     RETURN_IF_ERROR(EvaluateAndEndPass(!evaluate_splits_.empty(), std::exchange(state_.before_pass_end, false)));
     RETURN_IF_ERROR(SaveAfterEvaluation(/*due=*/false));
   }
   while (!Done()) {
     Telemetry::Clock clock;
-    ASSIGN_OR_RETURN(const StepResult step, WatchedUpdate());
+    const absl::StatusOr<StepResult> updated = WatchedUpdate();
+    if (!updated.ok()) {
+      LeaveGroup();
+      return updated.status();
+    }
+    const StepResult& step = *updated;
     telemetry_.Add(step.times, clock.Lap(), step.samples);  // evaluations and saves have figures of their own
     state_.step += step.updated ? 1 : 0;
     state_.epoch += step.epoch_ended ? 1 : 0;
@@ -82,6 +93,16 @@ absl::StatusOr<RunResult> BaseRunner::Loop() {
     if (verdict_.stop && !Done()) return Drain();
   }
   return Finish();
+}
+
+absl::Status BaseRunner::Together(const char* what, const std::function<absl::Status()>& alone) const {
+  absl::Status done;
+  const absl::Status thrown = RunTorch(what, [&] { done = alone(); });
+  return AgreeOnStatus(options_.process_group, thrown.ok() ? done : thrown);
+}
+
+void BaseRunner::LeaveGroup() const {
+  if (options_.process_group != nullptr) options_.process_group->Abort();
 }
 
 absl::StatusOr<StepResult> BaseRunner::WatchedUpdate() {
@@ -194,7 +215,7 @@ absl::Status BaseRunner::ReadOut() {
   ASSIGN_OR_RETURN(progress_.total_samples_per_second, SumOverRanks(telemetry_.samples_per_second()));
   for (const auto& [name, value] : means) progress_.metrics[absl::StrCat("train.", name)] = value;
   if (const auto loss = means.find("loss"); loss != means.end()) progress_.loss = loss->second;
-  RETURN_IF_ERROR(RunTorch("reading metrics", [&] {
+  const absl::Status read = RunTorch("reading metrics", [&] {
     ReadStepMetrics(&progress_.metrics);
     const MemoryUse memory = ReadMemoryUse(device());
     progress_.memory_bytes = memory.resident;
@@ -202,143 +223,10 @@ absl::Status BaseRunner::ReadOut() {
     progress_.device_bytes = memory.allocated;
     progress_.device_bytes_peak = memory.allocated_peak;
     progress_.device_reserved_bytes_peak = memory.reserved_peak;
-  }));
+  });
+  if (!read.ok()) LeaveGroup();
+  RETURN_IF_ERROR(read);
   if (recorder_ != nullptr) recorder_->Step(Refreshed());
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::map<std::string, double>> BaseRunner::Evaluate(const std::string& split, int64_t max_batches) {
-  RETURN_IF_ERROR(Restore());
-  return EvaluateSplit(split, max_batches);
-}
-
-absl::StatusOr<std::map<std::string, double>> BaseRunner::Evaluate() {
-  std::map<std::string, double> all;
-  for (const std::string& split : evaluate_splits_) {
-    ASSIGN_OR_RETURN(const auto means, Evaluate(split));
-    for (const auto& [name, value] : means) all[absl::StrCat(split, ".", name)] = value;
-  }
-  return all;
-}
-
-absl::Status BaseRunner::EvaluateAndRecord(bool tolerate_failure) {
-  Report(RunnerPhase::kEvaluating);
-  Telemetry::Clock clock;
-  ASSIGN_OR_RETURN(const bool repeatable, EvaluateSplits(tolerate_failure));
-  for (const auto& [name, value] : evaluation_) progress_.metrics[name] = value;
-  evaluated_step_ = state_.step;
-  RETURN_IF_ERROR(CheckNames(tolerate_failure));
-  evaluation_is_best_ = score_->Observe(state_.step, evaluation_);
-  if (const auto key = MonitoredKey(); key.has_value()) state_.monitored = Measured(*key);
-  if (config_.patience.has_value() && score_->since_best() > *config_.patience) state_.stopped_early = true;
-  progress_.evaluate_seconds += clock.Lap();
-  ASSIGN_OR_RETURN(const auto training, TrainingSinceRow());
-  if (recorder_ != nullptr) recorder_->Evaluated(Refreshed(), evaluation_, training, evaluation_is_best_);
-  SaveRequest results{.step = state_.step, .metrics = evaluation_, .is_best = evaluation_is_best_};
-  if (evaluation_is_best_) results.aliases = {"best"};
-  results.evaluated = repeatable;
-  checkpoints_->ReportEvaluation(results);
-  return absl::OkStatus();
-}
-
-// Fills evaluation_. True: the numbers, which are all finite, are all that the evaluation has changed, so that a resume
-// may take them in its place.
-absl::StatusOr<bool> BaseRunner::EvaluateSplits(bool tolerate_failure) {
-  if (known_evaluation_.has_value() && known_evaluation_->step == state_.step) {
-    evaluation_ = std::exchange(known_evaluation_, std::nullopt)->results;
-    return true;
-  }
-  evaluation_.clear();
-  TensorMap before, after;
-  RETURN_IF_ERROR(RunTorch("random states", [&] { CaptureGenerators(device(), &before); }));
-  bool repeatable = true;
-  for (const std::string& split : evaluate_splits_) {
-    absl::StatusOr<std::map<std::string, double>> means = EvaluateSplit(split, /*max_batches=*/-1);
-    if (!means.ok()) {
-      // A finished training is not thrown away because its last evaluation failed.
-      if (!tolerate_failure || FailureKindOf(means.status()) == FailureKind::kPeerLost) return means.status();
-      Note(absl::StrCat("the last evaluation of '", split, "' failed: ", means.status().message()));
-      repeatable = false;
-      continue;
-    }
-    for (const auto& [name, value] : *means) {
-      evaluation_[absl::StrCat(split, ".", name)] = value;
-      repeatable = repeatable && std::isfinite(value);
-    }
-  }
-  RETURN_IF_ERROR(RunTorch("random states", [&] {
-    CaptureGenerators(device(), &after);
-    for (const auto& [name, generator] : before) repeatable = repeatable && torch::equal(generator, after.at(name));
-  }));
-  return repeatable;
-}
-
-// A row of results for a run that evaluates nothing.
-absl::Status BaseRunner::RecordTraining() {
-  if (recorded_step_ == state_.step) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const auto training, TrainingSinceRow());
-  if (recorder_ != nullptr) recorder_->Evaluated(Refreshed(), {}, training, /*is_best=*/false);
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::map<std::string, double>> BaseRunner::TrainingSinceRow() {
-  recorded_step_ = state_.step;
-  if (!options_.workspace.has_value()) return std::map<std::string, double>();
-  ASSIGN_OR_RETURN(const auto means, meters_.RowMeans(options_.process_group, /*with_metrics=*/log_interval_ == 0));
-  RETURN_IF_ERROR(RunTorch("reading metrics", [&] { ReadStepMetrics(&progress_.metrics); }));
-  for (const auto& [name, value] : means) {
-    if (log_interval_ == 0) progress_.metrics[absl::StrCat("train.", name)] = value;
-  }
-  return means;
-}
-
-std::optional<std::string> BaseRunner::MonitoredKey() const {
-  std::optional<std::string> key = schedule_monitor();
-  if (!key.has_value()) return std::nullopt;
-  if (key->empty()) return score_->key();
-  if (!absl::StrContains(*key, ".")) key = absl::StrCat(score_->key().substr(0, score_->key().find('.')), ".", *key);
-  return key;
-}
-
-std::optional<double> BaseRunner::Measured(const std::string& key) const {
-  for (const auto* metrics : {&evaluation_, &progress_.metrics}) {
-    if (const auto found = metrics->find(key); found != metrics->end()) return found->second;
-  }
-  return std::nullopt;
-}
-
-absl::Status BaseRunner::CheckSplits() const {
-  const std::string known = absl::StrJoin(evaluate_splits_, ", ");
-  const auto& split = config_.score.split;
-  if (split.has_value() && !split->empty() &&
-      std::find(evaluate_splits_.begin(), evaluate_splits_.end(), *split) == evaluate_splits_.end()) {
-    return WithFailureKind(
-        absl::InvalidArgumentError(absl::StrCat("score.split: '", *split, "' is not evaluated; allowed: ", known)),
-        FailureKind::kInvalid);
-  }
-  if (schedule_monitor().has_value() && evaluate_splits_.empty()) {
-    return WithFailureKind(absl::InvalidArgumentError("sched.type: reduce_on_plateau wants a metric after each pass, "
-                                                      "and no split is evaluated"),
-                           FailureKind::kInvalid);
-  }
-  return absl::OkStatus();
-}
-
-// What a name of the configuration means is known once something was measured. Before the end a wrong one is an error,
-// and not a run without a best checkpoint or with a learning rate that never changes.
-absl::Status BaseRunner::CheckNames(bool tolerate_failure) {
-  if (evaluation_.empty() || std::exchange(names_checked_, true)) return absl::OkStatus();
-  const std::pair<const char*, std::optional<std::string>> names[] = {{"score.name", score_->key()},
-                                                                      {"sched.monitor", MonitoredKey()}};
-  for (const auto& [option, key] : names) {
-    if (!key.has_value() || key->empty() || Measured(*key).has_value()) continue;
-    std::vector<std::string> measured;
-    for (const auto& [name, value] : evaluation_) measured.push_back(name);
-    const std::string text =
-        absl::StrCat(option, ": nothing is measured as '", *key, "'; measured: ", absl::StrJoin(measured, ", "));
-    if (!tolerate_failure) return WithFailureKind(absl::InvalidArgumentError(text), FailureKind::kInvalid);
-    Note(text);
-  }
   return absl::OkStatus();
 }
 
@@ -353,7 +241,9 @@ void BaseRunner::Note(std::string text) {
 }
 
 void BaseRunner::Inform(const std::string& text) {
+  if (!options_.topology.is_main()) return;
   if (recorder_ != nullptr) recorder_->Note("INFO", text);
+  if (options_.hooks != nullptr) options_.hooks->OnNote(text);
 }
 
 absl::StatusOr<RunResult> BaseRunner::Drain() {

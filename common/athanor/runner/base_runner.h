@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -106,8 +107,8 @@ class BaseRunner {
 
   // Takes the newest whole candidate, else the weights of config.pretrained, once; Train() and Evaluate() do it when it
   // has not been done. Collective. After a restore that has failed, by any of these functions, the state is nobody's:
-  // Train(), Evaluate(), Infer() and SaveCheckpoint() try again what is configured and give that error, until one that is
-  // whole has been restored or loaded.
+  // Train(), Evaluate(), Infer() and SaveCheckpoint() try again what is configured and give that error, until one that
+  // is whole has been restored or loaded.
   absl::Status Restore();
 
   // Takes parts of a checkpoint's state, whatever its configuration was, and goes on from there; nothing is restored
@@ -181,30 +182,40 @@ class BaseRunner {
   std::unique_ptr<ScoreTracker> score_;
   std::unique_ptr<Watchdog> watchdog_;
   bool excluded(const std::string& part) const { return excluded_.contains(part); }
+  // Worth a line in the log, and nothing to worry about; of the main process.
+  void Inform(const std::string& text);
+  // What this rank does alone and can fail, agreed with the others before the next collective
+  // (athanor/parallel/agree_on_status.h); an exception is an error. Every rank calls it.
+  absl::Status Together(const char* what, const std::function<absl::Status()>& alone) const;
+  // Where asking the others would cost too much: their collectives fail at once, and not at their timeout.
+  void LeaveGroup() const;
   // Worth a line in the log, and in RunResult::notes.
   void Note(std::string text);
   // Worth a line at the head of the log, and no more. Before the run's files are opened.
   void Notice(std::string text) { notices_.push_back(std::move(text)); }
-  // For the log alone.
-  void Inform(const std::string& text);
   // After each batch of an evaluation: it is alive.
   void MarkEvaluated();
   // `units` of `doing` (a literal) are done: no hang. Any thread.
   void Advance(const char* doing, int64_t units);
   // This rank has done its part and now waits for the others.
   void MarkExchange();
+  bool Done() const;  // all steps or epochs, or stopped early
   // Whether the update under way ends a log interval, if it is not left out.
   bool ReadOutFollows() const { return log_interval_ > 0 && (state_.step + 1) % log_interval_ == 0; }
 
  private:
   absl::Status OpenWorkspace();
+  absl::Status FindFolder();
   absl::Status ShareWorkspace();
+  absl::Status OpenFiles();
+  void OpenProfiler(const Workspace& workspace);
+  void OpenHeartbeat(const Workspace& workspace);
   absl::StatusOr<std::vector<ResumeCandidate>> ConfiguredCandidates();
   absl::StatusOr<std::vector<ResumeCandidate>> AutomaticCandidates();
+  bool PassedOver(const ResumeCandidate& candidate);
   void CloseWorkspace(const absl::StatusOr<RunResult>& result);
   absl::StatusOr<RunResult> Loop();
   absl::StatusOr<StepResult> WatchedUpdate();
-  bool Done() const;
   bool EvaluationDue(const StepResult& step) const;
   int64_t TotalSteps() const;
   absl::StatusOr<StepVerdict> Agree(bool before_save);
@@ -213,7 +224,9 @@ class BaseRunner {
   absl::Status SaveBeforeEvaluation(bool epoch_ended, bool last);
   absl::Status SaveAfterEvaluation(bool due);
   absl::StatusOr<bool> EvaluateSplits(bool tolerate_failure);
+  void StopEarly();
   void TakeEvaluation(const RestoredState& restored);
+  void NoteRecords(const RestoredState& restored, const ResumeCandidate& candidate);
   absl::Status KeepOutcome(const absl::Status& status);
   absl::Status RestoreConfigured();
   absl::Status EvaluateAndRecord(bool tolerate_failure);
@@ -238,6 +251,7 @@ class BaseRunner {
 
   std::atomic<int64_t> advanced_{0}, exchanges_{0};
   std::atomic<Watchdog*> watching_{nullptr};
+  std::string attempt_;  // of this start of the run, on all ranks: for votes
   std::unique_ptr<LocalCommitter> own_committer_;
   std::unique_ptr<RunCheckpoints> checkpoints_;
   std::unique_ptr<RunRecorder> recorder_;  // of the main process
@@ -256,6 +270,7 @@ class BaseRunner {
   };
   std::optional<KnownEvaluation> known_evaluation_;  // of the step that was restored, by an earlier process
   std::map<std::string, double> evaluation_;         // of evaluated_step_
+  nlohmann::json record_positions_;                  // RunRecorder::Positions() of then; null: another beginning
   int64_t evaluated_step_ = -1;
   int64_t recorded_step_ = -1;       // of the last row of results
   int64_t unnamed_checkpoints_ = 0;  // CheckpointStats::unnamed when it was last read
@@ -265,6 +280,7 @@ class BaseRunner {
   int64_t skipped_in_a_row_ = 0;  // without searches for a gradient scale
   int64_t log_interval_ = 0;
   std::set<std::string> excluded_;  // from loading: checkpoint.exclude_from_loading, or what LoadCheckpoint() left out
+  bool automatic_candidates_ = false;  // from config.auto_resume
   bool restored_ = false;
   absl::Status restore_error_;  // of the last restore or load
   bool trained_ = false;

@@ -6,9 +6,12 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "athanor/base/file_system.h"
+#include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
+#include "athanor/checkpoint/layout.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
 #include "athanor/runner/base_runner.h"
@@ -19,6 +22,17 @@ namespace athanor {
 namespace {
 
 constexpr char kMetricsPrefix[] = "metrics.";
+constexpr size_t kConfigLimit = 16 << 20;
+
+int64_t CountOf(const TensorMap& tensors, const std::string& prefix) {
+  return std::count_if(tensors.begin(), tensors.end(),
+                       [&](const auto& tensor) { return absl::StartsWith(tensor.first, prefix); });
+}
+
+bool HoldsModelAlone(const ResumeCandidate& candidate) {
+  const absl::StatusOr<nlohmann::json> meta = ReadCheckpointMeta(candidate);
+  return meta.ok() && meta->is_object() && meta->value("model_only", false);
+}
 
 // The newest checkpoint beside `dir` whose configuration differs in nothing that forbids a resume: a run that was
 // started anew with other options than intended.
@@ -27,11 +41,10 @@ std::string ResumableNeighbour(const Workspace& workspace, const RunnerConfig& c
   const std::filesystem::path own(workspace.dir);
   for (const auto& folder : std::filesystem::directory_iterator(own.parent_path(), error)) {
     if (folder.path() == own) continue;
-    const auto found = ListCheckpoints((folder.path() / config.checkpoint.dir_name).string());
-    if (!found.ok() || found->empty()) continue;
-    const absl::StatusOr<nlohmann::json> meta = ReadCheckpointMeta(found->front());
-    if (!meta.ok() || !meta->is_object() || !meta->contains("config")) continue;
-    if (ResumeDifferences(meta->at("config"), config).empty()) return found->front().path;
+    const absl::StatusOr<std::string> text = ReadFile((folder.path() / kConfigFile).string(), kConfigLimit);
+    if (!text.ok() || !ResumeDifferences(ParseJsonText(*text), config).empty()) continue;
+    const auto found = ListCheckpointFolders((folder.path() / config.checkpoint.dir_name).string());
+    if (found.ok() && !found->empty()) return found->front().path;
   }
   return "";
 }
@@ -47,19 +60,13 @@ absl::StatusOr<std::vector<ResumeCandidate>> BaseRunner::ConfiguredCandidates() 
     return std::vector<ResumeCandidate>{*std::move(candidate)};
   }
   if (!config_.auto_resume || options_.checkpoint_root.empty()) return std::vector<ResumeCandidate>();
+  automatic_candidates_ = true;
   return AutomaticCandidates();
 }
 
 absl::StatusOr<std::vector<ResumeCandidate>> BaseRunner::AutomaticCandidates() {
-  ASSIGN_OR_RETURN(std::vector<ResumeCandidate> candidates, ListCheckpoints(options_.checkpoint_root));
-  std::erase_if(candidates, [this](const ResumeCandidate& candidate) {
-    const absl::StatusOr<nlohmann::json> meta = ReadCheckpointMeta(candidate);
-    const bool model_only = meta.ok() && meta->is_object() && meta->value("model_only", false);
-    if (model_only)
-      Note(absl::StrCat("auto_resume passes over step ", candidate.step, ", which holds the model alone"));
-    return model_only;
-  });
-  if (!candidates.empty()) return candidates;
+  ASSIGN_OR_RETURN(std::vector<ResumeCandidate> candidates, ListCheckpointFolders(options_.checkpoint_root));
+  if (!candidates.empty()) return candidates;  // read one by one, until one is whole
   std::string text = absl::StrCat("auto_resume: no checkpoint in ", options_.checkpoint_root, " yet");
   if (options_.workspace.has_value()) {
     const std::string neighbour = ResumableNeighbour(*options_.workspace, config_);
@@ -70,10 +77,22 @@ absl::StatusOr<std::vector<ResumeCandidate>> BaseRunner::AutomaticCandidates() {
   return candidates;
 }
 
+// Of those that auto_resume has found. One that is named is refused instead.
+bool BaseRunner::PassedOver(const ResumeCandidate& candidate) {
+  if (!automatic_candidates_ || !HoldsModelAlone(candidate)) return false;
+  Note(absl::StrCat("auto_resume passes over step ", candidate.step, ", which holds the model alone"));
+  return true;
+}
+
 absl::Status BaseRunner::Restore() {
   if (restored_) return absl::OkStatus();
   Report(RunnerPhase::kRestoring);
-  return KeepOutcome(RestoreConfigured());
+  RETURN_IF_ERROR(KeepOutcome(Together("restoring", [this] { return RestoreConfigured(); })));
+  if (options_.process_group == nullptr) return absl::OkStatus();
+  // A manifest may have been written anew between two ranks' reading.
+  ASSIGN_OR_RETURN(const Agreement known, options_.process_group->AllAgree({known_evaluation_.has_value() ? 1 : 0}));
+  if (known.min[0] == 0) known_evaluation_.reset();
+  return absl::OkStatus();
 }
 
 // A state that was not restored, or in part only, is nobody's to train, evaluate or save: the error stays.
@@ -91,7 +110,12 @@ absl::Status BaseRunner::RestoreConfigured() {
   }
   const bool weights_only = run->candidate.weights_only;
   RETURN_IF_ERROR(Annotate(LoadState(run->restored, weights_only), absl::StrCat("resume from ", run->candidate.path)));
-  if (weights_only) return absl::OkStatus();
+  if (weights_only) {
+    Inform(absl::StrCat("loaded ", CountOf(run->restored.state.replicated, "model."), " tensors from ",
+                        run->candidate.path));
+    return absl::OkStatus();
+  }
+  Inform(absl::StrCat("resumed from step ", run->candidate.step, " of ", run->candidate.path));
   // More patience than then lets the run go on.
   if (!excluded("train"))
     state_.stopped_early = config_.patience.has_value() && score_->since_best() > *config_.patience;
@@ -99,7 +123,18 @@ absl::Status BaseRunner::RestoreConfigured() {
   elastic_.resumed_from_step = run->candidate.step;
   progress_.resumed_from_step = run->candidate.step;
   TakeEvaluation(run->restored);
+  NoteRecords(run->restored, run->candidate);
   return absl::OkStatus();
+}
+
+// Rows that came after a checkpoint of this run's own go when it trains on.
+void BaseRunner::NoteRecords(const RestoredState& restored, const ResumeCandidate& candidate) {
+  std::error_code error;
+  const std::string own = absl::StrCat(options_.checkpoint_root, "/", CheckpointDirName(candidate.step));
+  if (excluded("train") || !std::filesystem::equivalent(candidate.path, own, error)) return;
+  const auto records = restored.state.meta.find("records");
+  // An earlier version kept none: rows stay as they are.
+  record_positions_ = records == restored.state.meta.end() ? nlohmann::json::object() : *records;
 }
 
 // The evaluation of the restored state that an earlier process of this run has made, unless something else is to be
@@ -128,9 +163,13 @@ absl::Status BaseRunner::LoadCheckpoint(const std::string& path, const std::vect
                                                                    absl::StrJoin(kCheckpointParts, ", "))),
                            FailureKind::kInvalid);
   }
-  ASSIGN_OR_RETURN(const ResumeCandidate candidate, CandidateAt(path));
-  ASSIGN_OR_RETURN(const RestoredState restored,
-                   ReadCheckpoint(candidate, options_.topology.rank(), options_.topology.world_size()));
+  ResumeCandidate candidate;
+  RestoredState restored;
+  RETURN_IF_ERROR(Together("reading a checkpoint", [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(candidate, CandidateAt(path));
+    ASSIGN_OR_RETURN(restored, ReadCheckpoint(candidate, options_.topology.rank(), options_.topology.world_size()));
+    return absl::OkStatus();
+  }));
   std::set<std::string> excluded(config_.checkpoint.exclude_from_loading.begin(),
                                  config_.checkpoint.exclude_from_loading.end());
   if (!parts.empty()) {
@@ -138,8 +177,15 @@ absl::Status BaseRunner::LoadCheckpoint(const std::string& path, const std::vect
     for (const std::string& part : parts) excluded.erase(part);
   }
   excluded_.swap(excluded);
-  const absl::Status loaded = LoadState(restored, /*weights_only=*/false);
+  const absl::Status loaded =
+      Together("loading a checkpoint", [&] { return LoadState(restored, /*weights_only=*/false); });
   excluded_.swap(excluded);
+  record_positions_ = nullptr;
+  if (loaded.ok()) {
+    Inform(absl::StrCat("loaded ", parts.empty() ? "the state" : absl::StrJoin(parts, ", "), " of step ",
+                        candidate.step, " from ", candidate.path));
+  }
+  if (loaded.ok() && parts.empty()) NoteRecords(restored, candidate);
   return KeepOutcome(Annotate(loaded, absl::StrCat("load checkpoint ", candidate.path)));
 }
 
@@ -160,7 +206,7 @@ absl::Status BaseRunner::LoadStateDict(const TrainingState& state) {
   restored.world_size = options_.topology.world_size();
   restored.same_world = true;
   evaluated_step_ = -1;
-  return KeepOutcome(LoadState(restored, /*weights_only=*/false));
+  return KeepOutcome(Together("loading a state", [&] { return LoadState(restored, /*weights_only=*/false); }));
 }
 
 RunnerState BaseRunner::CaptureRunnerState() const {
@@ -214,7 +260,10 @@ absl::Status BaseRunner::SaveSeedCheckpoint(const std::string& name) {
 
 absl::Status BaseRunner::CaptureMeasurements(TrainingState* state) {
   state->meta["read_out"] = NumbersToJson(progress_.metrics);
-  if (recorder_ != nullptr) state->meta["results"] = recorder_->results().ToJson();
+  if (recorder_ != nullptr) {
+    state->meta["results"] = recorder_->results().ToJson();
+    state->meta["records"] = recorder_->Positions();
+  }
   RETURN_IF_ERROR(RunTorch("reading the losses", [&] { state->rank_meta["meters"] = meters_.StateDict(); }));
   if (meters_.metrics() == nullptr) return absl::OkStatus();
   absl::StatusOr<TensorMap> metrics = meters_.metrics()->StateTensors();

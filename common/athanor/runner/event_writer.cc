@@ -42,6 +42,8 @@ enum : char {
   kEventStep = 2 << 3 | 0,
   kEventFileVersion = 3 << 3 | 2,
   kEventSummary = 5 << 3 | 2,
+  kEventSessionLog = 7 << 3 | 2,
+  kSessionStatus = 1 << 3 | 0,
   kSummaryValue = 1 << 3 | 2,
   kValueTag = 1 << 3 | 2,
   kValueSimple = 2 << 3 | 5,
@@ -99,6 +101,15 @@ absl::Status EventWriter::AddScalar(absl::string_view tag, double value, int64_t
   event.push_back(kEventStep);
   AppendVarint(static_cast<uint64_t>(step), &event);
   AppendBytes(kEventSummary, summary, &event);
+  return AddRecord(event);
+}
+
+absl::Status EventWriter::AddSessionStart(int64_t step) {
+  const std::string log = {kSessionStatus, /*START*/ 1};
+  std::string event = EventAt(absl::Now());
+  event.push_back(kEventStep);
+  AppendVarint(static_cast<uint64_t>(step), &event);
+  AppendBytes(kEventSessionLog, log, &event);
   return AddRecord(event);
 }
 

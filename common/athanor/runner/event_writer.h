@@ -31,6 +31,8 @@ class EventWriter {
   // `value` is kept as a 32-bit float, as TensorBoard's scalars are. NaN and infinities are written as they are.
   absl::Status AddScalar(absl::string_view tag, double value, int64_t step);
   absl::Status AddScalar(absl::string_view tag, double value, int64_t step, absl::Time when);
+  // A run goes on here from `step`: readers drop what earlier files of this folder have of it and of later steps.
+  absl::Status AddSessionStart(int64_t step);
   // Hands what was added to the file system; added records are kept in memory up to 64 KiB before that.
   absl::Status Flush();
 

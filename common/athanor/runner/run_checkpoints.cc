@@ -13,6 +13,7 @@
 #include "athanor/checkpoint/layout.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
+#include "athanor/parallel/agree_on_status.h"
 #include "athanor/runner/telemetry.h"
 #include "athanor/tensor/torch_status.h"
 
@@ -122,7 +123,13 @@ absl::StatusOr<std::optional<RestoredRun>> RunCheckpoints::Restore() {
     if (agreement.min != agreement.max)
       return absl::InternalError("restore: the ranks were given different candidates");
   }
+  int64_t passed_over = 0;
   for (const ResumeCandidate& candidate : options_.candidates) {
+    if (options_.passed_over != nullptr) {
+      ASSIGN_OR_RETURN(const bool passed, AllRanks(options_.passed_over(candidate)));
+      passed_over += passed ? 1 : 0;
+      if (passed) continue;
+    }
     absl::StatusOr<RestoredState> restored = ReadChecked(candidate);
     const absl::Status agreed = AgreeToRead(restored, candidate);
     if (absl::IsDataLoss(agreed)) continue;
@@ -132,7 +139,7 @@ absl::StatusOr<std::optional<RestoredRun>> RunCheckpoints::Restore() {
     if (!candidate.weights_only && own) last_step_ = candidate.step;
     return RestoredRun{*std::move(restored), candidate};
   }
-  if (count == 0) return std::nullopt;
+  if (count == passed_over) return std::nullopt;
   return WithFailureKind(absl::DataLossError(absl::StrCat("restore: none of ", count,
                                                           " checkpoints is whole: ", absl::StrJoin(notes_, "; "))),
                          FailureKind::kData);
@@ -218,10 +225,11 @@ absl::StatusOr<bool> RunCheckpoints::NamedAgain(const SaveRequest& request) {
 
 absl::Status RunCheckpoints::SaveAnew(const std::function<absl::StatusOr<TrainingState>()>& capture,
                                       const SaveRequest& request, bool model_only) {
-  ASSIGN_OR_RETURN(const TrainingState state, capture());
   SaveRequest resolved = request;
   resolved.must_wait = true;  // agreed: there is room
-  RETURN_IF_ERROR(manager_->Save(state, resolved));
+  const absl::StatusOr<TrainingState> state = capture();
+  RETURN_IF_ERROR(AgreeOnStatus(options_.group, state.status()));  // before any rank waits for the others' votes
+  RETURN_IF_ERROR(AgreeOnStatus(options_.group, manager_->Save(*state, resolved)));
   last_step_ = request.step;
   last_is_model_only_ = model_only;
   return absl::OkStatus();

@@ -27,6 +27,8 @@ struct RunCheckpointsOptions {
   std::vector<ResumeCandidate> candidates;  // newest first; equal on all ranks
   std::string storage_root, storage;        // see CheckpointManagerOptions
   ProgressCallback on_bytes;
+  // Whether one is none to resume from though it is whole; optional. Asked when its turn comes.
+  std::function<bool(const ResumeCandidate& candidate)> passed_over;
   std::function<void(const std::string& text)> note;  // hears of what is passed over; optional
 };
 
@@ -45,9 +47,10 @@ class RunCheckpoints {
                                                                 RunCheckpointsOptions options);
 
   // The newest candidate that all ranks can read; damaged ones are reported to the committer and described in notes().
-  // Nothing when there is no candidate. UNAVAILABLE (IsStorageUnavailable()) when a rank cannot reach the storage: that
+  // Nothing when there is no candidate, or all are passed over. UNAVAILABLE (IsStorageUnavailable()) when a rank cannot reach the storage: that
   // says nothing about the checkpoints, and none is passed over for it. DATA_LOSS (kind data) when there are candidates
-  // and none is whole. INVALID_ARGUMENT when a candidate was made with a configuration that must not change (every
+  // and
+  // none is whole. INVALID_ARGUMENT when a candidate was made with a configuration that must not change (every
   // difference is named).
   absl::StatusOr<std::optional<RestoredRun>> Restore();
 
@@ -58,8 +61,8 @@ class RunCheckpoints {
 
   // Saves, unless a rank has no room (it is still writing, or too many saves wait for their commit) and `must_wait` is
   // off: then all ranks skip it. For a best one, writes are waited for. `capture` runs only when it is saved.
-  // A step that is saved already only gets its names, unless the model alone is to take its place (`model_only`). A name
-  // that cannot be written is a note.
+  // A step that is saved already only gets its names, unless the model alone is to take its place (`model_only`). A
+  // name that cannot be written is a note.
   // Under `checkpoint.fail_on_error`: ABORTED on all ranks when an earlier save failed on one of them.
   absl::Status Save(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request,
                     bool model_only = false);

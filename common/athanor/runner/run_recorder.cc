@@ -13,6 +13,7 @@
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/write_fence.h"
+#include "athanor/checkpoint/layout.h"
 
 namespace athanor {
 namespace {
@@ -93,7 +94,8 @@ absl::StatusOr<std::unique_ptr<RunRecorder>> RunRecorder::Open(const RunnerConfi
   }
   if (config.console) recorder->console_ = std::make_unique<RunConsole>(RunConsole::Stderr());
   if (config.tensorboard) {
-    ASSIGN_OR_RETURN(recorder->events_, EventWriter::Create(place.tensorboard_dir()));
+    recorder->events_folder_ = place.tensorboard_dir();
+    ASSIGN_OR_RETURN(recorder->events_, EventWriter::Create(recorder->events_folder_));
   }
   for (const auto& [wanted, name, format] :
        {std::tuple(config.csv, "/metrics.csv", MetricsLog::Format::kCsv),
@@ -109,6 +111,46 @@ int64_t RunRecorder::IndexOf(const ProgressReport& progress) const {
   return by_epoch_ ? static_cast<int64_t>(std::floor(progress.epoch)) : progress.step;
 }
 
+nlohmann::json RunRecorder::Positions() const {
+  nlohmann::json positions = nlohmann::json::object();
+  for (const auto& log : logs_) positions[log->name()] = log->size();
+  if (events_ != nullptr) positions["tensorboard"] = std::filesystem::path(events_folder_).filename().string();
+  return positions;
+}
+
+void RunRecorder::Begin(const nlohmann::json& positions, int64_t step, bool evaluated) {
+  for (const auto& log : logs_) {
+    const auto offset = positions.is_object() ? positions.find(log->name()) : positions.end();
+    if (!positions.is_object()) {
+      Keep(log->SetAside());
+    } else if (offset != positions.end() && offset->is_number_integer()) {
+      Keep(log->DropRows(offset->get<int64_t>(),
+                         [&](int64_t row) { return row > step || (row == step && !evaluated); }));
+    }
+  }
+  if (!positions.is_object()) return;
+  if (evaluated) recorded_step_ = step;
+  Keep(results_.Rewrite(workspace_.dir, IdentityOf(workspace_)));
+  const auto folder = positions.find("tensorboard");
+  if (events_ == nullptr || folder == positions.end() || !folder->is_string()) return;
+  ContinueEvents(folder->get<std::string>(), step + 1);
+}
+
+void RunRecorder::ContinueEvents(const std::string& name, int64_t step) {
+  const std::filesystem::path folder = std::filesystem::path(events_folder_).parent_path() / name;
+  std::error_code error;
+  if (!IsPlainFileName(name) || !std::filesystem::is_directory(folder, error)) return;
+  absl::StatusOr<std::unique_ptr<EventWriter>> events = EventWriter::Create(folder.string());
+  if (!events.ok()) return Keep(events.status());
+  // The file that was begun for this start is empty.
+  std::filesystem::remove(events_->path(), error);
+  std::filesystem::remove(events_folder_, error);  // unless something else is in it
+  events_ = *std::move(events);
+  events_folder_ = folder.string();
+  Keep(events_->AddSessionStart(step));
+  Keep(events_->Flush());
+}
+
 void RunRecorder::Step(const ProgressReport& progress) {
   std::map<std::string, double> metrics;
   for (const auto& [name, value] : progress.metrics) {
@@ -121,6 +163,7 @@ void RunRecorder::Step(const ProgressReport& progress) {
   Note("INFO", absl::StrCat("training on train [", progress.step, "/", last, "]", MetricsText(metrics, "train."),
                             "\teta: ", DurationText(progress.eta_seconds)));
   if (console_ != nullptr) console_->Progress(progress);
+  if (events_ != nullptr) Keep(events_->Flush());
 }
 
 void RunRecorder::Evaluated(const ProgressReport& progress, const std::map<std::string, double>& metrics,
@@ -136,7 +179,7 @@ void RunRecorder::Evaluated(const ProgressReport& progress, const std::map<std::
     if (split == "train") row["train"].emplace(metric, value);
   }
   for (const auto& [name, value] : training) row["train"][name] = value;
-  Scalars(metrics, progress);
+  if (progress.step != recorded_step_) Scalars(metrics, progress);
   results_.Append(IndexOf(progress), row);
   Keep(results_.Write(workspace_.dir, IdentityOf(workspace_), is_best));
   if (events_ != nullptr) Keep(events_->Flush());

@@ -51,6 +51,14 @@ class RunRecorder {
   // `outcome`: "finished", "preempted", "failed". Adds duration, counters and the best and latest results.
   void Finish(absl::string_view outcome, const ProgressReport& progress, absl::string_view error);
 
+  // Where the record files stand, for a checkpoint.
+  nlohmann::json Positions() const;
+  // Training begins, before its first row. `positions`: those that the checkpoint at `step` kept, when it is one of
+  // this run's own: rows that came after it go, events go on in its folder, the result files are those of then.
+  // `evaluated`: what is to be recorded of `step` itself stands there already. Null: another beginning, for which the
+  // rows that are there are set aside.
+  void Begin(const nlohmann::json& positions, int64_t step, bool evaluated);
+
   const RunResults& results() const { return results_; }
   // Rows of an earlier process of the same run, from its results().ToJson(): they stand before the rows to come.
   absl::Status RestoreResults(const nlohmann::json& rows) { return results_.FromJson(rows); }
@@ -61,9 +69,11 @@ class RunRecorder {
   RunRecorder(const RunnerConfig& config, Workspace workspace, const std::vector<std::string>& evaluate_splits);
   int64_t IndexOf(const ProgressReport& progress) const;
   void Scalars(const std::map<std::string, double>& metrics, const ProgressReport& progress);
+  void ContinueEvents(const std::string& name, int64_t step);
   void Keep(const absl::Status& status);
 
   const Workspace workspace_;
+  std::string events_folder_;
   const bool by_epoch_;
   const absl::Time started_;
   RunResults results_;
@@ -71,6 +81,7 @@ class RunRecorder {
   std::vector<std::unique_ptr<MetricsLog>> logs_;
   std::FILE* log_ = nullptr;
   std::unique_ptr<RunConsole> console_;
+  int64_t recorded_step_ = -1;  // its evaluation stands in the tables already
   absl::Status error_;
 };
 

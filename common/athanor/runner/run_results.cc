@@ -26,6 +26,11 @@ nlohmann::json Rounded(const nlohmann::json& value) {
   return std::isfinite(rounded) ? rounded : number;
 }
 
+nlohmann::json With(nlohmann::json identity, const nlohmann::json& result) {
+  identity.update(result);
+  return identity;
+}
+
 absl::Status WriteJson(const std::string& folder, const char* name, nlohmann::json json) {
   return Annotate(WriteFileAtomically(absl::StrCat(folder, "/", name), Rounded(json).dump(4) + "\n"), name);
 }
@@ -132,18 +137,23 @@ nlohmann::json RunResults::LatestResult() const {
 
 absl::Status RunResults::Write(const std::string& folder, const nlohmann::json& identity, bool is_best) const {
   if (rows_.empty()) return absl::OkStatus();
-  const auto with_identity = [&](const nlohmann::json& result) {
-    nlohmann::json json = identity;
-    json.update(result);
-    return json;
-  };
   nlohmann::json all = nlohmann::json::object();
   for (const auto& [index, row] : rows_) all[std::to_string(index)] = row;
-  RETURN_IF_ERROR(WriteJson(folder, "results.json", with_identity({{"results", all}})));
-  RETURN_IF_ERROR(WriteJson(folder, "latest.json", with_identity(LatestResult())));
+  RETURN_IF_ERROR(WriteJson(folder, "results.json", With(identity, {{"results", all}})));
+  RETURN_IF_ERROR(WriteJson(folder, "latest.json", With(identity, LatestResult())));
   if (!is_best) return absl::OkStatus();
   // The latest row, not BestResult(): it may be better by less than 1e-7, and the best checkpoint is that of now.
-  return WriteJson(folder, "best.json", with_identity(LatestResult()));
+  return WriteJson(folder, "best.json", With(identity, LatestResult()));
+}
+
+absl::Status RunResults::Rewrite(const std::string& folder, const nlohmann::json& identity) const {
+  if (rows_.empty()) {
+    for (const char* name : {"results.json", "latest.json", "best.json"}) RemoveFile(absl::StrCat(folder, "/", name));
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(Write(folder, identity, /*is_best=*/false));
+  if (!best_index().has_value()) return absl::OkStatus();
+  return WriteJson(folder, "best.json", With(identity, BestResult()));
 }
 
 nlohmann::json RunResults::ToJson() const {

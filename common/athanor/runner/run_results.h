@@ -61,6 +61,9 @@ class RunResults {
   // null, which JSON can hold. `identity` is put in front of each. Atomic per file.
   absl::Status Write(const std::string& folder, const nlohmann::json& identity, bool is_best) const;
 
+  // The files as they were when the rows were those of now: of a run that went back to a checkpoint.
+  absl::Status Rewrite(const std::string& folder, const nlohmann::json& identity) const;
+
   nlohmann::json ToJson() const;
   absl::Status FromJson(const nlohmann::json& json);  // DATA_LOSS when it is not what ToJson() makes
 

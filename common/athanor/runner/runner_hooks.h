@@ -59,6 +59,9 @@ class RunnerHooks {
   virtual void OnProgress(const ProgressReport& /*progress*/) {}
   // Between two calls of OnProgress(), as often as something is done. Any thread; must cost next to nothing.
   virtual void OnPhaseProgress(const PhaseProgress& /*progress*/) {}
+  // A line about this run that people look for: "resumed from step 120 of PATH", "loaded 62 tensors from PATH",
+  // "stopped early after …". On the training thread of the main process.
+  virtual void OnNote(const std::string& /*text*/) {}
   // This rank's vote to leave at the next agreed step boundary (suspend, preemption, SIGTERM). Cheap; any thread.
   virtual bool StopRequested() const { return false; }
 };

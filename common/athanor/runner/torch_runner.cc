@@ -236,20 +236,23 @@ StepOutput TorchRunner::Forward(const Batch& batch) {
 
 absl::Status TorchRunner::EpochEnded(std::optional<double> metric) {
   RETURN_IF_ERROR(container_->StepEpoch(metric));
-  loader_->NextRound(state_.step);
+  loader_->NextRound(state_.step, /*more=*/!Done());
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::map<std::string, double>> TorchRunner::EvaluateSplit(const std::string& split,
                                                                          int64_t max_batches) {
-  StatefulDataLoader* loader = EvaluationLoader(split);
-  if (loader == nullptr) {
-    return absl::NotFoundError(absl::StrCat("evaluate: no split '", split, "'; the splits are: ", SplitNames()));
-  }
-  if (reducer_ != nullptr) RETURN_IF_ERROR(reducer_->SyncBuffers());
+  StatefulDataLoader* loader = nullptr;
   StepMeters meters;
-  ASSIGN_OR_RETURN(std::unique_ptr<MetricSet> metrics, MakeMetrics());
-  meters.SetMetrics(std::move(metrics));
+  RETURN_IF_ERROR(Together("evaluate", [&]() -> absl::Status {
+    absl::StatusOr<StatefulDataLoader*> found = EvaluationLoader(split);
+    if (!found.ok()) return Annotate(found.status(), "evaluate");
+    loader = *found;
+    ASSIGN_OR_RETURN(std::unique_ptr<MetricSet> metrics, MakeMetrics());
+    meters.SetMetrics(std::move(metrics));
+    return absl::OkStatus();
+  }));
+  if (reducer_ != nullptr) RETURN_IF_ERROR(reducer_->SyncBuffers());
   absl::Status done;
   {
     const ModelAverage::Swap swap(average_.get());
@@ -257,16 +260,8 @@ absl::StatusOr<std::map<std::string, double>> TorchRunner::EvaluateSplit(const s
     done = ForwardAll(loader, &meters, max_batches);
     model_->train();
   }
-  if (options_.process_group != nullptr) {
-    MarkExchange();
-    // A rank that failed must not leave the others waiting in the sum.
-    ASSIGN_OR_RETURN(const Agreement agreement, options_.process_group->AllAgree({done.ok() ? 1 : 0}));
-    if (agreement.min[0] == 0 && done.ok()) {
-      done = WithFailureKind(absl::AbortedError(absl::StrCat("evaluate '", split, "': another rank failed")),
-                             FailureKind::kUserCode);
-    }
-  }
-  RETURN_IF_ERROR(done);
+  if (options_.process_group != nullptr) MarkExchange();
+  RETURN_IF_ERROR(AgreeOnStatus(options_.process_group, done));
   return meters.Means(options_.process_group);
 }
 

@@ -50,6 +50,7 @@
 #include "athanor/metrics/metric_set.h"
 #include "athanor/optim/lr_scheduler.h"
 #include "athanor/optim/optimizer_container.h"
+#include "athanor/parallel/agree_on_status.h"
 #include "athanor/parallel/gradient_reducer.h"
 #include "athanor/runner/base_runner.h"
 #include "athanor/runner/model_average.h"
@@ -92,7 +93,7 @@ class TorchRunner : public BaseRunner {
   // be left out: then the class overrides the steps that call it.
   template <class Runner, class... More>
   static absl::StatusOr<std::unique_ptr<Runner>> Make(RunnerConfig config, TorchRunnerOptions options, More&&... more) {
-    RETURN_IF_ERROR(CheckOptions(config, options));
+    RETURN_IF_ERROR(AgreeOnStatus(options.process_group, CheckOptions(config, options)));
     std::unique_ptr<Runner> runner(new Runner(std::move(config), std::move(options), std::forward<More>(more)...));
     RETURN_IF_ERROR(static_cast<TorchRunner*>(runner.get())->Build());
     return runner;
@@ -168,6 +169,8 @@ class TorchRunner : public BaseRunner {
  private:
   static absl::Status CheckOptions(const RunnerConfig& config, const TorchRunnerOptions& options);
   absl::Status Build();
+  absl::Status BuildData(std::vector<std::string>* evaluated);
+  absl::Status BuildTraining();
   absl::Status ResolveSeed();
   absl::Status MakeModel();
   absl::Status CheckLoaderSplits() const;
@@ -179,7 +182,7 @@ class TorchRunner : public BaseRunner {
   absl::StatusOr<std::unique_ptr<StatefulDataLoader>> BuildLoader(const std::string& split, bool train) const;
   absl::StatusOr<std::unique_ptr<TrainSplits>> BuildTrainLoaders() const;
   absl::StatusOr<std::vector<std::string>> EvaluateSplits() const;
-  StatefulDataLoader* EvaluationLoader(const std::string& split);
+  absl::StatusOr<StatefulDataLoader*> EvaluationLoader(const std::string& split);
 
   void BeginWindow();
   absl::Status WindowUpdate(StepResult* result);
@@ -203,6 +206,7 @@ class TorchRunner : public BaseRunner {
   absl::Status LoadModel(const TensorMap& tensors);
   absl::Status LoadProgress(const RestoredState& restored);
   absl::Status LoadDataPosition(const nlohmann::json& meta);
+  absl::Status EndPassOf(const nlohmann::json& meta);
   bool OnlyModelWanted() const;
 
   std::shared_ptr<torch::nn::Module> model_;

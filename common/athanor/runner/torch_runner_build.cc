@@ -68,8 +68,10 @@ TorchRunner::TorchRunner(RunnerConfig config, TorchRunnerOptions options)
 TorchRunner::~TorchRunner() = default;
 
 absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::Create(RunnerConfig config, TorchRunnerOptions options) {
-  RETURN_IF_ERROR(CheckOptions(config, options));
-  if (options.forward == nullptr) return Invalid(absl::InvalidArgumentError("runner: no forward function"));
+  absl::Status usable = CheckOptions(config, options);
+  if (usable.ok() && options.forward == nullptr)
+    usable = Invalid(absl::InvalidArgumentError("runner: no forward function"));
+  if (!usable.ok()) return AgreeOnStatus(options.process_group, usable);
   return Make<TorchRunner>(std::move(config), std::move(options));
 }
 
@@ -118,23 +120,34 @@ absl::Status TorchRunner::Build() {
   const bool unseeded = model_ != nullptr && config_.seed.has_value() && GeneratorsAreUnseeded();
   if (unseeded) Notice("`seed` does not cover the model's first weights: they were made before; give make_model");
   RETURN_IF_ERROR(ResolveSeed());
-  RETURN_IF_ERROR(MakeModel());
+  RETURN_IF_ERROR(Together("making the model", [this] { return MakeModel(); }));
+  std::vector<std::string> evaluated;
+  RETURN_IF_ERROR(Together("preparing the data", [&] { return BuildData(&evaluated); }));
+  RETURN_IF_ERROR(BuildModel());
+  RETURN_IF_ERROR(Together("preparing the training", [this] { return BuildTraining(); }));
+  RETURN_IF_ERROR(Prepare(std::move(evaluated)));
+  Inform(absl::StrCat("optimizer ", optimizer_->type(), ", learning rate: ",
+                      scheduler_ == nullptr ? absl::StrCat("constant ", optimizer_->lr()) : scheduler_->Text()));
+  return absl::OkStatus();
+}
+
+absl::Status TorchRunner::BuildData(std::vector<std::string>* evaluated) {
   RETURN_IF_ERROR(Invalid(CheckLoaderSplits()));
-  ASSIGN_OR_RETURN(const std::vector<std::string> splits, EvaluateSplits());
+  ASSIGN_OR_RETURN(*evaluated, EvaluateSplits());
   TolerateDamage();
   ASSIGN_OR_RETURN(loader_, BuildTrainLoaders());
-  for (const auto& [name, dataset] : datasets_) {
+  for (const std::string& name : *evaluated) {
     ASSIGN_OR_RETURN(evaluation_loaders_[name], BuildLoader(name, /*train=*/false));
   }
-  RETURN_IF_ERROR(BuildModel());
+  return absl::OkStatus();
+}
+
+absl::Status TorchRunner::BuildTraining() {
   RETURN_IF_ERROR(BuildAcceleration());
   RETURN_IF_ERROR(BuildOptimizer());
   absl::StatusOr<std::unique_ptr<MetricSet>> metrics = MakeMetrics();
   if (!metrics.ok()) return Invalid(Annotate(metrics.status(), "runner: metrics"));
   meters_.SetMetrics(*std::move(metrics));
-  RETURN_IF_ERROR(Prepare(splits));
-  Inform(absl::StrCat("optimizer ", optimizer_->type(), ", learning rate: ",
-                      scheduler_ == nullptr ? absl::StrCat("constant ", optimizer_->lr()) : scheduler_->Text()));
   return absl::OkStatus();
 }
 
@@ -244,15 +257,22 @@ absl::StatusOr<std::unique_ptr<TrainSplits>> TorchRunner::BuildTrainLoaders() co
   return splits;
 }
 
-StatefulDataLoader* TorchRunner::EvaluationLoader(const std::string& split) {
-  const auto found = evaluation_loaders_.find(split);
-  return found == evaluation_loaders_.end() ? nullptr : found->second.get();
+// Of a split that nobody evaluates in training it is made when it is asked for.
+absl::StatusOr<StatefulDataLoader*> TorchRunner::EvaluationLoader(const std::string& split) {
+  if (!datasets_.contains(split))
+    return absl::NotFoundError(absl::StrCat("no split '", split, "'; the splits are: ", SplitNames()));
+  std::unique_ptr<StatefulDataLoader>& loader = evaluation_loaders_[split];
+  if (loader == nullptr) {
+    ASSIGN_OR_RETURN(loader, BuildLoader(split, /*train=*/false));
+  }
+  return loader.get();
 }
 
 absl::Status TorchRunner::BuildModel() {
-  RETURN_IF_ERROR(RunTorch("moving the model to its device", [&] {
+  RETURN_IF_ERROR(Together("moving the model to its device", [&] {
     model_->to(device_);
     model_->train();
+    return absl::OkStatus();
   }));
   if (options_.process_group != nullptr && options_.process_group->world_size() > 1) {
     GradientReducerOptions reducer;

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/runner/torch_runner.h"
 #include "athanor/tensor/torch_status.h"
@@ -11,20 +10,15 @@
 namespace athanor {
 
 absl::Status TorchRunner::Infer(const std::string& split, const PredictionSink& sink, int64_t max_batches) {
-  StatefulDataLoader* loader = EvaluationLoader(split);
-  if (loader == nullptr) {
-    std::vector<std::string> known;
-    for (const auto& [name, dataset] : datasets_) known.push_back(name);
-    return absl::NotFoundError(
-        absl::StrCat("infer: no split '", split, "'; the splits are: ", absl::StrJoin(known, ", ")));
-  }
+  const absl::StatusOr<StatefulDataLoader*> loader = EvaluationLoader(split);
+  if (!loader.ok()) return Annotate(loader.status(), "infer");
   if (predict_ == nullptr && typeid(*this) == typeid(TorchRunner))
     return absl::FailedPreconditionError("infer: the runner was made without `predict`");
   RETURN_IF_ERROR(Restore());
   const bool was_training = model_->is_training();
   ModelAverage::Swap average(average_.get());
   model_->eval();
-  const absl::Status done = PredictAll(loader, sink, max_batches);
+  const absl::Status done = PredictAll(*loader, sink, max_batches);
   model_->train(was_training);
   return done;
 }

@@ -88,7 +88,8 @@ absl::Status TorchRunner::LoadState(const RestoredState& restored, bool weights_
 
 absl::Status TorchRunner::LoadPretrained(const std::string& path) {
   ASSIGN_OR_RETURN(const TensorMap weights, ReadWeights(path));
-  RETURN_IF_ERROR(LoadWeights(weights, {}, model_.get()).status());
+  ASSIGN_OR_RETURN(const WeightsReport report, LoadWeights(weights, {}, model_.get()));
+  Inform(absl::StrCat("loaded ", report.loaded.size(), " tensors from ", path));
   if (average_ != nullptr) average_->CopyFromModel();
   return absl::OkStatus();
 }
@@ -160,6 +161,7 @@ absl::Status TorchRunner::LoadProgress(const RestoredState& restored) {
     ASSIGN_OR_RETURN(const nlohmann::json scheduler, Part(meta, "scheduler"));
     if (!scheduler.is_null()) RETURN_IF_ERROR(scheduler_->LoadStateDict(scheduler));
   }
+  if (excluded("train")) RETURN_IF_ERROR(EndPassOf(meta));
   if (!excluded("optimizer")) {
     ASSIGN_OR_RETURN(const nlohmann::json scale, Part(meta, "gradient_scale"));
     RETURN_IF_ERROR(gradient_scale_.FromJson(scale));
@@ -170,6 +172,16 @@ absl::Status TorchRunner::LoadProgress(const RestoredState& restored) {
   SeedGenerators(seed_ + static_cast<uint64_t>(options_.topology.rank()) +
                  0x9e3779b97f4a7c15ull * static_cast<uint64_t>(restored.step + 1));
   return absl::OkStatus();
+}
+
+// The checkpoint may have been made before the end of its pass, which the counters would say: they are not taken.
+absl::Status TorchRunner::EndPassOf(const nlohmann::json& meta) {
+  const auto train = meta.find("train");
+  if (train == meta.end() || !train->is_object() || train->value("before_pass_end", nlohmann::json()) != true)
+    return absl::OkStatus();
+  if (!excluded("dataloader")) loader_->NextRound(state_.step);
+  if (scheduler_ == nullptr || excluded("scheduler") || scheduler_->needs_metric()) return absl::OkStatus();
+  return container_->StepEpoch(std::nullopt);
 }
 
 absl::Status TorchRunner::LoadDataPosition(const nlohmann::json& meta) {

@@ -96,12 +96,13 @@ bool NeedsWorkspace(const RunnerConfig& config) {
 absl::Status WriteMetadata(const Workspace& workspace, const RunnerConfig& config) {
   const std::string folder = workspace.dir + "/metadata";
   RETURN_IF_ERROR(EnsureDir(folder));
-  for (const char* name :
-       {"/config.full.yaml", "/config.canonical.yaml", "/config.diff.yaml", "/git.yaml", "/git.diff"})
+  for (const char* name : {"/config.full.yaml", "/config.full.json", "/config.canonical.yaml", "/config.diff.yaml",
+                           "/git.yaml", "/git.diff"})
     RemoveLeftovers(folder + name);
   const nlohmann::json full = ToJson(config);
   const nlohmann::json defaults = ToJson(RunnerConfig());
   RETURN_IF_ERROR(WriteFileAtomically(folder + "/config.full.yaml", ToYaml(full)));
+  RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(workspace.dir, "/", kConfigFile), full.dump(1) + "\n"));
   RETURN_IF_ERROR(WriteFileAtomically(folder + "/config.canonical.yaml", ToYaml(CanonicalConfig(full))));
   RETURN_IF_ERROR(
       WriteFileAtomically(folder + "/config.diff.yaml", ToYaml(SemanticDifference(defaults, full).changed)));

@@ -2,7 +2,7 @@
 // the service the job's folder takes this place.
 //
 //   <workspace_root>/<lineage>[-<code id>]/<id>/
-//     metadata/config.full.yaml  config.canonical.yaml  config.diff.yaml  git.yaml  git.diff
+//     metadata/config.full.yaml  config.full.json  config.canonical.yaml  config.diff.yaml  git.yaml  git.diff
 //     checkpoints/   logs/<timestamp>.log   tensorboard/<timestamp>/   heartbeats/rank-00000.json
 //     results.json  latest.json  best.json  summary.json
 //
@@ -34,6 +34,8 @@ struct Workspace {
   std::string log_file() const { return log_path.empty() ? dir + "/logs/" + timestamp + ".log" : log_path; }
   std::string tensorboard_dir() const { return dir + "/tensorboard/" + timestamp; }
 };
+
+inline constexpr char kConfigFile[] = "metadata/config.full.json";  // in a run's folder
 
 // Nothing is created. `code_folder`: one of the code that runs; "": there is none to tell of. INVALID_ARGUMENT when
 // lineage or experiment would leave the root ("/", "..").
