@@ -30,8 +30,8 @@ struct ScheduleBudget {  // what the run will do; 0 = unknown
 class LrScheduler {
  public:
   // Null when config.type is empty. `total_steps`, when the config leaves it out, is the budget in the schedule's
-  // interval, and so is `t_max` of cosine_annealing. Writes the first learning rates into the optimizer, whose present ones are the base. INVALID_ARGUMENT
-  // names the option.
+  // interval, and so is `t_max` of cosine_annealing. Writes the first learning rates into the optimizer, whose present
+  // ones are the base. INVALID_ARGUMENT names the option.
   static absl::StatusOr<std::unique_ptr<LrScheduler>> Make(const SchedConfig& config, ScheduleBudget budget,
                                                            Optimizer* optimizer);
 
