@@ -17,11 +17,13 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "athanor/v1/job_service.grpc.pb.h"
 #include "common/service/channel.h"
 #include "common/service/grpc_status.h"
+#include "common/service/message_text.h"
 
 namespace athanor {
 

@@ -3,8 +3,8 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
-#include "athanor/base/version.h"
 #include "athanor/base/descriptors.h"
+#include "athanor/base/version.h"
 #include "client/commands/command.h"
 #include "client/standard_streams.h"
 #include "common/service/grpc_log.h"

@@ -1,5 +1,6 @@
 #include "client/progress.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -8,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "athanor/base/progress_bar.h"
+#include "athanor/base/utf8_text.h"
 
 namespace athanor {
 namespace {

@@ -18,7 +18,7 @@ set(_layer_athanor_runner             "athanor_checkpoint;athanor_parallel;athan
 set(_layer_athanor_proto              "")                                                                      # F
 set(_layer_athanor_service            "athanor_base;athanor_proto")                                            # F
 set(_layer_athanor_server_core        "athanor_base")                                                          # F, pure: no protobuf, no gRPC
-set(_layer_athanor_server_storage     "athanor_server_core;athanor_service")                                   # F
+set(_layer_athanor_server_storage     "athanor_server_core;athanor_service;athanor_config")                    # F
 set(_layer_athanor_server_runtime     "athanor_server_storage;athanor_server_core;athanor_service;athanor_server_observability")  # F
 set(_layer_athanor_server_observability "athanor_server_core;athanor_service")                                 # F
 set(_layer_athanor_server_rpc         "athanor_server_runtime;athanor_config;athanor_service")                 # F

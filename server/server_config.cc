@@ -21,6 +21,11 @@ ServerConfig ParseServerConfig(int argc, char** argv) {
   app.add_option("--metrics-listen", config.metrics_listen, "HTTP address of /metrics, /healthz, /readyz")
       ->capture_default_str();
   AddDuration(app, "--lease", config.lease, "An agent that is silent for so long is lost");
+  app.add_option("--keep-jobs", config.keep_jobs, "So many jobs that are over are remembered")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000000));
+  AddDuration(app, "--keep-jobs-for", config.keep_jobs_for, "A job that is over is remembered for so long");
+  AddDuration(app, "--keep-lost-workers-for", config.keep_lost_workers_for, "A lost worker is listed for so long");
   app.add_option("--tls-ca", config.grpc.tls.ca, "PEM file: clients must show a certificate of this authority");
   app.add_option("--tls-certificate", config.grpc.tls.certificate, "PEM file");
   app.add_option("--tls-key", config.grpc.tls.key, "PEM file, readable by the owner only");
@@ -33,7 +38,7 @@ ServerConfig ParseServerConfig(int argc, char** argv) {
   app.footer(
       "Example:\n  athanord --data-dir /var/lib/athanor --listen 127.0.0.1:7070\n\nEnvironment: ATHANOR_DATA_DIR and "
       "so on for each option.\nExit codes: 0 ok, 1 cannot "
-      "start, 2 usage, 75 the store failed (restart it).");
+      "start, 2 usage, 75 the store failed or could not be closed (restart it).");
   BindEnvironment(app, "ATHANOR");
   ParseOrExit(app, argc, argv);
   if (config.checkpoint_root.empty()) config.checkpoint_root = config.data_dir + "/checkpoints";

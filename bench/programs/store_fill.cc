@@ -3,6 +3,7 @@
 //
 //   bench_store_fill '{"directory": "/var/lib/athanor", "jobs": 10000, "checkpoints": 100000}'
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "athanor/base/status_macros.h"
 #include "bench/programs/program.h"
@@ -17,7 +18,7 @@ constexpr int kRanks = 2;
 constexpr int64_t kJobsPerCommit = 50;
 constexpr int64_t kWaitEvery = 100;  // each so-manieth job is queued, not finished
 constexpr int64_t kWorkers = 50;
-const absl::Time kStart = absl::FromUnixSeconds(1700000000);
+const absl::Time kStart = absl::Now() - absl::Hours(24 * 14);  // younger than what is forgotten
 
 std::string Payload(const std::string& name) {
   v1::JobSpec spec;
@@ -50,7 +51,7 @@ class Filler {
     worker.incarnation = 1;
     worker.host = "10.0.0.1";
     worker.slots = 2;
-    worker.registered_at = kStart;
+    worker.registered_at = worker.lost_at = absl::Now();
     Put({worker});
   }
 
@@ -61,7 +62,7 @@ class Filler {
     spec.ParseFromString(Payload("digits"));
     job.spec = CoreSpec(spec);
     job.submit_order = static_cast<uint64_t>(number) + 1;
-    job.created_at = job.queued_at = kStart + absl::Minutes(number);
+    job.created_at = job.queued_at = kStart + absl::Seconds(number);
     const bool waits = number % kWaitEvery == 0;
     job.state = waits ? core::JobState::kQueued : core::JobState::kSucceeded;
     job.reason = waits ? "waits for 2 free slots" : "finished at step 9000";

@@ -7,6 +7,7 @@
 #include "absl/strings/strip.h"
 #include "athanor/base/run_program.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/utf8_text.h"
 #include "client/commands/command.h"
 #include "client/trainer_program.h"
 #include "common/service/exit_codes.h"

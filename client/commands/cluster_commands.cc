@@ -12,9 +12,14 @@ namespace {
 
 absl::Status ListWorkers(CommandContext& context) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  v1::ListWorkersRequest request;
   v1::ListWorkersResponse response;
-  RETURN_IF_ERROR(
-      client->Call(client->workers(), &v1::WorkerService::Stub::ListWorkers, v1::ListWorkersRequest(), &response));
+  do {
+    v1::ListWorkersResponse page;
+    RETURN_IF_ERROR(client->Call(client->workers(), &v1::WorkerService::Stub::ListWorkers, request, &page));
+    response.mutable_workers()->MergeFrom(page.workers());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
   if (context.format() != OutputFormat::kTable) return PrintMessage(response, context.format());
   std::vector<std::vector<std::string>> rows = {
       {"WORKER", "STATE", "DEVICE", "SLOTS", "USED", "HEARTBEAT", "HOST", "REASON"}};
@@ -64,6 +69,8 @@ absl::Status Status(CommandContext& context) {
        std::map<std::string, int64_t>(status.workers_by_state().begin(), status.workers_by_state().end())) {
     rows.push_back({"workers " + state, absl::StrCat(count)});
   }
+  for (const v1::RecordPutAside& aside : status.records_put_aside())
+    rows.push_back({"record put aside", absl::StrCat(FormatTime(aside.time()), "  ", Harmless(aside.problem()))});
   std::cout << FormatTable(rows);
   return absl::OkStatus();
 }

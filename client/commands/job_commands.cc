@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/utf8_text.h"
 #include "client/commands/command.h"
 #include "client/follow_guard.h"
 #include "client/job_file.h"
@@ -88,6 +89,14 @@ absl::Status WatchJob(CommandContext& context, const std::string& job) {
   return absl::OkStatus();
 }
 
+// The coordinator says the same, but hears only what fits into a message.
+absl::Status CheckSpecSize(const v1::JobSpec& spec) {
+  const size_t bytes = spec.ByteSizeLong();
+  if (bytes <= static_cast<size_t>(kMaxSpecBytes)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the job: ", bytes, " bytes with all options and variables; allowed: ",
+                                                 kMaxSpecBytes, ". Larger data belongs into files"));
+}
+
 absl::Status Submit(CommandContext& context, const JobArguments& arguments) {
   v1::SubmitJobRequest request;
   ASSIGN_OR_RETURN(*request.mutable_spec(), LoadJobFile(arguments.file, arguments.sets));
@@ -95,6 +104,7 @@ absl::Status Submit(CommandContext& context, const JobArguments& arguments) {
   RETURN_IF_ERROR(AddLabels(arguments.labels, *request.mutable_spec()->mutable_labels()));
   request.set_dry_run(arguments.dry_run);
   request.set_request_key(arguments.request_key.empty() ? CoordinatorClient::NewRequestKey() : arguments.request_key);
+  RETURN_IF_ERROR(CheckSpecSize(request.spec()));
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
   v1::SubmitJobResponse response;
   RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::SubmitJob, request, &response));
@@ -308,8 +318,8 @@ absl::Status Events(CommandContext& context, const JobArguments& arguments) {
     v1::ListEventsResponse page;
     RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::ListEvents, request, &page));
     all.mutable_events()->MergeFrom(page.events());
-    if (page.events_size() < request.limit()) break;
-    request.set_after(page.events(page.events_size() - 1).sequence());
+    if (page.next_after() == 0) break;
+    request.set_after(page.next_after());
   }
   if (context.format() != OutputFormat::kTable) return PrintMessage(all, context.format());
   for (const v1::JobEvent& event : all.events()) std::cout << EventLine(event, false) << "\n";
@@ -369,6 +379,10 @@ void AddJobCommands(CLI::App& app, CommandContext& context) {
   verb("cancel", "Stop a job for good", &v1::JobService::Stub::CancelJob, {v1::CANCELLED});
   verb("suspend", "Save at one step boundary and give the slots back", &v1::JobService::Stub::SuspendJob,
        {v1::SUSPENDED});
+  CLI::App* remove =
+      named(add("delete", "Forget a job that is over; its files stay", "athanor job delete digits",
+                [&context, arguments] { return Verb(context, *arguments, &v1::JobService::Stub::DeleteJob, {}); }));
+  remove->add_option("--request-key", arguments->request_key, "The same key twice is one request");
   verb("resume", "Continue a suspended job", &v1::JobService::Stub::ResumeJob, {v1::RUNNING, v1::QUEUED, v1::SUCCEEDED})
       ->add_flag("--from-scratch", arguments->from_scratch,
                  "Begin again: its checkpoints are set aside (and kept), also when they cannot be read");

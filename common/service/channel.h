@@ -13,6 +13,12 @@
 namespace athanor {
 
 inline constexpr int kMaxMessageBytes = 4 * 1024 * 1024;
+// What goes into a message leaves room for what goes around it: a job's specification comes back in launches and
+// answers, a rank's call travels on inside a message of its agent, a page of a list ends once it has so many bytes, and
+// so do the details of one job.
+inline constexpr int kMaxSpecBytes = 2 * 1024 * 1024;
+inline constexpr int kMaxRankMessageBytes = 1024 * 1024;
+inline constexpr int kMaxPageBytes = 1024 * 1024;
 
 // Paths of PEM files; all empty = plain text, allowed to and from loopback and Unix sockets only.
 struct TlsFiles {

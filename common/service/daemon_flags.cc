@@ -1,5 +1,6 @@
 #include "common/service/daemon_flags.h"
 
+#include <sys/stat.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -148,6 +149,7 @@ absl::Status WritePortsFile(const std::string& path, const std::map<std::string,
       return absl::FailedPreconditionError(absl::StrCat("cannot write ", temporary, ": ", strerror(errno)));
     }
   }
+  chmod(temporary.c_str(), 0644);  // ports are no secret, whatever the umask
   if (std::rename(temporary.c_str(), path.c_str()) != 0)
     return absl::FailedPreconditionError(absl::StrCat("cannot write ", path));
   return absl::OkStatus();

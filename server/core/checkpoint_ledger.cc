@@ -24,12 +24,21 @@ std::string Machine::StorageOf(const JobId& job, core::Step step) {
   return entry == nullptr ? "" : entry->storage;
 }
 
+// A checkpoint that has no step could be stored, but not be read again.
+bool Machine::RefuseStep(CallId call, core::Step step) {
+  if (step >= 0) return false;
+  if (call != 0) {
+    Emit(RankReply{.call = call,
+                   .status = absl::InvalidArgumentError(absl::StrCat("step: ", step, "; allowed: 0 and more"))});
+  }
+  return true;
+}
+
 void Machine::Handle(const ShardCommitted& event) {
   GenerationEntry* generation = nullptr;
   if (CurrentRank(event.id, event.worker, &generation) == nullptr)
     return Fence(event.call, event.id, event.worker, "shard");
-  if (event.step < 0)
-    return Emit(RankReply{.call = event.call, .status = absl::InvalidArgumentError("a step is not negative")});
+  if (RefuseStep(event.call, event.step)) return;
   CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
   if (entry != nullptr && entry->state == CheckpointState::kCommitted && entry->generation != event.id.generation) {
     return Emit(RankReply{.call = event.call,
@@ -141,6 +150,7 @@ void Machine::Handle(const CheckpointAbandoned& event) {
   GenerationEntry* generation = nullptr;
   if (CurrentRank(event.id, event.worker, &generation) == nullptr)
     return Fence(event.call, event.id, event.worker, "abandon");
+  if (RefuseStep(event.call, event.step)) return;
   CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
   const std::string why = absl::StrCat("rank ", event.id.rank, " gave up: ", event.reason);
   if (entry == nullptr) {
@@ -366,7 +376,7 @@ void Machine::Handle(const TagCheckpoint& event) {
   }
   job->aliases[event.tag] = *step;
   AddEvent(*job, "Tagged", absl::StrCat("'", event.tag, "' -> ", CheckpointName(*step)));
-  Remember(event.request, job->id, CheckpointName(*step));
+  Remember(event.request, job->id, CheckpointName(*step), *step);
   Emit(Reply{.call = event.call, .status = absl::OkStatus(), .job = job->id, .job_state = job->state, .step = *step});
 }
 
@@ -387,7 +397,7 @@ void Machine::Handle(const UntagCheckpoint& event) {
   }
   job->aliases.erase(current);
   AddEvent(*job, "Untagged", absl::StrCat("'", event.tag, "' no longer points at ", CheckpointName(step)));
-  Remember(event.request, job->id, CheckpointName(step));
+  Remember(event.request, job->id, CheckpointName(step), step);
   Emit(Reply{.call = event.call, .status = absl::OkStatus(), .job = job->id, .job_state = job->state, .step = step});
   ApplyRetention(*job);
 }
@@ -418,7 +428,7 @@ void Machine::Handle(const DeleteCheckpoint& event) {
   if (!event.dry_run) {
     AddEvent(*job, "DeleteRequested", what);
     Retire(entry, "deleted by request");
-    Remember(event.request, job->id, reply.message);
+    Remember(event.request, job->id, reply.message, *step);
   }
   Emit(std::move(reply));
 }

@@ -188,7 +188,8 @@ struct WorkerEntry {
   std::string version;
   std::map<std::string, std::string> labels;
   absl::Time registered_at;
-  bool drain = false;  // stored intent: survives re-registration
+  absl::Time lost_at = absl::InfinitePast();  // while Lost
+  bool drain = false;                         // stored intent: survives re-registration
   std::string reason;
   absl::Time quarantined_until = absl::InfinitePast();
   int32_t quarantines = 0;          // in a row: each doubles the next
@@ -221,6 +222,7 @@ struct RequestEntry {
   JobId job;
   std::string message;
   absl::Time time;
+  Step step = -1;  // of the checkpoint that the verb was about
 };
 
 struct ClusterState {

@@ -50,6 +50,12 @@ struct ResumeJob {
   std::string reason;
   bool from_scratch = false;
 };
+struct DeleteJob {
+  CallId call = 0;
+  RequestKey request;
+  std::string job;
+  std::string reason;
+};
 struct TagCheckpoint {
   CallId call = 0;
   RequestKey request;
@@ -183,6 +189,12 @@ struct FilesDeleted {
   std::string error;
 };
 
+// A record of this job could not be used, or not be written, and was left out of the state.
+struct RecordPutAside {
+  JobId job;
+  std::string problem;
+};
+
 // `now` reached NextDeadline(). Harmless when early.
 struct DeadlineReached {};
 // The process was stopped or starved for `gap`: leases and deadlines are moved by it, nobody is blamed for our own
@@ -192,9 +204,9 @@ struct ClockGap {
 };
 
 using Event =
-    std::variant<SubmitJob, CancelJob, SuspendJob, ResumeJob, TagCheckpoint, UntagCheckpoint, DeleteCheckpoint,
+    std::variant<SubmitJob, CancelJob, SuspendJob, ResumeJob, DeleteJob, TagCheckpoint, UntagCheckpoint, DeleteCheckpoint,
                  DrainWorker, UndrainWorker, WorkerRegistered, WorkerHeartbeat, SessionLost, RankLaunched, RankExited,
                  RankStacks, RankJoined, ShardCommitted, ManifestCommitted, CheckpointAbandoned, RankFinished,
-                 CheckpointDamaged, FilesDeleted, DeadlineReached, ClockGap>;
+                 CheckpointDamaged, FilesDeleted, RecordPutAside, DeadlineReached, ClockGap>;
 
 }  // namespace athanor::core

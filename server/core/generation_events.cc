@@ -333,7 +333,13 @@ void Machine::PruneGenerations(const JobEntry& job) {
 void Machine::Handle(const RankFinished& event) {
   GenerationEntry* generation = nullptr;
   RankEntry* rank = CurrentRank(event.id, event.worker, &generation);
-  if (rank == nullptr || !HasTrained(*generation)) return Fence(event.call, event.id, event.worker, "finish");
+  if (rank == nullptr) return Fence(event.call, event.id, event.worker, "finish");
+  if (!HasTrained(*generation)) {
+    return Emit(RankReply{.call = event.call,
+                          .status = absl::InvalidArgumentError(absl::StrCat(
+                              "finish: generation ", event.id.generation, " is ", ToString(generation->state),
+                              "; its ranks have not all joined, so that nothing can be finished"))});
+  }
   rank->said_finish = true;
   if (event.progress.step >= rank->progress.step)
     ApplyProgress(*generation, *rank, {event.id, event.progress, absl::ZeroDuration()});

@@ -17,14 +17,16 @@ bool Machine::AnsweredBefore(CallId call, const RequestKey& request) {
     return true;
   }
   Reply reply{.call = call, .status = absl::OkStatus(), .job = before.job, .created = false, .message = before.message};
-  if (const JobEntry* job = FindJob(before.job)) reply.job_state = job->state;
+  reply.step = before.step;
+  const JobEntry* job = FindJob(before.job);
+  reply.job_state = job != nullptr ? job->state : kNoJobState;
   Emit(std::move(reply));
   return true;
 }
 
-void Machine::Remember(const RequestKey& request, const JobId& job, const std::string& message) {
+void Machine::Remember(const RequestKey& request, const JobId& job, const std::string& message, core::Step step) {
   if (request.key.empty()) return;
-  RequestEntry entry{request.key, request.digest, job, message, now_};
+  RequestEntry entry{request.key, request.digest, job, message, now_, step};
   state.requests[request.key] = entry;
   request_ages_.insert({now_, request.key});
   Emit(PutRecord{std::move(entry)});
@@ -206,6 +208,34 @@ void Machine::Handle(const ResumeJob& event) {
   ReplyDone(event.call, event.request, *job, "");
 }
 
+void Machine::Handle(const DeleteJob& event) {
+  JobEntry* job = ResolveForVerb(event.call, event.request, event.job);
+  if (job == nullptr) return;
+  if (!IsFinal(job->state)) {
+    return ReplyError(event.call, absl::FailedPreconditionError(absl::StrCat(
+                                      job->id.str(), " is ", ToString(job->state),
+                                      "; only a job that is over can be deleted. Cancel it first: athanor job cancel ",
+                                      job->id.str())));
+  }
+  if (auto children = children_.find(job->id); children != children_.end() && !children->second.empty()) {
+    return ReplyError(event.call, absl::FailedPreconditionError(
+                                      absl::StrCat(job->id.str(), " is needed: job ", children->second.begin()->str(),
+                                                   ", which is not over, starts from one of its checkpoints")));
+  }
+  const JobId id = job->id;
+  int64_t checkpoints = 0;
+  if (auto it = state.checkpoints.find(id); it != state.checkpoints.end()) {
+    for (const auto& [step, checkpoint] : it->second)
+      checkpoints += checkpoint.state == CheckpointState::kCommitted || checkpoint.state == CheckpointState::kDamaged;
+  }
+  const std::string message = absl::StrCat("deleted; the files of its ", checkpoints,
+                                           checkpoints == 1 ? " checkpoint" : " checkpoints", " stay");
+  finished_.erase({job->ended_at, id});
+  DropJob(id);
+  Remember(event.request, id, message);
+  Emit(Reply{.call = event.call, .status = absl::OkStatus(), .job = id, .message = message, .job_state = kNoJobState});
+}
+
 void Machine::MoveJob(JobEntry& job, JobTrigger trigger, const std::string& reason) {
   const std::optional<JobState> next = Next(kJobTable, job.state, trigger);
   if (!next.has_value()) {
@@ -242,13 +272,36 @@ void Machine::FinishJob(JobEntry& job) {
   }
   CleanAbandoned(job, std::numeric_limits<core::Step>::max());
   ApplyRetention(job);
+  Lighten(job);
   finished_.insert({now_, job.id});
   ForgetOldJobs();
 }
 
+// A job that is over is kept for long, and by the thousands: of what its ranks said last, the job has the sums.
+void Machine::Lighten(JobEntry& job) {
+  auto generations = state.generations.find(job.id);
+  if (generations == state.generations.end()) return;
+  for (auto& [number, generation] : generations->second) {
+    for (RankEntry& rank : generation.ranks) {
+      rank.progress.metrics.clear();
+      rank.placement.slots.shrink_to_fit();
+    }
+    if (number != job.generation && generation.cause.has_value()) {
+      generation.cause->log_tail.clear();
+      generation.cause->log_tail.shrink_to_fit();
+    }
+  }
+}
+
+// By number and by age; some at a time, so that nobody waits for a great many.
 void Machine::ForgetOldJobs() {
-  while (static_cast<int64_t>(finished_.size()) > options.max_finished_jobs) {
-    const JobId id = finished_.begin()->second;
+  constexpr int kAtOnce = 200;
+  for (int forgotten = 0; !finished_.empty(); ++forgotten) {
+    const auto [ended_at, id] = *finished_.begin();
+    const bool too_many = static_cast<int64_t>(finished_.size()) > options.max_finished_jobs;
+    const absl::Time due = too_many ? now_ : ended_at + options.finished_job_age;
+    if (due > now_ || forgotten == kAtOnce)
+      return SetTimer(TimerKind::kFinishedJobs, "", std::max(due, now_ + absl::Milliseconds(10)));
     finished_.erase(finished_.begin());
     DropJob(id);
   }

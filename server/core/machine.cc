@@ -8,10 +8,15 @@ namespace athanor::core {
 
 Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
     : options(options_in), state(std::move(recovered)), now_(now) {
+  repairs_ = RepairRecovered(state, now);
   for (auto& [id, worker] : state.workers) {
     worker.used.clear();
     worker.session = 0;
-    if (worker.state == WorkerState::kLost) continue;
+    if (worker.state == WorkerState::kLost) {
+      if (worker.lost_at == absl::InfinitePast()) worker.lost_at = now;
+      SetTimer(TimerKind::kWorker, id.str(), worker.lost_at + options.lost_worker_age);
+      continue;
+    }
     if (worker.state == WorkerState::kQuarantined) SetTimer(TimerKind::kQuarantine, id.str(), worker.quarantined_until);
     worker.last_heartbeat = now;
     worker.returns_by = now + options.lease;
@@ -61,14 +66,16 @@ Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
 
 std::vector<Effect> Machine::Recover(absl::Time now) {
   now_ = now;
+  TellRepairs();
   for (auto& [id, worker] : state.workers) {
     // A worker that was Suspect when we died gets the same full lease as the others.
     if (worker.state == WorkerState::kSuspect)
       MoveWorker(worker, WorkerTrigger::kHeartbeat, "the coordinator came back");
   }
   RecoverGenerations();
-  // What came due while nobody was there: a retry, a request key that may be forgotten.
+  // What came due while nobody was there: a retry, a request key or a job that may be forgotten.
   ForgetOldRequests();
+  ForgetOldJobs();
   Handle(DeadlineReached{});
   schedule_ = !queue_.empty();
   return TakeEffects();
@@ -108,6 +115,21 @@ void Machine::RecoverGenerations() {
     if ((job = FindJob(id)) != nullptr && (generation = LiveGeneration(*job)) != nullptr)
       MaybeEndGeneration(*generation);
   }
+}
+
+// What was repaired is written with the first commit.
+void Machine::TellRepairs() {
+  for (const Repair& repair : repairs_) {
+    if (!repair.worker.empty()) MarkWorker(repair.worker);
+    for (const Generation number : repair.generations) dirty_generations_.insert({repair.job, number});
+    for (const core::Step step : repair.checkpoints) dirty_checkpoints_.insert({repair.job, step});
+    if (JobEntry* job = FindJob(repair.job)) AddEvent(*job, "RecordRepaired", repair.what, job->generation);
+  }
+  repairs_.clear();
+}
+
+void Machine::Handle(const RecordPutAside& event) {
+  if (JobEntry* job = FindJob(event.job)) AddEvent(*job, "RecordPutAside", event.problem, job->generation);
 }
 
 std::vector<Effect> Machine::Apply(const Event& event, absl::Time now) {
@@ -189,6 +211,7 @@ void Machine::FireTimer(const TimerKey& key) {
     return;
   }
   if (kind == TimerKind::kRequests) return ForgetOldRequests();
+  if (kind == TimerKind::kFinishedJobs) return ForgetOldJobs();
   if (kind == TimerKind::kJobRetry) {
     JobEntry* job = FindJob(JobId(id));
     if (job == nullptr || job->state != JobState::kBackingOff) return;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "server/core/coordinator_core.h"
+#include "server/core/recovered_state.h"
 #include "server/core/restart_policy.h"
 #include "server/core/scheduler.h"
 #include "server/core/state_machines.h"
@@ -31,7 +32,7 @@ class Machine {
   ClusterState state;
 
  private:
-  enum class TimerKind : uint8_t { kJobRetry, kGeneration, kHang, kWorker, kRequests, kQuarantine };
+  enum class TimerKind : uint8_t { kJobRetry, kGeneration, kHang, kWorker, kRequests, kQuarantine, kFinishedJobs };
   using TimerKey = std::pair<TimerKind, std::string>;
   using QueueKey = std::tuple<bool, int32_t, uint64_t, JobId>;  // not reserved, -priority, submit order
   using Shape = std::tuple<std::string, int32_t, int32_t>;      // device, ranks, slots per rank
@@ -41,6 +42,7 @@ class Machine {
   void Handle(const CancelJob& event);
   void Handle(const SuspendJob& event);
   void Handle(const ResumeJob& event);
+  void Handle(const DeleteJob& event);
   void Handle(const TagCheckpoint& event);
   void Handle(const UntagCheckpoint& event);
   void Handle(const DeleteCheckpoint& event);
@@ -59,8 +61,10 @@ class Machine {
   void Handle(const RankFinished& event);
   void Handle(const CheckpointDamaged& event);
   void Handle(const FilesDeleted& event);
+  void Handle(const RecordPutAside& event);
   void Handle(const DeadlineReached& event);
   void Handle(const ClockGap& event);
+  void TellRepairs();
   std::vector<Effect> TakeEffects();
   void FlushRecords(std::vector<Effect>& effects);
   void RecoverGenerations();
@@ -84,7 +88,7 @@ class Machine {
   // ---- job_verbs.cc ----
   // True when the request was seen before (and has been answered) or is refused.
   bool AnsweredBefore(CallId call, const RequestKey& request);
-  void Remember(const RequestKey& request, const JobId& job, const std::string& message);
+  void Remember(const RequestKey& request, const JobId& job, const std::string& message, Step step = -1);
   void ReplyError(CallId call, absl::Status status);
   void ReplyDone(CallId call, const RequestKey& request, const JobEntry& job, const std::string& message);
   JobEntry* ResolveForVerb(CallId call, const RequestKey& request, const std::string& reference);
@@ -92,6 +96,8 @@ class Machine {
   void ReplyDryRun(const SubmitJob& event);
   void MoveJob(JobEntry& job, JobTrigger trigger, const std::string& reason);
   void FinishJob(JobEntry& job);
+  static constexpr JobState kNoJobState{};  // of a job that is gone
+  void Lighten(JobEntry& job);
   void ForgetOldJobs();
   void DropJob(const JobId& id);
   void ForgetOldRequests();
@@ -163,12 +169,14 @@ class Machine {
   void TakeRegistration(WorkerEntry& worker, const WorkerRegistered& event);
   void EndStranger(const RunningRank& stranger, const WorkerId& worker);
   void ReleaseSlots(const GenerationEntry& generation, const RankEntry& rank);
+  void ForgetWorker(const WorkerId& worker);
   void MaybeDrained(WorkerEntry& worker);
   void DrainJobsOf(const WorkerEntry& worker);
 
   // ---- checkpoint_ledger.cc ----
   CheckpointEntry* FindCheckpoint(const JobId& job, Step step);
   std::string StorageOf(const JobId& job, Step step);
+  bool RefuseStep(CallId call, Step step);
   void MaybeSeal(CheckpointEntry& checkpoint);
   void Measure(CheckpointEntry& checkpoint, const ManifestCommitted& event);
   void Abandon(CheckpointEntry& checkpoint, CheckpointTrigger trigger, const std::string& why);
@@ -209,6 +217,7 @@ class Machine {
   std::map<std::string, std::set<std::pair<uint64_t, JobId>>> waiting_;  // device kind -> in the queue, oldest first
   std::vector<JobId> overtaken_;                                         // too often, in this pass
   std::set<std::pair<JobId, Step>> deleting_;
+  std::vector<Repair> repairs_;                                // of what was recovered; told by Recover()
   std::set<JobId> live_jobs_;                                  // with a live generation
   std::set<std::pair<absl::Time, JobId>> finished_;            // oldest first
   std::set<std::pair<absl::Time, std::string>> request_ages_;  // oldest first

@@ -30,7 +30,10 @@ bool Machine::InContact(const WorkerId& id) const {
 }
 
 void Machine::WorkerDeadline(WorkerEntry& worker) {
-  if (worker.state == WorkerState::kLost) return;
+  if (worker.state == WorkerState::kLost) {
+    if (now_ >= worker.lost_at + options.lost_worker_age) return ForgetWorker(worker.id);
+    return SetTimer(TimerKind::kWorker, worker.id.str(), worker.lost_at + options.lost_worker_age);
+  }
   if (now_ < worker.lease_until) {
     MoveWorker(worker, WorkerTrigger::kHalfLease, "half a lease without a heartbeat");
     return SetTimer(TimerKind::kWorker, worker.id.str(), worker.lease_until);
@@ -42,8 +45,19 @@ void Machine::WorkerDeadline(WorkerEntry& worker) {
   if (worker.session != 0) Emit(RefuseWorker{worker.session, "the lease is over; register again", /*lease_over=*/true});
   worker.session = 0;
   worker.unaccounted.clear();
+  worker.lost_at = now_;
+  SetTimer(TimerKind::kWorker, worker.id.str(), now_ + options.lost_worker_age);
   Emit(Note{.kind = Note::Kind::kLeaseExpired, .worker = worker.id});
   LoseRanksOf(worker.id, absl::StrCat("the lease of ", worker.id.str(), " is over"));
+}
+
+// It may come back: then it registers as a new one.
+void Machine::ForgetWorker(const WorkerId& id) {
+  const WorkerId gone = id;  // the entry goes first
+  state.workers.erase(gone);
+  dirty_workers_.erase(gone);
+  Emit(DeleteRecord{DeleteRecord::Kind::kWorker, {}, 0, gone.str()});
+  Emit(Touched{{}, gone});
 }
 
 void Machine::LoseRank(const RankRef& ref, const WorkerId& worker, const std::string& detail) {
@@ -278,8 +292,7 @@ void Machine::DrainJobsOf(const WorkerEntry& worker) {
 void Machine::Handle(const DrainWorker& event) {
   if (AnsweredBefore(event.call, event.request)) return;
   auto it = state.workers.find(event.worker);
-  if (it == state.workers.end())
-    return ReplyError(event.call, NoSuchWorker(state, event.worker));
+  if (it == state.workers.end()) return ReplyError(event.call, NoSuchWorker(state, event.worker));
   WorkerEntry& worker = it->second;
   worker.drain = true;
   MarkWorker(worker.id);
@@ -294,8 +307,7 @@ void Machine::Handle(const DrainWorker& event) {
 void Machine::Handle(const UndrainWorker& event) {
   if (AnsweredBefore(event.call, event.request)) return;
   auto it = state.workers.find(event.worker);
-  if (it == state.workers.end())
-    return ReplyError(event.call, NoSuchWorker(state, event.worker));
+  if (it == state.workers.end()) return ReplyError(event.call, NoSuchWorker(state, event.worker));
   WorkerEntry& worker = it->second;
   worker.drain = false;
   MarkWorker(worker.id);

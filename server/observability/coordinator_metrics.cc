@@ -161,6 +161,16 @@ CoordinatorMetrics::CoordinatorMetrics()
                         .Help("Failed commits to the store")
                         .Register(*registry_)
                         .Add({})),
+      records_refused_(BuildCounter()
+                           .Name("athanor_store_records_refused_total")
+                           .Help("Records that could not have been read back and were not written")
+                           .Register(*registry_)
+                           .Add({})),
+      records_aside_(BuildGauge()
+                         .Name("athanor_store_records_put_aside")
+                         .Help("Records that could not be used and lie aside as evidence")
+                         .Register(*registry_)
+                         .Add({})),
       recovery_(BuildHistogram()
                     .Name("athanor_recovery_seconds")
                     .Help("End of a failed generation to the first step of the next")
@@ -299,6 +309,11 @@ void CoordinatorMetrics::OnJobTouched(const core::ClusterState& state, const cor
 }
 
 void CoordinatorMetrics::SampleJobs(const core::ClusterState& state, absl::Time now) {
+  absl::Time oldest_queued = now;
+  for (const auto& [id, job] : state.jobs) {
+    if (job.state == core::JobState::kQueued) oldest_queued = std::min(oldest_queued, job.queued_at);
+  }
+  queue_oldest_.Set(absl::ToDoubleSeconds(now - oldest_queued));
   for (auto& [id, series] : series_) {
     const auto found = state.jobs.find(id);
     if (found == state.jobs.end()) continue;  // about to be dropped
@@ -313,29 +328,43 @@ void CoordinatorMetrics::SampleJobs(const core::ClusterState& state, absl::Time 
   }
 }
 
-void CoordinatorMetrics::OnSample(const core::ClusterState& state, absl::Time now) {
-  std::map<core::JobState, int64_t> jobs;
-  absl::Time oldest_queued = now;
-  for (const auto& [id, job] : state.jobs) {
-    ++jobs[job.state];
-    if (job.state == core::JobState::kQueued) oldest_queued = std::min(oldest_queued, job.queued_at);
+void CoordinatorMetrics::CountJob(const core::JobId& id, core::JobState state) {
+  auto counted = live_.find(id);
+  if (counted == live_.end() && core::IsFinal(state)) return;  // was over before
+  if (counted != live_.end()) --jobs_by_state_[counted->second];
+  ++jobs_by_state_[state];
+  if (core::IsFinal(state)) {
+    live_.erase(counted);
+  } else {
+    live_[id] = state;
   }
-  queue_oldest_.Set(absl::ToDoubleSeconds(now - oldest_queued));
+}
+
+void CoordinatorMetrics::CountJobs(const core::ClusterState& state) {
+  jobs_by_state_.clear();
+  live_.clear();
+  for (const auto& [id, job] : state.jobs) {
+    ++jobs_by_state_[job.state];
+    if (!core::IsFinal(job.state)) live_[id] = job.state;
+  }
+}
+
+void CoordinatorMetrics::SetJobs() {
   for (int value = 1; value <= 9; ++value) {
     const auto one = static_cast<core::JobState>(value);
-    jobs_.Add({{"state", Lower(core::ToString(one))}}).Set(static_cast<double>(jobs[one]));
+    jobs_.Add({{"state", Lower(core::ToString(one))}}).Set(static_cast<double>(jobs_by_state_[one]));
   }
-  queue_depth_.Set(static_cast<double>(jobs[core::JobState::kQueued]));
-  SampleJobs(state, now);
+  queue_depth_.Set(static_cast<double>(jobs_by_state_[core::JobState::kQueued]));
+}
+
+void CoordinatorMetrics::CountWorkers(const core::ClusterState& state) {
   std::map<core::WorkerState, int64_t> workers;
   int64_t used = 0, total = 0;
-  absl::Duration oldest = absl::ZeroDuration();
   for (const auto& [id, worker] : state.workers) {
     ++workers[worker.state];
     if (worker.state == core::WorkerState::kLost) continue;
     used += static_cast<int64_t>(worker.used.size());
     total += worker.slots;
-    if (worker.last_heartbeat != absl::InfinitePast()) oldest = std::max(oldest, now - worker.last_heartbeat);
   }
   for (int value = 1; value <= static_cast<int>(core::WorkerState::kQuarantined); ++value) {
     const auto one = static_cast<core::WorkerState>(value);
@@ -343,6 +372,38 @@ void CoordinatorMetrics::OnSample(const core::ClusterState& state, absl::Time no
   }
   slots_.Add({{"use", "used"}}).Set(static_cast<double>(used));
   slots_.Add({{"use", "free"}}).Set(static_cast<double>(total - used));
+}
+
+void CoordinatorMetrics::OnCommit(const std::vector<core::Effect>& effects, const core::ClusterState& state) {
+  bool jobs = false, workers = false, recount = false;
+  for (const core::Effect& effect : effects) {
+    if (const auto* put = std::get_if<core::PutRecord>(&effect)) {
+      if (const auto* job = std::get_if<core::JobEntry>(&put->record)) {
+        CountJob(job->id, job->state);
+        jobs = true;
+      }
+      workers = workers || std::holds_alternative<core::WorkerEntry>(put->record) ||
+                std::holds_alternative<core::GenerationEntry>(put->record);
+    } else if (const auto* deletion = std::get_if<core::DeleteRecord>(&effect)) {
+      recount = recount || deletion->kind == core::DeleteRecord::Kind::kJob;
+      workers = workers || deletion->kind == core::DeleteRecord::Kind::kWorker;
+    }
+  }
+  if (recount) CountJobs(state);
+  if (jobs || recount) SetJobs();
+  if (workers) CountWorkers(state);
+}
+
+void CoordinatorMetrics::OnSample(const core::ClusterState& state, absl::Time now) {
+  CountJobs(state);
+  SetJobs();
+  CountWorkers(state);
+  SampleJobs(state, now);
+  absl::Duration oldest = absl::ZeroDuration();
+  for (const auto& [id, worker] : state.workers) {
+    if (worker.state != core::WorkerState::kLost && worker.last_heartbeat != absl::InfinitePast())
+      oldest = std::max(oldest, now - worker.last_heartbeat);
+  }
   heartbeat_age_.Set(absl::ToDoubleSeconds(oldest));
   resident_bytes_.Set(ResidentBytes());
   cpu_seconds_.Increment(std::max(0.0, CpuSeconds() - cpu_seconds_.Value()));

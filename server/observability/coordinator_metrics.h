@@ -12,6 +12,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "server/core/coordinator_core.h"
 
@@ -24,9 +25,13 @@ class CoordinatorMetrics {
 
   void OnNote(const core::Note& note);
   void OnJobTouched(const core::ClusterState& state, const core::JobId& job);
+  // Before anybody is told of a commit: counts by state as they are now, so that a scrape shows what a client was told.
+  void OnCommit(const std::vector<core::Effect>& effects, const core::ClusterState& state);
   // Gauges over the whole cluster; called at most once a second.
   void OnSample(const core::ClusterState& state, absl::Time now);
   void OnStoreWrite(double seconds, bool ok);
+  void OnRecordRefused() { records_refused_.Increment(); }
+  void SetRecordsAside(size_t count) { records_aside_.Set(static_cast<double>(count)); }
   void OnRpc(const std::string& method, const std::string& code, double seconds);
 
  private:
@@ -41,6 +46,10 @@ class CoordinatorMetrics {
   };
   void DropJob(const core::JobId& job);
   void SampleJobs(const core::ClusterState& state, absl::Time now);
+  void CountJob(const core::JobId& job, core::JobState state);
+  void CountJobs(const core::ClusterState& state);
+  void CountWorkers(const core::ClusterState& state);
+  void SetJobs();
 
   std::shared_ptr<prometheus::Registry> registry_;
   prometheus::Family<prometheus::Gauge>& jobs_;
@@ -72,6 +81,10 @@ class CoordinatorMetrics {
   prometheus::Counter& hangs_;
   prometheus::Counter& quarantines_;
   prometheus::Counter& store_errors_;
+  prometheus::Counter& records_refused_;
+  prometheus::Gauge& records_aside_;
+  std::map<core::JobState, int64_t> jobs_by_state_;
+  std::map<core::JobId, core::JobState> live_;  // jobs that are not over, as counted
   prometheus::Histogram& recovery_;
   prometheus::Histogram& queue_wait_;
   prometheus::Histogram& checkpoint_seconds_;

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
+#include "athanor/base/utf8_text.h"
 #include "common/service/exit_codes.h"
 #include "common/service/logging_setup.h"
 #include "server/rpc/request_validation.h"
@@ -133,14 +134,14 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
       case v1::AgentMessage::kFilesDeleted: {
         const v1::FilesDeleted& deleted = incoming_.files_deleted();
         loop_->Post(
-            core::FilesDeleted{worker_, core::JobId(deleted.job()), deleted.step(), Shortened(deleted.error(), 1024)},
+            core::FilesDeleted{worker_, core::JobId(deleted.job()), deleted.step(), CutUtf8(deleted.error(), 1024)},
             ack);
         return absl::OkStatus();
       }
       case v1::AgentMessage::kStacks: {
         const v1::StackDump& dump = incoming_.stacks();
         constexpr size_t kInEvent = 4096;
-        loop_->Post(core::RankStacks{worker_, FromProto(dump.id()), Shortened(dump.text(), kInEvent)}, ack);
+        loop_->Post(core::RankStacks{worker_, FromProto(dump.id()), CutUtf8(dump.text(), kInEvent)}, ack);
         return absl::OkStatus();
       }
       default:
@@ -157,8 +158,12 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
       Send(std::move(refused));
       return absl::FailedPreconditionError(reason);
     }
-    if (absl::Status status = CheckName("worker", message.worker(), 128); !status.ok()) return status;
-    if (message.slots() < 0 || message.slots() > 1024) return absl::InvalidArgumentError("slots: 0 to 1024");
+    if (absl::Status status = CheckRegister(message); !status.ok()) {
+      v1::CoordinatorMessage refused;
+      refused.mutable_refused()->set_reason(std::string(status.message()));
+      Send(std::move(refused));
+      return status;
+    }
     worker_ = core::WorkerId(message.worker());
     core::WorkerRegistered event;
     event.session = session_;
@@ -200,6 +205,14 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
     const core::RankRef id = FromProto(call.id());
     const core::CallId held = loop_->calls().NewId();
     loop_->sessions().HoldRankCall(held, session_, call.call());
+    if (absl::Status status = CheckRankCall(call); !status.ok()) {
+      v1::RankCallReply refused;
+      refused.set_code(static_cast<int32_t>(status.code()));
+      refused.set_message(std::string(status.message()));
+      loop_->sessions().AnswerRankCall(held, std::move(refused));
+      if (ack) ack();
+      return absl::OkStatus();
+    }
     switch (call.request_case()) {
       case v1::RankCall::kJoin:
         loop_->Post(core::RankJoined{held, worker_, id, call.join().endpoint()}, ack);
@@ -216,16 +229,11 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
       }
       case v1::RankCall::kCommitManifest: {
         const v1::CommitManifest& manifest = call.commit_manifest();
-        loop_->Post(core::ManifestCommitted{held,
-                                            worker_,
-                                            id,
-                                            manifest.step(),
-                                            manifest.bytes(),
-                                            {manifest.metrics().begin(), manifest.metrics().end()},
-                                            manifest.is_best(),
-                                            manifest.save_seconds(),
-                                            Shortened(manifest.storage(), 64)},
-                    ack);
+        loop_->Post(
+            core::ManifestCommitted{held, worker_, id, manifest.step(), manifest.bytes(),
+                                    BoundedMetrics(manifest.metrics(), kMaxCheckpointMetrics), manifest.is_best(),
+                                    manifest.save_seconds(), CutUtf8(manifest.storage(), 64)},
+            ack);
         return absl::OkStatus();
       }
       case v1::RankCall::kFinish:
@@ -233,12 +241,12 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
         return absl::OkStatus();
       case v1::RankCall::kReportDamage:
         loop_->Post(core::CheckpointDamaged{held, worker_, id, call.report_damage().step(),
-                                            Shortened(call.report_damage().reason(), 1024)},
+                                            CutUtf8(call.report_damage().reason(), 1024)},
                     ack);
         return absl::OkStatus();
       case v1::RankCall::kAbandonCheckpoint:
         loop_->Post(core::CheckpointAbandoned{held, worker_, id, call.abandon_checkpoint().step(),
-                                              Shortened(call.abandon_checkpoint().reason(), 1024)},
+                                              CutUtf8(call.abandon_checkpoint().reason(), 1024)},
                     ack);
         return absl::OkStatus();
       default:

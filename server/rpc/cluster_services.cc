@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/version.h"
+#include "common/service/channel.h"
 #include "server/rpc/job_reference.h"
 #include "server/rpc/request_validation.h"
 #include "server/storage/proto_convert.h"
@@ -40,9 +41,18 @@ void FillCheckpoint(const core::CoordinatorCore& core, const CoreLoop& loop, con
                     v1::Checkpoint* response) {
   auto job = core.state().jobs.find(id);
   auto checkpoints = core.state().checkpoints.find(id);
-  if (job == core.state().jobs.end() || checkpoints == core.state().checkpoints.end()) return;
-  auto it = checkpoints->second.find(step);
-  if (it != checkpoints->second.end()) *response = ToProto(it->second, job->second, loop.JobDir(id));
+  if (job != core.state().jobs.end() && checkpoints != core.state().checkpoints.end()) {
+    auto it = checkpoints->second.find(step);
+    if (it != checkpoints->second.end()) {
+      *response = ToProto(it->second, job->second, loop.JobDir(id));
+      return;
+    }
+  }
+  // A verb that is repeated after its checkpoint has gone.
+  response->set_job(id.str());
+  response->set_step(step);
+  response->set_name(core::CheckpointName(step));
+  response->set_note("is deleted");
 }
 
 absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, grpc::CallbackServerContext* context,
@@ -56,16 +66,18 @@ absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, g
   auto checkpoints = core.state().checkpoints.find(id);
   if (checkpoints == core.state().checkpoints.end()) return absl::OkStatus();
   const core::JobEntry& job = core.state().jobs.at(id);
+  int64_t bytes = 0;
   for (auto it = std::make_reverse_iterator(checkpoints->second.lower_bound(before)); it != checkpoints->second.rend();
        ++it) {
     const core::CheckpointState state = it->second.state;
     if (!request.all_states() && state != core::CheckpointState::kCommitted && state != core::CheckpointState::kDamaged)
       continue;
-    if (response.checkpoints_size() == size) {
-      response.set_next_page_token(absl::StrCat(response.checkpoints(size - 1).step()));
+    if (response.checkpoints_size() == size || bytes >= kMaxPageBytes) {
+      response.set_next_page_token(absl::StrCat(response.checkpoints().rbegin()->step()));
       break;
     }
     *response.add_checkpoints() = ToProto(it->second, job, loop.JobDir(id));
+    bytes += static_cast<int64_t>(response.checkpoints().rbegin()->ByteSizeLong());
   }
   return absl::OkStatus();
 }
@@ -138,11 +150,10 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::TagCheckpoint(Context* context,
     return core::Event(event);
   };
   return VerbThenRead(rpc_, context, "TagCheckpoint", check, make,
-                      [this, context, job = request->job(), tag = request->tag(), response](
-                          const core::CoordinatorCore& core, const core::Reply& reply, absl::Time) {
+                      [this, context, job = request->job(), response](const core::CoordinatorCore& core,
+                                                                      const core::Reply& reply, absl::Time) {
                         NoteTaken(core, job, reply.job, context);
-                        auto step = core::ResolveCheckpoint(core.state(), reply.job, tag);
-                        if (step.ok()) FillCheckpoint(core, *rpc_.loop, reply.job, *step, response);
+                        FillCheckpoint(core, *rpc_.loop, reply.job, reply.step, response);
                       });
 }
 
@@ -197,10 +208,20 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::DeleteCheckpoint(Context* conte
                       });
 }
 
-grpc::ServerUnaryReactor* WorkerServiceImpl::ListWorkers(Context* context, const v1::ListWorkersRequest*,
+grpc::ServerUnaryReactor* WorkerServiceImpl::ListWorkers(Context* context, const v1::ListWorkersRequest* request,
                                                          v1::ListWorkersResponse* response) {
-  return RunRead(rpc_, context, "ListWorkers", [response](const core::CoordinatorCore& core, absl::Time now) {
-    for (const auto& [id, worker] : core.state().workers) *response->add_workers() = ToProto(worker, now);
+  return RunRead(rpc_, context, "ListWorkers", [request, response](const core::CoordinatorCore& core, absl::Time now) {
+    const int size = request->page_size() <= 0 ? 1000 : std::min(request->page_size(), 1000);
+    int64_t bytes = 0;
+    const auto& workers = core.state().workers;
+    for (auto it = workers.upper_bound(core::WorkerId(request->page_token())); it != workers.end(); ++it) {
+      if (response->workers_size() == size || bytes >= kMaxPageBytes) {
+        response->set_next_page_token(response->workers().rbegin()->id());
+        break;
+      }
+      *response->add_workers() = ToProto(it->second, now);
+      bytes += static_cast<int64_t>(response->workers().rbegin()->ByteSizeLong());
+    }
     return absl::OkStatus();
   });
 }
@@ -237,6 +258,14 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::GetStatus(grpc::CallbackServerCont
     response->set_store_writable(store.ok());
     response->set_store_error(std::string(store.message()));
     response->set_epoch(rpc_.loop->store().epoch());
+    constexpr size_t kShown = 100;
+    for (const RecordAside& aside : rpc_.loop->store().aside()) {
+      if (static_cast<size_t>(response->records_put_aside_size()) == kShown) break;
+      v1::RecordPutAside& one = *response->add_records_put_aside();
+      one.set_key(aside.key);
+      one.set_problem(aside.problem);
+      *one.mutable_time() = ToProto(aside.time);
+    }
     return absl::OkStatus();
   });
 }

@@ -1,12 +1,14 @@
 #include "server/rpc/job_service.h"
 
 #include <algorithm>
+#include <functional>
 #include <random>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "common/service/channel.h"
 #include "server/rpc/job_reference.h"
 #include "server/rpc/log_stream.h"
 #include "server/rpc/request_validation.h"
@@ -37,7 +39,8 @@ absl::Status CheckVerb(const v1::JobVerbRequest& request) {
 
 template <typename EventType>
 grpc::ServerUnaryReactor* JobVerb(const RpcContext& rpc, grpc::CallbackServerContext* context, const char* method,
-                                  const v1::JobVerbRequest& request, v1::JobVerbResponse* response) {
+                                  const v1::JobVerbRequest& request, v1::JobVerbResponse* response,
+                                  std::function<std::string(const core::Reply&)> message = nullptr) {
   EventType event;
   event.request = {request.request_key(), RequestDigest(method, request)};
   event.job = request.job();
@@ -55,10 +58,10 @@ grpc::ServerUnaryReactor* JobVerb(const RpcContext& rpc, grpc::CallbackServerCon
     return core::Event(event);
   };
   rpc.loop->PostVerb(
-      make, [loop = rpc.loop, call, context, reference = request.job(), response](const core::Reply& reply) {
+      make, [loop = rpc.loop, call, context, reference = request.job(), response, message](const core::Reply& reply) {
         response->set_job(reply.job.str());
         response->set_state(static_cast<v1::JobState>(reply.job_state));
-        response->set_message(reply.message);
+        response->set_message(message ? message(reply) : reply.message);
         if (!reply.status.ok() || reply.job.str() == reference) return call.Finish(reply.status);
         loop->PostRead([call, context, reference, job = reply.job](const core::CoordinatorCore& core, absl::Time) {
           NoteTaken(core, reference, job, context);
@@ -102,10 +105,13 @@ absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, c
   const auto newer = [](const core::JobEntry* a, const core::JobEntry* b) { return a->submit_order > b->submit_order; };
   const size_t shown = std::min(size, found.size());
   std::partial_sort(found.begin(), found.begin() + static_cast<ptrdiff_t>(shown), found.end(), newer);
-  for (size_t i = 0; i < shown; ++i) {
-    *response.add_jobs() = ToProto(core, *found[i], loop.JobDir(found[i]->id), /*detailed=*/false);
+  size_t filled = 0;
+  for (int64_t bytes = 0; filled < shown && bytes < kMaxPageBytes; ++filled) {
+    const core::JobEntry& job = *found[filled];
+    *response.add_jobs() = ToProto(core, job, loop.JobDir(job.id), /*detailed=*/false);
+    bytes += static_cast<int64_t>(response.jobs().rbegin()->ByteSizeLong());
   }
-  if (found.size() > shown && shown > 0) response.set_next_page_token(absl::StrCat(found[shown - 1]->submit_order));
+  if (found.size() > filled && filled > 0) response.set_next_page_token(absl::StrCat(found[filled - 1]->submit_order));
   return absl::OkStatus();
 }
 
@@ -116,10 +122,9 @@ grpc::ServerUnaryReactor* JobServiceImpl::SubmitJob(Context* context, const v1::
   core::SubmitJob event;
   auto check = [&]() -> absl::Status {
     RETURN_IF_ERROR(CheckRequestKey(request->request_key(), !request->dry_run()));
-    RETURN_IF_ERROR(CheckJobSpec(request->spec()));
+    ASSIGN_OR_RETURN(event.spec, TakeJobSpec(request->spec()));
     event.request = {request->request_key(), RequestDigest("SubmitJob", request->spec())};
     event.id = NewJobId(request->spec().name());
-    event.spec = CoreSpec(request->spec());
     event.dry_run = request->dry_run();
     event.seed = Random();
     return absl::OkStatus();
@@ -174,23 +179,37 @@ grpc::ServerUnaryReactor* JobServiceImpl::ResumeJob(Context* context, const v1::
   return JobVerb<core::ResumeJob>(rpc_, context, "ResumeJob", *request, response);
 }
 
+grpc::ServerUnaryReactor* JobServiceImpl::DeleteJob(Context* context, const v1::JobVerbRequest* request,
+                                                    v1::JobVerbResponse* response) {
+  return JobVerb<core::DeleteJob>(rpc_, context, "DeleteJob", *request, response, [this](const core::Reply& reply) {
+    return absl::StrCat(reply.message, " in ", rpc_.loop->JobDir(reply.job));
+  });
+}
+
 grpc::ServerUnaryReactor* JobServiceImpl::ListEvents(Context* context, const v1::ListEventsRequest* request,
                                                      v1::ListEventsResponse* response) {
   return RunRead(rpc_, context, "ListEvents",
                  [this, context, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
                    ASSIGN_OR_RETURN(const core::JobId id, ResolveWithNote(core, request->job(), context));
                    const int32_t limit = request->limit() <= 0 ? 200 : std::min(request->limit(), 1000);
-                   int64_t after = request->after();
-                   while (response->events_size() < limit) {
+                   int64_t after = request->after(), bytes = 0;
+                   bool more = true;
+                   while (more && response->events_size() < limit && bytes < kMaxPageBytes) {
                      ASSIGN_OR_RETURN(const std::vector<core::JobEventEntry> events,
                                       rpc_.loop->store().ReadEvents(id, after, limit));
+                     more = static_cast<int32_t>(events.size()) == limit;
                      for (const core::JobEventEntry& event : events) {
+                       if (response->events_size() == limit || bytes >= kMaxPageBytes) {
+                         more = true;
+                         break;
+                       }
                        after = event.sequence;
-                       if (response->events_size() < limit && IsOneOf(event.type, request->types()))
-                         *response->add_events() = ToProto(event);
+                       if (!IsOneOf(event.type, request->types())) continue;
+                       *response->add_events() = ToProto(event);
+                       bytes += static_cast<int64_t>(response->events().rbegin()->ByteSizeLong());
                      }
-                     if (static_cast<int32_t>(events.size()) < limit) break;
                    }
+                   if (more) response->set_next_after(after);
                    return absl::OkStatus();
                  });
 }

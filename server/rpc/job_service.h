@@ -23,6 +23,8 @@ class JobServiceImpl : public v1::JobService::CallbackService {
                                        v1::JobVerbResponse* response) override;
   grpc::ServerUnaryReactor* ResumeJob(Context* context, const v1::JobVerbRequest* request,
                                       v1::JobVerbResponse* response) override;
+  grpc::ServerUnaryReactor* DeleteJob(Context* context, const v1::JobVerbRequest* request,
+                                      v1::JobVerbResponse* response) override;
   grpc::ServerWriteReactor<v1::LogChunk>* ReadLogs(Context* context, const v1::ReadLogsRequest* request) override;
   grpc::ServerUnaryReactor* ListEvents(Context* context, const v1::ListEventsRequest* request,
                                        v1::ListEventsResponse* response) override;

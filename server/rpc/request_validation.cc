@@ -1,5 +1,6 @@
 #include "server/rpc/request_validation.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -10,13 +11,18 @@
 #include "absl/strings/str_join.h"
 #include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/utf8_text.h"
 #include "athanor/config/config_loader.h"
+#include "common/service/channel.h"
 #include "common/service/job_limits.h"
 #include "server/core/job_spec.h"
+#include "server/storage/proto_convert.h"
 
 namespace athanor {
 namespace {
 
+constexpr size_t kMaxEnvBytesTogether = 1024 * 1024;  // more than that no process can be started with
+constexpr core::Step kMaxStep = 999'999'999'999;      // of twelve digits: the name of a checkpoint
 constexpr int64_t kMaxSeconds = 30 * 24 * 3600;
 
 template <typename... Parts>
@@ -56,6 +62,9 @@ absl::Status CheckMap(const std::string& field, const google::protobuf::Map<std:
 
 absl::Status CheckEnv(const google::protobuf::Map<std::string, std::string>& env) {
   RETURN_IF_ERROR(CheckMap("env", env, kMaxEnvBytes));
+  size_t together = 0;
+  for (const auto& [name, value] : env) together += name.size() + value.size();
+  if (together > kMaxEnvBytesTogether) return Bad("env", together, " bytes together; allowed: ", kMaxEnvBytesTogether);
   for (const auto& [name, value] : env) {
     const bool digit_first = name[0] >= '0' && name[0] <= '9';
     for (const char c : name) {
@@ -110,16 +119,17 @@ absl::Status CheckTrainStep(const RunnerConfig& config, const std::string& devic
   return absl::OkStatus();
 }
 
-absl::Status CheckRunner(const v1::JobSpec& spec) {
+absl::Status CheckRunner(const v1::JobSpec& spec, RunnerConfig* config, nlohmann::json* canonical) {
   const std::string& text = spec.runner_json();
   if (text.size() > kMaxJsonBytes) return Bad("runner", text.size(), " bytes; allowed: ", kMaxJsonBytes);
   const nlohmann::json runner = ParseJsonText(text.empty() ? "{}" : text);
   if (!runner.is_object()) return Bad("runner", "not a JSON object");
-  RunnerConfig config;
-  const std::vector<FieldProblem> problems = CheckRunnerConfig(runner, &config);
-  if (problems.empty())
-    return IsTrainStep(spec.task().name(), spec.task().library()) ? CheckTrainStep(config, spec.resources().device())
+  const std::vector<FieldProblem> problems = CheckRunnerConfig(runner, config);
+  if (problems.empty()) {
+    *canonical = CanonicalRunner(runner, *config);
+    return IsTrainStep(spec.task().name(), spec.task().library()) ? CheckTrainStep(*config, spec.resources().device())
                                                                   : absl::OkStatus();
+  }
   std::vector<std::string> lines;
   lines.reserve(problems.size());
   for (const FieldProblem& problem : problems)
@@ -131,7 +141,7 @@ absl::Status CheckRunner(const v1::JobSpec& spec) {
 
 std::string Show(const std::string& value) {
   constexpr size_t kShown = 64;
-  return absl::StrCat("'", absl::CHexEscape(value.substr(0, kShown)),
+  return absl::StrCat("'", absl::CHexEscape(CutUtf8(value, kShown)),
                       value.size() > kShown ? absl::StrCat("…' (", value.size(), " bytes)") : "'");
 }
 
@@ -144,6 +154,11 @@ absl::Status CheckName(const std::string& field, const std::string& value, size_
 }
 
 absl::Status CheckJobSpec(const v1::JobSpec& spec) {
+  return TakeJobSpec(spec).status();
+}
+
+absl::StatusOr<core::JobSpec> TakeJobSpec(v1::JobSpec spec) {
+  RETURN_IF_ERROR(CheckSpecSize(spec));
   RETURN_IF_ERROR(CheckName("name", spec.name()));
   RETURN_IF_ERROR(CheckMap("labels", spec.labels(), kMaxLabelBytes));
   RETURN_IF_ERROR(CheckTask(spec.task()));
@@ -167,7 +182,69 @@ absl::Status CheckJobSpec(const v1::JobSpec& spec) {
     return Bad("log_format", Show(spec.log_format()), "; allowed: text, json");
   if (!spec.parent_job().empty()) RETURN_IF_ERROR(CheckReference("parent.job", spec.parent_job()));
   if (!spec.parent_checkpoint().empty()) RETURN_IF_ERROR(CheckReference("parent.checkpoint", spec.parent_checkpoint()));
-  return CheckRunner(spec);
+  RunnerConfig config;
+  nlohmann::json canonical;
+  RETURN_IF_ERROR(CheckRunner(spec, &config, &canonical));
+  spec.set_runner_json(canonical.dump());
+  return CoreSpec(spec, static_cast<int32_t>(std::min<int64_t>(config.checkpoint.keep_latest_k, 1 << 30)));
+}
+
+absl::Status CheckSpecSize(const v1::JobSpec& spec) {
+  const size_t bytes = spec.ByteSizeLong();
+  if (bytes <= static_cast<size_t>(kMaxSpecBytes)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the job: ", bytes, " bytes with all options and variables; allowed: ",
+                                                 kMaxSpecBytes, ". Larger data belongs into files"));
+}
+
+absl::Status CheckStep(core::Step step) {
+  if (step >= 0 && step <= kMaxStep) return absl::OkStatus();
+  return Bad("step", step, "; allowed: 0 to ", kMaxStep);
+}
+
+absl::Status CheckRankCall(const v1::RankCall& call) {
+  switch (call.request_case()) {
+    case v1::RankCall::kJoin:
+      if (call.join().endpoint().size() <= 256 && Printable(call.join().endpoint())) return absl::OkStatus();
+      return Bad("endpoint", Show(call.join().endpoint()), "; allowed: host:port, at most 256 bytes");
+    case v1::RankCall::kCommitShard: {
+      const v1::ShardInfo& shard = call.commit_shard().shard();
+      RETURN_IF_ERROR(CheckStep(call.commit_shard().step()));
+      if (shard.bytes() < 0) return Bad("shard.bytes", shard.bytes(), "; allowed: 0 and more");
+      if (shard.file().empty() || shard.file().size() > 255 || shard.file().find('/') != std::string::npos ||
+          !Printable(shard.file()))
+        return Bad("shard.file", Show(shard.file()), "; allowed: the name of a file, 1 to 255 bytes");
+      return absl::OkStatus();
+    }
+    case v1::RankCall::kCommitManifest: {
+      const v1::CommitManifest& manifest = call.commit_manifest();
+      RETURN_IF_ERROR(CheckStep(manifest.step()));
+      if (manifest.bytes() < 0) return Bad("bytes", manifest.bytes(), "; allowed: 0 and more");
+      if (!(manifest.save_seconds() >= 0)) return Bad("save_seconds", manifest.save_seconds(), "; allowed: 0 and more");
+      return absl::OkStatus();
+    }
+    case v1::RankCall::kFinish:
+      return absl::OkStatus();
+    case v1::RankCall::kReportDamage:
+      return CheckStep(call.report_damage().step());
+    case v1::RankCall::kAbandonCheckpoint:
+      return CheckStep(call.abandon_checkpoint().step());
+    default:
+      return absl::InvalidArgumentError("a rank's call without a request");
+  }
+}
+
+absl::Status CheckRegister(const v1::Register& message) {
+  RETURN_IF_ERROR(CheckName("worker", message.worker(), 128));
+  RETURN_IF_ERROR(CheckRange("slots", message.slots(), 0, 1024));
+  RETURN_IF_ERROR(CheckMap("labels", message.labels(), 256));
+  const std::pair<const char*, const std::string&> texts[] = {{"host", message.host()},
+                                                              {"device", message.device()},
+                                                              {"version", message.version()},
+                                                              {"instance", message.instance()}};
+  for (const auto& [field, text] : texts) {
+    if (text.size() > 256 || !Printable(text)) return Bad(field, Show(text), "; allowed: at most 256 printable bytes");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckRequestKey(const std::string& key, bool required) {

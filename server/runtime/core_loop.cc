@@ -20,12 +20,30 @@ constexpr size_t kBatch = 2048;
 constexpr absl::Duration kRetryStore = absl::Milliseconds(200);
 constexpr absl::Duration kSampleEvery = absl::Seconds(1);
 
-void Persist(const core::Effect& effect, WriteBatch& batch) {
-  if (const auto* put = std::get_if<core::PutRecord>(&effect)) {
-    auto [key, value] = EncodeRecord(*put);
-    batch.operations.push_back({std::move(key), std::move(value)});
-  } else if (const auto* deletion = std::get_if<core::DeleteRecord>(&effect)) {
-    batch.operations.push_back({EncodeKey(*deletion), std::nullopt});
+core::JobId JobOf(const core::PutRecord& put) {
+  return std::visit(
+      [](const auto& entry) {
+        using Entry = std::decay_t<decltype(entry)>;
+        if constexpr (std::is_same_v<Entry, core::JobEntry>)
+          return entry.id;
+        else if constexpr (std::is_same_v<Entry, core::WorkerEntry>)
+          return core::JobId();
+        else
+          return entry.job;
+      },
+      put.record);
+}
+
+absl::Status CannotStore(const absl::Status& why) {
+  return absl::ResourceExhaustedError(absl::StrCat("nothing can be stored now: ", std::string(why.message())));
+}
+
+// Nobody is told that something was done which is not in the store.
+void Refuse(std::vector<core::Effect>& effects, const absl::Status& why) {
+  for (core::Effect& effect : effects) {
+    if (auto* reply = std::get_if<core::Reply>(&effect); reply != nullptr && reply->status.ok()) reply->status = why;
+    if (auto* reply = std::get_if<core::RankReply>(&effect); reply != nullptr && reply->status.ok())
+      reply->status = why;
   }
 }
 
@@ -49,6 +67,11 @@ void CoreLoop::Start() {
   });
 }
 
+void CoreLoop::Drain() {
+  draining_ = true;
+  if (const absl::Status full = StoreStatus(); !full.ok()) calls_.AnswerAll(CannotStore(full));
+}
+
 void CoreLoop::Stop() {
   if (stopping_.exchange(true)) return;
   wake_.notify_all();
@@ -67,8 +90,7 @@ void CoreLoop::PostVerb(const std::function<core::Event(core::CallId)>& make, Ca
   {
     std::lock_guard lock(mutex_);
     if (!store_status_.ok()) {
-      refused = absl::ResourceExhaustedError(
-          absl::StrCat("nothing can be stored now: ", std::string(store_status_.message())));
+      refused = CannotStore(store_status_);
     } else if (stopping_ || queue_.size() >= options_.queue_limit) {
       refused = stopping_ ? absl::UnavailableError("the coordinator is stopping")
                           : absl::ResourceExhaustedError("too many requests; try later");
@@ -77,6 +99,7 @@ void CoreLoop::PostVerb(const std::function<core::Event(core::CallId)>& make, Ca
   if (!refused.ok()) return callback(core::Reply{.status = refused});
   const core::CallId call = calls_.Add(std::move(callback));
   Post(make(call));
+  if (draining_) Drain();  // it may have come in just behind the others
 }
 
 void CoreLoop::PostRead(Read read) {
@@ -106,7 +129,10 @@ void CoreLoop::WaitForWork(absl::Time now) {
 void CoreLoop::Run() {
   std::vector<core::Effect> effects = core_.Recover(clock_.Now());
   std::vector<std::function<void()>> done;
-  CommitAndRelease(effects, done);
+  WriteBatch recovered;
+  Persist(effects, recovered);
+  CommitAndRelease(recovered, effects, done);
+  Sample(clock_.Now());
   absl::Time last = clock_.Now();
   while (!stopping_) {
     WaitForWork(clock_.Now());
@@ -116,7 +142,9 @@ void CoreLoop::Run() {
       Log(spdlog::level::warn, "OwnPause", {},
           absl::StrCat("stood still for ", absl::FormatDuration(now - last), "; leases are moved by it"));
       effects = core_.Step(core::ClockGap{now - last}, now);
-      CommitAndRelease(effects, done);
+      WriteBatch moved;
+      Persist(effects, moved);
+      CommitAndRelease(moved, effects, done);
     }
     std::deque<Item> items;
     {
@@ -135,8 +163,10 @@ void CoreLoop::Process(std::deque<Item>& items, absl::Time now) {
   std::vector<core::Effect> effects;
   std::vector<std::function<void()>> done;
   std::vector<Read> reads;
+  WriteBatch batch;
   auto step = [&](const core::Event& event) {
     std::vector<core::Effect> more = core_.Step(event, now);
+    Persist(more, batch);
     std::move(more.begin(), more.end(), std::back_inserter(effects));
   };
   if (core_.NextDeadline() <= now) step(core::DeadlineReached{});
@@ -148,16 +178,39 @@ void CoreLoop::Process(std::deque<Item>& items, absl::Time now) {
     step(item.event);
     if (item.done) done.push_back(std::move(item.done));
   }
-  CommitAndRelease(effects, done);
+  CommitAndRelease(batch, effects, done);
   for (Read& read : reads) read(core_, now);
   watches_.Flush(core_, *store_, [this](const core::JobId& job) { return JobDir(job); }, now);
 }
 
-void CoreLoop::CommitAndRelease(std::vector<core::Effect>& effects, std::vector<std::function<void()>>& done) {
-  WriteBatch batch;
-  for (const core::Effect& effect : effects) Persist(effect, batch);
+// Adds the records of one step to the batch. What the store could not read back at the next start is not written: it
+// stays as it was on the disk, whoever asked for it hears so, and the service goes on.
+void CoreLoop::Persist(std::vector<core::Effect>& effects, WriteBatch& batch) {
+  for (size_t i = 0; i < effects.size(); ++i) {
+    if (const auto* put = std::get_if<core::PutRecord>(&effects[i])) {
+      absl::StatusOr<std::pair<std::string, std::string>> record = EncodeChecked(*put, store_->frame());
+      if (record.ok()) {
+        batch.operations.push_back({std::move(record->first), std::move(record->second)});
+        continue;
+      }
+      metrics_->OnRecordRefused();
+      Log(spdlog::level::critical, "RecordRefused", {{"job", JobOf(*put).str()}},
+          absl::StrCat(record.status().message(), ". It was not written: an error of ours, please report it"));
+      if (!std::holds_alternative<core::JobEventEntry>(put->record))
+        Post(core::RecordPutAside{JobOf(*put), std::string(record.status().message())});
+      effects[i] = core::Touched{JobOf(*put), {}};
+      Refuse(effects, record.status());
+    } else if (const auto* deletion = std::get_if<core::DeleteRecord>(&effects[i])) {
+      batch.operations.push_back({EncodeKey(*deletion), std::nullopt});
+    }
+  }
+}
+
+void CoreLoop::CommitAndRelease(const WriteBatch& batch, std::vector<core::Effect>& effects,
+                                std::vector<std::function<void()>>& done) {
   if (!batch.empty()) CommitOrWait(batch);
   if (stopping_ && !StoreStatus().ok()) return;  // never durable: nobody is told
+  metrics_->OnCommit(effects, core_.state());
   EffectRunner runner{core_, sessions_, calls_, watches_, *metrics_, options_.checkpoint_root, clock_.Now()};
   for (core::Effect& effect : effects) runner.Run(effect);
   for (auto& callback : done) callback();
@@ -183,6 +236,7 @@ void CoreLoop::CommitOrWait(const WriteBatch& batch) {
     }
     if (StoreStatus().ok()) Log(spdlog::level::err, "StoreFull", {}, std::string(status.message()));
     SetStoreStatus(status);
+    if (draining_) calls_.AnswerAll(CannotStore(status));
     if (ReadUntil(clock_.Now() + kRetryStore)) return;
   }
 }

@@ -39,6 +39,8 @@ class CoreLoop {
            CoordinatorMetrics* metrics);
   ~CoreLoop();
   void Start();
+  // From now on nothing waits for room on the disk: what cannot be stored at once is answered so. Reads go on.
+  void Drain();
   // Answers what waits with UNAVAILABLE and joins the thread.
   void Stop();
 
@@ -68,7 +70,9 @@ class CoreLoop {
   void Run();
   void WaitForWork(absl::Time now);
   void Process(std::deque<Item>& items, absl::Time now);
-  void CommitAndRelease(std::vector<core::Effect>& effects, std::vector<std::function<void()>>& done);
+  void Persist(std::vector<core::Effect>& effects, WriteBatch& batch);
+  void CommitAndRelease(const WriteBatch& batch, std::vector<core::Effect>& effects,
+                        std::vector<std::function<void()>>& done);
   void CommitOrWait(const WriteBatch& batch);
   bool ReadUntil(absl::Time until);
   void SetStoreStatus(absl::Status status);
@@ -87,7 +91,7 @@ class CoreLoop {
   std::condition_variable wake_;
   std::deque<Item> queue_;
   absl::Status store_status_;
-  std::atomic<bool> stopping_{false};
+  std::atomic<bool> stopping_{false}, draining_{false};
   absl::Time sampled_ = absl::InfinitePast();
   std::thread thread_;
 };

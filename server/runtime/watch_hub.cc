@@ -1,8 +1,10 @@
 #include "server/runtime/watch_hub.h"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
+#include "common/service/channel.h"
 #include "server/storage/proto_convert.h"
 
 namespace athanor {
@@ -10,6 +12,28 @@ namespace {
 
 constexpr absl::Duration kPace = absl::Milliseconds(50);
 constexpr int32_t kEventsAtOnce = 200;
+constexpr int64_t kEventBytesAtOnce = kMaxPageBytes / 2;
+
+// The next events; true when more are waiting. One that the store cannot read is told in place of all behind it.
+bool AddEvents(MetadataStore& store, const core::JobId& job, int64_t& after, v1::WatchJobResponse& response) {
+  const auto events = store.ReadEvents(job, after, kEventsAtOnce);
+  if (!events.ok()) {
+    if (after == std::numeric_limits<int64_t>::max()) return false;  // told before
+    after = std::numeric_limits<int64_t>::max();
+    core::JobEventEntry unreadable{
+        job, after, absl::UnixEpoch(), "UnreadableEvent", 0, -1, std::string(events.status().message())};
+    *response.add_events() = ToProto(unreadable);
+    return false;
+  }
+  int64_t bytes = 0;
+  for (const core::JobEventEntry& event : *events) {
+    if (bytes >= kEventBytesAtOnce) return true;
+    *response.add_events() = ToProto(event);
+    bytes += static_cast<int64_t>(response.events().rbegin()->ByteSizeLong());
+    after = event.sequence;
+  }
+  return static_cast<int32_t>(events->size()) == kEventsAtOnce;
+}
 
 }  // namespace
 
@@ -52,14 +76,7 @@ void WatchHub::Flush(const core::CoordinatorCore& core, MetadataStore& store, co
     for (auto& [key, entry] : watchers_) {
       if (!entry.dirty || !entry.ready || entry.not_before > now) continue;
       v1::WatchJobResponse response;
-      auto events = store.ReadEvents(entry.job, entry.after_event, kEventsAtOnce);
-      if (events.ok()) {
-        for (const core::JobEventEntry& event : *events) {
-          *response.add_events() = ToProto(event);
-          entry.after_event = event.sequence;
-        }
-      }
-      const bool more = events.ok() && static_cast<int32_t>(events->size()) == kEventsAtOnce;
+      const bool more = AddEvents(store, entry.job, entry.after_event, response);
       auto job = core.state().jobs.find(entry.job);
       if (job != core.state().jobs.end()) {
         *response.mutable_job() = ToProto(core, job->second, job_dir(entry.job), /*detailed=*/true);

@@ -4,9 +4,7 @@
 #include <unistd.h>
 
 #include <fstream>
-#include <sstream>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -20,16 +18,22 @@ CommitCounter::~CommitCounter() {
   close(file_);
 }
 
+bool CommitCounter::Exists() const {
+  return access(path_.c_str(), F_OK) == 0;
+}
+
 absl::StatusOr<uint64_t> CommitCounter::Read() const {
-  std::ostringstream content;
-  content << std::ifstream(path_).rdbuf();
-  std::string text = content.str();
+  std::ifstream file(path_);
+  std::string text(kBytes + 1, ' ');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(file.gcount()));
   // A power cut can leave a new file without its content, as zero bytes on some file systems.
   if (text.find_first_not_of('\0') == std::string::npos) return 0;
   uint64_t commit = 0;
-  if (absl::SimpleAtoi(absl::StripAsciiWhitespace(text), &commit)) return commit;
-  return absl::DataLossError(absl::StrCat(path_, " holds '", absl::CHexEscape(text.substr(0, 32)),
-                                          "', expected a number; remove it to go on without this proof"));
+  const bool whole = text.size() == kBytes && text.back() == '\n';
+  if (whole && absl::SimpleAtoi(text.substr(0, kBytes - 1), &commit)) return commit;
+  return absl::DataLossError(absl::StrCat(path_, " holds '", absl::CHexEscape(text), "', expected a number of ",
+                                          kBytes - 1, " digits and a line end; remove it to go on without this proof"));
 }
 
 void CommitCounter::Write(uint64_t commit) {

@@ -15,6 +15,7 @@ namespace athanor {
 class CommitCounter {
  public:
   static constexpr uint64_t kSyncEvery = 256;
+  static constexpr size_t kBytes = 21;
 
   explicit CommitCounter(const std::string& directory) : path_(directory + "/COMMITS") {}
   ~CommitCounter();  // makes the last value durable
@@ -22,7 +23,8 @@ class CommitCounter {
   CommitCounter& operator=(const CommitCounter&) = delete;
 
   const std::string& path() const { return path_; }
-  // 0: no file, or an empty one. DATA_LOSS: holds something else than a number.
+  bool Exists() const;
+  // 0: no file, or an empty one. DATA_LOSS: holds something else than a whole number.
   absl::StatusOr<uint64_t> Read() const;
   void Write(uint64_t commit);
 

@@ -13,7 +13,6 @@ class MemoryStore : public MetadataStore {
   absl::StatusOr<core::ClusterState> Load() override {
     core::ClusterState state;
     for (const auto& [key, value] : records_) RETURN_IF_ERROR(DecodeInto(key, value, state));
-    RETURN_IF_ERROR(CheckReferences(state));
     return state;
   }
 
@@ -37,18 +36,19 @@ class MemoryStore : public MetadataStore {
     for (auto it = records_.lower_bound(EventKey(job, after + 1));
          it != records_.end() && static_cast<int32_t>(events.size()) < limit; ++it) {
       if (it->first.compare(0, prefix.size(), prefix) != 0) break;
-      ASSIGN_OR_RETURN(core::JobEventEntry event, DecodeEvent(it->second));
-      events.push_back(std::move(event));
+      events.push_back(ReadEvent(it->first, it->second, {}));
     }
     return events;
   }
 
   uint64_t epoch() const override { return 1; }
   std::string cluster() const override { return "memory"; }
+  const std::vector<RecordAside>& aside() const override { return aside_; }
 
  private:
   std::mutex mutex_;
   std::map<std::string, std::string> records_;
+  const std::vector<RecordAside> aside_;
 };
 
 }  // namespace

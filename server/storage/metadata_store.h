@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/core/cluster_state.h"
+#include "server/storage/service_time.h"
 
 namespace athanor {
 
@@ -25,9 +26,19 @@ struct WriteBatch {
   bool empty() const { return operations.empty(); }
 };
 
+// A record that could not be used and lies aside as evidence (docs/metadata-format.md).
+struct RecordAside {
+  std::string key;  // printable
+  core::JobId job;  // that it belonged to; empty when to none
+  std::string problem;
+  absl::Time time;
+  bool fresh = false;  // by this run
+};
+
 class MetadataStore {
  public:
   virtual ~MetadataStore() = default;
+  // A record that is damaged or cannot be is put aside and listed; DATA_LOSS when there are many of them.
   virtual absl::StatusOr<core::ClusterState> Load() = 0;
   // RESOURCE_EXHAUSTED: no space; nothing was acknowledged, the same batch may be tried again. Everything else: the
   // store is broken, only a new process may go on.
@@ -36,6 +47,9 @@ class MetadataStore {
                                                                       int32_t limit) = 0;
   virtual uint64_t epoch() const = 0;  // how often this store was opened
   virtual std::string cluster() const = 0;
+  virtual TimeFrame frame() const { return {}; }
+  // What lies aside, as of Load(); never changes afterwards.
+  virtual const std::vector<RecordAside>& aside() const = 0;
 };
 
 // Nothing survives the process: for tests and `athanord --in-memory`.

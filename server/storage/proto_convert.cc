@@ -1,11 +1,13 @@
 #include "server/storage/proto_convert.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "athanor/base/json_text.h"
+#include "athanor/base/utf8_text.h"
+#include "athanor/config/config_loader.h"
+#include "common/service/channel.h"
 
 namespace athanor {
 namespace {
@@ -13,18 +15,6 @@ namespace {
 template <typename Map>
 std::map<typename Map::key_type, typename Map::mapped_type> ToStd(const Map& map) {
   return {map.begin(), map.end()};
-}
-
-// Retention is the coordinator's business, so it reads this one key of the runner's configuration.
-int32_t KeepLatestK(const std::string& runner_json) {
-  constexpr int32_t kDefault = 3;
-  const nlohmann::json runner = nlohmann::json::parse(runner_json, nullptr, /*allow_exceptions=*/false);
-  if (!runner.is_object() || !runner.contains("checkpoint") || !runner["checkpoint"].is_object()) return kDefault;
-  const nlohmann::json& checkpoint = runner["checkpoint"];
-  const auto it = checkpoint.find("keep_latest_k");
-  return it != checkpoint.end() && it->is_number_integer()
-             ? static_cast<int32_t>(std::clamp<int64_t>(it->get<int64_t>(), 0, 1 << 30))
-             : kDefault;
 }
 
 absl::Duration OrDefault(const google::protobuf::Duration& given, absl::Duration otherwise) {
@@ -77,17 +67,17 @@ void FillProgress(const core::ClusterState& state, const core::JobEntry& job, bo
     resumed = generation->ranks[0].progress.resumed_from_step;
   proto.set_resume_source(ResumeSource(job, resumed, detailed));
   if (!detailed || generation == nullptr) return;
-  for (const core::RankEntry& rank : generation->ranks) *proto.add_ranks() = athanor::ToProto(rank.progress);
+  int64_t bytes = 0;
+  for (const core::RankEntry& rank : generation->ranks) {
+    v1::RankProgress& one = *proto.add_ranks();
+    one = athanor::ToProto(rank.progress);
+    if (bytes >= kMaxPageBytes / 4) one.clear_metrics();  // the job has rank 0's
+    if (bytes >= kMaxPageBytes / 2) one.clear_checkpoint_error();
+    bytes += static_cast<int64_t>(one.ByteSizeLong());
+  }
 }
 
 }  // namespace
-
-std::string Shortened(const std::string& text, size_t limit) {
-  if (text.size() <= limit) return text;
-  size_t end = limit;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  return text.substr(0, end);
-}
 
 google::protobuf::Duration ToProto(absl::Duration duration) {
   google::protobuf::Duration proto;
@@ -129,8 +119,8 @@ core::FailureCause FromProto(const v1::FailureCause& proto) {
   cause.worker = core::WorkerId(proto.worker());
   cause.exit_code = proto.exit_code();
   cause.signal = proto.signal();
-  cause.detail = Shortened(proto.detail(), 1024);
-  cause.log_tail = Shortened(proto.log_tail(), 4096);
+  cause.detail = CutUtf8(proto.detail(), 1024);
+  cause.log_tail = CutUtf8(proto.log_tail(), 4096);
   return cause;
 }
 
@@ -159,23 +149,32 @@ v1::RankProgress ToProto(const core::RankProgress& progress) {
   return proto;
 }
 
+std::map<std::string, double> BoundedMetrics(const google::protobuf::Map<std::string, double>& metrics, size_t most) {
+  constexpr size_t kMaxName = 128;
+  std::map<std::string, double> bounded;
+  for (const auto& [name, value] : metrics) {
+    if (name.size() <= kMaxName) bounded.emplace(name, value);
+  }
+  while (bounded.size() > most) bounded.erase(std::prev(bounded.end()));
+  return bounded;
+}
+
 core::RankProgress FromProto(const v1::RankProgress& proto) {
-  constexpr int kMaxMetrics = 64;
   core::RankProgress progress;
   progress.rank = proto.rank();
-  progress.phase = Shortened(proto.phase(), 32);
+  progress.phase = CutUtf8(proto.phase(), 32);
   progress.step = proto.step();
   progress.epoch = proto.epoch();
   progress.samples = proto.samples();
   progress.loss = proto.loss();
-  if (proto.metrics_size() <= kMaxMetrics) progress.metrics = ToStd(proto.metrics());
+  progress.metrics = BoundedMetrics(proto.metrics(), kMaxProgressMetrics);
   progress.step_seconds = proto.step_seconds();
   progress.samples_per_second = proto.samples_per_second();
   progress.total_steps = proto.total_steps();
   progress.checkpoint_stall_seconds = proto.checkpoint_stall_seconds();
   progress.checkpoint_failures = proto.checkpoint_failures();
   progress.resumed_from_step = proto.resumed_from_step();
-  progress.checkpoint_error = Shortened(proto.checkpoint_error(), 1024);
+  progress.checkpoint_error = CutUtf8(proto.checkpoint_error(), 1024);
   progress.nonfinite_losses = proto.nonfinite_losses();
   progress.checkpoint_skipped = proto.checkpoint_skipped();
   progress.evaluate_seconds = proto.evaluate_seconds();
@@ -196,7 +195,17 @@ v1::RankId ToProto(const core::RankRef& id) {
   return proto;
 }
 
+int32_t KeepLatestK(const v1::JobSpec& spec) {
+  RunnerConfig config;
+  CheckRunnerConfig(ParseJsonText(spec.runner_json()), &config);
+  return static_cast<int32_t>(std::clamp<int64_t>(config.checkpoint.keep_latest_k, 0, 1 << 30));
+}
+
 core::JobSpec CoreSpec(const v1::JobSpec& spec) {
+  return CoreSpec(spec, KeepLatestK(spec));
+}
+
+core::JobSpec CoreSpec(const v1::JobSpec& spec, int32_t keep_latest_k) {
   core::JobSpec view;
   view.name = spec.name();
   view.labels = ToStd(spec.labels());
@@ -222,7 +231,7 @@ core::JobSpec CoreSpec(const v1::JobSpec& spec) {
   view.fencing = spec.fencing() == "strict" ? core::Fencing::kStrict : core::Fencing::kGeneration;
   view.parent_job = spec.parent_job();
   view.parent_checkpoint = spec.parent_checkpoint();
-  view.keep_latest_k = KeepLatestK(spec.runner_json());
+  view.keep_latest_k = keep_latest_k;
   view.payload = spec.SerializeAsString();
   return view;
 }
@@ -340,10 +349,17 @@ v1::Job ToProto(const core::CoordinatorCore& core, const core::JobEntry& job, co
   proto.set_checkpoint_warning(core::CheckpointWarning(state, job));
   auto generations = state.generations.find(job.id);
   if (!detailed || generations == state.generations.end()) return proto;
+  // The newest that fit into a message beside the rest.
   constexpr size_t kShown = 32;
-  auto it = generations->second.begin();
-  if (generations->second.size() > kShown) std::advance(it, generations->second.size() - kShown);
-  for (; it != generations->second.end(); ++it) *proto.add_generations() = ToProto(it->second);
+  std::vector<v1::Generation> shown;
+  int64_t bytes = 0;
+  for (auto it = generations->second.rbegin(); it != generations->second.rend() && shown.size() < kShown; ++it) {
+    v1::Generation one = ToProto(it->second);
+    bytes += static_cast<int64_t>(one.ByteSizeLong());
+    if (bytes > kMaxPageBytes / 2 && !shown.empty()) break;
+    shown.push_back(std::move(one));
+  }
+  for (auto it = shown.rbegin(); it != shown.rend(); ++it) *proto.add_generations() = std::move(*it);
   return proto;
 }
 

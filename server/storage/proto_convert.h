@@ -23,18 +23,21 @@ inline bool IsSet(absl::Time time) {
   return time != absl::InfinitePast() && time != absl::InfiniteFuture();
 }
 
-// At most `limit` bytes, cut at a character's border: a proto3 string with half a character cannot be read back.
-std::string Shortened(const std::string& text, size_t limit);
-
 v1::FailureCause ToProto(const core::FailureCause& cause);
 core::FailureCause FromProto(const v1::FailureCause& cause);
 v1::RankProgress ToProto(const core::RankProgress& progress);
 core::RankProgress FromProto(const v1::RankProgress& progress);
+// Metrics have names of the user's choice: the first `most` by name, without those of more than 128 bytes.
+inline constexpr size_t kMaxProgressMetrics = 64, kMaxCheckpointMetrics = 256;
+std::map<std::string, double> BoundedMetrics(const google::protobuf::Map<std::string, double>& metrics, size_t most);
 core::RankRef FromProto(const v1::RankId& id);
 v1::RankId ToProto(const core::RankRef& id);
 
 // The core's view of a submitted spec; `payload` is the message itself. The spec has been validated.
 core::JobSpec CoreSpec(const v1::JobSpec& spec);
+core::JobSpec CoreSpec(const v1::JobSpec& spec, int32_t keep_latest_k);
+// How many checkpoints the runner's options keep, read as the trainer reads them; 0 = all.
+int32_t KeepLatestK(const v1::JobSpec& spec);
 // A copy whose env values are blank: for every reply and log.
 v1::JobSpec WithoutSecrets(const v1::JobSpec& spec);
 

@@ -3,26 +3,18 @@
 #include <algorithm>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/storage/v1/records.pb.h"
+#include "common/service/message_text.h"
 #include "server/storage/proto_convert.h"
 
 namespace athanor {
 namespace {
 
 namespace records = storage::v1;
-
-int64_t Nanos(absl::Time time) {
-  return absl::ToUnixNanos(time);
-}  // saturates at the two infinities
-
-absl::Time FromNanos(int64_t nanos) {
-  if (nanos == std::numeric_limits<int64_t>::min()) return absl::InfinitePast();
-  if (nanos == std::numeric_limits<int64_t>::max()) return absl::InfiniteFuture();
-  return absl::FromUnixNanos(nanos);
-}
 
 std::string Key(const core::JobEntry& job) {
   return absl::StrCat("j/", job.id.str());
@@ -49,7 +41,7 @@ std::string Key(const core::RequestEntry& request) {
   return absl::StrCat("r/", request.key);
 }
 
-records::JobRecord ToRecord(const core::JobEntry& job) {
+records::JobRecord ToRecord(const core::JobEntry& job, const TimeFrame& frame) {
   records::JobRecord record;
   record.set_id(job.id.str());
   record.mutable_spec()->ParseFromString(job.spec.payload);
@@ -57,11 +49,11 @@ records::JobRecord ToRecord(const core::JobEntry& job) {
   record.set_reason(job.reason);
   record.set_generation(job.generation);
   record.set_submit_order(job.submit_order);
-  record.set_created_at(Nanos(job.created_at));
-  record.set_started_at(Nanos(job.started_at));
-  record.set_ended_at(Nanos(job.ended_at));
-  record.set_queued_at(Nanos(job.queued_at));
-  record.set_retry_at(Nanos(job.retry_at));
+  record.set_created_at(frame.Stored(job.created_at));
+  record.set_started_at(frame.Stored(job.started_at));
+  record.set_ended_at(frame.Stored(job.ended_at));
+  record.set_queued_at(frame.Stored(job.queued_at));
+  record.set_retry_at(frame.Stored(job.retry_at));
   for (const auto& [cause, count] : job.restarts_by_cause)
     (*record.mutable_restarts_by_cause())[static_cast<int32_t>(cause)] = count;
   record.set_generations_without_progress(job.generations_without_progress);
@@ -74,7 +66,7 @@ records::JobRecord ToRecord(const core::JobEntry& job) {
   goodput.set_recovery_seconds(job.goodput.recovery_seconds);
   goodput.set_queue_seconds(job.goodput.queue_seconds);
   goodput.set_suspended_seconds(job.goodput.suspended_seconds);
-  goodput.set_accounted_until(Nanos(job.goodput.accounted_until));
+  goodput.set_accounted_until(frame.Stored(job.goodput.accounted_until));
   *record.mutable_last_progress() = ToProto(job.last_progress);
   record.mutable_aliases()->insert(job.aliases.begin(), job.aliases.end());
   record.set_parent(job.parent.str());
@@ -84,31 +76,36 @@ records::JobRecord ToRecord(const core::JobEntry& job) {
   record.set_version(job.version);
   record.set_seed(job.seed);
   record.set_scratch_generation(job.scratch_generation);
+  record.set_keep_latest_k(job.spec.keep_latest_k);
   return record;
 }
 
-core::JobEntry FromRecord(const records::JobRecord& record) {
+core::JobEntry FromRecord(const records::JobRecord& record, const TimeFrame& frame) {
   core::JobEntry job;
   job.id = core::JobId(record.id());
-  job.spec = CoreSpec(record.spec());
+  job.spec = CoreSpec(record.spec(), record.has_keep_latest_k() ? record.keep_latest_k() : KeepLatestK(record.spec()));
   job.state = static_cast<core::JobState>(record.state());
   job.reason = record.reason();
   job.generation = record.generation();
   job.submit_order = record.submit_order();
-  job.created_at = FromNanos(record.created_at());
-  job.started_at = FromNanos(record.started_at());
-  job.ended_at = FromNanos(record.ended_at());
-  job.queued_at = FromNanos(record.queued_at());
-  job.retry_at = FromNanos(record.retry_at());
+  job.created_at = frame.Shown(record.created_at());
+  job.started_at = frame.Shown(record.started_at());
+  job.ended_at = frame.Shown(record.ended_at());
+  job.queued_at = frame.Shown(record.queued_at());
+  job.retry_at = frame.Shown(record.retry_at());
   for (const auto& [cause, count] : record.restarts_by_cause())
     job.restarts_by_cause[static_cast<core::CauseKind>(cause)] = count;
   job.generations_without_progress = record.generations_without_progress();
   job.best_progress_step = record.best_progress_step();
   if (record.has_last_cause()) job.last_cause = FromProto(record.last_cause());
   const records::GoodputRecord& goodput = record.goodput();
-  job.goodput = {goodput.productive_seconds(),        goodput.recomputed_seconds(), goodput.checkpoint_seconds(),
-                 goodput.recovery_seconds(),          goodput.queue_seconds(),      goodput.suspended_seconds(),
-                 FromNanos(goodput.accounted_until())};
+  job.goodput = {goodput.productive_seconds(),
+                 goodput.recomputed_seconds(),
+                 goodput.checkpoint_seconds(),
+                 goodput.recovery_seconds(),
+                 goodput.queue_seconds(),
+                 goodput.suspended_seconds(),
+                 frame.Shown(goodput.accounted_until())};
   job.last_progress = FromProto(record.last_progress());
   job.aliases = {record.aliases().begin(), record.aliases().end()};
   job.parent = core::JobId(record.parent());
@@ -121,7 +118,7 @@ core::JobEntry FromRecord(const records::JobRecord& record) {
   return job;
 }
 
-records::GenerationRecord ToRecord(const core::GenerationEntry& generation) {
+records::GenerationRecord ToRecord(const core::GenerationEntry& generation, const TimeFrame& frame) {
   records::GenerationRecord record;
   record.set_job(generation.job.str());
   record.set_number(generation.number);
@@ -135,10 +132,10 @@ records::GenerationRecord ToRecord(const core::GenerationEntry& generation) {
     one.set_endpoint(rank.endpoint);
     *one.mutable_progress() = ToProto(rank.progress);
   }
-  record.set_created_at(Nanos(generation.created_at));
-  record.set_training_at(Nanos(generation.training_at));
-  record.set_ended_at(Nanos(generation.ended_at));
-  record.set_deadline(Nanos(generation.deadline));
+  record.set_created_at(frame.Stored(generation.created_at));
+  record.set_training_at(frame.Stored(generation.training_at));
+  record.set_ended_at(frame.Stored(generation.ended_at));
+  record.set_deadline(frame.Stored(generation.deadline));
   if (generation.cause.has_value()) *record.mutable_cause() = ToProto(*generation.cause);
   record.set_reason(generation.reason);
   record.set_resume_step(generation.resume_step);
@@ -148,7 +145,7 @@ records::GenerationRecord ToRecord(const core::GenerationEntry& generation) {
   return record;
 }
 
-core::GenerationEntry FromRecord(const records::GenerationRecord& record) {
+core::GenerationEntry FromRecord(const records::GenerationRecord& record, const TimeFrame& frame) {
   core::GenerationEntry generation;
   generation.job = core::JobId(record.job());
   generation.number = record.number();
@@ -164,10 +161,10 @@ core::GenerationEntry FromRecord(const records::GenerationRecord& record) {
     rank.progress = FromProto(one.progress());
     generation.ranks.push_back(std::move(rank));
   }
-  generation.created_at = FromNanos(record.created_at());
-  generation.training_at = FromNanos(record.training_at());
-  generation.ended_at = FromNanos(record.ended_at());
-  generation.deadline = FromNanos(record.deadline());
+  generation.created_at = frame.Shown(record.created_at());
+  generation.training_at = frame.Shown(record.training_at());
+  generation.ended_at = frame.Shown(record.ended_at());
+  generation.deadline = frame.Shown(record.deadline());
   if (record.has_cause()) generation.cause = FromProto(record.cause());
   generation.reason = record.reason();
   generation.resume_step = record.resume_step();
@@ -177,7 +174,7 @@ core::GenerationEntry FromRecord(const records::GenerationRecord& record) {
   return generation;
 }
 
-records::CheckpointRecord ToRecord(const core::CheckpointEntry& checkpoint) {
+records::CheckpointRecord ToRecord(const core::CheckpointEntry& checkpoint, const TimeFrame& frame) {
   records::CheckpointRecord record;
   record.set_job(checkpoint.job.str());
   record.set_step(checkpoint.step);
@@ -194,15 +191,15 @@ records::CheckpointRecord ToRecord(const core::CheckpointEntry& checkpoint) {
   record.set_bytes(checkpoint.bytes);
   record.mutable_metrics()->insert(checkpoint.metrics.begin(), checkpoint.metrics.end());
   record.set_is_best(checkpoint.is_best);
-  record.set_created_at(Nanos(checkpoint.created_at));
-  record.set_committed_at(Nanos(checkpoint.committed_at));
+  record.set_created_at(frame.Stored(checkpoint.created_at));
+  record.set_committed_at(frame.Stored(checkpoint.committed_at));
   record.set_note(checkpoint.note);
   record.set_save_seconds(checkpoint.save_seconds);
   record.set_storage(checkpoint.storage);
   return record;
 }
 
-core::CheckpointEntry FromRecord(const records::CheckpointRecord& record) {
+core::CheckpointEntry FromRecord(const records::CheckpointRecord& record, const TimeFrame& frame) {
   core::CheckpointEntry checkpoint;
   checkpoint.job = core::JobId(record.job());
   checkpoint.step = record.step();
@@ -214,15 +211,15 @@ core::CheckpointEntry FromRecord(const records::CheckpointRecord& record) {
   checkpoint.bytes = record.bytes();
   checkpoint.metrics = {record.metrics().begin(), record.metrics().end()};
   checkpoint.is_best = record.is_best();
-  checkpoint.created_at = FromNanos(record.created_at());
-  checkpoint.committed_at = FromNanos(record.committed_at());
+  checkpoint.created_at = frame.Shown(record.created_at());
+  checkpoint.committed_at = frame.Shown(record.committed_at());
   checkpoint.note = record.note();
   checkpoint.save_seconds = record.save_seconds();
   checkpoint.storage = record.storage();
   return checkpoint;
 }
 
-records::WorkerRecord ToRecord(const core::WorkerEntry& worker) {
+records::WorkerRecord ToRecord(const core::WorkerEntry& worker, const TimeFrame& frame) {
   records::WorkerRecord record;
   record.set_id(worker.id.str());
   record.set_state(static_cast<int32_t>(worker.state));
@@ -233,7 +230,8 @@ records::WorkerRecord ToRecord(const core::WorkerEntry& worker) {
   record.set_device(worker.device);
   record.set_version(worker.version);
   record.mutable_labels()->insert(worker.labels.begin(), worker.labels.end());
-  record.set_registered_at(Nanos(worker.registered_at));
+  record.set_registered_at(frame.Stored(worker.registered_at));
+  if (worker.lost_at != absl::InfinitePast()) record.set_lost_at(frame.Stored(worker.lost_at));
   record.set_drain(worker.drain);
   record.set_reason(worker.reason);
   record.set_quarantined_until(Nanos(worker.quarantined_until));
@@ -242,7 +240,7 @@ records::WorkerRecord ToRecord(const core::WorkerEntry& worker) {
   return record;
 }
 
-core::WorkerEntry FromRecord(const records::WorkerRecord& record) {
+core::WorkerEntry FromRecord(const records::WorkerRecord& record, const TimeFrame& frame) {
   core::WorkerEntry worker;
   worker.id = core::WorkerId(record.id());
   worker.state = static_cast<core::WorkerState>(record.state());
@@ -253,7 +251,8 @@ core::WorkerEntry FromRecord(const records::WorkerRecord& record) {
   worker.device = record.device();
   worker.version = record.version();
   worker.labels = {record.labels().begin(), record.labels().end()};
-  worker.registered_at = FromNanos(record.registered_at());
+  worker.registered_at = frame.Shown(record.registered_at());
+  if (record.has_lost_at()) worker.lost_at = frame.Shown(record.lost_at());
   worker.drain = record.drain();
   worker.reason = record.reason();
   worker.quarantined_until = FromNanos(record.quarantined_until());
@@ -262,11 +261,11 @@ core::WorkerEntry FromRecord(const records::WorkerRecord& record) {
   return worker;
 }
 
-records::EventRecord ToRecord(const core::JobEventEntry& event) {
+records::EventRecord ToRecord(const core::JobEventEntry& event, const TimeFrame& frame) {
   records::EventRecord record;
   record.set_job(event.job.str());
   record.set_sequence(event.sequence);
-  record.set_time(Nanos(event.time));
+  record.set_time(frame.Stored(event.time));
   record.set_type(event.type);
   record.set_generation(event.generation);
   record.set_rank(event.rank);
@@ -274,18 +273,24 @@ records::EventRecord ToRecord(const core::JobEventEntry& event) {
   return record;
 }
 
-records::RequestRecord ToRecord(const core::RequestEntry& request) {
+records::RequestRecord ToRecord(const core::RequestEntry& request, const TimeFrame& frame) {
   records::RequestRecord record;
   record.set_key(request.key);
   record.set_digest(request.digest);
   record.set_job(request.job.str());
   record.set_message(request.message);
-  record.set_time(Nanos(request.time));
+  record.set_time(frame.Stored(request.time));
+  record.set_step(request.step);
   return record;
 }
 
-core::RequestEntry FromRecord(const records::RequestRecord& record) {
-  return {record.key(), record.digest(), core::JobId(record.job()), record.message(), FromNanos(record.time())};
+core::RequestEntry FromRecord(const records::RequestRecord& record, const TimeFrame& frame) {
+  return {record.key(),
+          record.digest(),
+          core::JobId(record.job()),
+          record.message(),
+          frame.Shown(record.time()),
+          record.has_step() ? record.step() : -1};
 }
 
 template <typename Record>
@@ -336,15 +341,20 @@ std::string Problem(const records::RequestRecord&) {
   return "";
 }
 
+std::string Problem(const records::EventRecord& event) {
+  return event.sequence() < 1 ? absl::StrCat("sequence ", event.sequence()) : "";
+}
+
 template <typename Record>
-auto Read(std::string_view key, std::string_view value) -> absl::StatusOr<decltype(FromRecord(Record()))> {
+auto Read(std::string_view key, std::string_view value, const TimeFrame& frame)
+    -> absl::StatusOr<decltype(FromRecord(Record(), frame))> {
   const std::string name = absl::CHexEscape(std::string(key));
   Record record;
   if (!Parse(value, record))
     return absl::DataLossError(absl::StrCat("the record '", name, "' cannot be read (", value.size(), " bytes)"));
   if (std::string problem = Problem(record); !problem.empty())
     return absl::DataLossError(absl::StrCat("the record '", name, "' is damaged: ", problem));
-  auto entry = FromRecord(record);
+  auto entry = FromRecord(record, frame);
   if (Key(entry) != key)
     return absl::DataLossError(absl::StrCat("the record '", name, "' says that it is '", Key(entry), "'"));
   return entry;
@@ -356,9 +366,28 @@ std::string EventKey(const core::JobId& job, int64_t sequence) {
   return absl::StrFormat("e/%s/%012d", job.str(), sequence);
 }
 
-std::pair<std::string, std::string> EncodeRecord(const core::PutRecord& put) {
-  return std::visit([](const auto& entry) { return std::make_pair(Key(entry), ToRecord(entry).SerializeAsString()); },
-                    put.record);
+std::pair<std::string, std::string> EncodeRecord(const core::PutRecord& put, const TimeFrame& frame) {
+  return std::visit(
+      [&](const auto& entry) { return std::make_pair(Key(entry), ToRecord(entry, frame).SerializeAsString()); },
+      put.record);
+}
+
+absl::StatusOr<std::pair<std::string, std::string>> EncodeChecked(const core::PutRecord& put, const TimeFrame& frame) {
+  return std::visit(
+      [&](const auto& entry) -> absl::StatusOr<std::pair<std::string, std::string>> {
+        const auto record = ToRecord(entry, frame);
+        std::string problem = Problem(record);
+        if (problem.empty()) {
+          if (const std::string field = FindInvalidText(record); !field.empty())
+            problem = absl::StrCat(field, " is not UTF-8");
+        }
+        if (!problem.empty()) {
+          return absl::InternalError(
+              absl::StrCat("the record '", absl::CHexEscape(Key(entry)), "' could not be read back: ", problem));
+        }
+        return std::make_pair(Key(entry), record.SerializeAsString());
+      },
+      put.record);
 }
 
 std::string EncodeKey(const core::DeleteRecord& deletion) {
@@ -380,31 +409,32 @@ std::string EncodeKey(const core::DeleteRecord& deletion) {
   return {};
 }
 
-absl::Status DecodeInto(std::string_view key, std::string_view value, core::ClusterState& state) {
+absl::Status DecodeInto(std::string_view key, std::string_view value, core::ClusterState& state,
+                        const TimeFrame& frame) {
   const char kind = key.size() >= 2 && key[1] == '/' ? key[0] : '?';
   switch (kind) {
     case 'j': {
-      ASSIGN_OR_RETURN(core::JobEntry job, Read<records::JobRecord>(key, value));
+      ASSIGN_OR_RETURN(core::JobEntry job, Read<records::JobRecord>(key, value, frame));
       state.jobs[job.id] = std::move(job);
       return absl::OkStatus();
     }
     case 'g': {
-      ASSIGN_OR_RETURN(core::GenerationEntry generation, Read<records::GenerationRecord>(key, value));
+      ASSIGN_OR_RETURN(core::GenerationEntry generation, Read<records::GenerationRecord>(key, value, frame));
       state.generations[generation.job][generation.number] = std::move(generation);
       return absl::OkStatus();
     }
     case 'c': {
-      ASSIGN_OR_RETURN(core::CheckpointEntry checkpoint, Read<records::CheckpointRecord>(key, value));
+      ASSIGN_OR_RETURN(core::CheckpointEntry checkpoint, Read<records::CheckpointRecord>(key, value, frame));
       state.checkpoints[checkpoint.job][checkpoint.step] = std::move(checkpoint);
       return absl::OkStatus();
     }
     case 'w': {
-      ASSIGN_OR_RETURN(core::WorkerEntry worker, Read<records::WorkerRecord>(key, value));
+      ASSIGN_OR_RETURN(core::WorkerEntry worker, Read<records::WorkerRecord>(key, value, frame));
       state.workers[worker.id] = std::move(worker);
       return absl::OkStatus();
     }
     case 'r': {
-      ASSIGN_OR_RETURN(core::RequestEntry request, Read<records::RequestRecord>(key, value));
+      ASSIGN_OR_RETURN(core::RequestEntry request, Read<records::RequestRecord>(key, value, frame));
       state.requests[request.key] = std::move(request);
       return absl::OkStatus();
     }
@@ -416,23 +446,51 @@ absl::Status DecodeInto(std::string_view key, std::string_view value, core::Clus
   }
 }
 
-absl::Status CheckReferences(const core::ClusterState& state) {
+std::vector<std::string> Orphans(const core::ClusterState& state) {
+  std::vector<std::string> keys;
   for (const auto& [job, generations] : state.generations) {
-    if (!state.jobs.contains(job))
-      return absl::DataLossError(absl::StrCat("generations of '", job.str(), "' are stored, but not the job"));
+    if (state.jobs.contains(job)) continue;
+    for (const auto& [number, generation] : generations) keys.push_back(Key(generation));
   }
   for (const auto& [job, checkpoints] : state.checkpoints) {
-    if (!state.jobs.contains(job))
-      return absl::DataLossError(absl::StrCat("checkpoints of '", job.str(), "' are stored, but not the job"));
+    if (state.jobs.contains(job)) continue;
+    for (const auto& [step, checkpoint] : checkpoints) keys.push_back(Key(checkpoint));
   }
-  return absl::OkStatus();
+  return keys;
 }
 
-absl::StatusOr<core::JobEventEntry> DecodeEvent(std::string_view value) {
+core::JobId JobOfKey(std::string_view key) {
+  if (key.size() < 3 || key[1] != '/' || std::string_view("jgce").find(key[0]) == std::string_view::npos) return {};
+  const std::string_view name = key.substr(2);
+  return core::JobId(std::string(name.substr(0, name.find('/'))));
+}
+
+absl::StatusOr<core::JobEventEntry> DecodeEvent(std::string_view value, const TimeFrame& frame) {
   records::EventRecord record;
   if (!Parse(value, record)) return absl::DataLossError("an event record cannot be read");
-  return core::JobEventEntry{core::JobId(record.job()), record.sequence(), FromNanos(record.time()), record.type(),
-                             record.generation(),       record.rank(),     record.message()};
+  if (std::string problem = Problem(record); !problem.empty())
+    return absl::DataLossError(absl::StrCat("an event record is damaged: ", problem));
+  return core::JobEventEntry{core::JobId(record.job()),
+                             record.sequence(),
+                             frame.Shown(record.time()),
+                             record.type(),
+                             record.generation(),
+                             record.rank(),
+                             record.message()};
+}
+
+core::JobEventEntry ReadEvent(std::string_view key, std::string_view value, const TimeFrame& frame) {
+  absl::StatusOr<core::JobEventEntry> event = DecodeEvent(value, frame);
+  if (event.ok() && Key(*event) == key) return *std::move(event);
+  core::JobEventEntry unreadable;
+  unreadable.job = JobOfKey(key);
+  const size_t slash = key.rfind('/');
+  if (!absl::SimpleAtoi(absl::string_view(key.data() + slash + 1, key.size() - slash - 1), &unreadable.sequence))
+    unreadable.sequence = 0;
+  unreadable.type = "UnreadableEvent";
+  unreadable.message = absl::StrCat("the record of this event is damaged (", value.size(), " bytes)");
+  unreadable.time = absl::UnixEpoch();
+  return unreadable;
 }
 
 }  // namespace athanor

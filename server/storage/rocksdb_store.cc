@@ -10,15 +10,18 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <mutex>
 #include <random>
 #include <shared_mutex>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/version.h"
 #include "athanor/storage/v1/records.pb.h"
+#include "common/service/logging_setup.h"
 #include "server/storage/commit_counter.h"
 #include "server/storage/record_codec.h"
 
@@ -26,6 +29,9 @@ namespace athanor {
 namespace {
 
 constexpr char kMetaKey[] = "m/meta";
+constexpr char kAside[] = "x/";
+// More are no accident of a record: the store as a whole is not what was written.
+constexpr size_t kMostAside = 100;
 // With less free space nothing is written: RocksDB survives a full disk under its tables, but not under its log.
 constexpr uint64_t kReserve = 8 << 20;
 
@@ -63,6 +69,26 @@ absl::Status FromRocks(const rocksdb::Status& status, const std::string& what) {
   return absl::InternalError(text);
 }
 
+uint64_t LogBytes(const std::string& directory) {
+  uint64_t bytes = 0;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+    if (entry.path().extension() == ".log") bytes += entry.file_size(error);
+  }
+  return bytes;
+}
+
+// Asked before RocksDB is: on a disk that fills up under it, its checks end the process.
+absl::Status CheckRoom(const std::string& directory, bool opening) {
+  // To open a store is to write its log out as a table.
+  const uint64_t needed = kReserve + (opening ? LogBytes(directory) : 0);
+  std::error_code error;
+  const std::filesystem::space_info space = std::filesystem::space(directory, error);
+  if (error || space.available >= needed) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("no space left for ", directory, ": ", space.available,
+                                                   " bytes free on its disk, ", needed, " are needed"));
+}
+
 std::string NewClusterId() {
   std::random_device device;
   return absl::StrFormat("%08x%08x", device(), device());
@@ -92,6 +118,11 @@ absl::Status CheckMeta(const storage::v1::MetaRecord& meta, uint64_t acknowledge
         directory, " has format ", meta.format(), ", written by version ", meta.written_by(), "; this is version ",
         Version(), " and knows formats up to ", kStoreFormat, ". Start the newer version"));
   }
+  if (acknowledged == 0 && meta.commit() > CommitCounter::kSyncEvery && CommitCounter(directory).Exists()) {
+    return absl::DataLossError(
+        absl::StrCat(CommitCounter(directory).path(), " is empty, but the store holds ", meta.commit(),
+                     " commits: it was cut. Restore a backup, or remove it to go on without this proof"));
+  }
   if (meta.commit() >= acknowledged) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(directory, " holds ", meta.commit(), " commits, but ", acknowledged,
                                           " were acknowledged: its log lost its end. Restore a backup, or remove ",
@@ -114,13 +145,21 @@ absl::Status LookAtStore(const std::string& directory) {
 
 class RocksDbStore : public MetadataStore {
  public:
-  RocksDbStore(std::string directory, std::unique_ptr<rocksdb::DB> db)
-      : directory_(std::move(directory)), db_(std::move(db)), counter_(directory_) {}
+  RocksDbStore(std::string directory, std::unique_ptr<rocksdb::DB> db, Clocks clocks)
+      : directory_(std::move(directory)), db_(std::move(db)), clocks_(std::move(clocks)), counter_(directory_) {}
 
   absl::Status Begin() {
     ASSIGN_OR_RETURN(const bool found, ReadMeta(*db_, directory_, &meta_));
     ASSIGN_OR_RETURN(const uint64_t acknowledged, counter_.Read());
     RETURN_IF_ERROR(CheckMeta(meta_, acknowledged, directory_));
+    opened_ = clocks_();
+    opened_service_ = opened_.wall;
+    if (meta_.has_service_time()) {
+      const ClockReading last{absl::FromUnixNanos(meta_.wall_time()), absl::Nanoseconds(meta_.boot_time()),
+                              meta_.boot_id()};
+      opened_service_ = absl::FromUnixNanos(meta_.service_time()) + Elapsed(last, opened_);
+    }
+    frame_.wall_ahead = opened_.wall - opened_service_;
     if (!found) meta_.set_cluster(NewClusterId());
     meta_.set_format(kStoreFormat);
     meta_.set_epoch(meta_.epoch() + 1);
@@ -130,22 +169,26 @@ class RocksDbStore : public MetadataStore {
 
   absl::StatusOr<core::ClusterState> Load() override {
     core::ClusterState state;
-    rocksdb::ReadOptions options;
-    options.fill_cache = false;
+    std::map<std::string, std::string> problems;  // by key
     // Events are most of the store and not needed: read around them.
     for (const char* prefix : {"c/", "g/", "j/", "r/", "w/"}) {
-      std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options));
-      for (it->Seek(prefix); it->Valid() && it->key().starts_with(prefix); it->Next()) {
-        RETURN_IF_ERROR(DecodeInto(it->key().ToStringView(), it->value().ToStringView(), state));
-      }
-      RETURN_IF_ERROR(FromRocks(it->status(), absl::StrCat("reading ", directory_)));
+      RETURN_IF_ERROR(ForEach(prefix, [&](std::string_view key, std::string_view value) {
+        const absl::Status status = DecodeInto(key, value, state, frame_);
+        if (!status.ok()) problems[std::string(key)] = std::string(status.message());
+      }));
     }
-    RETURN_IF_ERROR(CheckReferences(state));
+    for (const std::string& key : Orphans(state)) {
+      problems[key] = absl::StrCat("the record '", key, "' belongs to a job that is not stored");
+      state.generations.erase(JobOfKey(key));
+      state.checkpoints.erase(JobOfKey(key));
+    }
+    RETURN_IF_ERROR(PutAside(problems));
+    RETURN_IF_ERROR(ListAside(problems));
     return state;
   }
 
   absl::Status Commit(const WriteBatch& batch) override {
-    RETURN_IF_ERROR(CheckRoom());
+    RETURN_IF_ERROR(CheckRoom(directory_, /*opening=*/broken_off_));
     if (broken_off_) RETURN_IF_ERROR(Reopen());
     rocksdb::WriteBatch write;
     for (const auto& [key, value] : batch.operations) {
@@ -157,6 +200,7 @@ class RocksDbStore : public MetadataStore {
     }
     storage::v1::MetaRecord meta = meta_;
     meta.set_commit(meta.commit() + 1);
+    Stamp(meta);
     write.Put(kMetaKey, meta.SerializeAsString());
     rocksdb::WriteOptions options;
     options.sync = true;
@@ -177,8 +221,7 @@ class RocksDbStore : public MetadataStore {
     std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
     for (it->Seek(EventKey(job, after + 1));
          it->Valid() && it->key().starts_with(prefix) && static_cast<int32_t>(events.size()) < limit; it->Next()) {
-      ASSIGN_OR_RETURN(core::JobEventEntry event, DecodeEvent(it->value().ToStringView()));
-      events.push_back(std::move(event));
+      events.push_back(ReadEvent(it->key().ToStringView(), it->value().ToStringView(), frame_));
     }
     RETURN_IF_ERROR(FromRocks(it->status(), absl::StrCat("reading events of ", job.str())));
     return events;
@@ -186,25 +229,63 @@ class RocksDbStore : public MetadataStore {
 
   uint64_t epoch() const override { return meta_.epoch(); }
   std::string cluster() const override { return meta_.cluster(); }
+  TimeFrame frame() const override { return frame_; }
+  const std::vector<RecordAside>& aside() const override { return aside_; }
 
  private:
-  absl::Status CheckRoom() const {
-    // To open a store is to write its log out as a table.
-    const uint64_t needed = kReserve + (broken_off_ ? LogBytes() : 0);
-    std::error_code error;
-    const std::filesystem::space_info space = std::filesystem::space(directory_, error);
-    if (error || space.available >= needed) return absl::OkStatus();
-    return absl::ResourceExhaustedError(absl::StrCat("no space left for ", directory_, ": ", space.available,
-                                                     " bytes free on its disk, ", needed, " are needed"));
+  template <typename Fn>
+  absl::Status ForEach(const char* prefix, Fn fn) {
+    rocksdb::ReadOptions options;
+    options.fill_cache = false;
+    std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options));
+    for (it->Seek(prefix); it->Valid() && it->key().starts_with(prefix); it->Next())
+      fn(it->key().ToStringView(), it->value().ToStringView());
+    return FromRocks(it->status(), absl::StrCat("reading ", directory_));
   }
 
-  uint64_t LogBytes() const {
-    uint64_t bytes = 0;
-    std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
-      if (entry.path().extension() == ".log") bytes += entry.file_size(error);
+  // Moves the records to where nothing reads them as what they claim to be, in one commit.
+  absl::Status PutAside(const std::map<std::string, std::string>& problems) {
+    if (problems.empty()) return absl::OkStatus();
+    if (problems.size() > kMostAside) {
+      return absl::DataLossError(absl::StrCat(problems.size(), " records of ", directory_,
+                                              " cannot be used, the first: ", problems.begin()->second,
+                                              ". Restore a backup of the data directory"));
     }
-    return bytes;
+    WriteBatch batch;
+    for (const auto& [key, problem] : problems) {
+      storage::v1::AsideRecord record;
+      record.set_key(absl::CHexEscape(key));
+      RETURN_IF_ERROR(FromRocks(db_->Get(rocksdb::ReadOptions(), key, record.mutable_value()),
+                                absl::StrCat("reading ", directory_)));
+      record.set_problem(problem);
+      record.set_time(frame_.Stored(opened_.wall));
+      record.set_version(Version());
+      batch.operations.push_back({absl::StrCat(kAside, key), record.SerializeAsString()});
+      batch.operations.push_back({key, std::nullopt});
+    }
+    return Commit(batch);
+  }
+
+  absl::Status ListAside(const std::map<std::string, std::string>& fresh) {
+    return ForEach(kAside, [&](std::string_view key, std::string_view value) {
+      const std::string_view old_key = key.substr(sizeof kAside - 1);
+      RecordAside& one = aside_.emplace_back();
+      one.key = absl::CHexEscape(std::string(old_key));
+      one.job = JobOfKey(old_key);
+      one.fresh = fresh.contains(std::string(old_key));
+      storage::v1::AsideRecord record;
+      if (!record.ParseFromArray(value.data(), static_cast<int>(value.size()))) return;
+      one.problem = record.problem();
+      one.time = frame_.Shown(record.time());
+    });
+  }
+
+  void Stamp(storage::v1::MetaRecord& meta) const {
+    const ClockReading now = clocks_();
+    meta.set_service_time(absl::ToUnixNanos(opened_service_ + Elapsed(opened_, now)));
+    meta.set_wall_time(absl::ToUnixNanos(now.wall));
+    meta.set_boot_time(absl::ToInt64Nanoseconds(now.boot));
+    meta.set_boot_id(now.boot_id);
   }
 
   // RocksDB cannot go on with a log that a full disk cut: reads what was acknowledged from the disk. The batch that
@@ -230,9 +311,26 @@ class RocksDbStore : public MetadataStore {
   std::shared_mutex db_mutex_;       // Reopen() against ReadEvents() of other threads
   std::unique_ptr<rocksdb::DB> db_;  // null while a reopening waits for room
   bool broken_off_ = false;
+  const Clocks clocks_;
   CommitCounter counter_;
   storage::v1::MetaRecord meta_;  // of the last commit
+  ClockReading opened_;
+  absl::Time opened_service_;  // service time at `opened_`
+  TimeFrame frame_;
+  std::vector<RecordAside> aside_;
 };
+
+absl::Status MakePrivate(const std::string& path, mode_t found, mode_t wanted) {
+  if ((found & 077) == 0) return absl::OkStatus();
+  if (chmod(path.c_str(), wanted) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrFormat("%s has mode %04o: others can reach secrets of jobs in it, and it cannot be made private: %s",
+                        path, found, strerror(errno)));
+  }
+  Log(spdlog::level::warn, "MadePrivate", {{"path", path}},
+      absl::StrFormat("mode %04o let others reach secrets of jobs; it is %04o now", found, wanted));
+  return absl::OkStatus();
+}
 
 absl::Status PrepareDirectory(const std::string& directory) {
   struct stat info;
@@ -246,6 +344,21 @@ absl::Status PrepareDirectory(const std::string& directory) {
   if ((info.st_mode & S_IWOTH) != 0) {
     return absl::FailedPreconditionError(
         absl::StrCat(directory, " is writable by everyone; make it private: chmod 700 ", directory));
+  }
+  // A volume's root may belong to another user: then its files, which are ours, keep the secrets.
+  if (info.st_uid != geteuid() && geteuid() != 0) return absl::OkStatus();
+  return MakePrivate(directory, info.st_mode & 0777, 0700);
+}
+
+// Environments of jobs lie in these files. RocksDB makes them as the umask says, which the program sets; those that an
+// earlier run made are mended.
+absl::Status MakeFilesPrivate(const std::string& directory) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+    if (!entry.is_regular_file(error) || entry.is_symlink(error)) continue;
+    const auto mode = static_cast<mode_t>(entry.status(error).permissions());
+    if (error) continue;  // gone meanwhile
+    RETURN_IF_ERROR(MakePrivate(entry.path().string(), mode & 0777, 0600));
   }
   return absl::OkStatus();
 }
@@ -271,12 +384,14 @@ absl::StatusOr<bool> IsFresh(const std::string& directory) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<MetadataStore>> OpenRocksDbStore(const std::string& directory) {
+absl::StatusOr<std::unique_ptr<MetadataStore>> OpenRocksDbStore(const std::string& directory, Clocks clocks) {
   RETURN_IF_ERROR(PrepareDirectory(directory));
+  RETURN_IF_ERROR(MakeFilesPrivate(directory));
+  RETURN_IF_ERROR(CheckRoom(directory, /*opening=*/true));
   ASSIGN_OR_RETURN(const bool fresh, IsFresh(directory));
   if (!fresh) RETURN_IF_ERROR(LookAtStore(directory));
   ASSIGN_OR_RETURN(std::unique_ptr<rocksdb::DB> database, OpenDatabase(directory, fresh));
-  auto store = std::make_unique<RocksDbStore>(directory, std::move(database));
+  auto store = std::make_unique<RocksDbStore>(directory, std::move(database), std::move(clocks));
   RETURN_IF_ERROR(store->Begin());
   return store;
 }

@@ -8,22 +8,30 @@
 // size limit, a failing disk) is INTERNAL: what reached the disk is unknown, the process has to end and start from it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "server/storage/metadata_store.h"
+#include "server/storage/service_time.h"
 
 namespace athanor {
 
 // What this program writes. A store of a newer format is refused.
-inline constexpr int kStoreFormat = 1;
+// 2: times are service times; a record that this program cannot use is put aside, so that an older program must not
+// open what a newer one wrote.
+inline constexpr int kStoreFormat = 2;
 
-// Opens or creates the store in `directory` (mode 0700) and counts its epoch up.
-//   FAILED_PRECONDITION  written by a newer version (names both), or in use by another process
+using Clocks = std::function<ClockReading()>;
+
+// Opens or creates the store in `directory` and counts its epoch up. The folder and its files are made private (modes
+// 0700, 0600), with a line in the log.
+//   FAILED_PRECONDITION  written by a newer version (names both), in use by another process, or writable by everyone
 //   DATA_LOSS            the log is damaged, not merely torn at its end, or holds fewer commits than were acknowledged:
 //                        names what was found, what was expected, and what can be done
 //   RESOURCE_EXHAUSTED   no space
-absl::StatusOr<std::unique_ptr<MetadataStore>> OpenRocksDbStore(const std::string& directory);
+absl::StatusOr<std::unique_ptr<MetadataStore>> OpenRocksDbStore(const std::string& directory,
+                                                                Clocks clocks = ReadClocks);
 
 }  // namespace athanor

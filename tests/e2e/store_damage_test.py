@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import signal
 import struct
 import subprocess
 
@@ -32,8 +33,8 @@ class StoreCase(E2ECase):
     def log_text(self):
         return (self.folder / "c/coordinator.log").read_text(errors="replace")
 
-    def wait_exit(self):
-        return self.cluster.coordinator.popen.wait(timeout=60)
+    def wait_exit(self, seconds=60):
+        return self.cluster.coordinator.popen.wait(timeout=seconds)
 
     def expect_all_there(self, jobs):
         self.cluster.start_coordinator()
@@ -114,6 +115,46 @@ class FullDiskTest(StoreCase):
         self.assertEqual(int(self.cluster.job(training)["generation"]), 1)
         self.cluster.cli("job", "cancel", training)
         self.cluster.wait_job(training, states={"CANCELLED"})
+
+
+    def test_a_stop_does_not_wait_for_room(self):
+        self.cluster.stop()
+        self.mount("40m")
+        self.cluster.start()
+        kept = self.submit_waiting(2, "kept")
+        self.fill()
+        job = self.write_job(job_spec(name="refused", ranks=64))
+        argv = [self.cluster.program("athanor"), "--server", self.cluster.address, "job", "submit", job, "--timeout", "60s"]
+        waits = [subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(3)]
+        poll(lambda: self.cluster.scrape(path="/readyz")[0] == 503, 30, "not ready")
+        self.cluster.coordinator.popen.send_signal(signal.SIGTERM)
+        self.assertEqual(self.wait_exit(20), EXIT_STORE_BROKEN)
+        self.assertIn("What could not be written was acknowledged to nobody", self.log_text())
+        for one in waits:
+            one.kill()
+            one.wait()
+        # And a start on it says why it cannot.
+        self.cluster.start_coordinator(wait=False)
+        self.assertEqual(self.wait_exit(20), 1)
+        self.assertRegex(self.log_text(), r"athanord: .*[Nn]o space left")
+        self.grow("120m")
+        self.expect_all_there(kept)
+
+
+class PrivateFilesTest(StoreCase):
+    def test_an_open_data_directory_is_made_private(self):
+        self.submit_waiting(1, "kept", env={"TOKEN": "secret"})
+        self.cluster.coordinator.kill()
+        os.chmod(self.cluster.data_dir, 0o755)
+        for path in self.cluster.data_dir.iterdir():
+            if path.is_file():
+                path.chmod(0o644)
+        self.cluster.start_coordinator()
+        self.submit_waiting(1, "more")
+        open_ones = [p for p in [self.cluster.data_dir, *self.cluster.data_dir.iterdir()]
+                     if p.name != "checkpoints" and p.stat().st_mode & 0o077]
+        self.assertEqual(open_ones, [])
+        self.assertIn("MadePrivate", self.log_text())
 
 
 class BrokenWriteTest(StoreCase):

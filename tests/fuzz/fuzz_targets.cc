@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_split.h"
 #include "server/core/coordinator_core.h"
+#include "server/core/invariants.h"
 #include "server/rpc/request_validation.h"
 #include "server/storage/proto_convert.h"
 #include "server/storage/record_codec.h"
@@ -19,9 +20,11 @@ void Use(const core::ClusterState& state) {
   for (const auto& [job, generations] : state.generations) {
     for (const auto& [number, generation] : generations) ToProto(generation);
   }
-  if (!CheckReferences(state).ok()) return;
+  if (!Orphans(state).empty()) return;
   core::CoordinatorCore core({}, state, absl::FromUnixSeconds(1'700'000'000));
   core.Recover(absl::FromUnixSeconds(1'700'000'000));
+  const absl::Status sound = core::CheckInvariants(core.state());
+  Promise(sound.ok(), "whatever could be read is made consistent");
   for (const auto& [id, job] : state.jobs) core.Explain(id, absl::FromUnixSeconds(1'700'000'001));
 }
 

@@ -22,6 +22,7 @@
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/version.h"
+#include "common/service/stop_limit.h"
 #include "worker/agent/agent_clock.h"
 #include "worker/agent/checkpoint_files.h"
 #include "worker/agent/process_tree.h"
@@ -37,6 +38,7 @@ constexpr absl::Duration kOrphanPace = absl::Seconds(5), kOrphansLimit = absl::S
 constexpr absl::Duration kHousePace = absl::Minutes(10);
 constexpr absl::Duration kStackLimit = absl::Milliseconds(800), kStacksLimit = absl::Seconds(4);
 constexpr absl::Duration kLastWords = absl::Seconds(2), kSelfCallLimit = absl::Seconds(2);
+constexpr absl::Duration kStopMargin = absl::Seconds(10);
 constexpr absl::Duration kSayRefused = absl::Minutes(1);
 constexpr size_t kReadsWaiting = 1024, kReadsAtOnce = 64;
 // A rank takes a pidfd, its connections and, while it starts, some files; the rest of the agent some more.
@@ -251,6 +253,7 @@ void AgentLoop::OnSignal() {
   Log(spdlog::level::info, "Stopping",
       {{"signal", absl::StrCat(info.ssi_signo)}, {"ranks", absl::StrCat(running_.size())}});
   leave_by_ = Now() + config_.stop_grace + kLastWords;
+  LimitStop("athanor-agent", config_.stop_grace + kLastWords + kStopMargin);
   Perform(core_.OnShutdown(config_.stop_grace, Now()));
 }
 

@@ -42,6 +42,7 @@ class DoorImpl : public TrainerDoor, public v1::TrainerService::CallbackService 
     unlink(socket_path_.c_str());
     grpc::ServerBuilder builder;
     ConfigureServer(builder);
+    builder.SetMaxReceiveMessageSize(kMaxRankMessageBytes);  // it travels on inside a message of ours
     ASSIGN_OR_RETURN(listener_, Listener::Open("unix:" + socket_path_, {}, options, builder));
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();

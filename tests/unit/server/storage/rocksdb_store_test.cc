@@ -124,7 +124,7 @@ TEST_F(RocksDbStoreTest, ComesBackAsItWasCommitted) {
   EXPECT_EQ(store->epoch(), 2u);
   EXPECT_EQ(store->cluster(), cluster);
   const core::ClusterState state = *store->Load();
-  EXPECT_EQ(EncodeRecord({state.jobs.at(SampleJob().id)}), EncodeRecord({SampleJob()}));
+  EXPECT_EQ(EncodeRecord({state.jobs.at(SampleJob().id)}, store->frame()), EncodeRecord({SampleJob()}));
   EXPECT_EQ(state.generations.at(SampleJob().id).size(), 1u);
   EXPECT_EQ(state.checkpoints.at(SampleJob().id).size(), 1u);
   EXPECT_EQ(state.workers.size(), 1u);
@@ -265,12 +265,105 @@ TEST_F(RocksDbStoreTest, ADirectoryForEveryoneIsRefused) {
   EXPECT_THAT(OpenError(absl::StatusCode::kFailedPrecondition), HasSubstr("cannot create the data directory"));
 }
 
-TEST_F(RocksDbStoreTest, ARecordThatCannotBeReadStopsTheLoad) {
+TEST_F(RocksDbStoreTest, ARecordThatCannotBeUsedIsPutAsideAndListed) {
+  {
+    auto store = Open();
+    Put(*store, {{SampleJob()}, {SampleGeneration()}, {SampleCheckpoint()}});
+    core::CheckpointEntry impossible = SampleCheckpoint();
+    impossible.step = -1;
+    auto [key, value] = EncodeRecord({impossible});
+    core::GenerationEntry orphan = SampleGeneration();
+    orphan.job = core::JobId("gone");
+    WriteBatch batch;
+    batch.operations.push_back({key, value});
+    batch.operations.push_back({"j/bad", std::string("\xff\xff")});
+    batch.operations.push_back({EncodeRecord({orphan}).first, EncodeRecord({orphan}).second});
+    ASSERT_TRUE(store->Commit(batch).ok());
+  }
+  for (const bool first : {true, false}) {
+    auto store = Open();
+    const absl::StatusOr<core::ClusterState> state = store->Load();
+    ASSERT_TRUE(state.ok()) << state.status();
+    EXPECT_EQ(state->jobs.size(), 1u);
+    EXPECT_EQ(state->checkpoints.at(SampleJob().id).size(), 1u);
+    EXPECT_FALSE(state->generations.contains(core::JobId("gone")));
+    ASSERT_EQ(store->aside().size(), 3u) << "kept as evidence";
+    EXPECT_EQ(store->aside()[0].job, SampleJob().id);
+    EXPECT_THAT(store->aside()[0].problem, HasSubstr("is damaged: step -1"));
+    EXPECT_THAT(store->aside()[1].problem, HasSubstr("belongs to a job that is not stored"));
+    EXPECT_THAT(store->aside()[2].problem, HasSubstr("the record 'j/bad' cannot be read (2 bytes)"));
+    for (const RecordAside& one : store->aside()) EXPECT_EQ(one.fresh, first) << one.key;
+  }
+}
+
+TEST_F(RocksDbStoreTest, AStoreOfDamagedRecordsIsRefused) {
   auto store = Open();
   WriteBatch batch;
-  batch.operations.push_back({"j/bad", std::string("\xff\xff")});
+  for (int i = 0; i < 101; ++i) batch.operations.push_back({absl::StrCat("j/bad-", i), std::string("\xff\xff")});
   ASSERT_TRUE(store->Commit(batch).ok());
-  EXPECT_THAT(std::string(store->Load().status().message()), HasSubstr("the record 'j/bad' cannot be read"));
+  EXPECT_THAT(std::string(store->Load().status().message()),
+              AllOf(HasSubstr("101 records of"), HasSubstr("cannot be used"), HasSubstr("Restore a backup")));
+}
+
+TEST_F(RocksDbStoreTest, ADamagedEventDoesNotHideTheOthers) {
+  auto store = Open();
+  core::JobEventEntry event = SampleEvent();
+  Put(*store, {{event}});
+  WriteBatch batch;
+  batch.operations.push_back({EventKey(event.job, 18), std::string("\xff\xff")});
+  ASSERT_TRUE(store->Commit(batch).ok());
+  event.sequence = 19;
+  Put(*store, {{event}});
+  const auto events = *store->ReadEvents(event.job, 0, 10);
+  ASSERT_EQ(events.size(), 3u);
+  EXPECT_EQ(events[1].sequence, 18);
+  EXPECT_EQ(events[1].type, "UnreadableEvent");
+  EXPECT_EQ(events[2].message, event.message);
+}
+
+// The wall clock was set while nobody ran: what was ten seconds away still is, and the history keeps its order.
+TEST_F(RocksDbStoreTest, AClockThatWasSetBetweenTwoRunsChangesNoDuration) {
+  ClockReading clocks{absl::FromUnixSeconds(1'700'000'000), absl::Seconds(1000), "boot-1"};
+  const auto read = [&] { return clocks; };
+  core::JobEntry job = SampleJob();
+  job.retry_at = clocks.wall + absl::Seconds(10);
+  {
+    auto store = *OpenRocksDbStore(directory_, read);
+    WriteBatch batch;
+    const auto [key, value] = EncodeRecord({job}, store->frame());
+    batch.operations.push_back({key, value});
+    ASSERT_TRUE(store->Commit(batch).ok());
+  }
+  for (const absl::Duration set : {absl::Hours(24), absl::Hours(-48), absl::Hours(24 * 400), absl::ZeroDuration()}) {
+    clocks.wall += set;
+    clocks.boot += absl::Seconds(1);
+    auto store = *OpenRocksDbStore(directory_, read);
+    const core::ClusterState state = *store->Load();
+    const absl::Duration left = state.jobs.at(job.id).retry_at - clocks.wall;
+    EXPECT_EQ(left, absl::Seconds(1010) - clocks.boot) << "the clock was set by " << set;
+    EXPECT_EQ(clocks.wall - state.jobs.at(job.id).created_at,
+              clocks.boot - absl::Seconds(1000) + (job.retry_at - absl::Seconds(10) - job.created_at));
+  }
+}
+
+TEST_F(RocksDbStoreTest, WhatLiesInItIsForItsOwnerOnly) {
+  fs::create_directory(directory_);
+  chmod(directory_.c_str(), 0755);
+  const mode_t before = umask(022);
+  {
+    Put(*Open(), {{Request(1)}});
+  }
+  chmod((directory_ + "/CURRENT").c_str(), 0644);
+  umask(077);
+  {
+    Put(*Open(), {{Request(2)}});
+  }
+  umask(before);
+  EXPECT_EQ(fs::status(directory_).permissions() & fs::perms::all, fs::perms::owner_all);
+  for (const auto& entry : fs::directory_iterator(directory_)) {
+    EXPECT_EQ(entry.status().permissions() & (fs::perms::group_all | fs::perms::others_all), fs::perms::none)
+        << entry.path();
+  }
 }
 
 // A batch larger than the room that is left: the log breaks off in the middle of it.
@@ -303,6 +396,18 @@ TEST_F(RocksDbStoreTest, ALogThatAFullDiskCutIsOpenedAnew) {
   EXPECT_EQ(state.requests.at("key-2").message.size(), large.message.size());
 }
 
+// After its first 256 commits the file is known to be on the disk: an empty one was cut.
+TEST_F(RocksDbStoreTest, AnEmptiedCounterIsNamed) {
+  {
+    auto store = Open();
+    for (int i = 0; i < 300; ++i) Put(*store, {{Request(i)}});
+  }
+  fs::resize_file(directory_ + "/COMMITS", 0);
+  EXPECT_THAT(OpenError(absl::StatusCode::kDataLoss), HasSubstr("COMMITS is empty, but the store holds"));
+  fs::remove(directory_ + "/COMMITS");
+  EXPECT_EQ(Open()->Load()->requests.size(), 300u);
+}
+
 TEST_F(RocksDbStoreTest, TheCounterFollowsEachCommit) {
   auto store = Open();
   const CommitCounter counter(directory_);
@@ -316,8 +421,13 @@ TEST_F(RocksDbStoreTest, AnUnreadableCounterIsNamed) {
   {
     Put(*Open(), {{Request(1)}});
   }
-  std::ofstream(directory_ + "/COMMITS") << "many";
-  EXPECT_THAT(OpenError(absl::StatusCode::kDataLoss), HasSubstr("/COMMITS holds 'many', expected a number"));
+  const std::string whole = Content(directory_ + "/COMMITS");
+  for (const std::string& wrong : {std::string("many"), whole.substr(0, 20), whole.substr(0, 19), whole.substr(1),
+                                   whole + "1", std::string("1\n")}) {
+    std::ofstream(directory_ + "/COMMITS") << wrong;
+    EXPECT_THAT(OpenError(absl::StatusCode::kDataLoss), HasSubstr("expected a number of 20 digits and a line end"))
+        << wrong;
+  }
   std::ofstream(directory_ + "/COMMITS") << std::string(21, '\0');
   EXPECT_EQ(Open()->Load()->requests.size(), 1u);
 }

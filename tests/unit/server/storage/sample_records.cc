@@ -147,6 +147,7 @@ core::WorkerEntry SampleWorker() {
   worker.version = "0.1.0";
   worker.labels = {{"zone", "a"}};
   worker.registered_at = At(0);
+  worker.lost_at = At(1);
   worker.drain = true;
   worker.reason = "drain asked for";
   return worker;
@@ -157,7 +158,7 @@ core::JobEventEntry SampleEvent() {
 }
 
 core::RequestEntry SampleRequest() {
-  return {"key-1", "digest", core::JobId("digits-1"), "is Cancelled already", At(0)};
+  return {"key-1", "digest", core::JobId("digits-1"), "is Cancelled already", At(0), 120};
 }
 
 }  // namespace athanor

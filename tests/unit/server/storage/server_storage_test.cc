@@ -178,17 +178,96 @@ TEST(RecordCodec, DamagedBytesAreNamed) {
 TEST(RecordCodec, OrphansAreNamed) {
   core::ClusterState state;
   state.generations[SampleJob().id][2] = SampleGeneration();
-  EXPECT_EQ(CheckReferences(state).message(), "generations of 'digits-1' are stored, but not the job");
+  EXPECT_THAT(Orphans(state), testing::ElementsAre("g/digits-1/00000002"));
   state.jobs[SampleJob().id] = SampleJob();
-  EXPECT_TRUE(CheckReferences(state).ok());
-  state.checkpoints[core::JobId("gone")][1] = SampleCheckpoint();
-  EXPECT_EQ(CheckReferences(state).message(), "checkpoints of 'gone' are stored, but not the job");
+  EXPECT_TRUE(Orphans(state).empty());
+  core::CheckpointEntry checkpoint = SampleCheckpoint();
+  checkpoint.job = core::JobId("gone");
+  state.checkpoints[checkpoint.job][120] = checkpoint;
+  EXPECT_THAT(Orphans(state), testing::ElementsAre("c/gone/000000000120"));
 }
 
-TEST(Shortened, CutsAtACharactersBorder) {
-  EXPECT_EQ(Shortened("abc", 3), "abc");
-  EXPECT_EQ(Shortened("aöb", 2), "a") << "half a character cannot be stored";
-  EXPECT_EQ(Shortened("aöb", 3), "aö");
+TEST(RecordCodec, AKeyNamesItsJob) {
+  for (const core::PutRecord& put : {core::PutRecord{SampleJob()}, core::PutRecord{SampleGeneration()},
+                                     core::PutRecord{SampleCheckpoint()}, core::PutRecord{SampleEvent()}}) {
+    EXPECT_EQ(JobOfKey(EncodeRecord(put).first), SampleJob().id);
+  }
+  EXPECT_EQ(JobOfKey("w/w1"), core::JobId());
+  EXPECT_EQ(JobOfKey("r/key-1"), core::JobId());
+}
+
+// Whatever the reader refuses, the writer refuses first; and nothing else.
+TEST(RecordCodec, WhatCouldNotBeReadBackIsNotWritten) {
+  std::vector<core::PutRecord> bad;
+  core::CheckpointEntry checkpoint = SampleCheckpoint();
+  checkpoint.step = -1;
+  bad.push_back({checkpoint});
+  checkpoint = SampleCheckpoint();
+  checkpoint.shards[7] = {7, "rank-7", 1, 1};
+  bad.push_back({checkpoint});
+  checkpoint = SampleCheckpoint();
+  checkpoint.note = "caf\xe9";
+  bad.push_back({checkpoint});
+  core::JobEntry job = SampleJob();
+  job.generation = -1;
+  bad.push_back({job});
+  job = SampleJob();
+  job.next_event = 0;
+  bad.push_back({job});
+  core::GenerationEntry generation = SampleGeneration();
+  generation.ranks.clear();
+  bad.push_back({generation});
+  core::WorkerEntry worker = SampleWorker();
+  worker.slots = -1;
+  bad.push_back({worker});
+  core::JobEventEntry event = SampleEvent();
+  event.message = "\xff";
+  bad.push_back({event});
+  for (const core::PutRecord& put : bad) {
+    const auto [key, value] = EncodeRecord(put);
+    core::ClusterState state;
+    const bool is_event = std::holds_alternative<core::JobEventEntry>(put.record);
+    EXPECT_FALSE(is_event ? DecodeEvent(value).ok() : DecodeInto(key, value, state).ok()) << key;
+    const absl::Status refused = EncodeChecked(put, {}).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kInternal) << key;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("'" + key + "'"));
+  }
+  for (const core::PutRecord& put :
+       {core::PutRecord{SampleJob()}, core::PutRecord{SampleGeneration()}, core::PutRecord{SampleCheckpoint()},
+        core::PutRecord{SampleWorker()}, core::PutRecord{SampleEvent()}, core::PutRecord{SampleRequest()}}) {
+    ASSERT_TRUE(EncodeChecked(put, {}).ok());
+    EXPECT_EQ(*EncodeChecked(put, {}), EncodeRecord(put));
+  }
+}
+
+TEST(RecordCodec, ADamagedEventIsShownAsOne) {
+  auto [key, value] = EncodeRecord({SampleEvent()});
+  EXPECT_EQ(ReadEvent(key, value, {}).message, SampleEvent().message);
+  const core::JobEventEntry damaged = ReadEvent(key, "\xff\xff", {});
+  EXPECT_EQ(damaged.job, SampleEvent().job);
+  EXPECT_EQ(damaged.sequence, SampleEvent().sequence);
+  EXPECT_EQ(damaged.type, "UnreadableEvent");
+  EXPECT_EQ(ReadEvent("e/digits-1/000000000018", value, {}).sequence, 18) << "the key decides, so that readers go on";
+}
+
+TEST(ServiceTime, PassesAsTheMachineRunsWhateverTheWallSays) {
+  const absl::Time wall = absl::FromUnixSeconds(1'700'000'000);
+  const ClockReading then{wall, absl::Seconds(100), "boot-1"};
+  for (const absl::Duration set : {absl::Hours(-24 * 365), absl::ZeroDuration(), absl::Hours(24)}) {
+    EXPECT_EQ(Elapsed(then, {wall + set, absl::Seconds(103), "boot-1"}), absl::Seconds(3));
+  }
+  EXPECT_EQ(Elapsed(then, {wall + absl::Minutes(5), absl::Seconds(7), "boot-2"}), absl::Minutes(5));
+  EXPECT_EQ(Elapsed(then, {wall - absl::Hours(24), absl::Seconds(7), "boot-2"}), absl::ZeroDuration());
+  EXPECT_EQ(Elapsed(then, {wall + absl::Hours(24 * 365), absl::Seconds(7), "boot-2"}), kLongestGap);
+}
+
+TEST(ServiceTime, TheFrameGoesThereAndBack) {
+  const TimeFrame frame{absl::Hours(24)};
+  const absl::Time shown = absl::FromUnixSeconds(1'700'000'000);
+  EXPECT_EQ(frame.Shown(frame.Stored(shown)), shown);
+  EXPECT_EQ(frame.Stored(shown), absl::ToUnixNanos(shown - absl::Hours(24)));
+  for (const absl::Time never : {absl::InfinitePast(), absl::InfiniteFuture()})
+    EXPECT_EQ(frame.Shown(frame.Stored(never)), never);
 }
 
 }  // namespace

@@ -1,0 +1,478 @@
+// A coordinator as its clients and agents meet it: real gRPC on loopback, a store on the disk.
+#include <gmock/gmock.h>
+#include <google/protobuf/empty.pb.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <gtest/gtest.h>
+#include <prometheus/text_serializer.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <memory>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "athanor/v1/agent_service.grpc.pb.h"
+#include "athanor/v1/job_service.grpc.pb.h"
+#include "common/service/exit_codes.h"
+#include "server/rpc/grpc_server.h"
+#include "server/storage/rocksdb_store.h"
+
+namespace athanor {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+class CoordinatorDoor : public testing::Test {
+ protected:
+  void SetUp() override {
+    directory_ = std::filesystem::path(testing::TempDir()) / absl::StrCat("door-", getpid());
+    std::filesystem::remove_all(directory_);
+    Start();
+  }
+  void TearDown() override {
+    Stop();
+    std::filesystem::remove_all(directory_);
+  }
+
+  void Start() {
+    absl::StatusOr<std::unique_ptr<MetadataStore>> store = OpenRocksDbStore(directory_.string());
+    ASSERT_TRUE(store.ok()) << store.status();
+    absl::StatusOr<core::ClusterState> recovered = (*store)->Load();
+    ASSERT_TRUE(recovered.ok()) << recovered.status();
+    aside_ = (*store)->aside();
+    metrics_ = std::make_unique<CoordinatorMetrics>();
+    CoreLoopOptions options;
+    options.core.lease = absl::Hours(1);
+    options.checkpoint_root = "/checkpoints";
+    loop_ = std::make_unique<CoreLoop>(options, *std::move(store), *std::move(recovered), metrics_.get());
+    loop_->Start();
+    auto server = GrpcServer::Start({.listen = "127.0.0.1:0"}, loop_.get(), metrics_.get());
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    channel_ = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", server_->port()),
+                                         grpc::InsecureChannelCredentials(), arguments);
+    jobs_ = v1::JobService::NewStub(channel_);
+    checkpoints_ = v1::CheckpointService::NewStub(channel_);
+    workers_ = v1::WorkerService::NewStub(channel_);
+  }
+  void Stop() {
+    agent_.reset();
+    if (server_ != nullptr) server_->Stop(absl::Milliseconds(50));
+    server_.reset();
+    loop_.reset();
+  }
+
+  template <typename Stub, typename Request, typename Response>
+  grpc::Status Call(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                    const Request& request, Response* response) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    return (stub.*method)(&context, request, response);
+  }
+
+  static v1::JobSpec Spec(const std::string& name, int ranks = 1) {
+    v1::JobSpec spec;
+    spec.set_name(name);
+    spec.mutable_task()->set_name("digits_mlp");
+    spec.mutable_resources()->set_ranks(ranks);
+    spec.set_runner_json(R"({"steps": 400, "optim": {"type": "sgd"}})");
+    return spec;
+  }
+  grpc::Status TrySubmit(const v1::JobSpec& spec, v1::SubmitJobResponse* response) {
+    v1::SubmitJobRequest request;
+    *request.mutable_spec() = spec;
+    request.set_request_key(absl::StrCat("key-", ++keys_));
+    return Call(*jobs_, &v1::JobService::Stub::SubmitJob, request, response);
+  }
+  std::string Submit(const v1::JobSpec& spec) {
+    v1::SubmitJobResponse response;
+    const grpc::Status status = TrySubmit(spec, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response.job();
+  }
+  v1::JobVerbRequest Verb(const std::string& job, const std::string& key) {
+    v1::JobVerbRequest request;
+    request.set_job(job);
+    request.set_request_key(key);
+    return request;
+  }
+  std::string Scrape() { return prometheus::TextSerializer().Serialize(metrics_->registry()->Collect()); }
+
+  // ---- one agent with one rank ----
+  struct Agent {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReaderWriter<v1::AgentMessage, v1::CoordinatorMessage>> stream;
+    ~Agent() {
+      if (stream != nullptr) context.TryCancel();
+      v1::CoordinatorMessage rest;
+      while (stream != nullptr && stream->Read(&rest)) {
+      }
+      if (stream != nullptr) stream->Finish();
+    }
+    // The next message that `wanted` takes.
+    template <typename Wanted>
+    v1::CoordinatorMessage Await(Wanted wanted) {
+      v1::CoordinatorMessage message;
+      while (stream->Read(&message)) {
+        if (wanted(message)) return message;
+      }
+      ADD_FAILURE() << "the coordinator ended the session";
+      return {};
+    }
+  };
+  void Connect(const v1::Register& registration) {
+    agent_ = std::make_unique<Agent>();
+    agent_->context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(15));
+    agent_->stream = v1::AgentService::NewStub(channel_)->Session(&agent_->context);
+    v1::AgentMessage hello;
+    *hello.mutable_register_() = registration;
+    ASSERT_TRUE(agent_->stream->Write(hello));
+  }
+  void Connect() {
+    v1::Register registration;
+    registration.set_worker("w1");
+    registration.set_slots(4);
+    registration.set_protocol(kProtocolVersion);
+    registration.set_instance("process-1");
+    Connect(registration);
+    agent_->Await([](const auto& message) { return message.has_registered(); });
+  }
+  v1::RankId Launched() {
+    const v1::RankId id = agent_->Await([](const auto& message) { return message.has_launch(); }).launch().id();
+    v1::AgentMessage message;
+    *message.mutable_launched()->mutable_id() = id;
+    agent_->stream->Write(message);
+    return id;
+  }
+  v1::RankCallReply RankCall(const v1::RankId& id, v1::RankCall call) {
+    v1::AgentMessage message;
+    *call.mutable_id() = id;
+    call.set_call(++calls_);
+    *message.mutable_call() = call;
+    agent_->stream->Write(message);
+    return agent_
+        ->Await([&](const v1::CoordinatorMessage& one) { return one.has_reply() && one.reply().call() == calls_; })
+        .reply();
+  }
+  v1::RankCallReply Commit(const v1::RankId& id, int64_t step) {
+    v1::RankCall shard;
+    shard.mutable_commit_shard()->set_step(step);
+    shard.mutable_commit_shard()->mutable_shard()->set_file("rank-0.safetensors");
+    EXPECT_EQ(RankCall(id, shard).code(), 0);
+    v1::RankCall manifest;
+    manifest.mutable_commit_manifest()->set_step(step);
+    manifest.mutable_commit_manifest()->set_bytes(100);
+    return RankCall(id, manifest);
+  }
+  v1::RankId Train(const std::string& job) {
+    v1::RankId id = Launched();
+    EXPECT_EQ(id.job(), job);
+    v1::RankCall join;
+    join.mutable_join()->set_endpoint("127.0.0.1:29500");
+    EXPECT_EQ(RankCall(id, join).code(), 0);
+    return id;
+  }
+
+  std::filesystem::path directory_;
+  std::vector<RecordAside> aside_;
+  std::unique_ptr<CoordinatorMetrics> metrics_;
+  std::unique_ptr<CoreLoop> loop_;
+  std::unique_ptr<GrpcServer> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::JobService::Stub> jobs_;
+  std::unique_ptr<v1::CheckpointService::Stub> checkpoints_;
+  std::unique_ptr<v1::WorkerService::Stub> workers_;
+  std::unique_ptr<Agent> agent_;
+  int keys_ = 0;
+  uint64_t calls_ = 0;
+};
+
+// Each of these was acknowledged, stored, and refused as damage at the next start.
+TEST_F(CoordinatorDoor, ARankCannotStoreWhatTheNextStartCannotRead) {
+  Connect();
+  const std::string job = Submit(Spec("digits"));
+  const v1::RankId id = Train(job);
+  std::vector<v1::RankCall> bad(6);
+  bad[0].mutable_abandon_checkpoint()->set_step(-1);
+  bad[1].mutable_commit_shard()->set_step(-1);
+  bad[1].mutable_commit_shard()->mutable_shard()->set_file("x");
+  bad[2].mutable_commit_manifest()->set_step(-7);
+  bad[3].mutable_report_damage()->set_step(int64_t{1} << 62);
+  bad[4].mutable_commit_shard()->set_step(10);
+  bad[4].mutable_commit_shard()->mutable_shard()->set_file("../escape");
+  bad[5].mutable_commit_manifest()->set_step(10);
+  bad[5].mutable_commit_manifest()->set_bytes(-1);
+  for (const v1::RankCall& call : bad) {
+    const v1::RankCallReply reply = RankCall(id, call);
+    EXPECT_EQ(reply.code(), static_cast<int>(absl::StatusCode::kInvalidArgument)) << call.ShortDebugString();
+    EXPECT_THAT(reply.message(), HasSubstr("allowed:"));
+  }
+  EXPECT_EQ(Commit(id, 10).code(), 0) << "the session lives";
+  Stop();
+  Start();
+  EXPECT_TRUE(aside_.empty());
+  v1::GetJobRequest request;
+  request.set_job(job);
+  v1::Job found;
+  ASSERT_TRUE(Call(*jobs_, &v1::JobService::Stub::GetJob, request, &found).ok());
+  EXPECT_EQ(found.state(), v1::RUNNING);
+}
+
+// A rank that says that it is done before all have joined.
+TEST_F(CoordinatorDoor, NothingIsFinishedBeforeItWasJoined) {
+  Connect();
+  Submit(Spec("digits", 2));
+  const v1::RankId id = Launched();
+  v1::RankCall finish;
+  finish.mutable_finish();
+  const v1::RankCallReply reply = RankCall(id, finish);
+  EXPECT_EQ(reply.code(), static_cast<int>(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(reply.message(), HasSubstr("its ranks have not all joined"));
+}
+
+TEST_F(CoordinatorDoor, ListsOfLargeJobsComeInPagesThatCanBeSent) {
+  v1::JobSpec large = Spec("large", 64);
+  large.mutable_task()->set_options_json(absl::StrCat(R"({"data": ")", std::string(250'000, 'x'), R"("})"));
+  std::set<std::string> submitted, listed;
+  for (int i = 0; i < 20; ++i) submitted.insert(Submit(large));
+  v1::ListJobsRequest request;
+  request.set_page_size(1000);
+  int pages = 0;
+  do {
+    v1::ListJobsResponse page;
+    const grpc::Status status = Call(*jobs_, &v1::JobService::Stub::ListJobs, request, &page);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    ASSERT_GT(page.jobs_size(), 0);
+    for (const v1::Job& job : page.jobs()) EXPECT_TRUE(listed.insert(job.id()).second) << "listed once";
+    request.set_page_token(page.next_page_token());
+    ++pages;
+  } while (!request.page_token().empty());
+  EXPECT_EQ(listed, submitted);
+  EXPECT_GT(pages, 1);
+}
+
+TEST_F(CoordinatorDoor, AJobThatCouldNotBeLaunchedIsRefusedAtTheDoor) {
+  v1::JobSpec spec = Spec("huge");
+  for (int i = 0; i < 64; ++i) (*spec.mutable_env())[absl::StrCat("V", i)] = std::string(60'000, 'x');
+  v1::SubmitJobResponse response;
+  grpc::Status status = TrySubmit(spec, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), AllOf(HasSubstr("the job: 38"), HasSubstr("allowed: 2097152")));
+  spec.clear_env();
+  for (int i = 0; i < 30; ++i) (*spec.mutable_env())[absl::StrCat("V", i)] = std::string(60'000, 'x');
+  status = TrySubmit(spec, &response);
+  EXPECT_THAT(status.error_message(), HasSubstr("bytes together; allowed: 1048576"));
+  // The largest that is taken can be launched.
+  Connect();
+  spec.clear_env();
+  for (int i = 0; i < 16; ++i) (*spec.mutable_env())[absl::StrCat("V", i)] = std::string(65'000, 'x');
+  spec.mutable_task()->set_options_json(absl::StrCat(R"({"d": ")", std::string(262'000, 'x'), R"("})"));
+  const std::string job = Submit(spec);
+  EXPECT_EQ(Launched().job(), job);
+}
+
+TEST_F(CoordinatorDoor, ManyMistakesStillArriveAsOneError) {
+  v1::JobSpec spec = Spec("digits");
+  std::string runner = R"({"steps": 1, "optim": {"type": "sgd"})";
+  for (int i = 0; i < 2000; ++i) absl::StrAppend(&runner, ", \"unknown_option_", i, "\": 1");
+  spec.set_runner_json(runner + "}");
+  v1::SubmitJobResponse response;
+  const grpc::Status status = TrySubmit(spec, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), AllOf(HasSubstr("runner.unknown_option_0"), HasSubstr(" …")));
+}
+
+TEST_F(CoordinatorDoor, WorkersWithManyLabelsComeInPages) {
+  v1::Register registration;
+  registration.set_slots(1);
+  registration.set_protocol(kProtocolVersion);
+  for (int i = 0; i < 64; ++i)
+    (*registration.mutable_labels())[absl::StrCat(i, std::string(120, 'k'))] = std::string(256, 'v');
+  for (int i = 0; i < 60; ++i) {
+    registration.set_worker(absl::StrCat("w", i));
+    registration.set_instance(absl::StrCat(i));
+    Connect(registration);
+    agent_->Await([](const auto& message) { return message.has_registered(); });
+  }
+  v1::ListWorkersRequest request;
+  std::set<std::string> listed;
+  int pages = 0;
+  do {
+    v1::ListWorkersResponse page;
+    ASSERT_TRUE(Call(*workers_, &v1::WorkerService::Stub::ListWorkers, request, &page).ok());
+    for (const v1::Worker& worker : page.workers()) EXPECT_TRUE(listed.insert(worker.id()).second);
+    request.set_page_token(page.next_page_token());
+    ++pages;
+  } while (!request.page_token().empty());
+  EXPECT_EQ(listed.size(), 60u);
+  EXPECT_GT(pages, 1);
+}
+
+TEST_F(CoordinatorDoor, AnAgentWithImpossibleLabelsIsTold) {
+  v1::Register registration;
+  registration.set_worker("w1");
+  registration.set_protocol(kProtocolVersion);
+  (*registration.mutable_labels())["zone"] = std::string(300, 'x');
+  Connect(registration);
+  const std::string reason =
+      agent_->Await([](const auto& message) { return message.has_refused(); }).refused().reason();
+  EXPECT_EQ(reason, "labels.zone: 300 bytes; allowed: 256");
+}
+
+TEST_F(CoordinatorDoor, ARepeatedVerbGetsTheSameAnswer) {
+  Connect();
+  const std::string job = Submit(Spec("digits"));
+  const v1::RankId id = Train(job);
+  for (const int64_t step : {10, 20, 30, 40}) ASSERT_EQ(Commit(id, step).code(), 0);
+  v1::TagCheckpointRequest tag;
+  tag.set_job(job);
+  tag.set_checkpoint("20");
+  tag.set_tag("release");
+  tag.set_request_key("tag");
+  v1::UntagCheckpointRequest untag;
+  untag.set_job(job);
+  untag.set_tag("release");
+  untag.set_request_key("untag");
+  v1::Checkpoint answer;
+  for (int again = 0; again < 2; ++again) {
+    ASSERT_TRUE(Call(*checkpoints_, &v1::CheckpointService::Stub::TagCheckpoint, tag, &answer).ok());
+    EXPECT_EQ(answer.step(), 20) << again;
+  }
+  for (int again = 0; again < 2; ++again) {
+    answer.Clear();
+    ASSERT_TRUE(Call(*checkpoints_, &v1::CheckpointService::Stub::UntagCheckpoint, untag, &answer).ok());
+    EXPECT_EQ(answer.step(), 20) << again;
+    EXPECT_EQ(answer.name(), "step-000000000020") << again;
+  }
+  answer.Clear();
+  ASSERT_TRUE(Call(*checkpoints_, &v1::CheckpointService::Stub::TagCheckpoint, tag, &answer).ok());
+  EXPECT_EQ(answer.step(), 20) << "though the tag is gone";
+  v1::DeleteCheckpointRequest remove;
+  remove.set_job(job);
+  remove.set_checkpoint("20");
+  remove.set_request_key("delete");
+  std::string message;
+  for (int again = 0; again < 3; ++again) {
+    v1::DeleteCheckpointResponse deleted;
+    ASSERT_TRUE(Call(*checkpoints_, &v1::CheckpointService::Stub::DeleteCheckpoint, remove, &deleted).ok()) << again;
+    EXPECT_EQ(deleted.checkpoint().step(), 20) << again;
+    if (again > 0) EXPECT_EQ(deleted.message(), message);
+    message = deleted.message();
+    if (again != 1) continue;
+    v1::AgentMessage gone;  // the files are deleted: so is the record
+    gone.mutable_files_deleted()->set_job(job);
+    gone.mutable_files_deleted()->set_step(20);
+    gone.set_sequence(1);
+    agent_->stream->Write(gone);
+    agent_->Await([](const auto& one) { return one.has_ack(); });
+  }
+}
+
+TEST_F(CoordinatorDoor, AJobThatIsOverCanBeDeleted) {
+  const std::string job = Submit(Spec("digits"));
+  v1::JobVerbResponse response;
+  grpc::Status status = Call(*jobs_, &v1::JobService::Stub::DeleteJob, Verb(job, "early"), &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(status.error_message(), HasSubstr("is Queued; only a job that is over can be deleted"));
+  ASSERT_TRUE(Call(*jobs_, &v1::JobService::Stub::CancelJob, Verb(job, "cancel"), &response).ok());
+  for (int again = 0; again < 2; ++again) {
+    response.Clear();
+    status = Call(*jobs_, &v1::JobService::Stub::DeleteJob, Verb(job, "delete"), &response);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(response.job(), job);
+    EXPECT_EQ(response.message(), absl::StrCat("deleted; the files of its 0 checkpoints stay in /checkpoints/", job));
+  }
+  v1::GetJobRequest get;
+  get.set_job(job);
+  v1::Job found;
+  EXPECT_EQ(Call(*jobs_, &v1::JobService::Stub::GetJob, get, &found).error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(Call(*jobs_, &v1::JobService::Stub::DeleteJob, Verb(job, "other"), &response).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  Stop();
+  Start();
+  EXPECT_EQ(Call(*jobs_, &v1::JobService::Stub::GetJob, get, &found).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+// What a client was told, a scrape shows.
+TEST_F(CoordinatorDoor, AScrapeRightAfterAnAnswerShowsIt) {
+  Connect();
+  EXPECT_THAT(Scrape(), HasSubstr("athanor_slots{use=\"free\"} 4"));
+  for (int round = 0; round < 5; ++round) {
+    const std::string job = Submit(Spec("digits"));
+    EXPECT_THAT(Scrape(),
+                AllOf(HasSubstr("athanor_jobs{state=\"running\"} 1"), HasSubstr("athanor_slots{use=\"used\"} 1")));
+    const v1::RankId id = Train(job);
+    v1::RankCall finish;
+    finish.mutable_finish();
+    EXPECT_EQ(RankCall(id, finish).code(), 0);
+    v1::AgentMessage exited;
+    *exited.mutable_exited()->mutable_id() = id;
+    exited.mutable_exited()->set_finished(true);
+    exited.set_sequence(static_cast<uint64_t>(round) + 1);
+    agent_->stream->Write(exited);
+    agent_->Await([](const auto& one) { return one.has_ack(); });
+    EXPECT_THAT(Scrape(), AllOf(HasSubstr("athanor_jobs{state=\"running\"} 0"),
+                                HasSubstr(absl::StrCat("athanor_jobs{state=\"succeeded\"} ", round + 1)),
+                                HasSubstr("athanor_slots{use=\"used\"} 0")));
+  }
+  const std::string waiting = Submit(Spec("wide", 64));
+  EXPECT_THAT(Scrape(), HasSubstr("athanor_jobs{state=\"queued\"} 1"));
+  v1::JobVerbResponse response;
+  ASSERT_TRUE(Call(*jobs_, &v1::JobService::Stub::CancelJob, Verb(waiting, "cancel"), &response).ok());
+  EXPECT_THAT(Scrape(), AllOf(HasSubstr("athanor_jobs{state=\"queued\"} 0"), HasSubstr("{state=\"cancelled\"} 1")));
+  ASSERT_TRUE(Call(*jobs_, &v1::JobService::Stub::DeleteJob, Verb(waiting, "delete"), &response).ok());
+  EXPECT_THAT(Scrape(), HasSubstr("athanor_jobs{state=\"cancelled\"} 0"));
+}
+
+// Python's and Go's clients cannot send such a message; others can.
+TEST_F(CoordinatorDoor, ARequestThatCannotBeReadIsAnInvalidArgument) {
+  for (const std::string& bytes : {std::string("\xff\xff\xff"), std::string("\x0a\x01\xe9", 3)}) {
+    for (const char* method : {"SubmitJob", "GetJob", "ListJobs", "CancelJob"}) {
+      grpc::Slice slice(bytes);
+      grpc::ByteBuffer request(&slice, 1), response;
+      grpc::GenericStub stub(channel_);
+      grpc::ClientContext context;
+      grpc::CompletionQueue queue;
+      auto call = stub.PrepareUnaryCall(&context, absl::StrCat("/athanor.v1.JobService/", method), request, &queue);
+      call->StartCall();
+      grpc::Status status;
+      void* tag = nullptr;
+      bool ok = false;
+      call->Finish(&response, &status, &tag);
+      ASSERT_TRUE(queue.Next(&tag, &ok));
+      EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << method << ": " << status.error_message();
+      EXPECT_THAT(status.error_message(), AllOf(HasSubstr(method), HasSubstr("cannot be read")));
+    }
+  }
+}
+
+// Retention is decided by the coordinator, from the options as the trainer reads them.
+TEST_F(CoordinatorDoor, KeepsAsManyCheckpointsAsTheTrainerWasTold) {
+  Connect();
+  for (const char* runner : {R"({"steps": 400, "optim": {"type": "sgd"}, "ckpt": {"keep_latest_k": 6}})",
+                             R"({"steps": 400.0, "optim": {"type": "sgd"}, "checkpoint": {"keep_latest_k": 6.0}})"}) {
+    v1::JobSpec spec = Spec("digits");
+    spec.set_runner_json(runner);
+    const std::string job = Submit(spec);
+    const v1::RankId id = Train(job);
+    for (int64_t step = 1; step <= 8; ++step) ASSERT_EQ(Commit(id, step).code(), 0);
+    v1::ListCheckpointsRequest request;
+    request.set_job(job);
+    v1::ListCheckpointsResponse list;
+    ASSERT_TRUE(Call(*checkpoints_, &v1::CheckpointService::Stub::ListCheckpoints, request, &list).ok());
+    EXPECT_EQ(list.checkpoints_size(), 6) << runner;
+    v1::GetJobRequest get;
+    get.set_job(job);
+    v1::Job found;
+    ASSERT_TRUE(Call(*jobs_, &v1::JobService::Stub::GetJob, get, &found).ok());
+    EXPECT_EQ(found.spec().runner_json(), R"({"checkpoint":{"keep_latest_k":6},"optim":{"type":"sgd"},"steps":400})");
+  }
+}
+
+}  // namespace
+}  // namespace athanor
