@@ -1,8 +1,8 @@
 // oracle_replay [--device DEVICE] [--whole] FILE.json...: replays recorded cases; the last line says how many passed
-// and failed, the exit code is 1 when any failed. DEVICE: where the cases' tensors lie, as "cuda"; "foreign" is a device
-// of the tests that forbids what a GPU forbids (tests/support/foreign_device.h). --whole: the files hold all cases of
-// their families, so an entry of deviations.json that names none of them is a failure, and so is a family that does not exist; without
-// it, it is a note.
+// and failed, the exit code is 1 when any failed. DEVICE: where the cases' tensors lie, as "cuda"; "foreign" is a
+// device of the tests that forbids what a GPU forbids (tests/support/foreign_device.h). --whole: the files hold all
+// cases of their families, so an entry of deviations.json that names none of them is a failure, and so is a family
+// that does not exist; without it, it is a note.
 #include <cstdio>
 #include <fstream>
 

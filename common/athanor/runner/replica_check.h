@@ -1,8 +1,8 @@
-// Whether all ranks still hold the same weights, bit for bit. Data parallelism rests on it, and nothing else tells: each
-// rank would train a model of its own, and a checkpoint would hold that of one of them.
+// Whether all ranks still hold the same weights, bit for bit. Data parallelism rests on it, and nothing else tells:
+// each rank would train a model of its own, and a checkpoint would hold that of one of them.
 //
-// The fingerprints (athanor/parallel/tensor_fingerprint.h) travel with the votes of step_agreement.h; what remains is to
-// read the weights once. Not thread-safe; the training thread.
+// The fingerprints (athanor/parallel/tensor_fingerprint.h) travel with the votes of step_agreement.h; what remains
+// is to read the weights once. Not thread-safe; the training thread.
 #pragma once
 
 #include <torch/torch.h>
