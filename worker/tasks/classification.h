@@ -1,13 +1,14 @@
 // What tasks that tell classes apart share: the loss, "accuracy", and the option
 //
-//   metrics  also measure auroc, auprc, acc, f1 and mcc, exactly over all samples (acc and f1 are means over the
-//            classes). Default false
+//   metrics  also measure auroc, auprc, acc_macro, f1_macro and mcc, exactly over all samples (all but mcc are means
+//            over the classes). Default false
 #pragma once
 
 #include <torch/torch.h>
 
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "athanor/metrics/metric_factory.h"
 #include "athanor/task/task.h"
@@ -19,8 +20,15 @@ class ClassificationTask : public Task {
  public:
   absl::StatusOr<std::unique_ptr<MetricSet>> Metrics(std::shared_ptr<MeterSync> sync) override {
     if (!measured_) return nullptr;
-    return BuildMetrics(
-        {.type = "multiclass", .num_classes = classes_, .scores = Scores::kLogits, .sync = std::move(sync)});
+    std::vector<MetricFunc> metrics = DefaultMetrics(MetricTask::kMulticlass, classes_);
+    for (MetricFunc& metric : metrics) {
+      if (metric.name == "acc" || metric.name == "f1") metric.name += "_macro";  // "accuracy" is another number
+    }
+    return BuildMetrics({.type = "multiclass",
+                         .num_classes = classes_,
+                         .scores = Scores::kLogits,
+                         .sync = std::move(sync),
+                         .metrics = std::move(metrics)});
   }
 
  protected:

@@ -3,10 +3,10 @@
 // labelled_data.h and classification.h (scale: default 1):
 //
 //   module        the saved file
-//   loss          a mean over the batch of what forward gives and the targets: cross_entropy (class numbers; N x classes,
-//                 or N x length x classes for tokens), nll (the same of log-probabilities), bce_with_logits, mse, l1,
-//                 huber; or module: the module's own method loss(output, target), exported with @torch.jit.export.
-//                 Default cross_entropy
+//   loss          a mean over the batch of what forward gives and the targets: cross_entropy (class numbers against
+//                 N x classes, or N x length x classes for tokens), nll (the same of log-probabilities),
+//                 bce_with_logits, mse, l1, huber; or module: the module's own method loss(output, target), exported
+//                 with @torch.jit.export. Default cross_entropy
 //   loss_module   in place of `loss`: a saved module whose forward(output, target) gives the loss
 //   classes       how many the module tells apart; needed for cross_entropy and nll. With a loss of one's own it adds
 //                 the metrics of classes. Of tokens: the vocabulary

@@ -3,7 +3,7 @@
 //
 //   package  the folder that the script wrote. Shapes and dtypes of samples, classes and precision are the package's
 //   metrics  with a package that tells classes apart (scores N x classes, targets of class numbers): also measure
-//            auroc, auprc, acc, f1 and mcc. Default false
+//            auroc, auprc, acc_macro, f1_macro and mcc. Default false
 //
 // Splits "train" and "test"; metric "accuracy" with classes, and those of the model's own metrics(). Batches may have
 // any length. The weights begin as the package's; runner.pretrained and checkpoints have their names. All gradients of
