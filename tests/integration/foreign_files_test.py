@@ -144,6 +144,35 @@ class TorchSaveTest(ForeignFiles):
         self.assertLess((self.folder / "out.pt").stat().st_size, (self.folder / "in.pt").stat().st_size + 2000)
 
 
+class PretrainedTest(ForeignFiles):
+    def train(self, **config):
+        base = {"seed": 1, "workspace_root": str(self.folder / "runs"), "optim": {"type": "sgd", "lr": 0.5}, "evaluate": {"interval": 1}, "dataloader": {"batch_size": 32}}
+        return self.tool("train", json.dumps({**base, **config}))
+
+    def test_names_that_wrappers_lengthened_and_rules_for_others(self):
+        first = self.train(steps=20, experiment="first")
+        self.tool("export", pathlib.Path(first["dir"]) / "checkpoints/latest", self.folder / "good.pt")
+        weights = torch.load(self.folder / "good.pt", weights_only=True)
+        other = {name: tensor + 1 for name, tensor in weights.items()}
+        files = {"compiled": {f"_orig_mod.{k}": v for k, v in weights.items()}, "parallel": {f"module._orig_mod.{k}": v for k, v in weights.items()},
+                 "lightning": {"state_dict": {f"model.{k}": v for k, v in weights.items()}, "epoch": 3, "callbacks": {"seen": {1, 2}}},
+                 "tutorial": {"epoch": 1, "model_state_dict": weights, "optimizer_state_dict": {"state": {0: {"step": torch.ones(1)}}, "param_groups": []}},
+                 "averaged": {"state_dict": other, "state_dict_ema": weights},
+                 "renamed": {f"backbone.layer_{k}": v for k, v in weights.items()}}
+        for name, state in files.items():
+            torch.save(state, self.folder / f"{name}.pt")
+            rules = [{"pattern": "^backbone\\.layer_(\\d+)", "replacement": "$1"}] if name == "renamed" else []
+            again = self.train(steps=1, optim={"type": "sgd", "lr": 0}, experiment=name, pretrained=str(self.folder / f"{name}.pt"), pretrained_key_mapping=rules)
+            self.assertAlmostEqual(again["metrics"]["val.loss"], first["metrics"]["val.loss"], places=6, msg=name)
+            if name == "lightning":
+                self.assertTrue(any("callbacks.seen: a call of __builtin__.set" in note for note in again["notes"]), again["notes"])
+        config = {"steps": 1, "optim": {"type": "sgd", "lr": 0}, "pretrained": str(self.folder / "renamed.pt")}
+        done = subprocess.run([str(TOOL), "train", json.dumps(config)], capture_output=True, text=True, timeout=120, cwd=self.folder)
+        self.assertIn("missing in the file: 0.weight", done.stderr)
+        done = subprocess.run([str(TOOL), "train", json.dumps({**config, "pretrained_key_mapping": [{"pattern": "("}]})], capture_output=True, text=True, timeout=120)
+        self.assertIn('pretrained_key_mapping[0].pattern: "(" is no regular expression', done.stderr)
+
+
 class SafetensorsTest(ForeignFiles):
     # Artefacts of the reference's JSON library (a structure as a list, an enumeration as a map), and shapes that LibTorch cannot make.
     DEVIATIONS = {"tensor as list", "dtype as map", "zero beside huge", "65 dims", "deep 126", "F6_E2M3", "F6_E3M2"}

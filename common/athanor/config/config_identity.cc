@@ -18,11 +18,16 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array<absl::string_view, 19> kNotSemantic = {
-    "score_split", "score_name", "score",  "log",        "log_interval", "tensorboard",
-    "wandb",       "ft",         "comm",   "gc",         "profiling",    "heartbeat",
-    "lineage",     "experiment", "resume", "pretrained", "auto_resume",  "workspace_root",
-    "workspace"};
+constexpr std::array<absl::string_view, 20> kNotSemantic = {"score_split",  "score_name",
+                                                            "score",        "log",
+                                                            "log_interval", "tensorboard",
+                                                            "wandb",        "ft",
+                                                            "comm",         "gc",
+                                                            "profiling",    "heartbeat",
+                                                            "lineage",      "experiment",
+                                                            "resume",       "pretrained",
+                                                            "auto_resume",  "workspace_root",
+                                                            "workspace",    "pretrained_key_mapping"};
 
 constexpr std::array<absl::string_view, 15> kCheckpointOptions = {"dir_name",
                                                                   "wait_timeout",

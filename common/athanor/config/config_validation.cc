@@ -55,23 +55,32 @@ void CheckOneOf(const std::string& section, const char* first, const std::option
     problems->push_back({JoinPath(section, second), absl::StrCat("excludes \"", first, "\": set one of the two")});
 }
 
+void CheckPattern(const std::string& pattern, const std::string& path, Problems* problems) {
+  constexpr size_t kLongestPattern = 1000;  // the compiler of expressions recurses
+  if (pattern.empty() || pattern.size() > kLongestPattern) {
+    problems->push_back({path, pattern.empty()
+                                   ? "missing; allowed: a regular expression"
+                                   : absl::StrCat("found ", pattern.size(), " bytes; allowed: ", kLongestPattern)});
+    return;
+  }
+  try {
+    std::regex compiled(pattern);  // NOLINT(bugprone-unused-local-non-trivial-variable): only whether it can be
+  } catch (const std::regex_error& error) {
+    problems->push_back({path, absl::StrCat("\"", pattern, "\" is no regular expression: ", error.what())});
+  }
+}
+
+void CheckKeyMapping(const RunnerConfig& config, Problems* problems) {
+  for (size_t i = 0; i < config.pretrained_key_mapping.size(); ++i) {
+    CheckPattern(config.pretrained_key_mapping[i].pattern, absl::StrCat("pretrained_key_mapping[", i, "].pattern"),
+                 problems);
+  }
+}
+
 void CheckParamGroup(const OptimConfig& optim, const ParamGroupConfig& group, const std::string& path,
                      Problems* problems) {
   const auto own = OptimOptionsOf(optim.type);
-  constexpr size_t kLongestPattern = 1000;  // the compiler of expressions recurses
-  if (group.pattern.empty() || group.pattern.size() > kLongestPattern) {
-    problems->push_back({JoinPath(path, "pattern"),
-                         group.pattern.empty()
-                             ? "missing; allowed: a regular expression"
-                             : absl::StrCat("found ", group.pattern.size(), " bytes; allowed: ", kLongestPattern)});
-  } else {
-    try {
-      std::regex compiled(group.pattern);  // NOLINT(bugprone-unused-local-non-trivial-variable): only whether it can be
-    } catch (const std::regex_error& error) {
-      problems->push_back({JoinPath(path, "pattern"),
-                           absl::StrCat("\"", group.pattern, "\" is no regular expression: ", error.what())});
-    }
-  }
+  CheckPattern(group.pattern, JoinPath(path, "pattern"), problems);
   CheckOneOf(path, "lr", group.lr, "lr_multiplier", group.lr_multiplier, problems);
   CheckOneOf(path, "weight_decay", group.weight_decay, "weight_decay_multiplier", group.weight_decay_multiplier,
              problems);
@@ -243,6 +252,7 @@ void AddContradictions(const RunnerConfig& config, std::vector<FieldProblem>* pr
     problems->push_back({"precision", "found \"fp16\" with compile.enable; allowed: bf16, whose losses need no scale"});
   }
   if (config.optim.type == "lbfgs") CheckLbfgs(config, problems);
+  if (!ProblemUnder(*problems, "pretrained_key_mapping")) CheckKeyMapping(config, problems);
   for (const std::string& part : config.checkpoint.exclude_from_loading) {
     if (IsCheckpointPart(part)) continue;
     problems->push_back({"checkpoint.exclude_from_loading",

@@ -300,6 +300,14 @@ struct Fp8Config {
 };
 BOOST_DESCRIBE_STRUCT(Fp8Config, (), (enabled, recipe))
 
+// How names in a file of weights become the model's.
+struct KeyMappingConfig {
+  std::string pattern;
+  std::string replacement;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(KeyMappingConfig, (), (pattern, replacement))
+
 struct RunnerConfig {
   std::string stack = "auto";  // "auto", "ddp", "graph"
   // Where the run is kept and how it is watched: athanor/runner/workspace.h.
@@ -322,6 +330,7 @@ struct RunnerConfig {
   bool auto_resume = false;
   std::optional<std::string> resume;
   std::optional<std::string> pretrained;
+  std::vector<KeyMappingConfig> pretrained_key_mapping;
 
   std::optional<int64_t> seed;
   bool deterministic = false;
@@ -351,10 +360,10 @@ struct RunnerConfig {
 };
 BOOST_DESCRIBE_STRUCT(RunnerConfig, (),
                       (stack, workspace_root, lineage, experiment, name, dir, log_file, checkpoint_dir, log, console,
-                       tensorboard, csv, jsonl, heartbeat, profiling, gc, auto_resume, resume, pretrained, seed,
-                       deterministic, steps, epochs, accum_steps, train_splits, precision, max_grad_norm,
-                       max_grad_value, skip_nonfinite_grad, max_nonfinite_losses, patience, log_interval, threads,
-                       score, evaluate, optim, sched, checkpoint, comm, dataloader, ema, compile, fp8))
+                       tensorboard, csv, jsonl, heartbeat, profiling, gc, auto_resume, resume, pretrained,
+                       pretrained_key_mapping, seed, deterministic, steps, epochs, accum_steps, train_splits, precision,
+                       max_grad_norm, max_grad_value, skip_nonfinite_grad, max_nonfinite_losses, patience, log_interval,
+                       threads, score, evaluate, optim, sched, checkpoint, comm, dataloader, ema, compile, fp8))
 
 // Canonical type names, and the options that a type takes besides the common ones (`type`, `lr`, `weight_decay`,
 // `param_groups`; `type`, `interval`). Empty for an unknown type.

@@ -45,6 +45,9 @@ std::span<const FieldRule> RunnerConfig::Rules() {
       {.name = "resume", .meaning = "Checkpoint to continue from, with all its state."},
       {.name = "pretrained",
        .meaning = "Weights to start from: a checkpoint's folder, a safetensors file or a PyTorch state dict (.pt)."},
+      {.name = "pretrained_key_mapping",
+       .meaning = "Renames the tensors of `pretrained`, rule after rule; what wrappers of Python put in front "
+                  "(`module.`, `_orig_mod.`, `state_dict.model.`) goes by itself."},
       {.name = "seed",
        .meaning = "Base of all random generators; a rank uses seed + rank. Default: drawn at the start and recorded.",
        .min = 0},
@@ -324,6 +327,14 @@ std::span<const FieldRule> EmaConfig::Rules() {
        .min = 0,
        .max = 1,
        .max_open = true},
+  };
+  return rules;
+}
+
+std::span<const FieldRule> KeyMappingConfig::Rules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "pattern", .meaning = "Regular expression (ECMAScript); every match in the tensor's name is replaced."},
+      {.name = "replacement", .meaning = "What comes there; $1 is what the first parentheses found."},
   };
   return rules;
 }

@@ -25,8 +25,8 @@ bool Failed(VP8StatusCode code, std::string* error) {
   return false;
 }
 
-// What is used of libwebp. It is loaded when the first such file is read: few programs read any, and none that links the
-// library by hand has to name it.
+// What is used of libwebp. It is loaded when the first such file is read: few programs read any, and none that links
+// the library by hand has to name it.
 struct Decoder {
   decltype(&WebPGetFeaturesInternal) get_features = nullptr;
   decltype(&WebPInitDecoderConfigInternal) init_config = nullptr;

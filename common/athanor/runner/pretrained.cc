@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <regex>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -12,6 +12,7 @@
 #include "athanor/io/state_dict_file.h"
 #include "athanor/io/tensor_file.h"
 #include "athanor/tensor/module_tensors.h"
+#include "athanor/runner/weight_names.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {
@@ -30,47 +31,7 @@ TensorMap WeightsOfCheckpoint(const TensorMap& tensors, bool average) {
   return weights;
 }
 
-TensorMap WithoutCommonPrefix(TensorMap weights) {
-  for (const std::string prefix : {"module.", "model."}) {
-    const bool common = std::all_of(weights.begin(), weights.end(),
-                                    [&](const auto& item) { return absl::StartsWith(item.first, prefix); });
-    if (!common || weights.empty()) continue;
-    TensorMap shorter;
-    for (auto& [name, tensor] : weights) shorter.emplace(name.substr(prefix.size()), std::move(tensor));
-    weights = std::move(shorter);
-  }
-  return weights;
-}
-
-absl::StatusOr<TensorMap> Renamed(const TensorMap& weights, const WeightsOptions& options,
-                                  const torch::OrderedDict<std::string, torch::Tensor>& targets) {
-  const bool as_it_is =
-      std::any_of(targets.begin(), targets.end(), [&](const auto& item) { return weights.count(item.key()) > 0; });
-  TensorMap renamed;
-  for (const auto& [name, tensor] : as_it_is ? weights : WithoutCommonPrefix(weights)) {
-    std::string target = name;
-    for (const auto& [pattern, replacement] : options.rename) {
-      try {
-        target = std::regex_replace(target, std::regex(pattern), replacement);
-      } catch (const std::regex_error& error) {
-        return absl::InvalidArgumentError(absl::StrCat("rename: '", pattern, "' is no expression: ", error.what()));
-      }
-    }
-    if (!renamed.emplace(target, tensor).second) {
-      return absl::InvalidArgumentError(absl::StrCat("rename: two tensors of the file become '", target, "'"));
-    }
-  }
-  return renamed;
-}
-
-std::string Cut(const std::vector<std::string>& names) {
-  const size_t shown = std::min(names.size(), kShownNames);
-  std::string text = absl::StrJoin(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", ");
-  if (shown < names.size()) absl::StrAppend(&text, " and ", names.size() - shown, " more");
-  return text;
-}
-
-absl::StatusOr<TensorMap> WeightsAt(const std::string& path, bool average) {
+absl::StatusOr<TensorMap> WeightsAt(const std::string& path, bool average, std::vector<std::string>* skipped) {
   std::error_code error;
   const bool named =  // "<root>/latest", "<root>/best.pointer"
       std::filesystem::exists(path + ".pointer", error) || std::filesystem::path(path).extension() == ".pointer";
@@ -82,7 +43,12 @@ absl::StatusOr<TensorMap> WeightsAt(const std::string& path, bool average) {
     return weights;
   }
   ASSIGN_OR_RETURN(TensorFile file, ReadStateDictFile(path));
-  if (file.tensors.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": holds no tensors"));
+  if (file.tensors.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": holds no tensors",
+                     file.skipped.empty() ? "" : absl::StrCat("; there are: ", ShortList(file.skipped))));
+  }
+  if (skipped != nullptr) *skipped = std::move(file.skipped);
   // A shard of a checkpoint holds more than the model.
   size_t of_model = 0;
   for (const auto& [name, tensor] : file.tensors) of_model += absl::StartsWith(name, "model.") ? 1 : 0;
@@ -92,16 +58,24 @@ absl::StatusOr<TensorMap> WeightsAt(const std::string& path, bool average) {
 
 }  // namespace
 
-std::string WeightsReport::ToString() const {
-  std::string text = absl::StrCat(loaded.size(), " tensors loaded");
-  if (!missing.empty()) absl::StrAppend(&text, "; missing in the file: ", Cut(missing));
-  if (!mismatched.empty()) absl::StrAppend(&text, "; of another shape: ", Cut(mismatched));
-  if (!unexpected.empty()) absl::StrAppend(&text, "; not in the model: ", Cut(unexpected));
+std::string ShortList(const std::vector<std::string>& names) {
+  const size_t shown = std::min(names.size(), kShownNames);
+  std::string text = absl::StrJoin(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", ");
+  if (shown < names.size()) absl::StrAppend(&text, " and ", names.size() - shown, " more");
   return text;
 }
 
-absl::StatusOr<TensorMap> ReadWeights(const std::string& path) {
-  return WeightsAt(path, /*average=*/true);
+std::string WeightsReport::ToString() const {
+  std::string text = absl::StrCat(loaded.size(), " tensors loaded");
+  if (!prefix.empty()) absl::StrAppend(&text, " from the names with '", prefix, "' in front");
+  if (!missing.empty()) absl::StrAppend(&text, "; missing in the file: ", ShortList(missing));
+  if (!mismatched.empty()) absl::StrAppend(&text, "; of another shape: ", ShortList(mismatched));
+  if (!unexpected.empty()) absl::StrAppend(&text, "; not in the model: ", ShortList(unexpected));
+  return text;
+}
+
+absl::StatusOr<TensorMap> ReadWeights(const std::string& path, std::vector<std::string>* skipped) {
+  return WeightsAt(path, /*average=*/true, skipped);
 }
 
 absl::Status ExportWeights(const std::string& from, const std::string& to, const ExportOptions& options) {
@@ -118,7 +92,7 @@ absl::Status ExportWeights(const std::string& from, const std::string& to, const
     return absl::InvalidArgumentError(
         absl::StrCat("dtype: found '", options.dtype, "'; allowed: fp32, fp16, bf16, fp64"));
   }
-  ASSIGN_OR_RETURN(TensorMap weights, WeightsAt(from, options.average));
+  ASSIGN_OR_RETURN(TensorMap weights, WeightsAt(from, options.average, nullptr));
   for (auto& [name, tensor] : weights) {
     if (dtype != dtypes.end() && tensor.is_floating_point()) tensor = tensor.to(dtype->second);
   }
@@ -131,7 +105,18 @@ absl::StatusOr<WeightsReport> LoadWeights(const TensorMap& weights, const Weight
   for (const auto& item : model->named_buffers()) {
     if (item.value().defined()) targets.insert(item.key(), item.value());
   }
-  ASSIGN_OR_RETURN(TensorMap given, Renamed(weights, options, targets));
+  std::vector<std::string> found_names;
+  std::set<std::string> wanted;
+  for (const auto& [name, tensor] : weights) found_names.push_back(name);
+  for (const auto& item : targets) wanted.insert(item.key());
+  ASSIGN_OR_RETURN(const NameMap map, MapNames(found_names, wanted, options.rename));
+  TensorMap given;
+  // What fits goes before what only has such a name in its own place.
+  for (const bool fitting : {true, false}) {
+    for (const auto& [name, target] : map.names) {
+      if ((name != target || map.prefix.empty()) == fitting) given.emplace(target, weights.at(name));
+    }
+  }
   // One name is enough for a tensor that has several (tied weights): PyTorch's safetensors writes no more.
   for (const auto& [first, others] : TiedNames(*model)) {
     std::vector<std::string> names = {first};
@@ -141,6 +126,7 @@ absl::StatusOr<WeightsReport> LoadWeights(const TensorMap& weights, const Weight
     for (const std::string& name : names) given.emplace(name, given.at(*known));
   }
   WeightsReport report;
+  report.prefix = map.prefix;
   for (const auto& item : targets) {
     const auto found = given.find(item.key());
     if (found == given.end()) {

@@ -19,8 +19,12 @@
 
 namespace athanor {
 
-// Names as in PyTorch's state_dict(), without "model." or "ema.". NOT_FOUND, DATA_LOSS, INVALID_ARGUMENT name the path.
-absl::StatusOr<TensorMap> ReadWeights(const std::string& path);
+// Names as in PyTorch's state_dict(), without "model." or "ema.". `skipped`, where it is given: what stands in the file
+// and is no tensor ("epoch: an integer"). NOT_FOUND, DATA_LOSS, INVALID_ARGUMENT name the path.
+absl::StatusOr<TensorMap> ReadWeights(const std::string& path, std::vector<std::string>* skipped = nullptr);
+
+// "a, b, c, d, e and 7 more".
+std::string ShortList(const std::vector<std::string>& names);
 
 struct ExportOptions {
   std::string dtype;    // of floating-point tensors: "fp32", "fp16", "bf16", "fp64"; "" as they are
@@ -34,14 +38,17 @@ struct ExportOptions {
 absl::Status ExportWeights(const std::string& from, const std::string& to, const ExportOptions& options = {});
 
 struct WeightsOptions {
-  // Applied in order to every name of the file: an ECMAScript expression and its replacement ($1 …). Before them a
-  // common prefix "module." or "model." of all names goes.
+  // Applied in order to every name of the file: an ECMAScript expression and its replacement ($1 …). What wrappers of
+  // Python have added goes by itself, where more names fit so: "module.", "_orig_mod." anywhere, "state_dict.model.",
+  // "model_state_dict." and the like in front; of the average of the weights and the weights themselves the average is
+  // taken.
   std::vector<std::pair<std::string, std::string>> rename;
   bool strict = true;  // a tensor of the module without a partner, or of another shape, is an error
 };
 
 struct WeightsReport {
   std::vector<std::string> loaded, missing, unexpected;
+  std::string prefix;                   // of the file's names that were taken: "state_dict.model."; "" none
   std::vector<std::string> mismatched;  // "fc.weight: [1000, 512] in the file, [10, 512] in the model"
   std::string ToString() const;         // one line; lists are cut after 5 names
 };

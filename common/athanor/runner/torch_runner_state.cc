@@ -87,8 +87,14 @@ absl::Status TorchRunner::LoadState(const RestoredState& restored, bool weights_
 }
 
 absl::Status TorchRunner::LoadPretrained(const std::string& path) {
-  ASSIGN_OR_RETURN(const TensorMap weights, ReadWeights(path));
-  ASSIGN_OR_RETURN(const WeightsReport report, LoadWeights(weights, {}, model_.get()));
+  std::vector<std::string> skipped;
+  ASSIGN_OR_RETURN(const TensorMap weights, ReadWeights(path, &skipped));
+  if (!skipped.empty())
+    Note(absl::StrCat("pretrained: left out of ", path, ", being no tensors: ", ShortList(skipped)));
+  WeightsOptions options;
+  for (const KeyMappingConfig& rule : config().pretrained_key_mapping)
+    options.rename.emplace_back(rule.pattern, rule.replacement);
+  ASSIGN_OR_RETURN(const WeightsReport report, LoadWeights(weights, options, model_.get()));
   Inform(absl::StrCat("loaded ", report.loaded.size(), " tensors from ", path));
   if (average_ != nullptr) average_->CopyFromModel();
   return absl::OkStatus();
