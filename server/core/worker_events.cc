@@ -64,8 +64,9 @@ void Machine::LoseRank(const RankRef& ref, const WorkerId& worker, const std::st
   GenerationEntry* generation = nullptr;
   RankEntry* rank = CurrentRank(ref, worker, &generation);
   if (rank == nullptr) return;
-  // What was to end anyway is no failure.
-  const CauseKind kind = generation->state == GenerationState::kStopping ? CauseKind::kPreempted : CauseKind::kNodeLost;
+  // What was asked to end is no failure.
+  const bool asked = generation->stop_for_suspend || generation->stop_for_cancel || generation->stop_for_preempt;
+  const CauseKind kind = asked ? CauseKind::kPreempted : CauseKind::kNodeLost;
   std::optional<FailureCause> cause;
   if (!rank->said_finish) cause = FailureCause{.kind = kind, .rank = ref.rank, .worker = worker, .detail = detail};
   RankGone(*generation, *rank, std::move(cause));

@@ -160,6 +160,22 @@ TEST(Contact, RanksThatAreNotHeardAreNotTakenForHung) {
   EXPECT_EQ(h.job(job).last_cause.has_value() || h.generation(job).cause.has_value(), true);
 }
 
+TEST(Contact, ALostNodeIsTheCauseOfWhatItsPeersReportedFirst) {
+  CoreHarness h(ShortLease());
+  h.Register("w1", 1);
+  h.Register("w2", 1);
+  const JobId job = h.Submit({.ranks = 2});
+  h.StartTraining(job);
+  const WorkerId lost = h.Seat(job, 0), other = h.Seat(job, 1);
+  h.Exit(job, 1, h.Cause(CauseKind::kPeerLost));
+  for (int i = 0; i < 11; ++i) {
+    h.Pass(absl::Seconds(1));
+    h.Beat(other.str());
+  }
+  EXPECT_EQ(h.worker(lost.str()).state, WorkerState::kLost);
+  EXPECT_EQ(h.job(job).restarts_by_cause.at(CauseKind::kNodeLost), 1);
+}
+
 // A copy of the store from generation 1 comes back; agents have seen generation 4.
 class Restored : public testing::Test {
  protected:
