@@ -29,8 +29,9 @@ absl::Status Invalid(const absl::Status& status) {
 
 absl::Status Check(const RunnerConfig& config, const TorchRunnerOptions& options) {
   RETURN_IF_ERROR(ToStatus(CheckRunnerConfig(config)));
-  if ((options.model == nullptr) == (options.make_model == nullptr))
-    return absl::InvalidArgumentError("runner: give a model, or make_model, and not both");
+  if (options.model == nullptr && options.make_model == nullptr) return absl::InvalidArgumentError("runner: no model");
+  if (options.model != nullptr && options.make_model != nullptr)
+    return absl::InvalidArgumentError("runner: give a model or make_model, not both");
   for (const std::string& split : TrainSplitNames(config)) {
     if (options.datasets.contains(split)) continue;
     const std::string known = absl::StrJoin(
