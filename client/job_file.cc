@@ -67,8 +67,8 @@ class JobReader {
   absl::StatusOr<v1::JobSpec> Read() {
     const json& root = document_.value;
     Known(root, "",
-          {"name", "labels", "task", "resources", "priority", "preemptible", "runner", "restart", "timeouts", "env",
-           "parent", "log_format"});
+          {"name", "labels", "task", "resources", "priority", "preemptible", "runner", "restart", "timeouts", "fencing",
+           "env", "parent", "log_format"});
     spec_.set_name(Text(root, "name", true));
     if (!spec_.name().empty()) CheckName();
     ReadLabels(root);
@@ -79,6 +79,7 @@ class JobReader {
     ReadRunner(Section(root, "runner", true));
     ReadRestart(Section(root, "restart", false));
     ReadTimeouts(Section(root, "timeouts", false));
+    ReadFencing(root);
     ReadEnv(Section(root, "env", false));
     spec_.set_log_format(Text(root, "log_format", false));
     if (const std::string& format = spec_.log_format(); !format.empty() && format != "text" && format != "json")
@@ -386,6 +387,13 @@ class JobReader {
     Duration(
         timeouts, "stop_grace", "timeouts.stop_grace",
         [](v1::JobSpec& spec) { return spec.mutable_timeouts()->mutable_stop_grace(); }, spec_);
+  }
+
+  void ReadFencing(const json& root) {
+    const std::string fencing = Text(root, "fencing", false);
+    if (!fencing.empty() && fencing != "generation" && fencing != "strict")
+      Problem("fencing", absl::StrCat(Found(json(fencing)), "; allowed: generation, strict"));
+    spec_.set_fencing(fencing);
   }
 
   void ReadEnv(const json& env) {

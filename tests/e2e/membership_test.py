@@ -35,6 +35,17 @@ class AwayTest(E2ECase):
         self.assertEqual(int(final["generation"]), 1)
         self.assertEqual(max(int(c["step"]) for c in self.cluster.checkpoints(job)), 1500)
 
+    def test_strict_fencing_ends_ranks_with_the_lease(self):
+        job = self.submit(name="strict", steps=200000, interval=100, fencing="strict")
+        self.cluster.wait_event(job, "CheckpointCommitted")
+        self.cluster.coordinator.kill()
+        poll(lambda: not self.cluster.ranks(job), 30, "the ranks end with the lease")
+        self.cluster.start_coordinator()
+        poll(lambda: int(self.cluster.job(job)["generation"]) >= 2, 30, "a second generation")
+        self.assertIn("node_lost", self.cluster.job(job)["restartsByCause"])
+        self.cluster.cli("job", "cancel", job)
+        self.cluster.wait_job(job, states={"CANCELLED"})
+
 
 class NamesTest(E2ECase):
     agents = 1

@@ -80,6 +80,7 @@ WRONG = {
     "duration without unit": (GOOD + "timeouts: {join: 30}\n", "12:12: timeouts.join: found 30 (integer); allowed: a duration"),
     "negative duration": (GOOD + "timeouts:\n  hang: -5s\n", '13:3: timeouts.hang: found "-5s"'),
     "endless duration": (GOOD + "timeouts:\n  hang: inf\n", '13:3: timeouts.hang: found "inf"'),
+    "unknown fencing": (GOOD + "fencing: loose\n", '12:1: fencing: found "loose" (string); allowed: generation, strict'),
     "unknown cause": (GOOD + "restart:\n  budgets:\n    sigkill: 3\n", "14:5: restart.budgets.sigkill: unknown key"),
     "budget": (GOOD + "restart: {budgets: {signal: -2}}\n", "12:21: restart.budgets.signal: found -2"),
     "jitter": (GOOD + "restart:\n  backoff_jitter: 1.5\n", "13:3: restart.backoff_jitter: found 1.5"),

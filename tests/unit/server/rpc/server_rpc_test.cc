@@ -68,6 +68,7 @@ std::vector<BadSpec> BadSpecs() {
       {"slots", [](Spec& s) { s.mutable_resources()->set_slots_per_rank(65); }, "slots_per_rank: 65; allowed: 0 to 64"},
       {"threads", [](Spec& s) { s.mutable_resources()->set_threads_per_rank(-1); }, "threads_per_rank: -1; allowed: 0"},
       {"device", [](Spec& s) { s.mutable_resources()->set_device("tpu"); }, "device: 'tpu'; allowed: cpu, cuda"},
+      {"fencing", [](Spec& s) { s.set_fencing("loose"); }, "fencing: 'loose'; allowed: generation, strict"},
       {"priority", [](Spec& s) { s.set_priority(1001); }, "priority: 1001; allowed: -1000 to 1000"},
   };
 }
