@@ -7,7 +7,7 @@
 namespace athanor::core {
 
 Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
-    : options(options_in), state(std::move(recovered)), now_(now) {
+    : options(options_in), state(std::move(recovered)), now_(now), recovered_at_(now) {
   repairs_ = RepairRecovered(state, now);
   for (auto& [id, worker] : state.workers) {
     worker.used.clear();
@@ -212,6 +212,7 @@ void Machine::FireTimer(const TimerKey& key) {
   }
   if (kind == TimerKind::kRequests) return ForgetOldRequests();
   if (kind == TimerKind::kFinishedJobs) return ForgetOldJobs();
+  if (kind == TimerKind::kStrictJobs) return CapacityChanged();
   if (kind == TimerKind::kJobRetry) {
     JobEntry* job = FindJob(JobId(id));
     if (job == nullptr || job->state != JobState::kBackingOff) return;

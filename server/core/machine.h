@@ -32,7 +32,16 @@ class Machine {
   ClusterState state;
 
  private:
-  enum class TimerKind : uint8_t { kJobRetry, kGeneration, kHang, kWorker, kRequests, kQuarantine, kFinishedJobs };
+  enum class TimerKind : uint8_t {
+    kJobRetry,
+    kGeneration,
+    kHang,
+    kWorker,
+    kRequests,
+    kQuarantine,
+    kFinishedJobs,
+    kStrictJobs
+  };
   using TimerKey = std::pair<TimerKind, std::string>;
   using QueueKey = std::tuple<bool, int32_t, uint64_t, JobId>;  // not reserved, -priority, submit order
   using Shape = std::tuple<std::string, int32_t, int32_t>;      // device, ranks, slots per rank
@@ -115,6 +124,7 @@ class Machine {
   void BringBackFromAside();
   int32_t QueueLength() const;
   PlacementResult PlaceJob(const JobEntry& job, const std::vector<FreeSlots>& free) const;
+  bool HoldStrict(JobEntry& job);
   bool TryPlace(JobEntry& job, std::vector<FreeSlots>& free);
   void CountOvertaken(const JobEntry& started);
   bool GrantReservations();
@@ -203,6 +213,7 @@ class Machine {
   void AccountTraining(JobEntry& job, const GenerationEntry& generation, double seconds);
 
   absl::Time now_;
+  const absl::Time recovered_at_;
   std::vector<Effect> effects_;
   std::set<std::pair<absl::Time, TimerKey>> deadlines_;
   std::map<TimerKey, absl::Time> timers_;

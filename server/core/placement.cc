@@ -140,7 +140,7 @@ void Machine::SchedulePass(size_t devices) {
   for (auto it = queue_.begin(); it != queue_.end() && blocked_.size() < devices;) {
     const QueueKey key = *it++;  // placing takes it out of the queue
     JobEntry& job = state.jobs.at(std::get<JobId>(key));
-    if (blocked_.contains(job.spec.device) || TryPlace(job, free)) continue;
+    if (blocked_.contains(job.spec.device) || HoldStrict(job) || TryPlace(job, free)) continue;
     if (!Place(RequestOf(job), CollectFreeSlots(state, /*ignore_used=*/true)).placed) {
       PutAside(key, job);
       continue;
@@ -167,6 +167,17 @@ PlacementResult Machine::PlaceJob(const JobEntry& job, const std::vector<FreeSlo
     return place.placed ? place : Place(request, free);
   absl::StrAppend(&place.reason, " on other workers than ", failed.begin()->str(), ", where its launch failed");
   return place;
+}
+
+// An older copy of the store does not know which ranks run. Those with strict fencing have ended a lease after the last
+// coordinator that they heard, and that one was not later than our start.
+bool Machine::HoldStrict(JobEntry& job) {
+  const absl::Time until = recovered_at_ + options.lease;
+  if (job.spec.fencing != Fencing::kStrict || job.created_at >= recovered_at_ || now_ >= until) return false;
+  SetQueueReason(job,
+                 "fencing: strict: waits a lease after the coordinator's start, in case that ranks of it still run");
+  SetTimer(TimerKind::kStrictJobs, "", until);
+  return true;
 }
 
 bool Machine::TryPlace(JobEntry& job, std::vector<FreeSlots>& free) {

@@ -37,6 +37,7 @@ struct SubmitArgs {
   int32_t keep = 3;
   RestartPolicySpec restart;
   TimeoutsSpec timeouts;
+  Fencing fencing = Fencing::kGeneration;
   std::string parent_job, parent_checkpoint;
   std::string key;  // empty: a fresh one
   bool dry_run = false;
@@ -149,6 +150,7 @@ class CoreHarness {
     spec.keep_latest_k = args.keep;
     spec.restart = args.restart;
     spec.timeouts = args.timeouts;
+    spec.fencing = args.fencing;
     spec.parent_job = args.parent_job;
     spec.parent_checkpoint = args.parent_checkpoint;
     Step(event);

@@ -222,6 +222,24 @@ TEST_F(Restored, AnOldNumberThatAnAgentRefusesCostsNothing) {
   EXPECT_EQ(h.job(job_).restarts_by_cause.count(CauseKind::kLaunchFailed), 0u);
 }
 
+TEST(StrictFencing, NothingStartsBeforeRanksThatAnOlderCopyDoesNotKnowHaveEnded) {
+  CoreHarness old(ShortLease());
+  const JobId strict = old.Submit({.fencing = Fencing::kStrict}), other = old.Submit();
+  ClusterState stored = Stored(old.core.state());
+  stored.jobs.at(strict).created_at -= absl::Seconds(60);
+  CoreHarness h(ShortLease(), std::move(stored));
+  h.Register("w1", 4);
+  EXPECT_EQ(h.job(strict).state, JobState::kQueued);
+  EXPECT_THAT(h.job(strict).reason, HasSubstr("fencing: strict: waits a lease"));
+  EXPECT_EQ(h.job(other).state, JobState::kRunning);
+  EXPECT_EQ(h.job(h.Submit({.name = "new", .fencing = Fencing::kStrict})).state, JobState::kRunning);
+  for (int i = 0; i < 10; ++i) {
+    h.Pass(absl::Seconds(1));
+    h.Beat("w1");
+  }
+  EXPECT_EQ(h.job(strict).state, JobState::kRunning);
+}
+
 TEST_F(Restored, AJobThatWasBeingCancelledEnds) {
   old_.Verb(CancelJob{.job = job_.str()});
   ASSERT_EQ(old_.job(job_).state, JobState::kCancelling);
