@@ -100,6 +100,10 @@ void ControlHooks::OnPhaseProgress(const PhaseProgress& progress) {
   raise(exchanges_, progress.exchanges);
 }
 
+void ControlHooks::OnNote(const std::string& text) {
+  LogLine("INFO", "Note", {}, text);
+}
+
 bool ControlHooks::StopRequested() const {
   return stop_requested_.load(std::memory_order_relaxed) || (options_.signalled && options_.signalled());
 }

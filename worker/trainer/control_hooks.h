@@ -35,6 +35,7 @@ class ControlHooks : public RunnerHooks {
 
   void OnProgress(const ProgressReport& progress) override;
   void OnPhaseProgress(const PhaseProgress& progress) override;
+  void OnNote(const std::string& text) override;
   bool StopRequested() const override;
   // Before the runner exists. Any thread.
   void EnterPhase(RunnerPhase phase);

@@ -112,7 +112,7 @@ int64_t RunRecorder::IndexOf(const ProgressReport& progress) const {
 }
 
 nlohmann::json RunRecorder::Positions() const {
-  nlohmann::json positions = nlohmann::json::object();
+  nlohmann::json positions = {{"rows", results_.rows().size()}};
   for (const auto& log : logs_) positions[log->name()] = log->size();
   if (events_ != nullptr) positions["tensorboard"] = std::filesystem::path(events_folder_).filename().string();
   return positions;
@@ -128,7 +128,7 @@ void RunRecorder::Begin(const nlohmann::json& positions, int64_t step, bool eval
                          [&](int64_t row) { return row > step || (row == step && !evaluated); }));
     }
   }
-  if (!positions.is_object()) return;
+  if (!positions.is_object() || positions.empty()) return;  // empty: an earlier version kept none
   if (evaluated) recorded_step_ = step;
   Keep(results_.Rewrite(workspace_.dir, IdentityOf(workspace_)));
   const auto folder = positions.find("tensorboard");
