@@ -63,9 +63,10 @@ absl::Status EndOfFollowing(CommandContext& context, const FollowGuard& guard, c
 }
 
 // Follows a job to its end; the exit code is the job's result. Ctrl-C detaches.
-absl::Status WatchJob(CommandContext& context, const std::string& job) {
+absl::Status WatchJob(CommandContext& context, const std::string& job, const std::string& announcement = "") {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
   FollowGuard guard({STDOUT_FILENO, STDERR_FILENO});
+  if (!announcement.empty()) context.Say(announcement);
   ProgressDisplay display(Terminal::Detect(context.no_color));
   v1::Job last;
   last.set_id(job);
@@ -109,8 +110,8 @@ absl::Status Submit(CommandContext& context, const JobArguments& arguments) {
   v1::SubmitJobResponse response;
   RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::SubmitJob, request, &response));
   if (arguments.watch && !arguments.dry_run) {
-    context.Say(absl::StrCat(response.created() ? "submitted " : "exists already: ", response.job()));
-    return WatchJob(context, response.job());
+    return WatchJob(context, response.job(),
+                    absl::StrCat(response.created() ? "submitted " : "exists already: ", response.job()));
   }
   if (context.format() != OutputFormat::kTable) return PrintMessage(response, context.format());
   if (!arguments.dry_run) {
