@@ -9,10 +9,6 @@
 namespace athanor::core {
 namespace {
 
-bool NeedsGeneration(JobState state) {
-  return state == JobState::kRunning || state == JobState::kSuspending || state == JobState::kCancelling;
-}
-
 class Repairer {
  public:
   Repairer(ClusterState& state, absl::Time now) : state_(state), now_(now) {}

@@ -99,6 +99,92 @@ class TerminalTest(E2ECase):
         self.cluster.cli("job", "cancel", job)
         self.assertEqual(self.cluster.cli("job", "watch", job, check=False).returncode, 7)
 
+    def test_words_that_are_not_known_have_the_nearest_one(self):
+        job = self.submit(name="digits", steps=30)
+        self.cluster.wait_job(job)
+        self.cluster.cli("checkpoint", "tag", job, "latest", "release-1")
+        for args, code, said in ((("job", "sumbit", "x.yaml"), 2, "no command 'sumbit', did you mean 'submit'?"),
+                                 (("job", "logs", job, "--folow"), 2, "no option '--folow', did you mean '--follow'?"),
+                                 (("job", "get", "digts"), 3, "no job 'digts', did you mean 'digits'?"),
+                                 (("checkpoint", "show", job, "relase-1"), 3, "did you mean 'release-1'?"),
+                                 (("worker", "drain", "agent-o"), 3, "no worker 'agent-o', did you mean 'agent-0'?"),
+                                 (("job", "list", "--state", "runing"), 2, "allowed: queued, running")):
+            with self.subTest(args):
+                done = self.cluster.cli(*args, check=False)
+                self.assertEqual(done.returncode, code, done.stderr)
+                self.assertIn(said, done.stderr)
+                self.assertEqual(len(done.stderr.strip().splitlines()), 1)
+
+    def test_a_name_of_several_jobs_takes_the_newest_with_a_note(self):
+        first, second = self.submit(name="twice", steps=30), self.submit(name="twice", steps=30)
+        for job in (first, second):
+            self.cluster.wait_job(job)
+        for args in (("job", "get", "twice"), ("job", "events", "twice"), ("job", "logs", "twice"), ("job", "watch", "twice", "--quiet", "-o", "json"),
+                     ("checkpoint", "list", "twice")):
+            with self.subTest(args):
+                done = self.cluster.cli(*args)
+                if "--quiet" not in args:
+                    self.assertEqual(done.stderr.count(f"'twice' names 2 jobs: {second} (succeeded), {first} (succeeded); took {second}"), 1, done.stderr)
+        refused = self.cluster.cli("checkpoint", "tag", "twice", "latest", "good", check=False)
+        self.assertEqual(refused.returncode, 4, "a verb does not choose among jobs that are over")
+        live = self.submit(name="twice", steps=10**7)
+        done = self.cluster.cli("job", "cancel", "twice")
+        self.assertEqual(done.stdout.strip(), live)
+        self.assertIn(f"took {live}", done.stderr)
+
+    def test_text_that_is_not_utf8_is_named(self):
+        job = self.submit(name="text", steps=10**7)
+        path = self.write_job(job_spec(name="text"))
+        wrong = "gr\udcfc\udcdf"  # bytes 0xfc 0xdf
+        for args, said in ((("job", "cancel", job, "--reason", wrong), "reason: byte 3 is not UTF-8"),
+                           (("job", "submit", path, "--label", f"team={wrong}"), "--label: byte 8 is not UTF-8"),
+                           (("job", "get", wrong), "job: byte 3 is not UTF-8"),
+                           (("job", "logs", wrong), "job: byte 3 is not UTF-8"), (("job", "watch", wrong), "job: byte 3 is not UTF-8"),
+                           (("checkpoint", "tag", job, "1", wrong), "tag: byte 3 is not UTF-8"), (("worker", "drain", wrong), "worker: byte 3")):
+            with self.subTest(args[:2]):
+                done = self.cluster.cli(*args, check=False)
+                self.assertEqual(done.returncode, 2, done.stderr)
+                self.assertIn(said, done.stderr)
+        self.cluster.cli("job", "cancel", job)
+
+    def test_a_deadline_says_where_the_job_is(self):
+        job = self.submit(name="held", steps=400, task=self.hold(step=205), timeouts={"hang": "60s", "stop_grace": "60s"})
+        self.cluster.wait_step(job, 200)
+        late = self.cluster.cli("job", "suspend", job, "--wait", "--timeout", "500ms", check=False)
+        self.assertEqual(late.returncode, 5)
+        self.assertIn(f"{job} is still Suspending after 500ms (--timeout)", late.stderr)
+        self.assertNotIn("athanord", late.stderr, "the coordinator runs")
+        self.release()
+
+    def test_a_job_from_standard_input(self):
+        text = json.dumps(job_spec(name="piped", steps=20))
+        done = subprocess.run([CLI, "--server", self.cluster.address, "job", "submit", "-"], input=text, capture_output=True, text=True, timeout=30)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.cluster.wait_job(done.stdout.strip())
+        wrong = subprocess.run([CLI, "--server", self.cluster.address, "job", "submit", "-"], input="name: A\n", capture_output=True, text=True, timeout=30)
+        self.assertIn('standard input:1:1: name: found "A"', wrong.stderr)
+
+    def test_scalars_reach_the_rank_as_they_are_written(self):
+        path = self.folder / "written.yaml"
+        path.write_text(json.dumps(job_spec(name="written", steps=400, task=self.hold(step=205), timeouts={"hang": "60s"}))[:-1] +
+                        ', "env": {VERSION: 3.10, ZIP: 01234, FLAG: True}, "labels": {version: 3.10}}')
+        job = self.cluster.submit(path, "--set", "env.SET=1.20", "--set", "labels.zip=01234")
+        self.cluster.wait_step(job, 200)
+        pid = next(iter(self.cluster.ranks(job).values()))
+        environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        for wanted in (b"VERSION=3.10", b"ZIP=01234", b"FLAG=True", b"SET=1.20"):
+            self.assertIn(wanted, environment)
+        self.assertEqual(self.cluster.job(job)["spec"]["labels"], {"version": "3.10", "zip": "01234"})
+        self.release()
+        self.cluster.wait_job(job)
+
+    def test_a_train_step_of_another_precision_is_refused_at_submit(self):
+        job = job_spec(task={"name": "train_step", "options": {"data": "x.csv", "package": "p"}}, runner={"precision": "bf16"})
+        for more in ((), ("--dry-run",)):
+            refused = self.cluster.cli("job", "submit", self.write_job(job), *more, check=False)
+            self.assertEqual(refused.returncode, 2)
+            self.assertIn('runner.precision: found "bf16"', refused.stderr)
+
     def test_every_output_format_and_every_help(self):
         job = self.submit(name="formats", steps=30)
         self.cluster.wait_job(job)
@@ -193,10 +279,31 @@ class CredentialsTest(E2ECase):
         wrong.chmod(0o600)
         refused = self.cluster.cli(*self.client_flags[:-1], wrong, "worker", "list", check=False)
         self.assertNotEqual(refused.returncode, 0)
-        self.assertRegex(refused.stderr, "(?i)token")
+        self.assertIn(f"the token given is not this coordinator's: check --token-file (token of {wrong})", refused.stderr)
+        missing = self.cluster.cli(*self.client_flags[:-2], "worker", "list", check=False)
+        self.assertIn("this coordinator asks for a token: give --token-file", missing.stderr)
         for flags in ([], self.client_flags[:2], ["--token-file", self.token]):  # plain text, no certificate, no TLS
             done = self.cluster.cli(*flags, "--timeout", "2s", "worker", "list", check=False)
             self.assertNotEqual(done.returncode, 0, flags)
+
+    def test_plain_text_and_tls_that_meet_are_told_apart_at_once(self):
+        plain = self.cluster.cli("worker", "list", check=False, timeout=10)  # long before --timeout
+        self.assertEqual(plain.returncode, 5)
+        self.assertIn("speaks TLS, this command speaks plain text: give --tls-ca", plain.stderr)
+        self.assertEqual(len(plain.stderr.strip().splitlines()), 1, plain.stderr)
+        watch = self.cluster.cli("job", "watch", "some", check=False, timeout=10)
+        self.assertIn("speaks TLS", watch.stderr)
+        other = self.folder / "other"
+        other.mkdir()
+        certificates(other)
+        stranger = self.cluster.cli("--tls-ca", other / "ca.pem", *self.client_flags[2:], "worker", "list", check=False, timeout=10)
+        self.assertIn("its certificate does not stand the check", stranger.stderr)
+        self.cluster.stop()
+        self.cluster.coordinator_args = []
+        self.cluster.start_coordinator()
+        tls = self.cluster.cli(*self.client_flags, "worker", "list", check=False, timeout=10)
+        self.assertIn("speaks plain text, this command TLS: leave the TLS files out", tls.stderr)
+        self.assertNotIn("E1", tls.stderr, "no line in gRPC's own format")
 
     def test_a_job_runs_over_tls_and_no_secret_shows(self):
         self.cluster.start_agent("agent-0")
@@ -218,16 +325,16 @@ class CredentialsTest(E2ECase):
         f = self.folder
         config = f / "config.yaml"
         config.write_text(json.dumps({"current": "lab", "contexts": {
-            "lab": {"server": self.cluster.address, "ca": str(f / "ca.pem"), "certificate": str(f / "client.pem"), "key": str(f / "client.key"),
-                    "token_file": str(self.token)},
+            "lab": {"server": self.cluster.address, "ca": "ca.pem", "certificate": "client.pem", "key": str(f / "client.key"), "token_file": "~/token"},
             "dead": {"server": "127.0.0.1:9"}}}))
         def athanor(*args):
-            return subprocess.run([CLI, *args], capture_output=True, text=True, timeout=30, env={**os.environ, "ATHANOR_CLI_CONFIG": str(config)})
+            return subprocess.run([CLI, *args], capture_output=True, text=True, timeout=30,
+                                  env={**os.environ, "ATHANOR_CLI_CONFIG": str(config), "HOME": str(f)}, cwd="/")
         self.assertEqual(athanor("worker", "list").returncode, 0, athanor("worker", "list").stderr)
         self.assertEqual(athanor("--context", "dead", "--timeout", "500ms", "worker", "list").returncode, 5)
         unknown = athanor("--context", "lap", "worker", "list")
         self.assertEqual(unknown.returncode, 3)
-        self.assertIn("lab", unknown.stderr)
+        self.assertIn("no context 'lap', did you mean 'lab'?", unknown.stderr)
         self.assertEqual(athanor("--server", "127.0.0.1:9", "--timeout", "500ms", "worker", "list").returncode, 5, "flags win")
 
     def test_nothing_listens_beyond_loopback_unasked(self):
