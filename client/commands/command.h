@@ -35,8 +35,8 @@ void AddJobCommands(CLI::App& app, CommandContext& context);
 void AddCheckpointCommands(CLI::App& app, CommandContext& context);
 void AddClusterCommands(CLI::App& app, CommandContext& context);  // worker, status, version, config
 void AddCompletionCommands(CLI::App& app);
-// What is wrong with a command line that CLI11 refuses for a command or an option that it does not know, or for one that
-// is missing: "athanor job: no command 'sumbit', did you mean 'submit'?". Empty when that is not it.
+// What is wrong with a command line that CLI11 refuses for a command or an option that it does not know, or for one
+// that is missing: "athanor job: no command 'sumbit', did you mean 'submit'?". Empty when that is not it.
 std::string ExplainUnknownWord(const CLI::App& app, const std::vector<std::string>& words);
 // What the completion scripts call: `athanor __complete WORD...`, one candidate a line.
 inline constexpr char kCompletionVerb[] = "__complete";
