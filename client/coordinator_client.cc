@@ -205,24 +205,29 @@ absl::Status CoordinatorClient::Watch(const std::string& job, const WatchOptions
 absl::Status CoordinatorClient::ReadLogs(const v1::ReadLogsRequest& request, Cancellation* cancellation,
                                          const std::function<bool(const v1::LogChunk&)>& on_chunk) {
   RETURN_IF_ERROR(CheckUtf8(request));
-  grpc::ClientContext context;
-  if (!request.follow()) context.set_deadline(absl::ToChronoTime(absl::Now() + kLongestLog));
-  const Cancellation::Stream open(cancellation, &context);
-  const auto stream = jobs_->ReadLogs(&context, request);
-  v1::LogChunk chunk;
-  for (bool begun = false; stream->Read(&chunk); begun = true) {
-    if (!begun) PassNote(context);
-    if (!on_chunk(chunk)) {
-      context.TryCancel();
-      break;
+  bool begun = false;
+  absl::Status broken;
+  // Before the first chunk it is a call as any other: a connection that fails is tried again.
+  const absl::Status called = Retry(absl::Now() + options_.timeout, [&]() -> absl::Status {
+    grpc::ClientContext context;
+    if (!request.follow()) context.set_deadline(absl::ToChronoTime(absl::Now() + kLongestLog));
+    const Cancellation::Stream open(cancellation, &context);
+    const auto stream = jobs_->ReadLogs(&context, request);
+    v1::LogChunk chunk;
+    for (; stream->Read(&chunk); begun = true) {
+      if (!begun) PassNote(context);
+      if (!on_chunk(chunk)) {
+        context.TryCancel();
+        break;
+      }
     }
-  }
-  const absl::Status status = FromGrpc(stream->Finish());
-  if (absl::IsCancelled(status)) return absl::OkStatus();
-  if (absl::IsUnavailable(status)) {
-    if (const std::string mismatch = TransportMismatch(); !mismatch.empty()) return absl::UnavailableError(mismatch);
-  }
-  return Explain(status);
+    const absl::Status status = FromGrpc(stream->Finish());
+    if (absl::IsCancelled(status) || (cancellation != nullptr && cancellation->cancelled())) return absl::OkStatus();
+    if (!begun || !absl::IsUnavailable(status)) return status;
+    broken = absl::UnavailableError(absl::StrCat("coordinator ", address_, ": the logs broke off: ", status.message()));
+    return absl::OkStatus();
+  });
+  return called.ok() ? broken : called;
 }
 
 }  // namespace athanor

@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 
 namespace athanor {
@@ -154,16 +155,21 @@ std::string FormatBytes(int64_t bytes) {
 
 std::string Harmless(const std::string& text) {
   std::string clean;
-  for (size_t i = 0; i < text.size(); ++i) {
+  for (size_t i = 0; i < text.size();) {
     const auto byte = static_cast<unsigned char>(text[i]);
-    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : '\0');
-    if ((byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f) {
+    size_t length = 1;
+    while (byte >= 0x80 && length <= 4 && !IsUtf8(std::string_view(text).substr(i, length))) ++length;
+    const bool no_character = length > 4;
+    const bool control = (byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f;
+    if (control || no_character) {
       absl::StrAppendFormat(&clean, "\\x%02x", byte);
-    } else if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {  // U+0080 to U+009F are control characters too
-      absl::StrAppendFormat(&clean, "\\x%02x", next);
       ++i;
+    } else if (byte == 0xc2 && static_cast<unsigned char>(text[i + 1]) < 0xa0) {  // control characters of Unicode
+      absl::StrAppendFormat(&clean, "\\x%02x", static_cast<unsigned char>(text[i + 1]));
+      i += length;
     } else {
-      clean.push_back(text[i]);
+      clean.append(text, i, length);
+      i += length;
     }
   }
   return clean;

@@ -31,7 +31,8 @@ std::string FormatAge(const google::protobuf::Timestamp& time, absl::Time now);
 std::string FormatBytes(int64_t bytes);
 std::string FormatSeconds(double seconds);
 std::string FormatFigure(double value);  // "0.1432", "1.43e-05": a small figure is not shown as 0.0000
-// Control characters (but newline and tab) shown as escapes: text of a job must not steer the terminal.
+// Control characters (but newline and tab) and bytes that are no UTF-8 shown as escapes: text of a job must not steer
+// the terminal, and what we print is text.
 std::string Harmless(const std::string& text);
 // The first `columns` characters of UTF-8 text, none cut in two.
 std::string FirstColumns(const std::string& text, size_t columns);

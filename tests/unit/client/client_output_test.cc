@@ -63,6 +63,10 @@ TEST(Output, TextFromElsewhereCannotSteerTheTerminal) {
             "a\\x1b[31m\n\tgr\xc3\xb6\xc3\x9f\\x9b1m");
 }
 
+TEST(Output, WhatIsNoUtf8IsShownAsBytes) {
+  EXPECT_EQ(Harmless("gr\xfc\xdf and \xc3\xb6 cut \xc3"), "gr\\xfc\\xdf and \xc3\xb6 cut \\xc3");
+}
+
 TEST(Output, TextIsCutBetweenCharacters) {
   EXPECT_EQ(FirstColumns("gr\xc3\xb6\xc3\x9f"
                          "e",
