@@ -234,7 +234,7 @@ records::WorkerRecord ToRecord(const core::WorkerEntry& worker, const TimeFrame&
   if (worker.lost_at != absl::InfinitePast()) record.set_lost_at(frame.Stored(worker.lost_at));
   record.set_drain(worker.drain);
   record.set_reason(worker.reason);
-  record.set_quarantined_until(Nanos(worker.quarantined_until));
+  record.set_quarantined_until(frame.Stored(worker.quarantined_until));
   record.set_quarantines(worker.quarantines);
   record.set_home(worker.home);
   return record;
@@ -255,7 +255,7 @@ core::WorkerEntry FromRecord(const records::WorkerRecord& record, const TimeFram
   if (record.has_lost_at()) worker.lost_at = frame.Shown(record.lost_at());
   worker.drain = record.drain();
   worker.reason = record.reason();
-  worker.quarantined_until = FromNanos(record.quarantined_until());
+  worker.quarantined_until = frame.Shown(record.quarantined_until());
   worker.quarantines = std::max(0, record.quarantines());
   worker.home = record.home();
   return worker;
@@ -299,6 +299,8 @@ bool Parse(std::string_view value, Record& record) {
 }
 
 // ---- what the core relies on: empty, or what is wrong ----
+constexpr int32_t kMaxSlots = 1024;  // of a worker, as at its registration
+
 template <typename State>
 std::string UnknownState(int32_t state, State last) {
   const bool known = state >= 1 && state <= static_cast<int32_t>(last);
@@ -319,6 +321,9 @@ std::string Problem(const records::GenerationRecord& generation) {
   for (const records::RankRecord& rank : generation.ranks()) {
     std::string unknown = UnknownState(rank.state(), core::RankState::kExited);
     if (!unknown.empty()) return absl::StrCat("of a rank: ", unknown);
+    for (const int32_t slot : rank.slots()) {
+      if (slot < 0 || slot >= kMaxSlots) return absl::StrCat("slot ", slot);
+    }
   }
   return UnknownState(generation.state(), core::GenerationState::kPreempted);
 }
@@ -333,7 +338,7 @@ std::string Problem(const records::CheckpointRecord& checkpoint) {
 }
 
 std::string Problem(const records::WorkerRecord& worker) {
-  if (worker.slots() < 0) return absl::StrCat(worker.slots(), " slots");
+  if (worker.slots() < 0 || worker.slots() > kMaxSlots) return absl::StrCat(worker.slots(), " slots");
   return UnknownState(worker.state(), core::WorkerState::kQuarantined);
 }
 
