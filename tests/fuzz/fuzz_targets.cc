@@ -15,7 +15,6 @@ namespace {
 
 // Everything that was decoded is shown to people and starts a coordinator.
 void Use(const core::ClusterState& state) {
-  for (const auto& [id, job] : state.jobs) ToProto(state, job, "/root/job", 1, /*detailed=*/true);
   for (const auto& [id, worker] : state.workers) ToProto(worker, absl::UnixEpoch());
   for (const auto& [job, generations] : state.generations) {
     for (const auto& [number, generation] : generations) ToProto(generation);
@@ -25,6 +24,7 @@ void Use(const core::ClusterState& state) {
   core.Recover(absl::FromUnixSeconds(1'700'000'000));
   const absl::Status sound = core::CheckInvariants(core.state());
   Promise(sound.ok(), "whatever could be read is made consistent");
+  for (const auto& [id, job] : core.state().jobs) ToProto(core, job, "/root/job", /*detailed=*/true);
   for (const auto& [id, job] : state.jobs) core.Explain(id, absl::FromUnixSeconds(1'700'000'001));
 }
 

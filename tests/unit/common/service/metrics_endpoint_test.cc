@@ -43,8 +43,9 @@ class Client {
 };
 
 std::unique_ptr<MetricsEndpoint> Start() {
-  auto endpoint = MetricsEndpoint::Start("127.0.0.1:0", std::make_shared<prometheus::Registry>(),
-                                         [] { return absl::UnavailableError("not yet"); });
+  auto endpoint = MetricsEndpoint::Start(
+      "127.0.0.1:0", std::make_shared<prometheus::Registry>(), [] { return absl::OkStatus(); },
+      [] { return absl::UnavailableError("not yet"); });
   EXPECT_TRUE(endpoint.ok()) << endpoint.status();
   return *std::move(endpoint);
 }
