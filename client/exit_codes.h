@@ -18,7 +18,8 @@ enum ExitCode : int {
 };
 inline constexpr char kExitCodesHelp[] =
     "Exit codes: 0 ok, 1 failure, 2 usage or invalid job file, 3 not found,\n4 conflict, 5 unreachable or too late, 6 "
-    "job failed, 7 job cancelled,\n8 job succeeded but its last checkpoint was not written,\n130 detached by Ctrl-C (the "
+    "job failed, 7 job cancelled,\n8 job succeeded but its last checkpoint was not written,\n130 detached by Ctrl-C "
+    "(the "
     "job goes on), 141 the reader of the output went away.";
 
 }  // namespace athanor

@@ -195,9 +195,9 @@ struct WorkerEntry {
   int32_t quarantines = 0;          // in a row: each doubles the next
   std::set<JobId> launch_failures;  // soft: jobs whose launch failed here since a rank last joined from here
   uint64_t session = 0;             // soft: 0 = not connected
-  uint64_t newest_session = 0;                       // soft: of this instance, connected or not
-  bool heard = true;                                 // soft: a heartbeat has come since it registered
-  bool leaving = false;                              // soft: it said that it is stopping
+  uint64_t newest_session = 0;      // soft: of this instance, connected or not
+  bool heard = true;                // soft: a heartbeat has come since it registered
+  bool leaving = false;             // soft: it said that it is stopping
   absl::Time returns_by = absl::InfinitePast();      // soft: not connected, but expected back until then
   std::set<RankRef> unaccounted;                     // soft: believed to run here, but missing in its registration
   absl::Time lease_until = absl::InfinitePast();     // soft

@@ -203,10 +203,10 @@ struct ClockGap {
   absl::Duration gap;
 };
 
-using Event =
-    std::variant<SubmitJob, CancelJob, SuspendJob, ResumeJob, DeleteJob, TagCheckpoint, UntagCheckpoint, DeleteCheckpoint,
-                 DrainWorker, UndrainWorker, WorkerRegistered, WorkerHeartbeat, SessionLost, RankLaunched, RankExited,
-                 RankStacks, RankJoined, ShardCommitted, ManifestCommitted, CheckpointAbandoned, RankFinished,
-                 CheckpointDamaged, FilesDeleted, RecordPutAside, DeadlineReached, ClockGap>;
+using Event = std::variant<SubmitJob, CancelJob, SuspendJob, ResumeJob, DeleteJob, TagCheckpoint, UntagCheckpoint,
+                           DeleteCheckpoint, DrainWorker, UndrainWorker, WorkerRegistered, WorkerHeartbeat, SessionLost,
+                           RankLaunched, RankExited, RankStacks, RankJoined, ShardCommitted, ManifestCommitted,
+                           CheckpointAbandoned, RankFinished, CheckpointDamaged, FilesDeleted, RecordPutAside,
+                           DeadlineReached, ClockGap>;
 
 }  // namespace athanor::core

@@ -300,7 +300,6 @@ bool Parse(std::string_view value, Record& record) {
 
 // ---- what the core relies on: empty, or what is wrong ----
 constexpr int32_t kMaxSlots = 1024;  // of a worker, as at its registration
-
 template <typename State>
 std::string UnknownState(int32_t state, State last) {
   const bool known = state >= 1 && state <= static_cast<int32_t>(last);

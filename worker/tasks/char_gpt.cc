@@ -16,9 +16,9 @@
 
 #include "athanor/base/status_macros.h"
 #include "athanor/data/byte_text_dataset.h"
+#include "athanor/task/task_options.h"
 #include "athanor/tensor/fp8_linear.h"
 #include "worker/tasks/builtin_tasks.h"
-#include "athanor/task/task_options.h"
 
 namespace athanor {
 namespace {

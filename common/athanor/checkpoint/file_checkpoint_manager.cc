@@ -26,6 +26,7 @@
 #include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/checkpoint/layout.h"
+#include "athanor/checkpoint/leftover_files.h"
 #include "athanor/checkpoint/manifest.h"
 #include "athanor/checkpoint/retention.h"
 #include "athanor/checkpoint/staging.h"
@@ -308,9 +309,9 @@ class FileCheckpointManager::Impl {
   }
 
   absl::Status NameCommitted(const Commit& commit, const std::vector<ShardInfo>& shards) {
-    RemoveLeftovers(commit, shards);
+    RemoveLeftovers(commit.directory, commit.before, shards);
     if (committer_->OwnsRetention()) return absl::OkStatus();
-    RemoveUnfinished(commit.job.request.step);
+    RemoveUnfinished(options_.root, commit.job.request.step);
     return NameAndRetain(commit.job.request);
   }
 
@@ -376,39 +377,6 @@ class FileCheckpointManager::Impl {
     ATHANOR_FAILPOINT("checkpoint.after_manifest_rename");
     summary.save_seconds = SecondsSince(job.began);
     return summary;
-  }
-
-  static std::set<std::string> FilesIn(const std::string& directory) {
-    std::set<std::string> names;
-    std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(directory, error))
-      names.insert(entry.path().filename().string());
-    return names;
-  }
-
-  // Shards and temporary files of attempts that died before their commit, and of the save that this one replaces. What
-  // came later belongs to a save of the same step that is still under way, of this rank or another.
-  static void RemoveLeftovers(const Commit& commit, const std::vector<ShardInfo>& shards) {
-    std::set<std::string> kept;
-    for (const ShardInfo& shard : shards) kept.insert(shard.file);
-    for (const std::string& name : commit.before) {
-      const bool ours =
-          name.compare(0, 6, "shard-") == 0 || (name.size() > 4 && name.compare(name.size() - 4, 4, ".tmp") == 0);
-      if (ours && !kept.contains(name)) RemoveFile(commit.directory + "/" + name);
-    }
-  }
-
-  // Folders of earlier steps that a killed writer left without a manifest. Commits are made in the order of the steps:
-  // what has none by now never will.
-  void RemoveUnfinished(int64_t before) const {
-    std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(options_.root, error)) {
-      const std::optional<int64_t> step = StepOfDirName(entry.path().filename().string());
-      if (!step.has_value() || *step >= before) continue;
-      std::error_code unknown;
-      if (std::filesystem::exists(entry.path() / kManifestFile, unknown) || unknown) continue;
-      std::filesystem::remove_all(entry.path(), unknown);
-    }
   }
 
   // Names move before anything is deleted: whoever reads them finds a whole checkpoint at any time. One that could not

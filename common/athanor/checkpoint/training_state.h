@@ -28,8 +28,8 @@ struct TrainingState {
 struct RestoredState {
   TrainingState state;  // tensors on the CPU
   int64_t step = -1;
-  int world_size = 0;       // that wrote it
-  bool same_world = false;  // as now: per_rank and rank_meta are filled
+  int world_size = 0;                     // that wrote it
+  bool same_world = false;                // as now: per_rank and rank_meta are filled
   std::map<std::string, double> metrics;  // of the manifest
 };
 

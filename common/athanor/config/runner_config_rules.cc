@@ -2,7 +2,6 @@
 #include "athanor/config/runner_config.h"
 
 namespace athanor {
-
 namespace {
 
 // Where the run is kept and what it writes.
@@ -485,7 +484,7 @@ std::span<const FieldRule> SchedConfig::Rules() {
         {.name = "step_size", .meaning = "Intervals between decays.", .min = 1},
         {.name = "milestones", .meaning = "Positions of the decays, ascending.", .min = 0},
         {.name = "t_max",
-         .meaning = "Half a period: intervals from the highest learning rate to the lowest. Default: the run's length.",
+         .meaning = "Half a period, in intervals. Default: the run's length.",
          .min = 1,
          .alias = "T_max"},
         {.name = "t_0", .meaning = "Length of the first period.", .min = 1, .alias = "T_0"},

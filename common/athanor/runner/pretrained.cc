@@ -11,8 +11,8 @@
 #include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/io/state_dict_file.h"
 #include "athanor/io/tensor_file.h"
-#include "athanor/tensor/module_tensors.h"
 #include "athanor/runner/weight_names.h"
+#include "athanor/tensor/module_tensors.h"
 #include "athanor/tensor/torch_status.h"
 
 namespace athanor {

@@ -47,11 +47,10 @@ class RunCheckpoints {
                                                                 RunCheckpointsOptions options);
 
   // The newest candidate that all ranks can read; damaged ones are reported to the committer and described in notes().
-  // Nothing when there is no candidate, or all are passed over. UNAVAILABLE (IsStorageUnavailable()) when a rank cannot reach the storage: that
-  // says nothing about the checkpoints, and none is passed over for it. DATA_LOSS (kind data) when there are candidates
-  // and
-  // none is whole. INVALID_ARGUMENT when a candidate was made with a configuration that must not change (every
-  // difference is named).
+  // Nothing when there is no candidate, or all are passed over. UNAVAILABLE (IsStorageUnavailable()) when a rank cannot
+  // reach the storage: that says nothing about the checkpoints, and none is passed over for it. DATA_LOSS (kind data)
+  // when there are candidates and none is whole. INVALID_ARGUMENT when a candidate was made with a configuration that
+  // must not change (every difference is named).
   absl::StatusOr<std::optional<RestoredRun>> Restore();
 
   // Whether the cadence asks for a checkpoint after this update. No communication.
