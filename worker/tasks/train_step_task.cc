@@ -20,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
+#include "common/service/job_limits.h"
 #include "worker/tasks/builtin_tasks.h"
 #include "worker/tasks/classification.h"
 #include "worker/tasks/labelled_data.h"
@@ -54,6 +55,10 @@ class KnownGradients : public torch::autograd::Function<KnownGradients> {
 class TrainStepTask : public ClassificationTask {
  public:
   absl::Status Setup(const TaskContext& context) override {
+    if (context.precision != "" && context.precision != "fp32") {
+      return absl::InvalidArgumentError(
+          absl::StrCat("runner.precision: found \"", context.precision, "\" ", kTrainStepPrecision));
+    }
     TaskOptions options("train_step", context.options);
     LabelledDataOptions data = ReadLabelledDataOptions(options, 1);
     const std::string path = options.RequiredText("package");
@@ -77,9 +82,7 @@ class TrainStepTask : public ClassificationTask {
   std::map<std::string, std::shared_ptr<Dataset>> Datasets() override { return datasets_; }
 
   StepOutput Forward(const Batch& batch) override {
-    TORCH_CHECK(!at::autocast::is_autocast_enabled(at::kCPU), "runner.precision: a train step computes in ",
-                package_->manifest().precision, ", as it was exported; leave runner.precision out, and choose with ",
-                "export_train_step.py --precision");
+    TORCH_CHECK(!at::autocast::is_autocast_enabled(at::kCPU), "runner.precision ", kTrainStepPrecision);
     const bool training = package_->module()->is_training();
     TrainStepResult result =
         training ? package_->Train(batch.input, batch.target) : package_->Evaluate(batch.input, batch.target);

@@ -131,7 +131,11 @@ class RankRun {
     SeedGenerators(config_.seed.has_value() ? static_cast<uint64_t>(*config_.seed) : std::random_device()());
     absl::Status status;
     RETURN_IF_ERROR(RunTorch("task set-up", [&] {
-      status = task_->Setup({.rank = env_.rank, .world_size = env_.world_size, .device = device_, .options = options_});
+      status = task_->Setup({.rank = env_.rank,
+                             .world_size = env_.world_size,
+                             .device = device_,
+                             .options = options_,
+                             .precision = config_.precision});
     }));
     return status;
   }

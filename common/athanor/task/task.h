@@ -30,6 +30,7 @@ struct TaskContext {
   int world_size = 1;
   torch::Device device = torch::kCPU;
   nlohmann::json options;  // the job file's task.options: check every key, refuse unknown ones by name
+  std::string precision;   // runner.precision: "", "fp32", "bf16", "fp16", "fp8"
 };
 
 class Task {

@@ -128,6 +128,16 @@ TEST_F(TasksTest, OptionsAreRefusedByName) {
   EXPECT_TRUE(absl::IsDataLoss(SetUpTask("digits_mlp", {{"data", kDigits}, {"classes", 9}})));
 }
 
+TEST_F(TasksTest, TrainStepRefusesAnotherPrecisionAtItsStart) {
+  const json options = {{"data", "x.csv"}, {"package", "p"}};
+  for (const char* precision : {"bf16", "fp16", "fp8"}) {
+    const absl::Status refused = (*MakeTask("train_step"))->Setup({.options = options, .precision = precision});
+    EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(refused.message()),
+                HasSubstr("runner.precision: found \"" + std::string(precision) + "\" with task train_step"));
+  }
+}
+
 // Before any of its code is loaded. Whole packages: tests/e2e/tasks_test.py.
 TEST_F(TasksTest, TrainStepPackagesThatDoNotFitAreRefused) {
   const std::filesystem::path folder =
