@@ -48,8 +48,10 @@ absl::Status CheckTaskOptions(const v1::JobSpec& spec, std::string& unchecked) {
   } else if (output->exit_code == kExitInvalid) {
     return absl::InvalidArgumentError(std::string(absl::StripAsciiWhitespace(output->text)));
   } else if (output->exit_code != 0) {
-    unchecked = output->complete ? std::string(absl::StripAsciiWhitespace(output->text))
-                                 : absl::StrCat("no answer within ", absl::FormatDuration(kCheckLimit));
+    const std::string said(absl::StripAsciiWhitespace(output->text));
+    unchecked = !output->complete ? absl::StrCat("no answer within ", absl::FormatDuration(kCheckLimit))
+                : said.empty()    ? "athanor-trainer ended without a word"
+                                  : said;
   }
   return absl::OkStatus();
 }

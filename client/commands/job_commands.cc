@@ -17,6 +17,7 @@
 #include "client/log_printer.h"
 #include "client/progress.h"
 #include "client/standard_streams.h"
+#include "client/trainer_program.h"
 #include "client/utf8.h"
 
 namespace athanor {
@@ -109,6 +110,9 @@ absl::Status Submit(CommandContext& context, const JobArguments& arguments) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
   v1::SubmitJobResponse response;
   RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::SubmitJob, request, &response));
+  std::string unchecked;
+  if (arguments.dry_run) RETURN_IF_ERROR(CheckTaskOptions(request.spec(), unchecked));
+  if (!unchecked.empty()) context.Say(absl::StrCat("task options were not checked: ", Harmless(unchecked)));
   if (arguments.watch && !arguments.dry_run) {
     return WatchJob(context, response.job(),
                     absl::StrCat(response.created() ? "submitted " : "exists already: ", response.job()));
@@ -343,7 +347,7 @@ void AddJobCommands(CLI::App& app, CommandContext& context) {
                          [&context, arguments] { return Submit(context, *arguments); });
   submit->add_option("file", arguments->file, "Job file, YAML or JSON; - reads standard input")->required();
   submit->add_option("--set", arguments->sets, "field=value in place of the file's, several")->allow_extra_args(false);
-  submit->add_flag("--dry-run", arguments->dry_run, "Check and say where it would run; changes nothing");
+  submit->add_flag("--dry-run", arguments->dry_run, "Only check, task options too, and say where it would run");
   submit->add_flag("--watch", arguments->watch, "Follow to the end; the exit code is the job's result");
   submit->add_option("--request-key", arguments->request_key, "The same key twice is one job");
   submit->add_option("--name", arguments->name, "Name in place of the file's");

@@ -185,6 +185,34 @@ class TerminalTest(E2ECase):
             self.assertEqual(refused.returncode, 2)
             self.assertIn('runner.precision: found "bf16"', refused.stderr)
 
+    def test_a_dry_run_checks_the_options_of_the_task(self):
+        def dry_run(name, options, **task):
+            job = job_spec(task={"name": name, "options": {"data": "/nowhere/x.csv", **options}, **task})
+            return self.cluster.cli("job", "submit", self.write_job(job), "--dry-run", check=False)
+
+        good = dry_run("digits_mlp", {"dropout": 0.5})  # data is not read: it may be on the workers only
+        self.assertEqual((good.returncode, good.stderr), (0, ""))
+        self.assertIn("valid", good.stdout)
+        for name, options, found in (("digits_mlp", {"droput": 0.5}, 'task.options.droput: unknown key, did you mean "dropout"'),
+                                     ("digits_mlp", {"dropout": 2}, "task.options.dropout: found 2"),
+                                     ("torchscript", {"module": "m.pt"}, "task.options.classes: missing"),
+                                     ("digits_mpl", {}, 'did you mean "digits_mlp"')):
+            refused = dry_run(name, options)
+            self.assertEqual((refused.returncode, refused.stdout), (2, ""))
+            self.assertIn(found, refused.stderr)
+        elsewhere = dry_run("mine", {}, library="/nowhere/libmine.so")
+        self.assertEqual(elsewhere.returncode, 0)
+        self.assertIn("task options were not checked: task.library: cannot read /nowhere/libmine.so", elsewhere.stderr)
+
+    def test_a_dry_run_without_a_trainer_says_what_was_not_checked(self):
+        alone = shutil.copy(CLI, self.folder / "athanor")
+        path = self.write_job(job_spec(task={"name": "digits_mlp", "options": {"data": "x.csv", "droput": 1}}))
+        done = subprocess.run([alone, "--server", self.cluster.address, "job", "submit", path, "--dry-run", "-o", "json"],
+                              env={"PATH": str(self.folder)}, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(json.loads(done.stdout)["ranks"])
+        self.assertIn("task options were not checked: starting athanor-trainer", done.stderr)
+
     def test_every_output_format_and_every_help(self):
         job = self.submit(name="formats", steps=30)
         self.cluster.wait_job(job)

@@ -1,5 +1,6 @@
 // athanor-trainer: one rank of one generation of one job. Started by athanor-agent; common/service/exit_codes.h is the
-// contract. As the program that has LibTorch it also exports checkpoints, for `athanor checkpoint export`.
+// contract. As the program that has LibTorch it also exports checkpoints, for `athanor checkpoint export`, and checks
+// task options, for `athanor job submit --dry-run`.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +9,7 @@
 #include "athanor/base/descriptors.h"
 #include "athanor/base/version.h"
 #include "athanor/runner/pretrained.h"
+#include "worker/trainer/check_job.h"
 #include "worker/trainer/exit.h"
 #include "worker/trainer/log_line.h"
 #include "worker/trainer/train_job.h"
@@ -22,6 +24,13 @@ int Export(int argc, char** argv) {
   return done.ok() ? 0 : athanor::kExitInvalid;
 }
 
+// check SPEC_FILE: 0, kExitInvalid where the job cannot work, 1 where that cannot be told here.
+int Check(const char* spec_file) {
+  const absl::Status checked = athanor::CheckJob(spec_file);
+  if (!checked.ok()) std::cerr << checked.message() << "\n";
+  return checked.ok() ? 0 : absl::IsInvalidArgument(checked) ? athanor::kExitInvalid : 1;
+}
+
 }  // namespace
 
 ATHANOR_OPEN_STANDARD_DESCRIPTORS();
@@ -30,6 +39,7 @@ int main(int argc, char** argv) {
   using athanor::EndProcess;
   std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // a rank may be killed: what it has printed is in its log then
   if ((argc == 4 || argc == 5) && std::strcmp(argv[1], "export") == 0) return Export(argc, argv);
+  if (argc == 3 && std::strcmp(argv[1], "check") == 0) return Check(argv[2]);
   if (argc > 1) {
     const bool version = std::strcmp(argv[1], "--version") == 0;
     (version ? std::cout : std::cerr) << (version

@@ -18,6 +18,36 @@
 
 namespace athanor {
 
+// One option as a task asked for it: a row of docs/task-options.md.
+struct TaskOptionNote {
+  std::string name;
+  std::string fallback;  // as text; empty: nothing
+  std::string allowed;
+};
+
+// While it lives, TaskOptions::Check() on this thread notes the options that were asked for, and ends in a status of
+// its own where they are good: Setup() then stops before it reads data. One at a time on a thread.
+//
+//   TaskOptionsProbe probe;
+//   const absl::Status status = task->Setup({.options = options});
+//   if (!TaskOptionsProbe::Stopped(status)) return status;   // what is wrong, or OK of a task without TaskOptions
+class TaskOptionsProbe {
+ public:
+  TaskOptionsProbe();
+  ~TaskOptionsProbe();
+  TaskOptionsProbe(const TaskOptionsProbe&) = delete;
+  TaskOptionsProbe& operator=(const TaskOptionsProbe&) = delete;
+
+  // In the order in which the task asked.
+  const std::vector<TaskOptionNote>& notes() const { return notes_; }
+  // Whether Setup() ended with this status because a probe stopped it: the options are good.
+  static bool Stopped(const absl::Status& status);
+
+ private:
+  friend class TaskOptions;
+  std::vector<TaskOptionNote> notes_;
+};
+
 class TaskOptions {
  public:
   // `options` outlives this object; null counts as empty.
@@ -38,15 +68,18 @@ class TaskOptions {
   void Complain(const std::string& name, const std::string& what);
 
   // INVALID_ARGUMENT with one part per mistake: "task.options.dropout: found 2 (integer); allowed: 0 to 0.95".
+  // Under a TaskOptionsProbe good options give its status.
   absl::Status Check() const;
 
  private:
-  const nlohmann::json* Find(const std::string& name);
-  void Refuse(const std::string& name, const nlohmann::json& found, const std::string& allowed);
+  // Null when it is not given. Notes it in either case.
+  const nlohmann::json* Find(const std::string& name, const std::string& fallback, const std::string& allowed);
+  // By what Find() was told.
+  void RefuseLast(const nlohmann::json& found);
 
   const std::string task_;
   const nlohmann::json& options_;
-  std::vector<std::string> known_;
+  std::vector<TaskOptionNote> asked_;
   std::vector<std::string> mistakes_;
 };
 

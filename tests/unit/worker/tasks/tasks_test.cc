@@ -108,6 +108,7 @@ TEST_F(TasksTest, OptionsAreRefusedByName) {
       {"digits_mlp", {{"data", kDigits}, {"hiden", 3}}, "task.options.hiden: unknown key, did you mean \"hidden\""},
       {"digits_mlp", {{"data", kDigits}, {"hidden", "big"}}, "task.options.hidden: found \"big\""},
       {"digits_mlp", {{"data", "x.txt"}}, "allowed: a .csv or .npy file"},
+      {"digits_mlp", {{"data", kDigits}, {"noise", -0.5}}, "found -0.5 (number); allowed: number from 0 to 100"},
       {"digits_mlp", {{"data", kDigits}, {"inputs", 63}}, "holds 64 numbers a sample"},
       {"image_resnet", {{"data", kDigits}, {"image", {8, 8}}}, "[channels, height, width]"},
       {"image_resnet", {{"data", kDigits}, {"width", 12}}, "a multiple of 8"},
@@ -128,6 +129,17 @@ TEST_F(TasksTest, OptionsAreRefusedByName) {
   EXPECT_TRUE(absl::IsDataLoss(SetUpTask("digits_mlp", {{"data", kDigits}, {"classes", 9}})));
 }
 
+TEST_F(TasksTest, AProbeStopsBeforeAnyDataIsRead) {
+  TaskOptionsProbe probe;
+  const absl::Status good = SetUpTask("digits_mlp", {{"data", "/no/such/file.csv"}, {"dropout", 0.5}});
+  EXPECT_TRUE(TaskOptionsProbe::Stopped(good)) << good;
+  const absl::Status bad = SetUpTask("digits_mlp", {{"data", "/no/such/file.csv"}, {"droput", 0.5}, {"noise", -1}});
+  EXPECT_EQ(bad.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(bad.message()), AllOf(HasSubstr("task.options.droput: unknown key, did you mean \"dropout\""),
+                                                HasSubstr("task.options.noise: found -1")));
+  EXPECT_FALSE(TaskOptionsProbe::Stopped(bad));
+}
+
 TEST_F(TasksTest, TrainStepRefusesAnotherPrecisionAtItsStart) {
   const json options = {{"data", "x.csv"}, {"package", "p"}};
   for (const char* precision : {"bf16", "fp16", "fp8"}) {
@@ -136,6 +148,10 @@ TEST_F(TasksTest, TrainStepRefusesAnotherPrecisionAtItsStart) {
     EXPECT_THAT(std::string(refused.message()),
                 HasSubstr("runner.precision: found \"" + std::string(precision) + "\" with task train_step"));
   }
+  TaskOptionsProbe probe;
+  for (const char* precision : {"", "fp32"})
+    EXPECT_TRUE(
+        TaskOptionsProbe::Stopped((*MakeTask("train_step"))->Setup({.options = options, .precision = precision})));
 }
 
 // Before any of its code is loaded. Whole packages: tests/e2e/tasks_test.py.
