@@ -175,8 +175,7 @@ void CheckFiles(TaskOptions& options, const std::string& prefix, const LabelledF
     options.Complain(target, "missing; with a .npy `data` it is a .npy file of targets");
   }
   if (files.input_files.empty()) return;
-  if (!use.several_inputs) options.Complain(inputs, "this task's model has one input");
-  if (use.several_inputs && !npy) options.Complain(inputs, absl::StrCat("needs a .npy as ", data));
+  if (!npy) options.Complain(inputs, absl::StrCat("needs a .npy as ", data));
   for (const auto& [name, path] : files.input_files) {
     if (!absl::EndsWith(path, ".npy"))
       options.Complain(absl::StrCat(inputs, ".", name), absl::StrCat("found \"", path, "\"; allowed: a .npy file"));
@@ -222,14 +221,16 @@ LabelledDataOptions ReadLabelledDataOptions(TaskOptions& options, double default
        {std::pair<std::string, LabelledFiles*>("", &read), {"val_", &read.val}, {"test_", &read.test}}) {
     if (!prefix.empty()) files->data = options.Text(prefix + "data", "");
     files->target_file = options.Text(prefix + "target_file", "");
-    files->input_files = options.Texts(prefix + "input_files");
+    if (use.several_inputs) files->input_files = options.Texts(prefix + "input_files");
     CheckFiles(options, prefix, *files, use);
   }
   const bool divided = !read.val.data.empty() || !read.test.data.empty() || read.tokens();
   read.test_every = options.Integer("test_every", divided ? 0 : 5, 0, 1000000);
   read.scale = options.Number("scale", default_scale, 1e-12, 1e12);
-  read.block_size = options.Integer("block_size", 256, 1, 1 << 24);
-  read.token_bytes = options.Integer("token_bytes", 2, 2, 4);
+  if (use.tokens) {
+    read.block_size = options.Integer("block_size", 256, 1, 1 << 24);
+    read.token_bytes = options.Integer("token_bytes", 2, 2, 4);
+  }
   read.sample_weights_file = options.Text("sample_weights_file", "");
   read.balance_classes = options.Flag("balance_classes", false);
   read.samples_per_epoch = options.Integer("samples_per_epoch", 0, 0, int64_t{1} << 40);

@@ -11,8 +11,9 @@
 //   test_every    the samples n, 2n, 3n … (counted from 1) of `data` are the test set, the others the training set; 0:
 //                 no test set. Default 5; 0 with val_data, test_data or tokens
 //   scale         inputs of the .csv or `data` are divided by it. Default 1
-//   block_size    of tokens: length of a sample. Its target is the same, one token further. Default 256
-//   token_bytes   of tokens without a header: 2 or 4. Default 2
+//   block_size    of tokens, where the task takes them: length of a sample. Its target is the same, one token further.
+//                 Default 256
+//   token_bytes   the same, of tokens without a header: 2 or 4. Default 2
 //   sample_weights_file  .npy, a number for each sample of `data`: a pass draws samples with replacement, in proportion
 //   balance_classes      the same, with each class as often as the others. Default false
 //   samples_per_epoch    how many a pass draws. Default: as many as there are

@@ -4,14 +4,18 @@
 #include <torch/torch.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <set>
+#include <sstream>
 
 #include "athanor/config/config_loader.h"
 #include "athanor/data/npy_reader.h"
 #include "athanor/runner/torch_runner.h"
 #include "athanor/task/task.h"
 #include "athanor/task/task_options.h"
+#include "worker/tasks/task_options_markdown.h"
 
 namespace athanor {
 namespace {
@@ -108,7 +112,9 @@ TEST_F(TasksTest, OptionsAreRefusedByName) {
       {"digits_mlp", {{"data", kDigits}, {"hiden", 3}}, "task.options.hiden: unknown key, did you mean \"hidden\""},
       {"digits_mlp", {{"data", kDigits}, {"hidden", "big"}}, "task.options.hidden: found \"big\""},
       {"digits_mlp", {{"data", "x.txt"}}, "allowed: a .csv or .npy file"},
+      {"digits_mlp", {{"data", kDigits}, {"block_size", 16}}, "task.options.block_size: unknown key"},
       {"digits_mlp", {{"data", kDigits}, {"noise", -0.5}}, "found -0.5 (number); allowed: number from 0 to 100"},
+      {"image_resnet", {{"data", kDigits}, {"input_files", {{"m", "m.npy"}}}}, "input_files: unknown key"},
       {"digits_mlp", {{"data", kDigits}, {"inputs", 63}}, "holds 64 numbers a sample"},
       {"image_resnet", {{"data", kDigits}, {"image", {8, 8}}}, "[channels, height, width]"},
       {"image_resnet", {{"data", kDigits}, {"width", 12}}, "a multiple of 8"},
@@ -152,6 +158,27 @@ TEST_F(TasksTest, TrainStepRefusesAnotherPrecisionAtItsStart) {
   for (const char* precision : {"", "fp32"})
     EXPECT_TRUE(
         TaskOptionsProbe::Stopped((*MakeTask("train_step"))->Setup({.options = options, .precision = precision})));
+}
+
+TEST_F(TasksTest, ThePageOfOptionsIsCurrentAndExplainsEveryOne) {
+  EXPECT_THAT(TaskNames(), testing::ElementsAreArray(kBuiltinTasks));
+  std::set<std::pair<std::string, std::string>> used;
+  for (const char* task : kBuiltinTasks) {
+    EXPECT_FALSE(OptionsOf(task).empty()) << task;
+    for (const TaskOptionNote& note : OptionsOf(task)) {
+      const bool own = OptionMeanings().contains({task, note.name});
+      EXPECT_TRUE(own || OptionMeanings().contains({"", note.name})) << task << "." << note.name << " has no meaning";
+      used.insert({own ? task : "", note.name});
+    }
+  }
+  for (const auto& [key, meaning] : OptionMeanings()) EXPECT_TRUE(used.contains(key)) << key.first << "." << key.second;
+  const std::string path = ATHANOR_SOURCE_DIR "/docs/task-options.md";
+  if (std::getenv("ATHANOR_UPDATE_DOCS") != nullptr) std::ofstream(path) << TaskOptionsMarkdown();
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  EXPECT_TRUE(text.str() == TaskOptionsMarkdown())
+      << "run this test with ATHANOR_UPDATE_DOCS=1 to write docs/task-options.md";
 }
 
 // Before any of its code is loaded. Whole packages: tests/e2e/tasks_test.py.
