@@ -46,7 +46,9 @@ class RecordingCommitter : public LocalCommitter {
  public:
   RecordingCommitter(const std::string& root, TraceResult* result) : LocalCommitter(root, 0, 1), result_(result) {}
   absl::Status CommitManifest(const ManifestSummary& summary) override {
-    result_->saved_steps.push_back(summary.step);
+    // Said again for a step: what its evaluation has measured since.
+    if (result_->saved_steps.empty() || result_->saved_steps.back() != summary.step)
+      result_->saved_steps.push_back(summary.step);
     return LocalCommitter::CommitManifest(summary);
   }
 

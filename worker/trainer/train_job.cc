@@ -114,14 +114,17 @@ class RankRun {
     control.signalled = [this] { return supervisor_->StopRequested(); };
     hooks_ = std::make_unique<ControlHooks>(link_.get(), std::move(control));
     hooks_->EnterPhase(RunnerPhase::kLoading);
-    auto fence = std::make_shared<WriteFence>(env_.job_dir, env_.generation, [](const absl::Status& why) {
+    fence_ = std::make_shared<WriteFence>(env_.job_dir, env_.generation, [](const absl::Status& why) {
       EndProcess(kExitStale, std::string(why.message()));
     });
-    SetWriteFence(fence);
-    // Without a claim nothing is written; training is not held up by a disk that is full or away.
-    if (const absl::Status claimed = fence->Check(); !claimed.ok())
-      LogLine("WARN", "FolderNotClaimed", {}, std::string(claimed.message()));
+    SetWriteFence(fence_);
     return absl::OkStatus();
+  }
+
+  // Without a claim nothing is written; training is not held up by a disk that is full.
+  void ClaimFolder() {
+    if (const absl::Status claimed = fence_->Check(); !claimed.ok())
+      LogLine("WARN", "FolderNotClaimed", {}, std::string(claimed.message()));
   }
 
   absl::Status SetUpTask() {
@@ -157,6 +160,7 @@ class RankRun {
     options.hooks = hooks_.get();
     options.storage_root = std::filesystem::path(env_.job_dir).parent_path().string();
     ASSIGN_OR_RETURN(options.storage, FindStorage(options.storage_root, member_.plan.resume));
+    ClaimFolder();  // not in the empty mount point of a storage that is away
     committer_ = std::make_unique<CoordinatorCommitter>(
         link_.get(), CommitterOptions{.on_stale = [](const std::string& reason) { EndProcess(kExitStale, reason); },
                                       .storage = options.storage});
@@ -218,6 +222,7 @@ class RankRun {
   std::unique_ptr<Supervisor> supervisor_;
   std::unique_ptr<AgentLink> link_;
   std::unique_ptr<ControlHooks> hooks_;
+  std::shared_ptr<const WriteFence> fence_;
   std::unique_ptr<CoordinatorCommitter> committer_;
   std::unique_ptr<Task> task_;
   Membership member_;

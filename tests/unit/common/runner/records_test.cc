@@ -15,7 +15,9 @@ using json = nlohmann::json;
 
 class Notes : public RunnerHooks {
  public:
-  void OnNote(const std::string& text) override { notes.push_back(text); }
+  void OnNote(const std::string& text) override {
+    if (text.find("optimizer") != 0) notes.push_back(text);  // the first line of every run
+  }
   std::vector<std::string> notes;
 };
 

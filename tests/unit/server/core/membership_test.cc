@@ -254,7 +254,7 @@ TEST_F(Restored, RecordsThatAreMissingKeepNoJobForEver) {
   torn.generations.clear();
   CoreHarness h(ShortLease(), std::move(torn));
   EXPECT_THAT(h.Told(job_, "RecordRepaired"), HasSubstr("without a generation that runs; is Queued"));
-  EXPECT_EQ(h.job(job_).state, JobState::kQueued);
+  EXPECT_EQ(h.generation(job_).number, 2) << "it is placed again";
   ClusterState gone = Stored(old_.core.state());
   gone.workers.clear();
   CoreHarness without(ShortLease(), std::move(gone));

@@ -141,6 +141,9 @@ class CoordinatorDoor : public testing::Test {
     registration.set_instance("process-1");
     Connect(registration);
     agent_->Await([](const auto& message) { return message.has_registered(); });
+    v1::AgentMessage beat;  // proves that it hears us: before, it gets no ranks
+    beat.mutable_heartbeat()->set_number(1);
+    ASSERT_TRUE(agent_->stream->Write(beat));
   }
   v1::RankId Launched() {
     const v1::RankId id = agent_->Await([](const auto& message) { return message.has_launch(); }).launch().id();

@@ -89,6 +89,7 @@ core::JobEntry SampleJob() {
   job.next_event = 18;
   job.version = 33;
   job.seed = 0xfedcba9876543210;
+  job.scratch_generation = 1;
   return job;
 }
 
@@ -132,6 +133,7 @@ core::CheckpointEntry SampleCheckpoint() {
   checkpoint.committed_at = At(1);
   checkpoint.note = "kept";
   checkpoint.save_seconds = 0.125;
+  checkpoint.storage = "0123456789abcdef0123456789abcdef";
   return checkpoint;
 }
 
@@ -150,6 +152,9 @@ core::WorkerEntry SampleWorker() {
   worker.lost_at = At(1);
   worker.drain = true;
   worker.reason = "drain asked for";
+  worker.quarantined_until = At(2);
+  worker.quarantines = 3;
+  worker.home = "boot/1/2";
   return worker;
 }
 

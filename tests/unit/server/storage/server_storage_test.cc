@@ -149,8 +149,8 @@ TEST(RecordCodec, WhatThisVersionDoesNotKnowIsRefused) {
   checkpoint.set_state(0);
   ExpectRefused("c/digits-1/000000000120", checkpoint.SerializeAsString(), "state 0 is unknown");
   auto worker = Parsed<storage::v1::WorkerRecord>({SampleWorker()});
-  worker.set_state(6);
-  ExpectRefused("w/w1", worker.SerializeAsString(), "state 6 is unknown");
+  worker.set_state(7);
+  ExpectRefused("w/w1", worker.SerializeAsString(), "state 7 is unknown");
   ExpectRefused("x/new", "", "'x/new' is of no kind that this version knows");
   ExpectRefused("", "", "is of no kind");
 }
