@@ -98,8 +98,8 @@ absl::StatusOr<bool> RunCheckpoints::AllRanks(bool mine) {
 }
 
 absl::StatusOr<RestoredState> RunCheckpoints::ReadChecked(const ResumeCandidate& candidate) const {
-  ASSIGN_OR_RETURN(RestoredState restored,
-                   ReadCheckpoint(candidate, options_.topology.rank(), options_.topology.world_size(), options_.on_bytes));
+  ASSIGN_OR_RETURN(RestoredState restored, ReadCheckpoint(candidate, options_.topology.rank(),
+                                                          options_.topology.world_size(), options_.on_bytes));
   if (candidate.weights_only) return restored;
   const auto config = restored.state.meta.find("config");
   if (!restored.state.meta.is_object() || config == restored.state.meta.end()) {
