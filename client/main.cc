@@ -3,7 +3,6 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
-#include "athanor/base/descriptors.h"
 #include "athanor/base/version.h"
 #include "client/commands/command.h"
 #include "client/standard_streams.h"
@@ -74,8 +73,6 @@ int Main(int argc, char** argv) {
 
 }  // namespace
 }  // namespace athanor
-
-ATHANOR_OPEN_STANDARD_DESCRIPTORS();
 
 int main(int argc, char** argv) {
   athanor::SetUpStandardStreams();

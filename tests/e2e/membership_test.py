@@ -16,7 +16,7 @@ def expiries(cluster, agent):
 
 class AwayTest(E2ECase):
     agents = 1
-    lease = "1s"
+    lease = "2s"
 
     def test_ranks_outlive_ten_leases_and_hand_over_what_happened(self):
         job = self.submit(name="away", steps=1500, interval=500, task=self.hold(300), timeouts={"hang": "60s"})
@@ -25,7 +25,7 @@ class AwayTest(E2ECase):
         self.cluster.coordinator.kill()
         began = time.monotonic()
         poll(lambda: expiries(self.cluster, "agent-0") >= 1, 30, "the agent's lease ends")
-        poll(lambda: time.monotonic() - began > 10, 30, "ten leases")
+        poll(lambda: time.monotonic() - began > 20, 40, "ten leases")
         self.assertEqual(self.cluster.ranks(job), ranks, "the ranks go on")
         self.release()
         last = self.cluster.checkpoint_root / job / "step-000000001500"

@@ -32,7 +32,7 @@
 namespace athanor::agent {
 namespace {
 
-constexpr absl::Duration kConnectFirst = absl::Milliseconds(50), kConnectMost = absl::Seconds(1);
+constexpr absl::Duration kConnectFirst = absl::Milliseconds(50), kConnectMost = absl::Milliseconds(500);
 constexpr absl::Duration kReadPace = absl::Milliseconds(50), kReadHeld = absl::Seconds(10);
 constexpr absl::Duration kOrphanPace = absl::Seconds(5), kOrphansLimit = absl::Seconds(5);
 constexpr absl::Duration kHousePace = absl::Minutes(10);
