@@ -83,11 +83,11 @@ void AverageMeter::Add(const torch::Tensor& value, int64_t n, const torch::Tenso
 }
 
 int64_t AverageMeter::count() const {
-  return count_ + (device_count_.defined() ? device_count_.item<int64_t>() : 0);
+  return count_ + (device_count_.defined() ? device_count_.max().item<int64_t>() : 0);
 }
 
 int64_t AverageMeter::n() const {
-  return device_n_.defined() ? device_n_.item<int64_t>() : n_;
+  return device_n_.defined() ? device_n_.max().item<int64_t>() : n_;
 }
 
 torch::Tensor AverageMeter::Value() const {
@@ -101,8 +101,12 @@ torch::Tensor AverageMeter::Sum() const {
 }
 
 torch::Tensor AverageMeter::LocalAverage() const {
-  const torch::Tensor sum = Sum();
-  return MeanOf(sum, torch::tensor(count(), torch::kInt64).to(sum.device()));
+  return MeanOf(Sum(), CountTensor());
+}
+
+torch::Tensor AverageMeter::CountTensor() const {
+  const torch::Tensor known = torch::tensor(count_, torch::kInt64).to(Sum().device());
+  return device_count_.defined() ? device_count_.to(torch::kInt64) + known : known;
 }
 
 AverageMeter::Weighted AverageMeter::PartOf(ReadOut of) const {
@@ -141,11 +145,12 @@ void AverageMeter::Reset() {
   *this = AverageMeter(sync_);
 }
 
-void AverageMeter::Restore(const torch::Tensor& sum, int64_t count) {
-  const bool number = sum.dim() == 0;
-  if (number && count == 0) return;  // tensors may still come
+void AverageMeter::Restore(const torch::Tensor& sum, torch::Tensor count) {
+  const bool number = sum.dim() == 0, by_entry = count.dim() > 0;
+  if (number && count.item<int64_t>() == 0) return;  // tensors may still come
   sum_ = sum;
-  count_ = count;
+  count_ = by_entry ? 0 : count.item<int64_t>();
+  if (by_entry) device_count_ = std::move(count);
   scalars_ = number;
   if (!number) shape_ = sum.sizes().vec();
 }
@@ -200,7 +205,8 @@ std::vector<std::pair<std::string, int64_t>> AverageMeters::n() const {
   return counts;
 }
 
-// A table of sums and weights, and the sums of those that are tensors; `numbers` says which.
+// A table of sums and weights, and what is tensors: `numbers` has 2 * the place of a sum, and 1 more where its weights
+// follow, one for each entry.
 RankPart AverageMeters::PartFor(ReadOut of) const {
   RankPart part{.what = absl::StrCat("means of ", absl::StrJoin(names(), ", "))};
   part.status = RunTorch("metrics", [&] {
@@ -211,12 +217,16 @@ RankPart AverageMeters::PartFor(ReadOut of) const {
     for (size_t i = 0; i < meters_.size(); ++i) {
       const AverageMeter::Weighted own = meters_[i].second->PartOf(of);
       const auto row = static_cast<int64_t>(i);
-      rows[row][1] = own.weight.item<double>();
-      part.numbers.push_back(own.sum.dim() == 0 ? 0 : static_cast<int64_t>(part.tensors.size()));
-      if (own.sum.dim() == 0)
+      const bool by_entry = own.weight.dim() > 0;
+      rows[row][1] = own.weight.max().item<double>();
+      part.numbers.push_back(own.sum.dim() == 0 ? 0
+                                                : 2 * static_cast<int64_t>(part.tensors.size()) + (by_entry ? 1 : 0));
+      if (own.sum.dim() == 0) {
         rows[row][0] = own.sum.item<double>();
-      else
-        part.tensors.push_back(own.sum);
+        continue;
+      }
+      part.tensors.push_back(own.sum);
+      if (by_entry) part.tensors.push_back(own.weight);
     }
   });
   return part;
@@ -229,20 +239,22 @@ absl::StatusOr<AverageMeter::Weighted> AverageMeters::MergeOne(size_t meter, con
   std::optional<size_t> numbers, tensors;  // a rank that counted such
   for (size_t rank = 0; rank < ranks.size(); ++rank) {
     const torch::Tensor own = ranks[rank].tensors[0][row];
-    const int64_t place = ranks[rank].numbers[meter];
-    merged.weight = merged.weight + own[1];
+    const auto place = static_cast<size_t>(ranks[rank].numbers[meter] / 2);
+    const bool by_entry = ranks[rank].numbers[meter] % 2 == 1;
     if (place == 0) {
       if (own[1].item<double>() <= 0) continue;  // nothing to tell its shape by
       merged.sum = numbers ? merged.sum + own[0] : own[0];
+      merged.weight = merged.weight + own[1];
       numbers = rank;
     } else {
-      const torch::Tensor& sum = ranks[rank].tensors[static_cast<size_t>(place)];
+      const torch::Tensor& sum = ranks[rank].tensors[place];
       if (tensors && sum.sizes() != merged.sum.sizes()) {
         return absl::InvalidArgumentError(absl::StrCat("metric '", meters_[meter].first, "' has another shape on some ",
                                                        "rank: ", ShapeText(merged.sum.sizes()), " on rank ", *tensors,
                                                        ", ", ShapeText(sum.sizes()), " on rank ", rank));
       }
       merged.sum = tensors ? merged.sum + sum : sum;
+      merged.weight = merged.weight + (by_entry ? ranks[rank].tensors[place + 1] : own[1]);
       tensors = rank;
     }
     if (numbers && tensors) {
@@ -322,9 +334,7 @@ absl::StatusOr<TensorMap> AverageMeters::StateTensors() const {
     TensorMap state;
     for (const auto& [name, meter] : meters_) {
       state[name + ".sum"] = meter->Sum().contiguous();
-      const torch::Tensor known = torch::tensor(meter->count_, torch::kInt64);
-      state[name + ".count"] =
-          meter->device_count_.defined() ? (meter->device_count_ + known).to(torch::kInt64) : known;
+      state[name + ".count"] = meter->CountTensor().contiguous();
     }
     return state;
   });
@@ -341,8 +351,11 @@ absl::StatusOr<std::function<void()>> AverageMeters::PlanLoad(const TensorMap& s
       if (found != state.end() && found->second.defined()) sizes = found->second.sizes().vec();
       ASSIGN_OR_RETURN(const torch::Tensor sum, reader.Take(key, {torch::kFloat64, torch::kFloat32}, sizes));
       if (sum.dim() > 0 && sum.numel() == 1) return StateReader::Wrong(key, sum, "one number as []");
-      ASSIGN_OR_RETURN(const torch::Tensor count, reader.TakeCount(name + ".count"));
-      loaded.emplace_back(sync_).Restore(sum, count.item<int64_t>());
+      const auto counted = state.find(name + ".count");
+      const bool by_entry = counted != state.end() && counted->second.defined() && counted->second.dim() > 0;
+      if (!by_entry) sizes.clear();
+      ASSIGN_OR_RETURN(torch::Tensor count, reader.Take(name + ".count", {torch::kInt64}, sizes));
+      loaded.emplace_back(sync_).Restore(sum, std::move(count));
     }
     return reader.Done();
   };

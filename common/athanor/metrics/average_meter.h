@@ -51,7 +51,7 @@ class AverageMeter {
 
   void Update(const torch::Tensor& value, int64_t n = 1);
   void Update(double value, int64_t n = 1);
-  // `n`: int64, 0-dim, on the value's device.
+  // `n`: int64, 0-dim or of the value's shape (one for each entry), on the value's device.
   void Update(const torch::Tensor& value, const torch::Tensor& n);
 
   torch::Tensor Value() const;  // the last one
@@ -59,22 +59,24 @@ class AverageMeter {
   absl::StatusOr<torch::Tensor> Average() const;
   torch::Tensor LocalAverage() const;
   torch::Tensor Sum() const;
-  int64_t count() const;  // samples; waits for the device where n came from it
+  int64_t count() const;  // samples, of the entry that has most; waits for the device where n came from it
   int64_t n() const;      // of the last update
   std::string Text(int decimals = 4) const;
   void Reset();
 
  private:
   friend class AverageMeters;
+  friend class StreamMetrics;
   struct Weighted {
-    torch::Tensor sum, weight;  // 0-dim zeros when nothing came yet
+    torch::Tensor sum, weight;  // 0-dim zeros when nothing came yet; weight 0-dim or of the sum's shape
   };
   // `n` on the device is only given when the host does not know it.
   void Add(const torch::Tensor& value, int64_t n, const torch::Tensor& device_n);
   torch::Tensor AsStored(const torch::Tensor& value) const;
   void CheckShape(const torch::Tensor& value, bool counts);
   Weighted PartOf(ReadOut of) const;
-  void Restore(const torch::Tensor& sum, int64_t count);  // into an empty one
+  torch::Tensor CountTensor() const;                            // int64, on the sum's device
+  void Restore(const torch::Tensor& sum, torch::Tensor count);  // into an empty one
 
   std::shared_ptr<MeterSync> sync_;
   torch::Tensor last_, sum_;  // undefined until the first update that counts

@@ -36,7 +36,7 @@ std::string WhatOf(const std::vector<MetricFunc>& metrics, const MetricNeeds& ne
   return absl::StrCat(what, needs.moments ? " moments" : "", needs.history ? " history" : "", ")");
 }
 
-enum Number : size_t { kUnknown, kOutside, kWide, kSamples, kNumbers };  // of a RankPart
+enum Number : size_t { kUnknown, kOutside, kNan, kWide, kSamples, kNumbers };  // of a RankPart
 
 }  // namespace
 
@@ -65,29 +65,40 @@ void GlobalMetrics::Update(const torch::Tensor& input, const torch::Tensor& targ
   if (!all_) all_ = MetricState::Empty(needs_, batch.input.device());
   all_->Add(*last_);
   average_.reset();
+  last_wrong_ = {};
+  last_wrong_.Add(batch);
   if (!needs_.history) return;
-  last_->samples = batch;
+  MaskedBatch kept = preprocess_.Kept(std::move(batch));
   // The caller may go on to write into its tensors.
-  if (batch.AliasOf(input, target)) {
-    batch.input = batch.input.clone();
-    batch.target = batch.target.clone();
+  if (kept.AliasOf(input, target)) {
+    kept.input = kept.input.clone();
+    kept.target = kept.target.clone();
   }
-  chunks_.push_back(std::move(batch));
+  last_->samples = kept;
+  chunks_.push_back(std::move(kept));
 }
 
-absl::StatusOr<MetricValues> GlobalMetrics::Compute(const MetricState& state) const {
+absl::StatusOr<MetricValues> GlobalMetrics::Compute(const MetricState& kept, const torch::Tensor& nans) const {
   return RunTorch("metrics", [&] {
     const torch::NoGradGuard no_grad;
+    const MetricState state = Restored(kept);
     MetricValues values;
-    for (const MetricFunc& metric : metrics_) values.emplace_back(metric.name, metric.compute(state));
+    for (const MetricFunc& metric : metrics_) values.emplace_back(metric.name, NanWhere(nans, metric.compute(state)));
     return values;
   });
+}
+
+MetricState GlobalMetrics::Restored(MetricState kept) const {
+  if (!needs_.history || !preprocess_.keeps_logits()) return kept;
+  kept.samples = preprocess_.Restored(std::move(kept.samples));
+  if (kept.dtype != torch::kFloat64) kept.samples.input = kept.samples.input.to(torch::kFloat32);
+  return kept;
 }
 
 MetricState GlobalMetrics::StateOf(ReadOut of) {
   if (of == ReadOut::kBatch) return last_ ? *last_ : MetricState::Empty(needs_, torch::kCPU);
   if (chunks_.size() > 1) chunks_ = {JoinSamples(chunks_)};
-  return LocalState();
+  return KeptState();
 }
 
 RankPart GlobalMetrics::PartFor(ReadOut of) {
@@ -95,8 +106,8 @@ RankPart GlobalMetrics::PartFor(ReadOut of) {
   part.status = RunTorch("metrics", [&] {
     const torch::NoGradGuard no_grad;
     const MetricState state = StateOf(of);
-    part.numbers = {wrong_.LabelCount(), wrong_.ScoreCount(), state.dtype == torch::kFloat64 ? 1 : 0,
-                    NumberOf(of == ReadOut::kBatch ? last_samples_ : samples_)};
+    part.numbers = {wrong_.LabelCount(), wrong_.ScoreCount(), WrongOf(of).NanCount(),
+                    state.dtype == torch::kFloat64 ? 1 : 0, NumberOf(of == ReadOut::kBatch ? last_samples_ : samples_)};
     for (const auto& [key, tensor] : SizedTensors(state)) part.tensors.push_back(*tensor);
     const MaskedBatch& samples = state.samples;
     if (needs_.history && samples.input.size(0) > 0)  // a rank without samples does not know their dtypes
@@ -156,15 +167,17 @@ absl::StatusOr<JointValues> GlobalMetrics::FromParts(ReadOut of, const std::vect
     joint.values = *average_;
     return joint;
   }
+  int64_t nans = 0;
+  for (const RankPart& part : parts) nans += part.numbers[kNan];
   ASSIGN_OR_RETURN(const MetricState all, Merge(parts));
-  ASSIGN_OR_RETURN(joint.values, Compute(all));
+  ASSIGN_OR_RETURN(joint.values, Compute(all, torch::tensor(nans, torch::kInt64)));
   if (of == ReadOut::kAll) average_ = joint.values;
   return joint;
 }
 
 absl::StatusOr<MetricValues> GlobalMetrics::Value() {
   RETURN_IF_ERROR(wrong_.Check(needs_.task, needs_.width()));
-  return Compute(last_ ? *last_ : MetricState::Empty(needs_, torch::kCPU));
+  return Compute(last_ ? *last_ : MetricState::Empty(needs_, torch::kCPU), last_wrong_.nans);
 }
 
 absl::StatusOr<MetricValues> GlobalMetrics::Batch() {
@@ -180,7 +193,7 @@ absl::StatusOr<MetricValues> GlobalMetrics::Average() {
   }
   RETURN_IF_ERROR(wrong_.Check(needs_.task, needs_.width()));
   if (!average_) {
-    ASSIGN_OR_RETURN(average_, Compute(StateOf(ReadOut::kAll)));
+    ASSIGN_OR_RETURN(average_, Compute(StateOf(ReadOut::kAll), wrong_.nans));
   }
   return *average_;
 }
@@ -196,10 +209,15 @@ absl::StatusOr<MetricState> GlobalMetrics::SyncedState() {
   std::vector<RankPart> parts;
   for (std::vector<RankPart>& rank : ranks) parts.push_back(std::move(rank[0]));
   RETURN_IF_ERROR(CheckParts(parts));
-  return Merge(parts);
+  ASSIGN_OR_RETURN(MetricState kept, Merge(parts));
+  return RunTorch("metrics", [&] { return Restored(std::move(kept)); });
 }
 
 MetricState GlobalMetrics::LocalState() const {
+  return Restored(KeptState());
+}
+
+MetricState GlobalMetrics::KeptState() const {
   MetricState state = all_ ? *all_ : MetricState::Empty(needs_, torch::kCPU);
   if (!needs_.history) return state;
   state.samples = chunks_.empty() ? MetricState::Empty(needs_, torch::kCPU).samples : JoinSamples(chunks_);
@@ -218,7 +236,7 @@ absl::StatusOr<int64_t> GlobalMetrics::Samples(bool of_batch, bool ranks) {
 
 absl::StatusOr<std::string> GlobalMetrics::Text(int decimals) {
   ASSIGN_OR_RETURN(const MetricValues value, Value());
-  ASSIGN_OR_RETURN(const MetricValues mean, Compute(LocalState()));
+  ASSIGN_OR_RETURN(const MetricValues mean, Compute(KeptState(), wrong_.nans));
   std::string text;
   for (size_t i = 0; i < value.size(); ++i) {
     absl::StrAppend(&text, i > 0 ? "\t" : "", value[i].first, ": ", ValueText(value[i].second, decimals), " (",
@@ -240,7 +258,7 @@ absl::StatusOr<TensorMap> GlobalMetrics::StateTensors() {
     }
     if (!needs_.history) return state;
     if (chunks_.size() > 1) chunks_ = {JoinSamples(chunks_)};  // not two copies of it
-    SaveSamples("history", chunks_.empty() ? NoSamples(preprocess_) : chunks_.front(), &state);
+    SaveSamples("history", preprocess_, chunks_.empty() ? NoSamples(preprocess_) : chunks_.front(), &state);
     return state;
   });
 }
@@ -286,7 +304,7 @@ void GlobalMetrics::Reset() {
   average_.reset();
   chunks_.clear();
   last_samples_ = samples_ = torch::Tensor();
-  wrong_ = {};
+  wrong_ = last_wrong_ = {};
 }
 
 }  // namespace athanor

@@ -48,9 +48,10 @@ class GlobalMetrics : public MetricSet, private JointReadOut {
   absl::StatusOr<int64_t> Samples(bool of_batch, bool ranks) override;
   absl::StatusOr<std::string> Text(int decimals = 4) override;
   void Reset() override;
-  // Counts: "samples", "unknown_labels", "outside_of_range" (int64) and "float64" (bool: such scores were seen). By
-  // kind of state: "confusion.<k>", "curves.<thresholds>" (int64), "calibration.<bins>", "moments" (float64). Where a
-  // history is kept: "history.{input,target,valid,rows}", the samples of this rank in the dtypes of the batches.
+  // Counts: "samples", "unknown_labels", "outside_of_range", "nan_scores" (int64) and "float64" (bool: such scores were
+  // seen). By kind of state: "confusion.<k>", "curves.<thresholds>" (int64), "calibration.<bins>", "moments" (float64).
+  // Where a history is kept: "history.{input,target,valid,rows}", the samples of this rank in the dtypes of the
+  // batches; "history.logits" in place of input where scores may be logits.
   absl::StatusOr<TensorMap> StateTensors() override;
   absl::StatusOr<std::function<void()>> PlanLoad(const TensorMap& state) override;
 
@@ -72,7 +73,11 @@ class GlobalMetrics : public MetricSet, private JointReadOut {
     WrongInput wrong;
   };
   absl::StatusOr<Saved> Read(const TensorMap& state) const;
-  absl::StatusOr<MetricValues> Compute(const MetricState& state) const;
+  // States inside of this class have their samples as Preprocess::Kept() gives them.
+  absl::StatusOr<MetricValues> Compute(const MetricState& kept, const torch::Tensor& nans) const;
+  MetricState Restored(MetricState kept) const;
+  MetricState KeptState() const;
+  const WrongInput& WrongOf(ReadOut of) const { return of == ReadOut::kBatch ? last_wrong_ : wrong_; }
   MetricState StateOf(ReadOut of);
   MeterSync* sync() const override { return options_.sync.get(); }
   RankPart PartFor(ReadOut of) override;
@@ -89,7 +94,7 @@ class GlobalMetrics : public MetricSet, private JointReadOut {
   std::optional<MetricState> last_, all_;  // all_ without samples
   std::vector<MaskedBatch> chunks_;        // the history
   torch::Tensor last_samples_, samples_;   // int64, 0-dim, on the device
-  WrongInput wrong_;
+  WrongInput wrong_, last_wrong_;          // of everything; of the last batch
   std::optional<MetricValues> average_;
 };
 

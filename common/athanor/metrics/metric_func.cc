@@ -77,7 +77,9 @@ MetricState MetricState::Empty(const MetricNeeds& needs, const torch::Device& de
   const torch::Tensor input = table ? torch::zeros({0, needs.width()}, floats) : torch::zeros({0}, floats);
   const bool labels = needs.task != MetricTask::kRegression && needs.task != MetricTask::kNone;
   const torch::Tensor target = needs.task == MetricTask::kMultilabel ? input : torch::zeros({0}, floats);
-  MaskedBatch batch{input, labels ? target.to(torch::kInt64) : target, {}, {}, {}, {}};
+  MaskedBatch batch;
+  batch.input = input;
+  batch.target = labels ? target.to(torch::kInt64) : target;
   if (needs.task == MetricTask::kRegression && needs.width() > 1) {
     batch.input = batch.target = torch::zeros({0, needs.width()}, floats);
   }

@@ -96,6 +96,10 @@ absl::Status MetricSet::UpdateTasks(const TaskBatches& /*batches*/) {
   return absl::UnimplementedError("these metrics have no tasks; update them with scores and labels");
 }
 
+absl::StatusOr<std::vector<torch::Tensor>> MetricSet::Weights(bool /*of_batch*/, bool /*ranks*/) {
+  return std::vector<torch::Tensor>();
+}
+
 absl::StatusOr<TensorMap> MetricSet::StateTensors() {
   return absl::UnimplementedError("these metrics do not save their state");
 }

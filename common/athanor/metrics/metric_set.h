@@ -28,6 +28,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -59,6 +60,9 @@ class MetricSet {
   virtual absl::StatusOr<MetricValues> Average() = 0;
   // Samples of the last batch and of all batches. With `ranks` over all of them (a collective), else here.
   virtual absl::StatusOr<int64_t> Samples(bool of_batch, bool ranks) = 0;
+  // What each value is a mean over, in the order of the values: 0-dim, or one for each entry of a vector, on the CPU.
+  // Empty: Samples(), all of them. As Samples() in the rest.
+  virtual absl::StatusOr<std::vector<torch::Tensor>> Weights(bool of_batch, bool ranks);
   // "acc: 0.7500 (0.8000)\tf1: …": value (mean here). Never a collective.
   virtual absl::StatusOr<std::string> Text(int decimals = 4) = 0;
   virtual void Reset() = 0;

@@ -102,9 +102,15 @@ absl::Status MultiTaskMetrics::CheckWeights() const {
   return absl::OkStatus();
 }
 
-double MultiTaskMetrics::WeightOf(const std::string& task, int64_t samples) const {
-  if (options_.aggregate == Aggregate::kWeighted) return options_.weights.at(task);
-  return options_.aggregate == Aggregate::kMicro ? static_cast<double>(samples) : 1;
+// Of the i-th value that was read out.
+torch::Tensor MultiTaskMetrics::WeightOf(const std::string& task, const JointValues& found, size_t i) const {
+  double weight = 1;
+  if (options_.aggregate == Aggregate::kWeighted) weight = options_.weights.at(task);
+  if (options_.aggregate == Aggregate::kMicro) {
+    if (i < found.weights.size()) return found.weights[i].to(torch::kCPU, torch::kFloat64);
+    weight = static_cast<double>(found.samples);
+  }
+  return torch::tensor(weight, torch::kFloat64);
 }
 
 MeterSync* MultiTaskMetrics::SharedSync() {
@@ -153,6 +159,7 @@ absl::StatusOr<JointValues> MultiTaskMetrics::ReadAlone(MetricSet& metrics, Of o
   ASSIGN_OR_RETURN(joint.values, !of ? metrics.Value() : of == ReadOut::kBatch ? metrics.Batch() : metrics.Average());
   if (options_.aggregate == Aggregate::kMicro) {
     ASSIGN_OR_RETURN(joint.samples, metrics.Samples(of != ReadOut::kAll, of.has_value()));
+    ASSIGN_OR_RETURN(joint.weights, metrics.Weights(of != ReadOut::kAll, of.has_value()));
   }
   return joint;
 }
@@ -165,7 +172,7 @@ absl::StatusOr<TaskValues> MultiTaskMetrics::Read(Of of) {
     RETURN_IF_ERROR(CheckWeights());
   }
   TaskValues all;
-  std::map<std::string, double> weights;
+  std::vector<Entry> entries;
   for (auto& [task, metrics] : tasks_) {
     if (!together.contains(task)) {
       absl::StatusOr<JointValues> alone = ReadAlone(*metrics, of);
@@ -173,13 +180,16 @@ absl::StatusOr<TaskValues> MultiTaskMetrics::Read(Of of) {
       together[task] = *std::move(alone);
     }
     JointValues& found = together[task];
-    weights[task] = WeightOf(task, found.samples);
+    for (size_t i = 0; i < found.values.size(); ++i) {
+      const auto& [name, value] = found.values[i];
+      entries.push_back({task, name, value.to(torch::kCPU, torch::kFloat64), WeightOf(task, found, i)});
+    }
     const auto nothing = [](const auto& value) { return AllNan(value.second); };
     if (!std::all_of(found.values.begin(), found.values.end(), nothing))
       all.emplace_back(task, std::move(found.values));
   }
   if (options_.aggregate == Aggregate::kNone) return all;
-  ASSIGN_OR_RETURN(MetricValues aggregate, AggregateOf(all, weights));
+  ASSIGN_OR_RETURN(MetricValues aggregate, AggregateOf(entries));
   all.emplace_back("aggregate", std::move(aggregate));
   return all;
 }
@@ -202,31 +212,32 @@ absl::StatusOr<int64_t> MultiTaskMetrics::Samples(bool of_batch, bool ranks) {
   return sum;
 }
 
-absl::StatusOr<MetricValues> MultiTaskMetrics::AggregateOf(const TaskValues& values,
-                                                           const std::map<std::string, double>& weights) const {
+// Element by element over what is known; NaN where nothing is.
+absl::StatusOr<MetricValues> MultiTaskMetrics::AggregateOf(const std::vector<Entry>& entries) {
+  struct Sum {
+    const Entry* first;
+    torch::Tensor values, weights;
+  };
   std::vector<std::string> names;
-  std::map<std::string, std::vector<Entry>> by_name;
-  for (const auto& [task, metrics] : values) {
-    for (const auto& [name, value] : metrics) {
-      if (AllNan(value) || weights.at(task) <= 0) continue;
-      if (!by_name.contains(name)) names.push_back(name);
-      by_name[name].push_back({task, value.to(torch::kCPU, torch::kFloat64), weights.at(task)});
+  std::map<std::string, Sum> sums;
+  for (const Entry& entry : entries) {
+    const torch::Tensor weight = torch::where(entry.value.isnan(), 0.0, entry.weight.expand_as(entry.value));
+    if (!(weight > 0).any().item<bool>()) continue;
+    const auto [found, is_new] =
+        sums.try_emplace(entry.name, Sum{&entry, torch::zeros_like(weight), torch::zeros_like(weight)});
+    Sum& sum = found->second;
+    if (is_new) names.push_back(entry.name);
+    if (entry.value.sizes() != sum.values.sizes()) {
+      return absl::InvalidArgumentError(absl::StrCat("metric '", entry.name, "' has other shapes in tasks '",
+                                                     sum.first->task, "' and '", entry.task, "'"));
     }
+    sum.values += torch::where(weight > 0, entry.value, 0.0) * weight;
+    sum.weights += weight;
   }
   MetricValues aggregate;
   for (const std::string& name : names) {
-    const std::vector<Entry>& entries = by_name[name];
-    torch::Tensor sum = torch::zeros_like(entries[0].value);
-    double total = 0;
-    for (const Entry& entry : entries) {
-      if (entry.value.sizes() != sum.sizes()) {
-        return absl::InvalidArgumentError(absl::StrCat("metric '", name, "' has other shapes in tasks '",
-                                                       entries[0].task, "' and '", entry.task, "'"));
-      }
-      sum = sum + entry.value * entry.weight;
-      total += entry.weight;
-    }
-    aggregate.emplace_back(name, sum / total);
+    const Sum& sum = sums.at(name);
+    aggregate.emplace_back(name, torch::where(sum.weights > 0, sum.values / sum.weights, std::nan("")));
   }
   return aggregate;
 }

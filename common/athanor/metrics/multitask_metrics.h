@@ -10,9 +10,11 @@
 // A MetricSet, so that a runner can have it (TorchRunnerOptions::metrics, fed with StepOutput::tasks).
 //
 // Aggregates, for each metric name over the tasks that have it with a value that is not NaN:
-//   kMacro     plain mean            kMicro  weighted by samples (of the batch or of all batches; over the ranks)
+//   kMacro     plain mean            kMicro  weighted by samples (of the batch or of all batches; over the ranks):
+//                                            those that the value itself is a mean over
 //   kWeighted  by weights of one's own, one for each task; a weight of 0 leaves the task out
-// Vectors are averaged element by element (float64); a number and a vector, or two shapes, under one name are an error.
+// Vectors are averaged element by element over what is not NaN (float64); a number and a vector, or two shapes, under
+// one name are an error.
 // Tasks all of whose values are NaN (never updated) are left out of the results.
 //
 // Ranks: a read-out is one exchange for all tasks together, and a second one where some rank has more than some
@@ -90,9 +92,8 @@ class MultiTaskMetrics : public MetricSet {
  private:
   using Of = std::optional<ReadOut>;  // nothing: the last batch here
   struct Entry {
-    std::string task;
-    torch::Tensor value;
-    double weight = 1;
+    std::string task, name;
+    torch::Tensor value, weight;  // float64; the weight 0-dim or of the value's shape
   };
   explicit MultiTaskMetrics(MultiTaskOptions options) : options_(std::move(options)) {}
   static absl::StatusOr<MetricValues> Flat(absl::StatusOr<TaskValues> values);
@@ -101,9 +102,8 @@ class MultiTaskMetrics : public MetricSet {
   absl::StatusOr<std::map<std::string, JointValues>> ReadTogether(ReadOut of);
   absl::StatusOr<JointValues> ReadAlone(MetricSet& metrics, Of of) const;
   absl::Status CheckWeights() const;
-  double WeightOf(const std::string& task, int64_t samples) const;
-  absl::StatusOr<MetricValues> AggregateOf(const TaskValues& values,
-                                           const std::map<std::string, double>& weights) const;
+  torch::Tensor WeightOf(const std::string& task, const JointValues& found, size_t i) const;
+  static absl::StatusOr<MetricValues> AggregateOf(const std::vector<Entry>& entries);
 
   MultiTaskOptions options_;
   std::vector<std::pair<std::string, std::unique_ptr<MetricSet>>> tasks_;

@@ -1,5 +1,7 @@
 #include "athanor/metrics/preprocess.h"
 
+#include <limits>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 
@@ -12,8 +14,29 @@ torch::Tensor OutsideOfRange(const torch::Tensor& input, double slack) {
   return torch::logical_or(input < -slack, input > 1 + slack);
 }
 
+// Wide enough for every integer of the type that a score is likely to be.
 torch::Tensor Floating(const torch::Tensor& tensor) {
-  return tensor.is_floating_point() ? tensor : tensor.to(torch::kFloat32);
+  if (tensor.is_floating_point()) return tensor;
+  const bool wide = tensor.element_size() >= 4 && !tensor.device().is_mps();
+  return tensor.to(wide ? torch::kFloat64 : torch::kFloat32);
+}
+
+// Half precision computes in float32: its own sigmoid is 1 from 8 on.
+torch::Tensor AtLeastFloat32(const torch::Tensor& tensor) {
+  const bool half = tensor.scalar_type() == torch::kHalf || tensor.scalar_type() == torch::kBFloat16;
+  return half ? tensor.to(torch::kFloat32) : tensor;
+}
+
+// log(p / (1 - p)) of a softmax's p, row by row, without p. 1 - p of the largest is the sum over the others; that of
+// the others is no difference of nearly equal numbers.
+torch::Tensor LogOdds(const torch::Tensor& logits) {
+  if (logits.size(1) < 2) return torch::full_like(logits, std::numeric_limits<double>::infinity());
+  const torch::Tensor wide = AtLeastFloat32(logits);
+  const torch::Tensor top = wide.argmax(1, /*keepdim=*/true);
+  const torch::Tensor share = wide - wide.logsumexp(1, /*keepdim=*/true);
+  const torch::Tensor others =
+      wide.scatter(1, top, -std::numeric_limits<double>::infinity()).logsumexp(1, /*keepdim=*/true);
+  return (share - torch::log1p(-share.exp())).scatter(1, top, wide.gather(1, top) - others);
 }
 
 bool SharesStorage(const torch::Tensor& a, const torch::Tensor& b) {
@@ -64,6 +87,15 @@ torch::Tensor MaskedBatch::Samples() const {
   if (rows.defined()) return rows.sum();
   const int64_t count = target.dim() == 0 ? 1 : target.size(0);
   return torch::full({}, count, torch::TensorOptions().dtype(torch::kInt64).device(target.device()));
+}
+
+torch::Tensor MaskedBatch::Ranking(MetricTask task) const {
+  if (!given.defined()) return input;
+  if (given_ranks) return given;
+  const torch::Tensor logits = task == MetricTask::kMulticlass ? LogOdds(given) : given;
+  if (!are_logits.defined()) return logits;
+  // Of one batch; those of several are log-odds already (Preprocess::Kept).
+  return torch::where(are_logits, logits.to(torch::kFloat64), input.to(torch::kFloat64).logit());
 }
 
 LabeledBatch MaskedBatch::Drop() const {
@@ -130,7 +162,9 @@ LabeledBatch Preprocess::ApplyAndDrop(const torch::Tensor& input, const torch::T
 }
 
 MaskedBatch Preprocess::ApplyBase(const torch::Tensor& input, const torch::Tensor& target) const {
-  MaskedBatch batch{input, target, {}, {}, {}, {}};
+  MaskedBatch batch;
+  batch.input = input;
+  batch.target = target;
   if (input.numel() == target.numel()) {
     batch.input = input.squeeze();
     batch.target = target.squeeze();
@@ -177,18 +211,55 @@ MaskedBatch Preprocess::ApplyClasses(const torch::Tensor& input, const torch::Te
 
 void Preprocess::Activate(MaskedBatch* batch) const {
   torch::Tensor& input = batch->input;
-  const bool softmax = task_ == MetricTask::kMulticlass;
   const auto counted = [&](const torch::Tensor& outside) {
     if (!batch->rows.defined()) return outside;
     return outside.logical_and(input.dim() == 2 ? batch->rows.unsqueeze(1) : batch->rows);
   };
+  batch->nan_scores = counted(input.isnan()).sum();
   if (options_.scores == Scores::kProbabilities) {
+    input = AtLeastFloat32(input);
     batch->outside_of_range = counted(OutsideOfRange(input, kRounding)).sum();
     return;
   }
-  const torch::Tensor active = softmax ? input.softmax(-1) : input.sigmoid();
-  input = options_.scores == Scores::kLogits ? active
-                                             : torch::where(counted(OutsideOfRange(input, 0)).any(), active, input);
+  batch->given = input;
+  input = Probabilities(input);
+  if (options_.scores == Scores::kLogits) return;
+  batch->are_logits = counted(OutsideOfRange(batch->given, 0)).any();
+  input = torch::where(batch->are_logits, input, AtLeastFloat32(batch->given));
+}
+
+torch::Tensor Preprocess::Probabilities(const torch::Tensor& logits) const {
+  const torch::Tensor wide = AtLeastFloat32(logits);
+  return task_ == MetricTask::kMulticlass ? wide.softmax(-1) : wide.sigmoid();
+}
+
+bool Preprocess::keeps_logits() const {
+  return options_.scores != Scores::kProbabilities && task_ != MetricTask::kNone && task_ != MetricTask::kRegression;
+}
+
+MaskedBatch Preprocess::Kept(MaskedBatch batch) const {
+  if (!keeps_logits()) return batch;
+  batch.input = options_.scores == Scores::kLogits ? batch.given : batch.Ranking(task_);
+  batch.given = batch.are_logits = torch::Tensor();
+  return batch;
+}
+
+MaskedBatch Preprocess::Restored(MaskedBatch kept) const {
+  if (!keeps_logits()) return kept;
+  kept.given = kept.input;
+  if (options_.scores == Scores::kLogits) {
+    kept.input = Probabilities(kept.given);
+  } else {
+    kept.input = kept.given.sigmoid();
+    kept.given_ranks = true;
+  }
+  return kept;
+}
+
+torch::Tensor Preprocess::LogitsOf(const torch::Tensor& probabilities) const {
+  const bool softmax = task_ == MetricTask::kMulticlass && options_.scores == Scores::kLogits;
+  const torch::Tensor wide = probabilities.to(torch::kFloat64);
+  return softmax ? wide.log() : wide.logit();
 }
 
 MaskedBatch Preprocess::ApplyRegression(const torch::Tensor& input, const torch::Tensor& target) const {
@@ -198,9 +269,12 @@ MaskedBatch Preprocess::ApplyRegression(const torch::Tensor& input, const torch:
                     " outputs: input has ", input.numel(), " elements and target ", target.numel(),
                     "; allowed: as many, and a multiple of the outputs");
   MaskedBatch batch;
+  // Half precision would round what the other side knows.
+  const auto narrow = [](torch::ScalarType type) { return type == torch::kHalf || type == torch::kBFloat16; };
+  const torch::ScalarType type = narrow(target.scalar_type()) ? torch::kFloat32 : target.scalar_type();
   const std::vector<int64_t> shape = width_ > 1 ? std::vector<int64_t>{-1, width_} : std::vector<int64_t>{-1};
-  batch.input = input.to(target.scalar_type()).reshape(shape);
-  batch.target = target.reshape(shape);
+  batch.input = input.to(type).reshape(shape);
+  batch.target = target.to(type).reshape(shape);
   if (options_.ignore_nan) {
     const torch::Tensor known = torch::isnan(batch.target).logical_not();
     batch.valid = batch.rows = width_ > 1 ? known.all(1) : known;

@@ -12,6 +12,9 @@
 // the guess per batch that other libraries make: a batch with any score outside 0..1 counts as logits as a whole, so
 // logits that happen to lie in 0..1 are taken for probabilities.
 //
+// NaN among the scores that count makes every value NaN that they go into. Integer scores of 32 and 64 bits are
+// computed in float64, float16 and bfloat16 in float32.
+//
 // Errors: c10::ValueError (sizes), c10::TypeError (dtypes).
 #pragma once
 
@@ -46,9 +49,17 @@ struct MaskedBatch {
   torch::Tensor rows;              // bool [N]: samples that count; undefined: all
   torch::Tensor unknown_labels;    // int64, 0-dim; undefined: not looked for
   torch::Tensor outside_of_range;  // int64, 0-dim: scores declared as probabilities outside 0..1
+  torch::Tensor nan_scores;        // int64, 0-dim: scores that count and are NaN; undefined: not looked for
+  // The scores as they came, where `input` was made of them. A probability of 1 - 1e-20 is 1 as a float: what ranks
+  // scores, or looks for the largest, takes these.
+  torch::Tensor given;
+  torch::Tensor are_logits;  // bool, 0-dim: whether those were taken for logits; undefined: they were
+  bool given_ranks = false;  // they are log-odds
 
   // Samples that count, int64 0-dim on the batch's device.
   torch::Tensor Samples() const;
+  // Scores in the order of `input` that do not run into 0 and 1: logits (binary, multilabel), log-odds (multiclass).
+  torch::Tensor Ranking(MetricTask task) const;
   LabeledBatch Drop() const;  // waits for the device when something is left out
   // Throws c10::ValueError when one of the counters is not 0. Waits for the device.
   void ThrowIfWrong() const;
@@ -75,6 +86,14 @@ class Preprocess {
   MaskedBatch Apply(const torch::Tensor& input, const torch::Tensor& target) const;
   LabeledBatch ApplyAndDrop(const torch::Tensor& input, const torch::Tensor& target) const;
 
+  // A batch as it is kept for later, alone or joined with others: where scores may be logits, `input` has them in place
+  // of probabilities; and back. The way back gives the same bits, but for kDetect, which keeps log-odds in float64.
+  bool keeps_logits() const;
+  MaskedBatch Kept(MaskedBatch batch) const;
+  MaskedBatch Restored(MaskedBatch kept) const;
+  // What Kept() would have made of probabilities.
+  torch::Tensor LogitsOf(const torch::Tensor& probabilities) const;
+
   MetricTask task() const { return task_; }
   int64_t width() const { return width_; }  // classes, labels or outputs
   const PreprocessOptions& options() const { return options_; }
@@ -85,6 +104,7 @@ class Preprocess {
   MaskedBatch ApplyClasses(const torch::Tensor& input, const torch::Tensor& target) const;
   MaskedBatch ApplyRegression(const torch::Tensor& input, const torch::Tensor& target) const;
   void Activate(MaskedBatch* batch) const;
+  torch::Tensor Probabilities(const torch::Tensor& logits) const;
 
   MetricTask task_ = MetricTask::kNone;
   int64_t width_ = 1;

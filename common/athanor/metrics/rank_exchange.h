@@ -44,6 +44,7 @@ enum class ReadOut { kBatch, kAll };  // the last batch; everything
 struct JointValues {
   MetricValues values;
   int64_t samples = 0;
+  std::vector<torch::Tensor> weights;  // what each value is a mean over; empty: `samples`, all of them
 };
 
 // A container whose read-out is an exchange of parts, so that several of them can share one.

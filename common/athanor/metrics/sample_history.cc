@@ -41,8 +41,8 @@ MaskedBatch JoinSamples(const std::vector<MaskedBatch>& chunks) {
   return joined;
 }
 
-void SaveSamples(const std::string& prefix, const MaskedBatch& batch, TensorMap* state) {
-  (*state)[prefix + ".input"] = batch.input.contiguous();
+void SaveSamples(const std::string& prefix, const Preprocess& preprocess, const MaskedBatch& batch, TensorMap* state) {
+  (*state)[prefix + (preprocess.keeps_logits() ? ".logits" : ".input")] = batch.input.contiguous();
   (*state)[prefix + ".target"] = batch.target.contiguous();
   (*state)[prefix + ".valid"] = ValidOf(batch).contiguous();
   (*state)[prefix + ".rows"] = RowsOf(batch).contiguous();
@@ -73,7 +73,10 @@ absl::StatusOr<MaskedBatch> ReadSamples(const std::string& prefix, const Preproc
     return any_rows;
   };
   MaskedBatch batch;
-  ASSIGN_OR_RETURN(batch.input, reader->Take(prefix + ".input", dtypes(none.input), sizes(none.input)));
+  const bool logits = preprocess.keeps_logits() && !reader->Has(prefix + ".input");
+  const std::string scores = prefix + (logits ? ".logits" : ".input");
+  ASSIGN_OR_RETURN(batch.input, reader->Take(scores, dtypes(none.input), sizes(none.input)));
+  if (preprocess.keeps_logits() && !logits) batch.input = preprocess.LogitsOf(batch.input);
   ASSIGN_OR_RETURN(batch.target, reader->Take(prefix + ".target", dtypes(none.target), sizes(none.target)));
   ASSIGN_OR_RETURN(batch.valid, reader->Take(prefix + ".valid", {torch::kBool}, std::nullopt));
   ASSIGN_OR_RETURN(batch.rows, reader->Take(prefix + ".rows", {torch::kBool}, std::nullopt));
@@ -82,7 +85,7 @@ absl::StatusOr<MaskedBatch> ReadSamples(const std::string& prefix, const Preproc
        {std::pair{".target", batch.target}, std::pair{".valid", batch.valid}, std::pair{".rows", batch.rows}}) {
     const bool same = tensor.sizes() == batch.target.sizes() || tensor.dim() == 1;
     if (tensor.size(0) != count || !same)
-      return StateReader::Wrong(prefix + key, tensor, absl::StrCat(count, " rows, as ", prefix, ".input has"));
+      return StateReader::Wrong(prefix + key, tensor, absl::StrCat(count, " rows, as ", scores, " has"));
   }
   return batch;
 }

@@ -19,8 +19,9 @@ MaskedBatch JoinSamples(const std::vector<MaskedBatch>& chunks);
 // What `preprocess` makes of no batch at all.
 MaskedBatch NoSamples(const Preprocess& preprocess);
 
-// "<prefix>.{input,target,valid,rows}".
-void SaveSamples(const std::string& prefix, const MaskedBatch& batch, TensorMap* state);
+// "<prefix>.{input,target,valid,rows}", of what Preprocess::Kept() gives; with "logits" in place of "input" where that
+// has logits. States of earlier versions have probabilities there, which are read as well.
+void SaveSamples(const std::string& prefix, const Preprocess& preprocess, const MaskedBatch& kept, TensorMap* state);
 absl::StatusOr<MaskedBatch> ReadSamples(const std::string& prefix, const Preprocess& preprocess, StateReader* reader);
 
 }  // namespace athanor

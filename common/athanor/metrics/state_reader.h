@@ -34,6 +34,7 @@ class StateReader {
                                      const std::optional<std::vector<int64_t>>& sizes);
   // One int64.
   absl::StatusOr<torch::Tensor> TakeCount(const std::string& key) { return Take(key, {torch::kInt64}, {{}}); }
+  bool Has(const std::string& key) const { return state_.contains(key); }
   // For what Take cannot say about a tensor that it gave out.
   static absl::Status Wrong(const std::string& key, const torch::Tensor& found, const std::string& allowed);
   absl::Status Done() const;

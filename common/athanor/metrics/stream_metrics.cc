@@ -68,23 +68,23 @@ void StreamMetrics::Update(const torch::Tensor& input, const torch::Tensor& targ
     if (value.numel() == 0)
       value = torch::full({}, std::nan(""), torch::TensorOptions().dtype(torch::kFloat64).device(device));
     if (value.device() != device) value = value.to(device, /*non_blocking=*/value.is_cpu());
-    values.push_back(std::move(value));
+    values.push_back(NanWhere(batch.nan_scores, value));
   }
   wrong_.Add(batch);
   for (size_t i = 0; i < metrics_.size(); ++i) {
     AverageMeter& meter = meters_[metrics_[i].name()];
-    const torch::Tensor known = values[i].isnan().all().logical_not();
-    if (device.is_cpu() && all) {
-      meter.Update(values[i], known.item<bool>() ? rows : 0);
+    const torch::Tensor known = values[i].isnan().logical_not();
+    if (device.is_cpu() && all && (known.dim() == 0 || known.all().item<bool>() || !known.any().item<bool>())) {
+      meter.Update(values[i], known.any().item<bool>() ? rows : 0);
     } else {
-      meter.Update(values[i], n * known);
+      meter.Update(values[i], n * known);  // of a vector the entries that are known
     }
   }
 }
 
 absl::StatusOr<MetricValues> StreamMetrics::Value() {
   RETURN_IF_ERROR(wrong_.Check(needs_.task, needs_.width()));
-  return meters_.Value();
+  return meters_.Value();  // NaN scores have made the value of their batch NaN
 }
 
 absl::StatusOr<MetricValues> StreamMetrics::Batch() {
@@ -96,7 +96,9 @@ absl::StatusOr<MetricValues> StreamMetrics::Batch() {
 absl::StatusOr<MetricValues> StreamMetrics::Average() {
   if (alone()) {
     RETURN_IF_ERROR(wrong_.Check(needs_.task, needs_.width()));
-    return meters_.Average();
+    ASSIGN_OR_RETURN(MetricValues values, meters_.Average());
+    for (auto& [name, value] : values) value = NanWhere(wrong_.nans, value);
+    return values;
   }
   ASSIGN_OR_RETURN(JointValues joint, ReadJointly(*this, ReadOut::kAll));
   return std::move(joint.values);
@@ -104,22 +106,28 @@ absl::StatusOr<MetricValues> StreamMetrics::Average() {
 
 RankPart StreamMetrics::PartFor(ReadOut of) {
   RankPart part = meters_.PartFor(of);
-  const absl::Status counted =
-      RunTorch("metrics", [&] { part.numbers.insert(part.numbers.end(), {wrong_.LabelCount(), wrong_.ScoreCount()}); });
+  const absl::Status counted = RunTorch("metrics", [&] {
+    part.numbers.insert(part.numbers.end(),
+                        {wrong_.LabelCount(), wrong_.ScoreCount(), of == ReadOut::kAll ? wrong_.NanCount() : 0});
+  });
   part.status.Update(counted);
   return part;
 }
 
 absl::StatusOr<JointValues> StreamMetrics::FromParts(ReadOut /*of*/, const std::vector<RankPart>& parts) {
-  int64_t labels = 0, scores = 0;
+  int64_t labels = 0, scores = 0, nans = 0;
   for (const RankPart& part : parts) {
-    if (part.numbers.size() != metrics_.size() + 2) return absl::InternalError("metrics: a rank sent something else");
+    if (part.numbers.size() != metrics_.size() + 3) return absl::InternalError("metrics: a rank sent something else");
     labels += part.numbers[metrics_.size()];
     scores += part.numbers[metrics_.size() + 1];
+    nans += part.numbers[metrics_.size() + 2];
   }
   RETURN_IF_ERROR(WrongInput::Check(labels, scores, needs_.task, needs_.width()));
   ASSIGN_OR_RETURN(const AverageMeters::Parts merged, meters_.Merge(parts));
-  return JointValues{meters_.Means(merged), static_cast<int64_t>(merged[0].weight.item<double>())};
+  JointValues joint{meters_.Means(merged), static_cast<int64_t>(merged[0].weight.max().item<double>()), {}};
+  for (auto& [name, value] : joint.values) value = NanWhere(torch::tensor(nans, torch::kInt64), value);
+  for (const auto& part : merged) joint.weights.push_back(part.weight);
+  return joint;
 }
 
 absl::StatusOr<std::string> StreamMetrics::Text(int decimals) {
@@ -131,7 +139,21 @@ absl::StatusOr<int64_t> StreamMetrics::Samples(bool of_batch, bool ranks) {
   const auto local = of_batch ? meters_.n() : meters_.count();
   if (!ranks) return local.empty() ? 0 : local[0].second;
   ASSIGN_OR_RETURN(const MetricValues weights, meters_.Weights(of_batch));
-  return weights.empty() ? 0 : static_cast<int64_t>(weights[0].second.item<double>());
+  return weights.empty() ? 0 : static_cast<int64_t>(weights[0].second.max().item<double>());
+}
+
+absl::StatusOr<std::vector<torch::Tensor>> StreamMetrics::Weights(bool of_batch, bool ranks) {
+  std::vector<torch::Tensor> weights;
+  if (ranks && !alone()) {
+    ASSIGN_OR_RETURN(const MetricValues all, meters_.Weights(of_batch));
+    for (const auto& [name, weight] : all) weights.push_back(weight);
+    return weights;
+  }
+  return RunTorch("metrics", [&] {
+    for (const auto& [name, meter] : meters_.meters_)
+      weights.push_back(meter->PartOf(of_batch ? ReadOut::kBatch : ReadOut::kAll).weight);
+    return weights;
+  });
 }
 
 absl::StatusOr<TensorMap> StreamMetrics::StateTensors() {
@@ -142,7 +164,7 @@ absl::StatusOr<TensorMap> StreamMetrics::StateTensors() {
 
 absl::StatusOr<std::function<void()>> StreamMetrics::PlanLoad(const TensorMap& state) {
   TensorMap counts, means = state;
-  for (const char* key : {"unknown_labels", "outside_of_range"}) {
+  for (const char* key : {"unknown_labels", "outside_of_range", "nan_scores"}) {
     if (auto found = means.extract(key); !found.empty()) counts.insert(std::move(found));
   }
   StateReader reader(counts);

@@ -64,10 +64,11 @@ class StreamMetrics : public MetricSet, private JointReadOut {
   absl::StatusOr<MetricValues> Batch() override;
   absl::StatusOr<MetricValues> Average() override;
   absl::StatusOr<int64_t> Samples(bool of_batch, bool ranks) override;
+  absl::StatusOr<std::vector<torch::Tensor>> Weights(bool of_batch, bool ranks) override;
   absl::StatusOr<std::string> Text(int decimals = 4) override;
   void Reset() override;
   // "<metric>.sum", "<metric>.count": sums of the batches' values by their samples (AverageMeters); "unknown_labels",
-  // "outside_of_range" (int64).
+  // "outside_of_range", "nan_scores" (int64).
   absl::StatusOr<TensorMap> StateTensors() override;
   absl::StatusOr<std::function<void()>> PlanLoad(const TensorMap& state) override;
   JointReadOut* joint() override { return this; }

@@ -1,5 +1,7 @@
 #include "athanor/metrics/wrong_input.h"
 
+#include <limits>
+
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/metrics/state_reader.h"
@@ -15,6 +17,13 @@ int64_t NumberOf(const torch::Tensor& count) {
   return count.defined() ? count.item<int64_t>() : 0;
 }
 
+torch::Tensor NanWhere(const torch::Tensor& count, const torch::Tensor& value) {
+  if (!count.defined() || !value.is_floating_point()) return value;  // counts stay counts
+  const torch::Tensor nan = torch::full_like(value, std::numeric_limits<double>::quiet_NaN());
+  if (count.is_cpu()) return count.item<int64_t>() > 0 ? nan : value;
+  return torch::where(count.to(value.device(), /*non_blocking=*/true) > 0, nan, value);
+}
+
 torch::Tensor CountOrZero(const torch::Tensor& count) {
   return count.defined() ? count : torch::zeros({}, torch::kInt64);
 }
@@ -22,6 +31,7 @@ torch::Tensor CountOrZero(const torch::Tensor& count) {
 void WrongInput::Add(const MaskedBatch& batch) {
   AddCount(batch.unknown_labels, &labels);
   AddCount(batch.outside_of_range, &scores);
+  AddCount(batch.nan_scores, &nans);
 }
 
 int64_t WrongInput::LabelCount() const {
@@ -30,6 +40,10 @@ int64_t WrongInput::LabelCount() const {
 
 int64_t WrongInput::ScoreCount() const {
   return NumberOf(scores);
+}
+
+int64_t WrongInput::NanCount() const {
+  return NumberOf(nans);
 }
 
 absl::Status WrongInput::Check(int64_t labels, int64_t scores, MetricTask task, int64_t width) {
@@ -48,12 +62,16 @@ absl::Status WrongInput::Check(int64_t labels, int64_t scores, MetricTask task, 
 void WrongInput::Save(TensorMap* state) const {
   (*state)["unknown_labels"] = CountOrZero(labels);
   (*state)["outside_of_range"] = CountOrZero(scores);
+  (*state)["nan_scores"] = CountOrZero(nans);
 }
 
 absl::StatusOr<WrongInput> WrongInput::Read(StateReader* reader) {
   WrongInput wrong;
   ASSIGN_OR_RETURN(wrong.labels, reader->TakeCount("unknown_labels"));
   ASSIGN_OR_RETURN(wrong.scores, reader->TakeCount("outside_of_range"));
+  if (reader->Has("nan_scores")) {
+    ASSIGN_OR_RETURN(wrong.nans, reader->TakeCount("nan_scores"));
+  }
   return wrong;
 }
 

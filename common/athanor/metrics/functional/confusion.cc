@@ -20,8 +20,9 @@ torch::Tensor CountInto(torch::Tensor index, const torch::Tensor& valid, int64_t
 }
 
 torch::Tensor PredictedClass(const MaskedBatch& batch, int64_t k) {
-  if (k == 1) return batch.input.argmax(1);
-  const torch::Tensor top = std::get<1>(batch.input.topk(k, 1));
+  const torch::Tensor& scores = batch.given.defined() ? batch.given : batch.input;
+  if (k == 1) return scores.argmax(1);
+  const torch::Tensor top = std::get<1>(scores.topk(k, 1));
   return torch::where((top == batch.target.unsqueeze(1)).any(1), batch.target, top.select(1, 0));
 }
 

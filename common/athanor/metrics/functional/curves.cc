@@ -7,6 +7,7 @@ namespace athanor::metrics {
 namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 torch::Tensor NanLike(const torch::Tensor& tensor, torch::IntArrayRef shape) {
   return torch::full(shape, kNan, torch::TensorOptions().dtype(torch::kFloat64).device(tensor.device()));
@@ -34,8 +35,10 @@ struct Column {
   torch::Tensor scores, positive, valid;
 };
 
-std::vector<Column> Columns(const MaskedBatch& batch, MetricTask task, int64_t width, bool micro) {
-  if (task == MetricTask::kBinary) return {{batch.input, batch.target == 1, batch.valid}};
+// `scores`: of the batch, as they are to be ranked or binned.
+std::vector<Column> Columns(const MaskedBatch& batch, const torch::Tensor& scores, MetricTask task, int64_t width,
+                            bool micro) {
+  if (task == MetricTask::kBinary) return {{scores, batch.target == 1, batch.valid}};
   torch::Tensor positive = batch.target == 1;
   torch::Tensor valid = batch.valid;
   if (task == MetricTask::kMulticlass) {
@@ -43,11 +46,11 @@ std::vector<Column> Columns(const MaskedBatch& batch, MetricTask task, int64_t w
     if (valid.defined()) valid = valid.unsqueeze(1).expand({-1, width});
   }
   if (micro) {
-    return {{batch.input.flatten(), positive.flatten(), valid.defined() ? valid.flatten() : valid}};
+    return {{scores.flatten(), positive.flatten(), valid.defined() ? valid.flatten() : valid}};
   }
   std::vector<Column> columns;
   for (int64_t i = 0; i < width; ++i) {
-    columns.push_back({batch.input.select(1, i), positive.select(1, i), valid.defined() ? valid.select(1, i) : valid});
+    columns.push_back({scores.select(1, i), positive.select(1, i), valid.defined() ? valid.select(1, i) : valid});
   }
   return columns;
 }
@@ -75,7 +78,8 @@ torch::Tensor CountOf(const torch::Tensor& flags, const torch::Tensor& valid) {
 
 // Precision at the highest score: what average precision is when recall is 1 from the first threshold on.
 torch::Tensor TopPrecision(const Column& column) {
-  const torch::Tensor scores = column.valid.defined() ? torch::where(column.valid, column.scores, -1) : column.scores;
+  const torch::Tensor scores =
+      column.valid.defined() ? torch::where(column.valid, column.scores, -kInfinity) : column.scores;
   const torch::Tensor top = scores == scores.max();
   return CountOf(top.logical_and(column.positive), column.valid) / CountOf(top, column.valid).clamp_min(1);
 }
@@ -101,7 +105,9 @@ torch::Tensor ExactArea(Curve curve, const torch::Tensor& scores, const torch::T
     const torch::Tensor sums = torch::where(last, flags.to(torch::kFloat64).cumsum(0), 0);
     return std::get<0>(sums.cummax(0));
   };
-  return AreaFromCounts(curve, cumulate(hits), cumulate(misses));
+  const torch::Tensor area = AreaFromCounts(curve, cumulate(hits), cumulate(misses));
+  const torch::Tensor unknown = scores.isnan();  // has no place among the others
+  return torch::where((valid.defined() ? unknown.logical_and(valid) : unknown).any(), kNan, area);
 }
 
 torch::Tensor AreaOf(Curve curve, const MaskedBatch& batch, MetricTask task, int64_t width, Average average,
@@ -109,7 +115,7 @@ torch::Tensor AreaOf(Curve curve, const MaskedBatch& batch, MetricTask task, int
   const torch::NoGradGuard no_grad;
   const bool single = task == MetricTask::kBinary || average == Average::kMicro;
   std::vector<torch::Tensor> areas, supports;
-  for (const Column& column : Columns(batch, task, width, average == Average::kMicro)) {
+  for (const Column& column : Columns(batch, batch.Ranking(task), task, width, average == Average::kMicro)) {
     const torch::Tensor support = CountOf(column.positive, column.valid);
     const torch::Tensor counted = CountOf(torch::ones_like(column.positive), column.valid);
     areas.push_back(ZeroForNoPositives(curve, single ? MetricTask::kBinary : task,
@@ -131,7 +137,7 @@ torch::Tensor CountCurve(const MaskedBatch& batch, MetricTask task, int64_t widt
   const auto options = torch::TensorOptions().dtype(torch::kInt64).device(batch.input.device());
   const torch::Tensor edges = torch::linspace(0, 1, bins, options.dtype(batch.input.scalar_type()));
   std::vector<torch::Tensor> counts;
-  for (const Column& column : Columns(batch, task, width, /*micro=*/false)) {
+  for (const Column& column : Columns(batch, batch.input, task, width, /*micro=*/false)) {
     torch::Tensor bin = torch::bucketize(column.scores.contiguous(), edges, /*out_int32=*/false, /*right=*/true) - 1;
     bin = bin.clamp(0, bins - 1) + column.positive.to(torch::kInt64) * bins;
     if (column.valid.defined()) bin = torch::where(column.valid, bin, 2 * bins);

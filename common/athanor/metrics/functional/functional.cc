@@ -2,6 +2,7 @@
 
 #include "athanor/metrics/functional/descriptors.h"
 #include "athanor/metrics/metric_set.h"
+#include "athanor/metrics/wrong_input.h"
 
 namespace athanor::metrics {
 namespace {
@@ -35,7 +36,7 @@ torch::Tensor Evaluate(const MetricFunc& metric, const NestedValue& input, const
   const LabeledBatch pair = PackedPair(input, target);
   const MaskedBatch batch = metric.needs.MakePreprocess(scores).Apply(pair.input, pair.target);
   batch.ThrowIfWrong();
-  return metric.compute(MetricState::Count(metric.needs, batch));
+  return NanWhere(batch.nan_scores, metric.compute(MetricState::Count(metric.needs, batch)));
 }
 
 torch::Tensor EvaluateRatio(Ratio ratio, const NestedValue& input, const NestedValue& target,

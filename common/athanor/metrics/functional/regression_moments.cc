@@ -115,7 +115,8 @@ torch::Tensor SpearmanOf(const MaskedBatch& batch, int64_t num_outputs) {
     const torch::Tensor dy = (Ranks(p.y.select(1, i), w) - mean) * w;
     const torch::Tensor covariance = (dx * dy).sum() / n;
     const torch::Tensor spread = (dx.square().sum() / n).sqrt() * (dy.square().sum() / n).sqrt();
-    results.push_back((covariance / (spread + kSmall)).clamp(-1, 1));
+    const torch::Tensor unknown = (p.x.select(1, i) + p.y.select(1, i)).isnan().any();  // has no rank
+    results.push_back(torch::where(unknown, kNan, (covariance / (spread + kSmall)).clamp(-1, 1)));
   }
   return torch::stack(results).mean().to(dtype);
 }

@@ -240,7 +240,7 @@ TEST(MetricState, WhatDoesNotFitIsNamedAndChangesNothing) {
     for (const auto& [key, tensor] : good) {
       state = good;
       state.erase(key);
-      refused(state, key);
+      if (key != "nan_scores") refused(state, key);  // states of earlier versions have none
       state[key] = torch::Tensor();
       refused(state, key);
       state[key] = tensor.to(torch::kInt16);
