@@ -10,7 +10,7 @@
 namespace athanor {
 namespace {
 
-constexpr std::chrono::seconds kPace{15};
+constexpr std::chrono::seconds kPace{15}, kPaceWhileMissing{1};
 
 class DiskSpace {
  public:
@@ -25,12 +25,14 @@ class DiskSpace {
                   .Help("Size of the file system of a folder")
                   .Register(*registry_)) {}
 
-  void Sample(const std::string& folder, const std::string& path) {
+  // False where there is nothing yet.
+  bool Sample(const std::string& folder, const std::string& path) {
     struct statvfs disk{};
-    if (statvfs(path.c_str(), &disk) != 0) return;
+    if (statvfs(path.c_str(), &disk) != 0) return false;
     const auto block = static_cast<double>(disk.f_frsize);
     free_.Add({{"folder", folder}}).Set(static_cast<double>(disk.f_bavail) * block);
     size_.Add({{"folder", folder}}).Set(static_cast<double>(disk.f_blocks) * block);
+    return true;
   }
 
  private:
@@ -45,8 +47,9 @@ void WatchDiskSpace(const std::shared_ptr<prometheus::Registry>& registry, std::
   std::thread([space = DiskSpace(registry), folders = std::move(folders)]() mutable {
     pthread_setname_np(pthread_self(), "athanor-disks");
     while (true) {
-      for (const auto& [folder, path] : folders) space.Sample(folder, path);
-      std::this_thread::sleep_for(kPace);
+      bool all = true;
+      for (const auto& [folder, path] : folders) all = space.Sample(folder, path) && all;
+      std::this_thread::sleep_for(all ? kPace : kPaceWhileMissing);
     }
   }).detach();
 }
