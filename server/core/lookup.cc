@@ -160,7 +160,9 @@ const GenerationEntry* CurrentGeneration(const ClusterState& state, const JobEnt
 
 RankProgress AggregateProgress(const ClusterState& state, const JobEntry& job) {
   const GenerationEntry* generation = CurrentGeneration(state, job);
-  if (generation == nullptr || generation->ranks.empty() || generation->training_at == absl::InfinitePast())
+  // Of a job that is over the ranks' own reports are kept in part only.
+  if (IsFinal(job.state) || generation == nullptr || generation->ranks.empty() ||
+      generation->training_at == absl::InfinitePast())
     return job.last_progress;
   RankProgress all = generation->ranks[0].progress;
   if (all.step == 0 && job.last_progress.step > 0) return job.last_progress;

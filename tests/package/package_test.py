@@ -65,7 +65,7 @@ class PackageTest(unittest.TestCase):
         with InstalledCluster(self.prefix, self.folder / "cluster", agents=1) as cluster:
             done = cluster.cli("job", "submit", example, "--set", f"task.library={library}", "--set", "runner.steps=100",
                                "--watch", timeout=120)
-            self.assertIn("succeeded: finished at step 100", done.stdout)
+            self.assertIn("succeeded: finished at step 100", done.stderr)
 
     def test_what_a_stranger_reads_is_in_the_package(self):
         docs = self.prefix / "share/doc/athanor"

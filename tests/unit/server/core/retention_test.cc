@@ -31,6 +31,22 @@ TEST(Retention, JobsThatAreOverAreKeptByNumberAndByAge) {
   EXPECT_TRUE(h.core.state().jobs.contains(live)) << "however long it waits";
 }
 
+TEST(Retention, AJobThatIsOverKeepsItsMetrics) {
+  CoreHarness h;
+  h.Register("w1", 4);
+  const JobId id = h.Submit();
+  h.StartTraining(id);
+  const WorkerId seat = h.Seat(id, 0);
+  const RankRef rank = h.Ref(id, 0);
+  RankProgress progress;
+  progress.step = 400;
+  progress.metrics = {{"test.accuracy", 0.9}};
+  h.Step(RankFinished{1, seat, rank, progress});
+  h.Step(RankExited{0, seat, rank, std::nullopt, /*finished=*/true});
+  ASSERT_EQ(h.job(id).state, JobState::kSucceeded);
+  EXPECT_EQ(AggregateProgress(h.core.state(), h.job(id)).metrics.at("test.accuracy"), 0.9);
+}
+
 TEST(Retention, GoesOnAfterARestart) {
   CoreOptions options = PatientOptions();
   CoreHarness h(options);
