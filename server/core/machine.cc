@@ -81,7 +81,8 @@ std::vector<Effect> Machine::Recover(absl::Time now) {
   return TakeEffects();
 }
 
-// What the records say may be older than what happened (a restored copy), or lack a part of it.
+// What is left of a generation may be over. RepairRecovered() has given every job that needs a generation a live one,
+// and known workers to the slots of its ranks; a rank without slots can still sit on a worker that nobody hears.
 void Machine::RecoverGenerations() {
   std::vector<JobId> ids;  // ending a generation may forget jobs
   for (const auto& [id, job] : state.jobs) {
@@ -89,21 +90,8 @@ void Machine::RecoverGenerations() {
   }
   for (const JobId& id : ids) {
     JobEntry* job = FindJob(id);
-    if (job == nullptr) continue;
-    GenerationEntry* generation = LiveGeneration(*job);
-    if (generation == nullptr) {
-      const std::string why = absl::StrCat("the record of generation ", job->generation, " is missing");
-      if (job->state != JobState::kRunning) {
-        const bool cancelled = job->state == JobState::kCancelling;
-        MoveJob(*job, JobTrigger::kStopped, why);
-        if (cancelled) FinishJob(*job);
-        continue;
-      }
-      MoveJob(*job, JobTrigger::kPreempted, absl::StrCat("waits again: ", why));
-      AddEvent(*job, "Requeued", job->reason, job->generation);
-      Enqueue(*job);
-      continue;
-    }
+    GenerationEntry* generation = job == nullptr ? nullptr : LiveGeneration(*job);
+    if (generation == nullptr) continue;
     const Generation number = generation->number;
     const std::vector<RankEntry> ranks = generation->ranks;
     for (const RankEntry& rank : ranks) {
