@@ -1,36 +1,38 @@
 # THE module graph. A target may link only what its row allows; athanor_module() refuses anything else.
 # F = never sees LibTorch, T = needs it.
 #            target                    allowed athanor targets
-set(_layer_athanor_base               "")                                                                      # F
-set(_layer_athanor_config             "athanor_base")                                                          # F
-set(_layer_athanor_optim_schedule     "athanor_base")                                                          # F
-set(_layer_athanor_parallel_plan      "athanor_base;athanor_config")                                           # F
-set(_layer_athanor_checkpoint_plan    "athanor_base;athanor_config")                                           # F
-set(_layer_athanor_tensor             "athanor_base")                                                          # T
-set(_layer_athanor_io                 "athanor_tensor;athanor_checkpoint_plan")                                # T
-set(_layer_athanor_parallel           "athanor_tensor;athanor_parallel_plan;athanor_config")                   # T
-set(_layer_athanor_metrics            "athanor_tensor;athanor_parallel")                                       # T
-set(_layer_athanor_optim              "athanor_tensor;athanor_optim_schedule;athanor_config")                  # T
-set(_layer_athanor_data               "athanor_tensor;athanor_io;athanor_parallel_plan")                                  # T
-set(_layer_athanor_tools              "athanor_tensor;athanor_io;athanor_data;athanor_config")                                   # T
-set(_layer_athanor_checkpoint         "athanor_io;athanor_parallel;athanor_checkpoint_plan")                   # T
-set(_layer_athanor_runner             "athanor_checkpoint;athanor_parallel;athanor_optim;athanor_data;athanor_metrics;athanor_config")  # T
-set(_layer_athanor_proto              "")                                                                      # F
-set(_layer_athanor_service            "athanor_base;athanor_proto")                                            # F
-set(_layer_athanor_server_core        "athanor_base")                                                          # F, pure: no protobuf, no gRPC
-set(_layer_athanor_server_storage     "athanor_server_core;athanor_service;athanor_config")                    # F
-set(_layer_athanor_server_runtime     "athanor_server_storage;athanor_server_core;athanor_service;athanor_server_observability")  # F
-set(_layer_athanor_server_observability "athanor_server_core;athanor_service")                                 # F
-set(_layer_athanor_server_rpc         "athanor_server_runtime;athanor_config;athanor_service")                 # F
-set(_layer_athanord                   "athanor_server_rpc")                                                    # F
-set(_layer_athanor_agent_lib          "athanor_service")                                                       # F
-set(_layer_athanor-agent              "athanor_agent_lib")                                                     # F
-set(_layer_athanor_task               "athanor_runner;athanor_data;athanor_metrics;athanor_config")                            # T: worker/tasks
-set(_layer_athanor_trainer_link       "athanor_service")                                                       # F: gRPC side of the trainer
-set(_layer_athanor_trainer_lib        "athanor_task;athanor_runner;athanor_trainer_link")                      # T
-set(_layer_athanor-trainer            "athanor_trainer_lib")                                                   # T
-set(_layer_athanor_client             "athanor_service;athanor_config")                                        # F
-set(_layer_athanor                    "athanor_client")                                                        # F: the command line
+set(_layer_athanor_base                "")                                                                                         # F
+set(_layer_athanor_config              "athanor_base")                                                                             # F
+set(_layer_athanor_optim_schedule      "athanor_base")                                                                             # F
+set(_layer_athanor_parallel_plan       "athanor_base;athanor_config")                                                              # F
+set(_layer_athanor_checkpoint_plan     "athanor_base;athanor_config")                                                              # F
+set(_layer_athanor_torch_support       "athanor_base")                                                                             # T
+set(_layer_athanor_nested              "athanor_torch_support")                                                                    # T
+set(_layer_athanor_io                  "athanor_torch_support;athanor_checkpoint_plan")                                            # T
+set(_layer_athanor_parallel            "athanor_torch_support;athanor_parallel_plan;athanor_config")                               # T
+set(_layer_athanor_metrics             "athanor_torch_support;athanor_nested;athanor_parallel")                                    # T
+set(_layer_athanor_optim               "athanor_torch_support;athanor_optim_schedule;athanor_config")                              # T
+set(_layer_athanor_data                "athanor_torch_support;athanor_nested;athanor_io;athanor_parallel_plan")                    # T
+set(_layer_athanor_tools               "athanor_torch_support;athanor_nested;athanor_io;athanor_data;athanor_config")              # T
+set(_layer_athanor_checkpoint          "athanor_io;athanor_parallel;athanor_checkpoint_plan")                                      # T
+set(_layer_athanor_runner              "athanor_checkpoint;athanor_parallel;athanor_optim;athanor_data;athanor_metrics;athanor_config") # T
+set(_layer_athanor_proto               "")                                                                                         # F
+set(_layer_athanor_service             "athanor_base;athanor_proto")                                                               # F
+set(_layer_athanor_server_core         "athanor_base")                                                                             # F, pure: no protobuf, no gRPC
+set(_layer_athanor_server_convert      "athanor_server_core;athanor_service;athanor_config")                                       # F: core structs <-> messages
+set(_layer_athanor_server_storage      "athanor_server_convert;athanor_server_core;athanor_service")                               # F
+set(_layer_athanor_server_runtime      "athanor_server_storage;athanor_server_core;athanor_service;athanor_server_observability")  # F
+set(_layer_athanor_server_observability "athanor_server_core;athanor_service")                                                     # F
+set(_layer_athanor_server_rpc          "athanor_server_runtime;athanor_config;athanor_service")                                    # F
+set(_layer_athanord                    "athanor_server_rpc")                                                                       # F
+set(_layer_athanor_agent_lib           "athanor_service")                                                                          # F
+set(_layer_athanor-agent               "athanor_agent_lib")                                                                        # F
+set(_layer_athanor_task                "athanor_runner;athanor_data;athanor_metrics;athanor_config")                               # T: worker/tasks
+set(_layer_athanor_trainer_link        "athanor_service")                                                                          # F: gRPC side of the trainer
+set(_layer_athanor_trainer_lib         "athanor_task;athanor_runner;athanor_trainer_link")                                         # T
+set(_layer_athanor-trainer             "athanor_trainer_lib")                                                                      # T
+set(_layer_athanor_client              "athanor_service;athanor_config")                                                           # F
+set(_layer_athanor                     "athanor_client")                                                                           # F: the command line
 
 # athanor_module(NAME [EXECUTABLE|SHARED] [TORCH] SOURCES a.cc ... [HEADERS a.h ...] [DEPS athanor_x ...] [EXTERNAL lib ...])
 # HEADERS are the module's public headers: they are installed with the package. Include root: common/, server/.. (the tree's root).

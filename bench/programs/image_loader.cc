@@ -5,9 +5,9 @@
 #include <torch/torch.h>
 
 #include "athanor/base/status_macros.h"
-#include "athanor/data/image_folder.h"
+#include "athanor/data/images/image_folder.h"
 #include "athanor/data/stateful_data_loader.h"
-#include "athanor/tensor/host_memory.h"
+#include "athanor/torch/host_memory.h"
 #include "bench/programs/program.h"
 
 namespace athanor::bench {

@@ -22,8 +22,8 @@
 #include <unordered_map>
 
 #include "absl/status/status.h"
-#include "athanor/tensor/nested_arithmetic.h"
-#include "athanor/tensor/nested_nn.h"
+#include "athanor/nested/ops/arithmetic.h"
+#include "athanor/nested/ops/layers.h"
 #include "bench/programs/program.h"
 
 namespace athanor::bench {

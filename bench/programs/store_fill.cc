@@ -7,7 +7,7 @@
 #include "absl/time/time.h"
 #include "athanor/base/status_macros.h"
 #include "bench/programs/program.h"
-#include "server/storage/proto_convert.h"
+#include "server/convert/proto_convert.h"
 #include "server/storage/record_codec.h"
 #include "server/storage/rocksdb_store.h"
 

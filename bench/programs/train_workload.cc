@@ -14,7 +14,7 @@
 #include "athanor/data/tensor_dataset.h"
 #include "athanor/parallel/process_group.h"
 #include "athanor/runner/torch_runner.h"
-#include "athanor/tensor/host_memory.h"
+#include "athanor/torch/host_memory.h"
 #include "bench/programs/program.h"
 
 namespace athanor::bench {

@@ -9,8 +9,8 @@
 #include <memory>
 
 #include "athanor/data/tensor_dataset.h"
-#include "athanor/runner/supervisor.h"
 #include "athanor/runner/torch_runner.h"
+#include "athanor/runner/watch/supervisor.h"
 #include "athanor/tools/config_file.h"
 
 namespace {

@@ -9,7 +9,7 @@
 
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
-#include "athanor/data/byte_text_dataset.h"
+#include "athanor/data/formats/byte_text_dataset.h"
 #include "athanor/runner/torch_runner.h"
 
 namespace {

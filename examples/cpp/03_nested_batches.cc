@@ -10,12 +10,12 @@
 
 #include "athanor/base/status_macros.h"
 #include "athanor/metrics/metric_factory.h"
+#include "athanor/nested/ops/arithmetic.h"
+#include "athanor/nested/ops/attention.h"
+#include "athanor/nested/ops/layers.h"
+#include "athanor/nested/ops/reduce.h"
+#include "athanor/nested/pn_tensor.h"
 #include "athanor/optim/optimizer.h"
-#include "athanor/tensor/nested_arithmetic.h"
-#include "athanor/tensor/nested_attention.h"
-#include "athanor/tensor/nested_nn.h"
-#include "athanor/tensor/nested_reduce.h"
-#include "athanor/tensor/pn_tensor.h"
 
 namespace {
 

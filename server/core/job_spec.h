@@ -1,4 +1,4 @@
-// The core's own plain view of a JobSpec and its parts. The core compiles without protobuf; rpc/proto_convert
+// The core's own plain view of a JobSpec and its parts. The core compiles without protobuf; convert/proto_convert
 // translates.
 #pragma once
 

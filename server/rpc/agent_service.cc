@@ -8,9 +8,9 @@
 #include "athanor/base/utf8_text.h"
 #include "common/service/exit_codes.h"
 #include "common/service/logging_setup.h"
+#include "server/convert/proto_convert.h"
 #include "server/rpc/request_validation.h"
 #include "server/runtime/agent_sessions.h"
-#include "server/storage/proto_convert.h"
 
 namespace athanor {
 namespace {

@@ -8,9 +8,9 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/base/version.h"
 #include "common/service/channel.h"
+#include "server/convert/proto_convert.h"
 #include "server/rpc/job_reference.h"
 #include "server/rpc/request_validation.h"
-#include "server/storage/proto_convert.h"
 
 namespace athanor {
 namespace {

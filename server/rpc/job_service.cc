@@ -9,11 +9,11 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "common/service/channel.h"
+#include "server/convert/proto_convert.h"
 #include "server/rpc/job_reference.h"
 #include "server/rpc/log_stream.h"
 #include "server/rpc/request_validation.h"
 #include "server/rpc/watch_stream.h"
-#include "server/storage/proto_convert.h"
 
 namespace athanor {
 namespace {

@@ -14,9 +14,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "athanor/base/status_macros.h"
+#include "server/convert/proto_convert.h"
 #include "server/rpc/job_reference.h"
 #include "server/rpc/request_validation.h"
-#include "server/storage/proto_convert.h"
 
 namespace athanor {
 namespace {

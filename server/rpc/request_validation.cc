@@ -15,8 +15,8 @@
 #include "athanor/config/config_loader.h"
 #include "common/service/channel.h"
 #include "common/service/job_limits.h"
+#include "server/convert/proto_convert.h"
 #include "server/core/job_spec.h"
-#include "server/storage/proto_convert.h"
 
 namespace athanor {
 namespace {

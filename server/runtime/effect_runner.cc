@@ -1,8 +1,8 @@
 #include "server/runtime/effect_runner.h"
 
 #include "absl/strings/str_cat.h"
+#include "server/convert/proto_convert.h"
 #include "server/observability/event_log.h"
-#include "server/storage/proto_convert.h"
 
 namespace athanor {
 

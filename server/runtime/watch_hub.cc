@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "common/service/channel.h"
-#include "server/storage/proto_convert.h"
+#include "server/convert/proto_convert.h"
 
 namespace athanor {
 namespace {

@@ -9,7 +9,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/storage/v1/records.pb.h"
 #include "common/service/message_text.h"
-#include "server/storage/proto_convert.h"
+#include "server/convert/proto_convert.h"
 
 namespace athanor {
 namespace {

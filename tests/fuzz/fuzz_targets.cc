@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "absl/strings/str_split.h"
+#include "server/convert/proto_convert.h"
 #include "server/core/coordinator_core.h"
 #include "server/core/invariants.h"
 #include "server/rpc/request_validation.h"
-#include "server/storage/proto_convert.h"
 #include "server/storage/record_codec.h"
 
 namespace athanor::fuzz {

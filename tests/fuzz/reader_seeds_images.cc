@@ -6,7 +6,7 @@
 #include <png.h>
 #include <webp/encode.h>
 
-#include "athanor/data/image_codec.h"
+#include "athanor/data/images/codec.h"
 #include "tests/fuzz/reader_seeds.h"
 #include "tests/fuzz/replay.h"
 #include "tests/fuzz/target.h"

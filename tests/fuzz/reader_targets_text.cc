@@ -7,7 +7,7 @@
 #include "athanor/base/json_text.h"
 #include "athanor/config/config_identity.h"
 #include "athanor/config/config_loader.h"
-#include "athanor/data/json_lines.h"
+#include "athanor/data/formats/json_lines.h"
 #include "athanor/data/ragged_dataset.h"
 #include "athanor/data/tensor_dataset.h"
 #include "athanor/tools/config_file.h"

@@ -10,7 +10,7 @@
 #include "athanor/metrics/metric_func.h"
 #include "athanor/metrics/metric_values.h"
 #include "athanor/metrics/stream_metrics.h"
-#include "athanor/tensor/nested_tensor.h"
+#include "athanor/nested/tensor.h"
 #include "tests/oracle/replay.h"
 
 namespace athanor::oracle {

@@ -1,8 +1,8 @@
 // Layers, activations and losses of NestedTensor for recorded expressions.
-#include "athanor/tensor/nested_attention.h"
-#include "athanor/tensor/nested_conv.h"
-#include "athanor/tensor/nested_loss.h"
-#include "athanor/tensor/nested_nn.h"
+#include "athanor/nested/ops/attention.h"
+#include "athanor/nested/ops/convolution.h"
+#include "athanor/nested/ops/layers.h"
+#include "athanor/nested/ops/loss.h"
 #include "tests/oracle/python_value.h"
 
 namespace athanor::oracle {

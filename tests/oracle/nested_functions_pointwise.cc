@@ -2,10 +2,10 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "athanor/tensor/nested_arithmetic.h"
-#include "athanor/tensor/nested_nn.h"
-#include "athanor/tensor/nested_shape.h"
-#include "athanor/tensor/pn_tensor.h"
+#include "athanor/nested/ops/arithmetic.h"
+#include "athanor/nested/ops/layers.h"
+#include "athanor/nested/ops/shape.h"
+#include "athanor/nested/pn_tensor.h"
 #include "tests/oracle/python_value.h"
 #include "tests/oracle/replay.h"
 

@@ -1,6 +1,6 @@
 // Reductions, scans and sorts of NestedTensor for recorded expressions.
-#include "athanor/tensor/nested_arithmetic.h"
-#include "athanor/tensor/nested_reduce.h"
+#include "athanor/nested/ops/arithmetic.h"
+#include "athanor/nested/ops/reduce.h"
 #include "tests/oracle/python_value.h"
 
 namespace athanor::oracle {

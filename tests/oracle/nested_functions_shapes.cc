@@ -1,6 +1,6 @@
 // Shape operations, indexing functions, products and linear algebra of NestedTensor for recorded expressions.
-#include "athanor/tensor/nested_linalg.h"
-#include "athanor/tensor/nested_shape.h"
+#include "athanor/nested/ops/linalg.h"
+#include "athanor/nested/ops/shape.h"
 #include "tests/oracle/python_value.h"
 
 namespace athanor::oracle {

@@ -1,7 +1,7 @@
 // Attributes, indexing and operators of recorded expressions.
-#include "athanor/tensor/nested_arithmetic.h"
-#include "athanor/tensor/nested_linalg.h"
-#include "athanor/tensor/nested_shape.h"
+#include "athanor/nested/ops/arithmetic.h"
+#include "athanor/nested/ops/linalg.h"
+#include "athanor/nested/ops/shape.h"
 #include "tests/oracle/python_value.h"
 #include "tests/oracle/replay.h"
 

@@ -13,9 +13,9 @@
 #include <variant>
 #include <vector>
 
-#include "athanor/tensor/nested_index.h"
-#include "athanor/tensor/nested_reduce.h"
-#include "athanor/tensor/nested_tensor.h"
+#include "athanor/nested/index.h"
+#include "athanor/nested/ops/reduce.h"
+#include "athanor/nested/tensor.h"
 
 namespace athanor::oracle {
 

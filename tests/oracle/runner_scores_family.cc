@@ -9,7 +9,7 @@
 
 #include <unistd.h>
 
-#include "athanor/runner/run_results.h"
+#include "athanor/runner/record/run_results.h"
 #include "tests/oracle/replay.h"
 
 namespace athanor::oracle {

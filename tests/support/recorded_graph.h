@@ -7,7 +7,7 @@
 
 #include <memory>
 
-#include "athanor/tensor/device_graph.h"
+#include "athanor/torch/device_graph.h"
 
 namespace athanor {
 

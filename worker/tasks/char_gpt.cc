@@ -15,9 +15,9 @@
 #include <string>
 
 #include "athanor/base/status_macros.h"
-#include "athanor/data/byte_text_dataset.h"
+#include "athanor/data/formats/byte_text_dataset.h"
 #include "athanor/task/task_options.h"
-#include "athanor/tensor/fp8_linear.h"
+#include "athanor/torch/fp8_linear.h"
 #include "worker/tasks/builtin_tasks.h"
 
 namespace athanor {

@@ -15,7 +15,7 @@
 #include <string>
 
 #include "athanor/base/status_macros.h"
-#include "athanor/tensor/fp8_linear.h"
+#include "athanor/torch/fp8_linear.h"
 #include "worker/tasks/builtin_tasks.h"
 #include "worker/tasks/classification.h"
 #include "worker/tasks/labelled_data.h"

@@ -6,9 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
-#include "athanor/data/npy_reader.h"
+#include "athanor/data/formats/npy.h"
+#include "athanor/data/formats/token_dataset.h"
 #include "athanor/data/tensor_dataset.h"
-#include "athanor/data/token_dataset.h"
 #include "athanor/data/weighted_dataset.h"
 
 namespace athanor {

@@ -9,7 +9,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/task/task_options.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 #include "worker/trainer/task_loader.h"
 #include "worker/trainer/trainer_env.h"
 

@@ -13,7 +13,7 @@
 #include <nlohmann/json.hpp>
 #include "athanor/base/storage_id.h"
 #include "athanor/base/utf8_text.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 #include "worker/trainer/crash_report.h"
 #include "worker/trainer/log_line.h"
 

@@ -16,7 +16,7 @@ void SetUpExit(const std::string& failure_file);
 // Name of the cause that the agent reports for it: "user_code" …
 const char* CauseName(TrainerExit code);
 
-// The code for an error of joining or training: its failure kind (athanor/tensor/torch_status.h) when it has one, else
+// The code for an error of joining or training: its failure kind (athanor/torch/status.h) when it has one, else
 // its status code.
 TrainerExit ExitCodeOf(const absl::Status& status);
 

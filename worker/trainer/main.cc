@@ -8,7 +8,7 @@
 
 #include "athanor/base/descriptors.h"
 #include "athanor/base/version.h"
-#include "athanor/runner/pretrained.h"
+#include "athanor/runner/state/pretrained.h"
 #include "worker/trainer/check_job.h"
 #include "worker/trainer/exit.h"
 #include "worker/trainer/log_line.h"

@@ -11,8 +11,8 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/base/storage_id.h"
 #include "athanor/checkpoint/alias_files.h"
-#include "athanor/checkpoint/layout.h"
-#include "athanor/checkpoint/manifest.h"
+#include "athanor/checkpoint/format/layout.h"
+#include "athanor/checkpoint/format/manifest.h"
 #include "athanor/io/mapped_file.h"
 #include "athanor/io/tensor_file.h"
 

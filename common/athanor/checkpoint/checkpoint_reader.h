@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "athanor/checkpoint/file_checkpoint_manager.h"
-#include "athanor/checkpoint/manifest.h"
+#include "athanor/checkpoint/format/manifest.h"
 
 namespace athanor {
 

@@ -25,10 +25,10 @@
 #include "athanor/base/storage_id.h"
 #include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
-#include "athanor/checkpoint/layout.h"
+#include "athanor/checkpoint/format/layout.h"
+#include "athanor/checkpoint/format/manifest.h"
 #include "athanor/checkpoint/leftover_files.h"
-#include "athanor/checkpoint/manifest.h"
-#include "athanor/checkpoint/retention.h"
+#include "athanor/checkpoint/policy/retention.h"
 #include "athanor/checkpoint/staging.h"
 
 namespace athanor {

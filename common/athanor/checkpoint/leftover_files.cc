@@ -5,7 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "athanor/base/file_system.h"
-#include "athanor/checkpoint/layout.h"
+#include "athanor/checkpoint/format/layout.h"
 
 namespace athanor {
 

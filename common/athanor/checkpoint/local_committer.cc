@@ -17,7 +17,7 @@
 #include "athanor/base/file_system.h"
 #include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
-#include "athanor/checkpoint/layout.h"
+#include "athanor/checkpoint/format/layout.h"
 
 namespace athanor {
 namespace {

@@ -256,7 +256,7 @@ struct HeartbeatConfig {
 };
 BOOST_DESCRIBE_STRUCT(HeartbeatConfig, (), (enabled, interval_seconds, dir_name))
 
-// Windows of operator traces: athanor/runner/profiler.h.
+// Windows of operator traces: athanor/runner/watch/profiler.h.
 struct ProfilingConfig {
   bool enabled = false;
   int64_t wait = 1;
@@ -283,7 +283,7 @@ struct GcConfig {
 };
 BOOST_DESCRIBE_STRUCT(GcConfig, (), (interval, generation, disable_automatic))
 
-// The counterpart of compiling a model: the step as one graph of kernels. athanor/runner/step_graph.h
+// The counterpart of compiling a model: the step as one graph of kernels. athanor/runner/step/step_graph.h
 struct CompileConfig {
   bool enable = false;
   std::string backend = "cuda_graphs";
@@ -292,7 +292,7 @@ struct CompileConfig {
 };
 BOOST_DESCRIBE_STRUCT(CompileConfig, (), (enable, backend, warmup))
 
-// Linear layers in 8 bits: athanor/tensor/fp8_linear.h.
+// Linear layers in 8 bits: athanor/torch/fp8_linear.h.
 struct Fp8Config {
   bool enabled = false;
   std::string recipe = "tensorwise";
@@ -310,7 +310,7 @@ BOOST_DESCRIBE_STRUCT(KeyMappingConfig, (), (pattern, replacement))
 
 struct RunnerConfig {
   std::string stack = "auto";  // "auto", "ddp", "graph"
-  // Where the run is kept and how it is watched: athanor/runner/workspace.h.
+  // Where the run is kept and how it is watched: athanor/runner/record/workspace.h.
   std::string workspace_root = "experiments";
   std::string lineage = "lin";
   std::string experiment = "exp";

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "athanor/tensor/nested_tensor.h"
+#include "athanor/nested/tensor.h"
 
 namespace athanor {
 

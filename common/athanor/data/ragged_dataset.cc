@@ -2,7 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
-#include "athanor/tensor/pn_tensor.h"
+#include "athanor/nested/pn_tensor.h"
 
 namespace athanor {
 

@@ -16,7 +16,7 @@
 
 #include "absl/status/statusor.h"
 #include "athanor/data/dataset.h"
-#include "athanor/data/json_lines.h"
+#include "athanor/data/formats/json_lines.h"
 
 namespace athanor {
 

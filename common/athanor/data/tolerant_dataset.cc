@@ -2,7 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
-#include "athanor/tensor/nested_shape.h"
+#include "athanor/nested/ops/shape.h"
 
 namespace athanor {
 namespace {

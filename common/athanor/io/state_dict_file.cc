@@ -17,7 +17,7 @@
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/io/pickle_reader.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {

@@ -12,7 +12,7 @@
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/io/state_dict_file.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {

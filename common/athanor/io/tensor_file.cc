@@ -8,7 +8,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/io/mapped_file.h"
 #include "athanor/io/tensor_header.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {

@@ -8,7 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/metrics/state_reader.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {

@@ -5,7 +5,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/metrics/sample_history.h"
 #include "athanor/metrics/state_reader.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {

@@ -4,7 +4,7 @@
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/metrics/rank_exchange.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {

@@ -34,7 +34,7 @@
 #include "absl/status/statusor.h"
 #include "athanor/metrics/metric_values.h"
 #include "athanor/metrics/preprocess.h"
-#include "athanor/tensor/nested_tensor.h"
+#include "athanor/nested/tensor.h"
 
 namespace athanor {
 

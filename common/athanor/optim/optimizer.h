@@ -78,7 +78,7 @@ class Optimizer {
   virtual bool needs_closure() const { return false; }  // then Step() throws c10::Error
 
   // The two parts of Step(). The host's: counts the update, finds the gradients, sends learning rates. The device's:
-  // kernels alone, so a graph may hold them (tensor/device_graph.h) once KeepScalarsOnDevice() has said yes. An update
+  // kernels alone, so a graph may hold them (torch/device_graph.h) once KeepScalarsOnDevice() has said yes. An update
   // is prepared once and applied once.
   void Prepare();
   void Apply();

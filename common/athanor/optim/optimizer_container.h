@@ -8,7 +8,7 @@
 // Order: look for NaN and infinity, scale by `factor`, clip by value, clip by norm, update, clear the gradients, step
 // the schedules of interval kStep. A skipped update clears the gradients only. Not thread-safe; owns nothing.
 //
-// With `graphs` the part between the check and the schedules is one graph of the device's (tensor/device_graph.h),
+// With `graphs` the part between the check and the schedules is one graph of the device's (torch/device_graph.h),
 // where the optimizer can (Optimizer::KeepScalarsOnDevice()): captured once the same gradients have been updated
 // `graph_warmup` times, and anew when a gradient is another tensor. Learning rates and factors go on changing; a
 // momentum that changes with every update is never captured. Other optimizers are launched as they are.
@@ -29,7 +29,7 @@
 #include "absl/status/statusor.h"
 #include "athanor/optim/lr_scheduler.h"
 #include "athanor/optim/optimizer.h"
-#include "athanor/tensor/device_graph.h"
+#include "athanor/torch/device_graph.h"
 
 namespace athanor {
 

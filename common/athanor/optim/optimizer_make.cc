@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/config/config_loader.h"
-#include "athanor/optim/optimizer_kinds.h"
+#include "athanor/optim/kinds/optimizer_kinds.h"
 
 namespace athanor {
 namespace {

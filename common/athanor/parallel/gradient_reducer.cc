@@ -13,8 +13,8 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/parallel/host_memory_group.h"
-#include "athanor/tensor/module_tensors.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/module_tensors.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {

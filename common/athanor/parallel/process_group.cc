@@ -23,7 +23,7 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/parallel/host_memory_group.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {

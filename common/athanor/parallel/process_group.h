@@ -11,7 +11,7 @@
 // Addresses of an earlier generation must never be met again: use a fresh store, and a prefix with job and generation.
 //
 // Errors: a collective that fails or runs into its timeout is UNAVAILABLE with failure kind peer_lost
-// (athanor/tensor/torch_status.h): another rank is the cause. After the first error the group is of no further use.
+// (athanor/torch/status.h): another rank is the cause. After the first error the group is of no further use.
 //
 // SIGPIPE is ignored from the first store or group on, unless the program has its own handler: a vanished peer is an
 // error, not a signal.

@@ -10,8 +10,8 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/config/derived_options.h"
 #include "athanor/parallel/agree_on_status.h"
-#include "athanor/runner/memory_report.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/runner/watch/memory_report.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 

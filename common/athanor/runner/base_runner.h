@@ -19,24 +19,24 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "athanor/checkpoint/local_committer.h"
-#include "athanor/checkpoint/save_plan.h"
+#include "athanor/checkpoint/policy/save_plan.h"
 #include "athanor/config/runner_config.h"
 #include "athanor/parallel/process_group.h"
 #include "athanor/parallel/topology.h"
-#include "athanor/runner/heartbeat.h"
-#include "athanor/runner/profiler.h"
-#include "athanor/runner/replica_check.h"
-#include "athanor/runner/run_checkpoints.h"
-#include "athanor/runner/run_recorder.h"
+#include "athanor/runner/record/run_recorder.h"
+#include "athanor/runner/record/score_tracker.h"
+#include "athanor/runner/record/workspace.h"
 #include "athanor/runner/runner_hooks.h"
-#include "athanor/runner/runner_state.h"
-#include "athanor/runner/score_tracker.h"
-#include "athanor/runner/step_agreement.h"
-#include "athanor/runner/step_meters.h"
-#include "athanor/runner/supervisor.h"
-#include "athanor/runner/telemetry.h"
-#include "athanor/runner/watchdog.h"
-#include "athanor/runner/workspace.h"
+#include "athanor/runner/state/run_checkpoints.h"
+#include "athanor/runner/state/runner_state.h"
+#include "athanor/runner/step/replica_check.h"
+#include "athanor/runner/step/step_agreement.h"
+#include "athanor/runner/step/step_meters.h"
+#include "athanor/runner/watch/heartbeat.h"
+#include "athanor/runner/watch/profiler.h"
+#include "athanor/runner/watch/supervisor.h"
+#include "athanor/runner/watch/telemetry.h"
+#include "athanor/runner/watch/watchdog.h"
 
 namespace athanor {
 
@@ -95,7 +95,7 @@ class BaseRunner {
   BaseRunner(const BaseRunner&) = delete;
 
   // Restores, trains to the end or until the ranks agree to stop. Once per runner. Errors carry a failure kind
-  // (athanor/tensor/torch_status.h): user_code, data, nan_loss, peer_lost, out_of_memory, invalid …
+  // (athanor/torch/status.h): user_code, data, nan_loss, peer_lost, out_of_memory, invalid …
   absl::StatusOr<RunResult> Train();
 
   // Exact means over all samples of the split, over all ranks: "loss" and the metrics of the forward pass. Collective.
@@ -117,7 +117,7 @@ class BaseRunner {
   // one that the checkpoint does not hold. Collective.
   absl::Status LoadCheckpoint(const std::string& path, const std::vector<std::string>& parts = {});
 
-  // Saves the present state when PlanSave() (athanor/checkpoint/save_plan.h) says so, and returns what it said; on disk
+  // Saves the present state when PlanSave() (checkpoint/policy/save_plan.h) says so, and returns its answer; on disk
   // the names are files "<name>.pointer" beside the checkpoint. Under a service the names are the service's, which
   // keeps "latest" and "best". A step that is saved already only gets the names. Without any evaluation so far the
   // state counts as the best. Collective; returns when training may go on. INVALID_ARGUMENT for a name that is none.

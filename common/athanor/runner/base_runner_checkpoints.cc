@@ -11,12 +11,12 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
-#include "athanor/checkpoint/layout.h"
+#include "athanor/checkpoint/format/layout.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
 #include "athanor/runner/base_runner.h"
-#include "athanor/runner/json_numbers.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/runner/record/json_numbers.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {

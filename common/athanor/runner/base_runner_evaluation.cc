@@ -8,7 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/runner/base_runner.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 

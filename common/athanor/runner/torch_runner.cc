@@ -8,9 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/data/batch_device.h"
-#include "athanor/runner/memory_report.h"
-#include "athanor/tensor/module_tensors.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/runner/watch/memory_report.h"
+#include "athanor/torch/module_tensors.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {

@@ -53,11 +53,11 @@
 #include "athanor/parallel/agree_on_status.h"
 #include "athanor/parallel/gradient_reducer.h"
 #include "athanor/runner/base_runner.h"
-#include "athanor/runner/model_average.h"
-#include "athanor/runner/precision.h"
-#include "athanor/runner/step_graph.h"
-#include "athanor/runner/step_output.h"
-#include "athanor/tensor/fp8_linear.h"
+#include "athanor/runner/step/model_average.h"
+#include "athanor/runner/step/precision.h"
+#include "athanor/runner/step/step_graph.h"
+#include "athanor/runner/step/step_output.h"
+#include "athanor/torch/fp8_linear.h"
 
 namespace athanor {
 
@@ -86,7 +86,7 @@ class TorchRunner : public BaseRunner {
  public:
   // Collective when there is a process group. INVALID_ARGUMENT (kind invalid) names what is missing or contradictory.
   // Changes the process: seeds its generators with seed + rank, and on the CPU keeps freed memory and lets go of
-  // start-up code (KeepHostMemory(), ForgetStartupCode() in athanor/tensor/host_memory.h). With `config.seed` unset
+  // start-up code (KeepHostMemory(), ForgetStartupCode() in athanor/torch/host_memory.h). With `config.seed` unset
   // rank 0 draws one; it is kept in the checkpoints.
   static absl::StatusOr<std::unique_ptr<TorchRunner>> Create(RunnerConfig config, TorchRunnerOptions options);
   // The same for a class of your own, whose constructor takes the config, the options and `more`. `options.forward` may

@@ -13,12 +13,12 @@
 #include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
 #include "athanor/parallel/launch_environment.h"
-#include "athanor/runner/deterministic.h"
-#include "athanor/runner/run_checkpoints.h"
+#include "athanor/runner/state/run_checkpoints.h"
+#include "athanor/runner/step/deterministic.h"
 #include "athanor/runner/torch_runner.h"
-#include "athanor/tensor/host_memory.h"
-#include "athanor/tensor/module_tensors.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/host_memory.h"
+#include "athanor/torch/module_tensors.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {

@@ -6,7 +6,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/optim/gradients.h"
 #include "athanor/runner/torch_runner.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 

@@ -5,10 +5,10 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
-#include "athanor/runner/pretrained.h"
+#include "athanor/runner/state/pretrained.h"
 #include "athanor/runner/torch_runner.h"
-#include "athanor/tensor/module_tensors.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/module_tensors.h"
+#include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {

@@ -21,7 +21,7 @@
 #include "athanor/data/dataset.h"
 #include "athanor/metrics/meter_sync.h"
 #include "athanor/metrics/metric_set.h"
-#include "athanor/runner/step_output.h"
+#include "athanor/runner/step/step_output.h"
 
 namespace athanor {
 

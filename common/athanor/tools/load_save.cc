@@ -10,7 +10,7 @@
 #include "athanor/base/file_system.h"
 #include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
-#include "athanor/data/npy_reader.h"
+#include "athanor/data/formats/npy.h"
 #include "athanor/io/state_dict_file.h"
 #include "athanor/io/tensor_file.h"
 #include "athanor/tools/compression.h"

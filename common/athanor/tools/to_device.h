@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "athanor/data/batch_device.h"
-#include "athanor/tensor/nested_pack.h"
+#include "athanor/nested/pack.h"
 
 namespace athanor {
 

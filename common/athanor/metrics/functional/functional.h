@@ -20,7 +20,7 @@
 #include <optional>
 
 #include "athanor/metrics/functional/options.h"
-#include "athanor/tensor/nested_tensor.h"
+#include "athanor/nested/tensor.h"
 
 namespace athanor::metrics {
 

@@ -10,7 +10,7 @@
 
 #include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
-#include "athanor/checkpoint/layout.h"
+#include "athanor/checkpoint/format/layout.h"
 #include "athanor/checkpoint/local_committer.h"
 
 namespace athanor {

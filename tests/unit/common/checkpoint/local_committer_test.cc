@@ -7,7 +7,7 @@
 #include <filesystem>
 
 #include "athanor/base/file_system.h"
-#include "athanor/checkpoint/layout.h"
+#include "athanor/checkpoint/format/layout.h"
 
 namespace athanor {
 namespace {

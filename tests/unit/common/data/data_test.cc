@@ -4,7 +4,7 @@
 
 #include <fstream>
 
-#include "athanor/data/byte_text_dataset.h"
+#include "athanor/data/formats/byte_text_dataset.h"
 #include "athanor/data/tensor_dataset.h"
 
 namespace athanor {

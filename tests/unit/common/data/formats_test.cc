@@ -10,11 +10,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 
-#include "athanor/data/classic_datasets.h"
-#include "athanor/data/json_lines.h"
-#include "athanor/data/npy_reader.h"
+#include "athanor/data/formats/classic_datasets.h"
+#include "athanor/data/formats/json_lines.h"
+#include "athanor/data/formats/npy.h"
+#include "athanor/data/formats/token_dataset.h"
 #include "athanor/data/stateful_data_loader.h"
-#include "athanor/data/token_dataset.h"
 #include "athanor/io/tensor_file.h"
 
 namespace athanor {

@@ -1,5 +1,5 @@
 // Decoding is compared with Pillow's in tests/integration/foreign_files_test.py.
-#include "athanor/data/image_folder.h"
+#include "athanor/data/images/image_folder.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

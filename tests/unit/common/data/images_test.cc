@@ -11,10 +11,10 @@
 
 #include <nlohmann/json.hpp>
 #include "athanor/data/batch_memory.h"
-#include "athanor/data/image_codec.h"
-#include "athanor/data/image_folder.h"
-#include "athanor/data/image_pipeline.h"
-#include "athanor/data/image_transforms.h"
+#include "athanor/data/images/codec.h"
+#include "athanor/data/images/image_folder.h"
+#include "athanor/data/images/pipeline.h"
+#include "athanor/data/images/transforms.h"
 #include "athanor/data/stateful_data_loader.h"
 #include "athanor/data/tolerant_dataset.h"
 

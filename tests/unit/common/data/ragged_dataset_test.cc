@@ -8,7 +8,7 @@
 
 #include "athanor/data/stateful_data_loader.h"
 #include "athanor/data/tolerant_dataset.h"
-#include "athanor/tensor/nested_shape.h"
+#include "athanor/nested/ops/shape.h"
 
 namespace athanor {
 namespace {

@@ -5,7 +5,7 @@
 #include "athanor/metrics/functional/binary.h"
 #include "athanor/metrics/metric_factory.h"
 #include "athanor/metrics/multitask_metrics.h"
-#include "athanor/runner/step_meters.h"
+#include "athanor/runner/step/step_meters.h"
 
 namespace athanor {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "athanor/parallel/host_memory_group.h"
 #include "athanor/parallel/topology.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 #include "gmock/gmock.h"
 #include "tests/unit/common/parallel/rank_threads.h"
 

@@ -1,4 +1,4 @@
-#include "athanor/runner/run_console.h"
+#include "athanor/runner/record/run_console.h"
 
 #include <cmath>
 

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "athanor/runner/deterministic.h"
+#include "athanor/runner/step/deterministic.h"
 #include "tests/unit/common/runner/run_fixture.h"
 
 namespace athanor {

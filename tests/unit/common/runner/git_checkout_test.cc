@@ -1,4 +1,4 @@
-#include "athanor/runner/git_checkout.h"
+#include "athanor/runner/record/git_checkout.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "athanor/base/run_program.h"
-#include "athanor/runner/workspace.h"
+#include "athanor/runner/record/workspace.h"
 #include "gmock/gmock.h"
 #include "tests/unit/common/runner/run_fixture.h"
 

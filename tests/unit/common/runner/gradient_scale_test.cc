@@ -1,5 +1,5 @@
 // precision: fp16. The search for the gradient scale is no fault of the model.
-#include "athanor/runner/precision.h"
+#include "athanor/runner/step/precision.h"
 #include "tests/unit/common/runner/run_fixture.h"
 
 namespace athanor {

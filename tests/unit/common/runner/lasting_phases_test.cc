@@ -7,7 +7,7 @@
 
 #include "athanor/base/storage_id.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
-#include "athanor/runner/run_checkpoints.h"
+#include "athanor/runner/state/run_checkpoints.h"
 #include "tests/unit/common/runner/run_fixture.h"
 
 namespace athanor {

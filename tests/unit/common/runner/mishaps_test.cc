@@ -1,6 +1,6 @@
 // What goes wrong in a run and is told: damaged samples, memory that runs out; and the windows of the profiler.
-#include "athanor/runner/memory_report.h"
-#include "athanor/runner/profiler.h"
+#include "athanor/runner/watch/memory_report.h"
+#include "athanor/runner/watch/profiler.h"
 #include "tests/unit/common/runner/run_fixture.h"
 
 namespace athanor {

@@ -4,8 +4,8 @@
 #include <thread>
 
 #include "athanor/checkpoint/checkpoint_reader.h"
-#include "athanor/runner/pretrained.h"
 #include "athanor/runner/runner.h"
+#include "athanor/runner/state/pretrained.h"
 #include "tests/unit/common/runner/run_fixture.h"
 
 namespace athanor {

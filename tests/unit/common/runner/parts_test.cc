@@ -3,12 +3,12 @@
 #include <csignal>
 #include <future>
 
-#include "athanor/runner/model_average.h"
-#include "athanor/runner/precision.h"
-#include "athanor/runner/score_tracker.h"
-#include "athanor/runner/step_meters.h"
-#include "athanor/runner/supervisor.h"
-#include "athanor/runner/watchdog.h"
+#include "athanor/runner/record/score_tracker.h"
+#include "athanor/runner/step/model_average.h"
+#include "athanor/runner/step/precision.h"
+#include "athanor/runner/step/step_meters.h"
+#include "athanor/runner/watch/supervisor.h"
+#include "athanor/runner/watch/watchdog.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 

@@ -1,5 +1,5 @@
 // All ranks hold the same weights: windows of which ranks count different samples, and what is said when it is not so.
-#include "athanor/runner/replica_check.h"
+#include "athanor/runner/step/replica_check.h"
 #include "tests/unit/common/runner/run_fixture.h"
 
 namespace athanor {

@@ -1,4 +1,4 @@
-#include "athanor/runner/run_checkpoints.h"
+#include "athanor/runner/state/run_checkpoints.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

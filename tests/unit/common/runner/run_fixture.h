@@ -13,7 +13,7 @@
 #include "athanor/config/config_loader.h"
 #include "athanor/data/tensor_dataset.h"
 #include "athanor/runner/torch_runner.h"
-#include "athanor/tensor/torch_status.h"
+#include "athanor/torch/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/unit/common/parallel/rank_threads.h"

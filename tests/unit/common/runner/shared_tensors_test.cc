@@ -1,6 +1,6 @@
 // A parameter with two names (tied weights) is one parameter; and tensors are asked of the module, not kept.
-#include "athanor/runner/pretrained.h"
-#include "athanor/tensor/module_tensors.h"
+#include "athanor/runner/state/pretrained.h"
+#include "athanor/torch/module_tensors.h"
 #include "tests/unit/common/runner/run_fixture.h"
 
 namespace athanor {

@@ -1,5 +1,5 @@
 // Whole runs whose steps and updates are graphs (of the CPU: tests/support/recorded_graph.h) train as runs without.
-#include "athanor/runner/step_graph.h"
+#include "athanor/runner/step/step_graph.h"
 
 #include "tests/support/recorded_graph.h"
 #include "tests/unit/common/runner/run_fixture.h"

@@ -1,4 +1,4 @@
-#include "athanor/runner/weight_names.h"
+#include "athanor/runner/state/weight_names.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

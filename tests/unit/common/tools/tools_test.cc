@@ -6,7 +6,7 @@
 #include <new>
 #include <stdexcept>
 
-#include "athanor/tensor/pn_tensor.h"
+#include "athanor/nested/pn_tensor.h"
 #include "athanor/tools/catch.h"
 #include "athanor/tools/dict.h"
 #include "athanor/tools/method_cache.h"

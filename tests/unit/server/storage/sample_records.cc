@@ -1,6 +1,6 @@
 #include "tests/unit/server/storage/sample_records.h"
 
-#include "server/storage/proto_convert.h"
+#include "server/convert/proto_convert.h"
 
 namespace athanor {
 namespace {

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "athanor/storage/v1/records.pb.h"
-#include "server/storage/proto_convert.h"
+#include "server/convert/proto_convert.h"
 #include "tests/unit/server/storage/sample_records.h"
 
 namespace athanor {

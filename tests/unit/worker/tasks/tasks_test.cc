@@ -11,7 +11,7 @@
 #include <sstream>
 
 #include "athanor/config/config_loader.h"
-#include "athanor/data/npy_reader.h"
+#include "athanor/data/formats/npy.h"
 #include "athanor/runner/torch_runner.h"
 #include "athanor/task/task.h"
 #include "athanor/task/task_options.h"

@@ -1,0 +1,114 @@
+#include "athanor/checkpoint/format/manifest.h"
+
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "athanor/base/json_text.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/checkpoint/format/layout.h"
+
+namespace athanor {
+namespace {
+
+constexpr int kMaxWorld = 65536;
+
+class Reader {
+ public:
+  explicit Reader(const std::string& where) : where_(where) {}
+  absl::Status Bad(const std::string& key, const std::string& what) const {
+    return absl::DataLossError(absl::StrCat(where_, ": ", key, ": ", what));
+  }
+  absl::StatusOr<int64_t> Integer(const nlohmann::json& object, const char* key, int64_t low, int64_t high) const {
+    auto it = object.find(key);
+    if (it == object.end() || !it->is_number_integer()) return Bad(key, "an integer is missing");
+    if (it->is_number_unsigned() && it->get<uint64_t>() > static_cast<uint64_t>(high)) return Bad(key, "out of range");
+    const int64_t value = it->get<int64_t>();
+    if (value < low || value > high) return Bad(key, absl::StrCat(value, "; allowed: ", low, " to ", high));
+    return value;
+  }
+
+ private:
+  const std::string& where_;
+};
+
+absl::StatusOr<ShardInfo> ParseShard(const Reader& reader, const nlohmann::json& entry, int rank) {
+  if (!entry.is_object()) return reader.Bad("shards", "holds objects");
+  ShardInfo shard;
+  ASSIGN_OR_RETURN(const int64_t found, reader.Integer(entry, "rank", 0, kMaxWorld));
+  if (found != rank) return reader.Bad("shards", absl::StrCat("rank ", found, " where rank ", rank, " belongs"));
+  shard.rank = rank;
+  auto file = entry.find("file");
+  if (file == entry.end() || !file->is_string() || !IsPlainFileName(file->get<std::string>()))
+    return reader.Bad("shards.file", "a plain file name is missing");
+  shard.file = file->get<std::string>();
+  ASSIGN_OR_RETURN(shard.bytes, reader.Integer(entry, "bytes", 8, std::numeric_limits<int64_t>::max() / 2));
+  ASSIGN_OR_RETURN(const int64_t crc, reader.Integer(entry, "crc32c", 0, std::numeric_limits<uint32_t>::max()));
+  shard.crc32c = static_cast<uint32_t>(crc);
+  return shard;
+}
+
+}  // namespace
+
+std::string EncodeManifest(const Manifest& manifest) {
+  nlohmann::ordered_json shards = nlohmann::ordered_json::array();
+  for (const ShardInfo& shard : manifest.shards) {
+    shards.push_back({{"rank", shard.rank}, {"file", shard.file}, {"bytes", shard.bytes}, {"crc32c", shard.crc32c}});
+  }
+  nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
+  for (const auto& [name, value] : manifest.metrics) {
+    if (std::isfinite(value)) metrics[name] = value;  // JSON has no NaN
+  }
+  const nlohmann::ordered_json document = {{"format", kManifestFormat},
+                                           {"step", manifest.step},
+                                           {"world_size", manifest.world_size},
+                                           {"created_at", manifest.created_at},
+                                           {"shards", shards},
+                                           {"tensors", manifest.tensors},
+                                           {"metrics", metrics},
+                                           {"meta", manifest.meta}};
+  return document.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+absl::StatusOr<Manifest> ParseManifest(const std::string& where, const std::string& text) {
+  const Reader reader(where);
+  const nlohmann::json document = ParseJsonText(text);
+  if (!document.is_object()) return reader.Bad("document", "not a JSON object");
+  ASSIGN_OR_RETURN(const int64_t format, reader.Integer(document, "format", 1, 1 << 20));
+  if (format > kManifestFormat) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(where, " has format ", format, "; this version reads up to ", kManifestFormat));
+  }
+  Manifest manifest;
+  ASSIGN_OR_RETURN(manifest.step, reader.Integer(document, "step", 0, std::numeric_limits<int64_t>::max()));
+  ASSIGN_OR_RETURN(const int64_t world, reader.Integer(document, "world_size", 1, kMaxWorld));
+  manifest.world_size = static_cast<int>(world);
+  auto shards = document.find("shards");
+  if (shards == document.end() || !shards->is_array() || static_cast<int64_t>(shards->size()) != world)
+    return reader.Bad("shards", absl::StrCat("needs one entry for each of ", world, " ranks"));
+  std::set<std::string> files;
+  for (int rank = 0; rank < manifest.world_size; ++rank) {
+    ASSIGN_OR_RETURN(ShardInfo shard, ParseShard(reader, (*shards)[rank], rank));
+    if (!files.insert(shard.file).second) return reader.Bad("shards.file", "two ranks have the same");
+    manifest.shards.push_back(std::move(shard));
+  }
+  auto tensors = document.find("tensors");
+  if (tensors == document.end() || !tensors->is_object()) return reader.Bad("tensors", "an object is missing");
+  for (const auto& [name, rank] : tensors->items()) {
+    if (!rank.is_number_unsigned() || rank.get<uint64_t>() >= static_cast<uint64_t>(world))
+      return reader.Bad("tensors", "names a rank that has no shard");
+    manifest.tensors[name] = rank.get<int>();
+  }
+  if (auto metrics = document.find("metrics"); metrics != document.end() && metrics->is_object()) {
+    for (const auto& [name, value] : metrics->items()) {
+      if (value.is_number()) manifest.metrics[name] = value.get<double>();
+    }
+  }
+  if (auto meta = document.find("meta"); meta != document.end()) manifest.meta = *meta;
+  if (auto created = document.find("created_at"); created != document.end() && created->is_string())
+    manifest.created_at = created->get<std::string>();
+  return manifest;
+}
+
+}  // namespace athanor
