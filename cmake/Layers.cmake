@@ -5,11 +5,12 @@ set(_layer_athanor_base                "")                                      
 set(_layer_athanor_config              "athanor_base")                                                                             # F
 set(_layer_athanor_optim_schedule      "athanor_base")                                                                             # F
 set(_layer_athanor_parallel_plan       "athanor_base;athanor_config")                                                              # F
+set(_layer_athanor_parallel_transport  "athanor_base")                                                                             # F
 set(_layer_athanor_checkpoint_plan     "athanor_base;athanor_config")                                                              # F
 set(_layer_athanor_torch_support       "athanor_base")                                                                             # T
 set(_layer_athanor_nested              "athanor_torch_support")                                                                    # T
 set(_layer_athanor_io                  "athanor_torch_support;athanor_checkpoint_plan")                                            # T
-set(_layer_athanor_parallel            "athanor_torch_support;athanor_parallel_plan;athanor_config")                               # T
+set(_layer_athanor_parallel            "athanor_torch_support;athanor_parallel_plan;athanor_parallel_transport;athanor_config")                               # T
 set(_layer_athanor_metrics             "athanor_torch_support;athanor_nested;athanor_parallel")                                    # T
 set(_layer_athanor_optim               "athanor_torch_support;athanor_optim_schedule;athanor_config")                              # T
 set(_layer_athanor_data                "athanor_torch_support;athanor_nested;athanor_io;athanor_parallel_plan")                    # T

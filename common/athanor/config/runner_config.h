@@ -179,7 +179,7 @@ BOOST_DESCRIBE_STRUCT(CheckpointConfig, (),
                        ft_replica_id, ft_dataloader_checkpoint_prefix))
 
 struct CommConfig {
-  std::string backend = "auto";            // "auto", "gloo", "nccl"
+  std::string backend = "auto";            // "auto", "host", "gloo", "nccl"
   std::optional<std::string> init_method;  // "env://", "tcp://host:port"; athanor/parallel/launch_environment.h
   double init_timeout_seconds = 60;
   double train_timeout_seconds = 600;

@@ -234,8 +234,8 @@ std::span<const FieldRule> Fp8Config::Rules() {
 std::span<const FieldRule> CommConfig::Rules() {
   static const std::vector<FieldRule> rules = {
       {.name = "backend",
-       .meaning = "Library of the collectives; auto: nccl on CUDA, gloo on the CPU.",
-       .allowed = {"auto", "gloo", "nccl"}},
+       .meaning = "Transport of the collectives; auto: nccl on CUDA, host (shared memory and sockets) on the CPU.",
+       .allowed = {"auto", "host", "gloo", "nccl"}},
       {.name = "init_method",
        .meaning = "Where the ranks of a program without the service meet: env:// (MASTER_ADDR, MASTER_PORT) or "
                   "tcp://host:port. Default: the environment."},

@@ -1,26 +1,18 @@
 #include "athanor/parallel/host_memory_group.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
-#include <fstream>
-#include <random>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/parallel/transport/shared_segment.h"
 
 namespace athanor {
 namespace {
@@ -31,15 +23,6 @@ constexpr absl::Duration kSpin = absl::Microseconds(100);
 
 absl::Status SystemError(absl::string_view what) {
   return absl::UnavailableError(absl::StrCat("host memory: ", what, ": ", strerror(errno)));
-}
-
-// Boot and PID namespace: two processes that agree on both can open each other's /proc entries.
-std::string MachineIdentity() {
-  std::string boot;
-  std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
-  std::array<char, 64> space{};
-  if (readlink("/proc/self/ns/pid", space.data(), space.size() - 1) < 0) space[0] = '?';
-  return absl::StrCat(boot, "/", space.data());
 }
 
 int64_t Futex(std::atomic<uint32_t>* word, int operation, uint32_t value, const timespec* timeout) {
@@ -77,7 +60,7 @@ void SumInRankOrder(T* out, const std::vector<const char*>& slots, int64_t count
 }  // namespace
 
 struct HostMemoryGroup::Segment {
-  uint64_t nonce;
+  uint64_t nonce;  // SharedSegment::kReserved
   alignas(64) std::atomic<uint32_t> published;
   std::atomic<uint32_t> sleepers;
   std::atomic<uint32_t> aborted;
@@ -85,11 +68,14 @@ struct HostMemoryGroup::Segment {
 };
 
 struct HostMemoryGroup::Mapping {
+  std::unique_ptr<SharedSegment> memory;
   Segment* segment = nullptr;
   int process_fd = -1;  // readable once the process is dead
-  int64_t pid = 0;
+  void Hold(std::unique_ptr<SharedSegment> shared) {
+    memory = std::move(shared);
+    segment = static_cast<Segment*>(memory->data());
+  }
   ~Mapping() {
-    if (segment != nullptr) munmap(segment, sizeof(Segment));
     if (process_fd >= 0) close(process_fd);
   }
 };
@@ -99,66 +85,38 @@ HostMemoryGroup::HostMemoryGroup(int rank, int world_size, absl::Duration timeou
   for (int i = 0; i < world_size; ++i) mappings_.push_back(std::make_unique<Mapping>());
 }
 
-HostMemoryGroup::~HostMemoryGroup() {
-  Seal();
-}
+HostMemoryGroup::~HostMemoryGroup() = default;
 
 absl::StatusOr<std::unique_ptr<HostMemoryGroup>> HostMemoryGroup::Create(int rank, int world_size,
                                                                          absl::Duration timeout) {
   if (world_size < 2 || world_size > kMaxRanks) {
     return absl::UnavailableError(absl::StrCat("host memory: ", world_size, " ranks, serves 2 .. ", kMaxRanks));
   }
+  ASSIGN_OR_RETURN(std::unique_ptr<SharedSegment> memory, SharedSegment::Create(sizeof(Segment)));
   std::unique_ptr<HostMemoryGroup> group(new HostMemoryGroup(rank, world_size, timeout));
-  group->memory_fd_ = memfd_create("athanor-exchange", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (group->memory_fd_ < 0) return SystemError("memfd_create");
-  if (ftruncate(group->memory_fd_, sizeof(Segment)) != 0) return SystemError("ftruncate");
-  if (fcntl(group->memory_fd_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) return SystemError("seal");
-  void* memory = mmap(nullptr, sizeof(Segment), PROT_READ | PROT_WRITE, MAP_SHARED, group->memory_fd_, 0);
-  if (memory == MAP_FAILED) return SystemError("mmap");
-  Segment* segment = static_cast<Segment*>(memory);
-  group->mappings_[rank]->segment = segment;
-  std::random_device random;
-  segment->nonce = (uint64_t{random()} << 32) | random();
-  group->address_ = absl::StrCat(MachineIdentity(), " ", getpid(), " ", group->memory_fd_, " ", segment->nonce);
+  group->mappings_[rank]->Hold(std::move(memory));
   return group;
 }
 
+const std::string& HostMemoryGroup::address() const {
+  return mappings_[rank_]->memory->address();
+}
+
 absl::Status HostMemoryGroup::Attach(const std::vector<std::string>& addresses) {
-  const std::string machine = MachineIdentity();
   for (int peer = 0; peer < world_size_; ++peer) {
     if (peer == rank_) continue;
-    const std::vector<std::string> parts = absl::StrSplit(addresses[peer], ' ');
-    int64_t pid = 0, fd = 0;
-    uint64_t nonce = 0;
-    if (parts.size() != 4 || !absl::SimpleAtoi(parts[1], &pid) || !absl::SimpleAtoi(parts[2], &fd) ||
-        !absl::SimpleAtoi(parts[3], &nonce)) {
-      return absl::UnavailableError(absl::StrCat("host memory: rank ", peer, " offers none"));
-    }
-    if (parts[0] != machine) return absl::UnavailableError(absl::StrCat("host memory: rank ", peer, " is elsewhere"));
+    absl::StatusOr<std::unique_ptr<SharedSegment>> memory = SharedSegment::Map(addresses[peer], sizeof(Segment));
+    if (!memory.ok()) return Annotate(memory.status(), absl::StrCat("rank ", peer));
     Mapping& mapping = *mappings_[peer];
-    mapping.pid = pid;
-    mapping.process_fd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+    mapping.process_fd = static_cast<int>(syscall(SYS_pidfd_open, (*memory)->pid(), 0));
     if (mapping.process_fd < 0) return SystemError(absl::StrCat("pidfd_open of rank ", peer));
-    const int memory_fd = open(absl::StrCat("/proc/", pid, "/fd/", fd).c_str(), O_RDWR | O_CLOEXEC);
-    if (memory_fd < 0) return SystemError(absl::StrCat("opening the segment of rank ", peer));
-    struct stat info{};
-    void* memory = MAP_FAILED;
-    if (fstat(memory_fd, &info) == 0 && info.st_size == static_cast<off_t>(sizeof(Segment))) {
-      memory = mmap(nullptr, sizeof(Segment), PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
-    }
-    close(memory_fd);
-    if (memory == MAP_FAILED) return SystemError(absl::StrCat("mapping the segment of rank ", peer));
-    mapping.segment = static_cast<Segment*>(memory);
-    if (mapping.segment->nonce != nonce) {
-      return absl::UnavailableError(absl::StrCat("host memory: rank ", peer, " is another process"));
-    }
+    mapping.Hold(*std::move(memory));
   }
   return absl::OkStatus();
 }
 
 void HostMemoryGroup::Seal() {
-  if (memory_fd_ >= 0) close(memory_fd_);
-  memory_fd_ = -1;
+  if (mappings_[rank_]->memory != nullptr) mappings_[rank_]->memory->Seal();
 }
 
 char* HostMemoryGroup::Slot(int rank) const {

@@ -37,7 +37,7 @@ class HostMemoryGroup {
   HostMemoryGroup(const HostMemoryGroup&) = delete;
 
   // What the other ranks need in order to map this rank's segment; says also which machine it is on.
-  std::string address() const { return address_; }
+  const std::string& address() const;
   // Maps the others' segments; `addresses` by rank. UNAVAILABLE when one of them is on another machine or out of reach.
   absl::Status Attach(const std::vector<std::string>& addresses);
   // After every rank has attached: the segments can no longer be opened by anybody else.
@@ -79,8 +79,6 @@ class HostMemoryGroup {
   const int rank_;
   const int world_size_;
   absl::Duration timeout_;
-  std::string address_;
-  int memory_fd_ = -1;
   uint32_t sequence_ = 0;
   std::vector<std::unique_ptr<Mapping>> mappings_;  // by rank
 };

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -21,8 +22,10 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/parallel/host_memory_group.h"
+#include "athanor/parallel/transport/host_backend.h"
 #include "athanor/torch/status.h"
 
 namespace athanor {
@@ -52,10 +55,24 @@ void IgnoreBrokenPipes() {
 }
 
 absl::Status CheckBackend(const std::string& backend, const torch::Device& device) {
-  const char* needed = device.is_cuda() ? "nccl" : "gloo";
-  if (backend == "auto" || backend == needed) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("comm.backend: found \"", backend, "\"; allowed on ", device.str(), ": auto, ", needed));
+  const std::vector<std::string> allowed =
+      device.is_cuda() ? std::vector<std::string>{"auto", "nccl"} : std::vector<std::string>{"auto", "host", "gloo"};
+  if (std::ranges::find(allowed, backend) != allowed.end()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("comm.backend: found \"", backend, "\"; allowed on ", device.str(),
+                                                 ": ", absl::StrJoin(allowed, ", ")));
+}
+
+// Through the store that all ranks share.
+AddressExchange OverStore(c10d::Store& store, int rank, int world_size) {
+  return [&store, rank, world_size, round = 0](const std::string& mine) mutable {
+    return RunTorch("exchanging addresses", [&] {
+      const std::string prefix = absl::StrCat("address/", round++, "/");
+      store.set(absl::StrCat(prefix, rank), std::vector<uint8_t>(mine.begin(), mine.end()));
+      std::vector<std::string> all;
+      for (int peer = 0; peer < world_size; ++peer) all.push_back(store.get_to_str(absl::StrCat(prefix, peer)));
+      return all;
+    });
+  };
 }
 
 absl::StatusOr<int> ListenOn(const std::string& host, int* port) {
@@ -123,7 +140,16 @@ struct ProcessGroup::Impl {
       return WithFailureKind(absl::UnavailableError(absl::StrCat(what, ": the process group was aborted")),
                              FailureKind::kPeerLost);
     }
-    return PeerLost(RunTorch(what, [&] { start()->wait(); }), what);
+    absl::Status mismatch;
+    const absl::Status status = RunTorch(what, [&] {
+      try {
+        start()->wait();
+      } catch (const c10::ValueError& error) {
+        mismatch = absl::FailedPreconditionError(absl::StrCat(what, ": ", error.what_without_backtrace()));
+      }
+    });
+    if (!mismatch.ok()) return WithFailureKind(mismatch, FailureKind::kUserCode);
+    return PeerLost(status, what);
   }
 };
 
@@ -181,6 +207,10 @@ absl::Status ProcessGroup::Join(const ProcessGroupOptions& options) {
                  impl_->store = c10::make_intrusive<c10d::PrefixStore>(options.prefix, store);
                  impl_->group = c10::make_intrusive<c10d::ProcessGroup>(impl_->store, rank_, world_size_);
                  impl_->group->setGroupName(options.prefix);
+                 if (device_.is_cpu() && options.backend != "gloo") {
+                   JoinHostBackend(options);
+                   return;
+                 }
                  if (!device_.is_cuda()) {
                    auto gloo = c10d::ProcessGroupGloo::Options::create(ToMillis(options.timeout));
                    gloo->threads = 1;
@@ -201,6 +231,19 @@ absl::Status ProcessGroup::Join(const ProcessGroupOptions& options) {
 #endif
                }),
       absl::StrCat("rank ", rank_, " of ", world_size_, ", store ", options.store_host, ":", options.store_port));
+}
+
+void ProcessGroup::JoinHostBackend(const ProcessGroupOptions& options) {
+  absl::StatusOr<c10::intrusive_ptr<HostBackend>> backend =
+      HostBackend::Create({.rank = rank_,
+                           .world_size = world_size_,
+                           .bind_host = options.bind_host,
+                           .timeout = options.timeout,
+                           .shared_memory = options.shared_memory},
+                          OverStore(*impl_->store, rank_, world_size_));
+  TORCH_CHECK_WITH(DistBackendError, backend.ok(), std::string(backend.status().message()));
+  impl_->group->setBackend(c10::kCPU, c10d::ProcessGroup::BackendType::CUSTOM, *backend);
+  impl_->group->setDefaultBackend(c10d::ProcessGroup::BackendType::CUSTOM);
 }
 
 absl::Status ProcessGroup::JoinHostMemory() {

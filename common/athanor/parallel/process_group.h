@@ -1,4 +1,5 @@
-// The ranks of one generation and their collectives: Gloo on the CPU, NCCL on CUDA (builds with ATHANOR_CUDA).
+// The ranks of one generation and their collectives: our own transport (transport/host_backend.h) or Gloo on the CPU,
+// NCCL on CUDA (builds with ATHANOR_CUDA).
 //
 //   // rank 0 hosts the store of the generation and tells the others where it is
 //   ASSIGN_OR_RETURN(auto store, HostStore::Create({.host = "127.0.0.1"}));
@@ -11,7 +12,8 @@
 // Addresses of an earlier generation must never be met again: use a fresh store, and a prefix with job and generation.
 //
 // Errors: a collective that fails or runs into its timeout is UNAVAILABLE with failure kind peer_lost
-// (athanor/torch/status.h): another rank is the cause. After the first error the group is of no further use.
+// (athanor/torch/status.h): another rank is the cause. Ranks that meet in different collectives, sizes or dtypes get
+// FAILED_PRECONDITION, which names both (backend "host"). After the first error the group is of no further use.
 //
 // SIGPIPE is ignored from the first store or group on, unless the program has its own handler: a vanished peer is an
 // error, not a signal.
@@ -67,7 +69,7 @@ struct ProcessGroupOptions {
   int store_port = 0;
   std::string prefix;                          // "<job>/<generation>"
   torch::Device device = torch::kCPU;          // of the tensors to be reduced
-  std::string backend = "auto";                // "gloo" (CPU), "nccl" (CUDA); auto: what the device needs
+  std::string backend = "auto";                // "host", "gloo" (CPU), "nccl" (CUDA); auto: host or nccl
   absl::Duration timeout = absl::Seconds(60);  // of joining, and of each collective
   std::string bind_host = "127.0.0.1";         // this rank's own address; picks the network interface
   HostStore* hosted_store = nullptr;           // rank 0 may hand over its server's store; outlives the group
@@ -120,6 +122,7 @@ class ProcessGroup {
   struct Impl;
   ProcessGroup();
   absl::Status Join(const ProcessGroupOptions& options);
+  void JoinHostBackend(const ProcessGroupOptions& options);
   absl::Status JoinHostMemory();
 
   int rank_ = 0;

@@ -127,7 +127,7 @@ TEST_F(LaunchEnvironmentTest, ABackendThatDoesNotServeTheDeviceIsRefused) {
   comm.init_timeout_seconds = 5;
   const LaunchEnvironment launch{.world_size = 2, .rank = 0, .store_host = "127.0.0.1"};
   EXPECT_EQ(JoinLaunchedRanks(launch, comm, torch::kCPU).status().message(),
-            "comm.backend: found \"nccl\"; allowed on cpu: auto, gloo");
+            "comm.backend: found \"nccl\"; allowed on cpu: auto, host, gloo");
 }
 
 }  // namespace

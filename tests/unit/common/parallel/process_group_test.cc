@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <map>
 
 #include "athanor/parallel/host_memory_group.h"
 #include "athanor/parallel/topology.h"
@@ -24,11 +25,18 @@ TEST(Topology, RefusesWhatCannotBe) {
   EXPECT_FALSE(Topology::Create(2, 0, -1).ok());
 }
 
-class ProcessGroupTest : public ::testing::TestWithParam<std::tuple<int, bool>> {};
+// Ranks; whether they share memory; how they are connected otherwise.
+class ProcessGroupTest : public ::testing::TestWithParam<std::tuple<int, bool, std::string>> {
+ protected:
+  int world() const { return std::get<0>(GetParam()); }
+  bool shared() const { return std::get<1>(GetParam()); }
+  void Run(const std::function<void(ProcessGroup*)>& body) {
+    RunRanks(world(), shared(), body, absl::Seconds(20), std::get<2>(GetParam()));
+  }
+};
 
 TEST_P(ProcessGroupTest, Collectives) {
-  const auto [world, shared] = GetParam();
-  RunRanks(world, shared, [&, world = world, shared = shared](ProcessGroup* group) {
+  Run([world = world(), shared = shared()](ProcessGroup* group) {
     EXPECT_EQ(group->host_memory() != nullptr, shared && world > 1);
     const int rank = group->rank();
     for (int round = 0; round < 50; ++round) {
@@ -56,8 +64,7 @@ TEST_P(ProcessGroupTest, Collectives) {
 }
 
 TEST_P(ProcessGroupTest, AllGatherKeepsEveryBit) {
-  const auto [world, shared] = GetParam();
-  RunRanks(world, shared, [&, world = world](ProcessGroup* group) {
+  Run([world = world()](ProcessGroup* group) {
     // Beyond a slot of the shared memory and no multiple of it; a dtype that cannot be summed; a number; nothing.
     for (const auto& [sizes, dtype] :
          {std::pair{std::vector<int64_t>{1300001}, torch::kByte}, std::pair{std::vector<int64_t>{3, 5}, torch::kHalf},
@@ -74,18 +81,31 @@ TEST_P(ProcessGroupTest, AllGatherKeepsEveryBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Worlds, ProcessGroupTest,
-                         ::testing::Combine(::testing::Values(1, 2, 3, 5), ::testing::Values(false, true)));
+                         ::testing::Combine(::testing::Values(1, 2, 3, 5), ::testing::Values(false, true),
+                                            ::testing::Values("host", "gloo")));
 
-TEST(ProcessGroup, SharedMemoryGivesGloosSum) {
-  torch::Tensor by_memory, by_gloo;
-  for (bool shared : {false, true}) {
-    RunRanks(2, shared, [&](ProcessGroup* group) {
-      torch::Tensor tensor = torch::rand({5000}, at::detail::createCPUGenerator(group->rank() + 1));
+TEST(ProcessGroup, EveryTransportGivesGloosSum) {
+  std::map<std::string, torch::Tensor> sums;
+  for (const std::string name : {"memory", "host", "gloo"}) {
+    const auto body = [&](ProcessGroup* group) {
+      torch::Tensor tensor = torch::rand({50000}, at::detail::createCPUGenerator(group->rank() + 1));
       ASSERT_TRUE(group->AllReduceSum(tensor).ok());
-      if (group->rank() == 0) (shared ? by_memory : by_gloo) = tensor;
-    });
+      if (group->rank() == 0) sums[name] = tensor;
+    };
+    RunRanks(2, /*shared_memory=*/name == "memory", body, absl::Seconds(20), name == "gloo" ? "gloo" : "host");
   }
-  EXPECT_TRUE(torch::equal(by_memory, by_gloo));
+  EXPECT_TRUE(torch::equal(sums["memory"], sums["gloo"]));
+  EXPECT_TRUE(torch::equal(sums["host"], sums["gloo"]));
+}
+
+TEST(ProcessGroup, RanksOfDifferentSizesAreBothNamed) {
+  RunRanks(2, /*shared_memory=*/false, [&](ProcessGroup* group) {
+    const absl::Status status = group->AllReduceSum(torch::ones({10 + group->rank()}));
+    EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("10 x Float, sum"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("11 x Float, sum"));
+    EXPECT_EQ(FailureKindOf(status), FailureKind::kUserCode);
+  });
 }
 
 TEST(ProcessGroup, RefusesBadRanksAndMissingStores) {

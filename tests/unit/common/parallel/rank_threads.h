@@ -13,7 +13,7 @@
 namespace athanor {
 
 inline void RunRanks(int world_size, bool shared_memory, const std::function<void(ProcessGroup*)>& body,
-                     absl::Duration timeout = absl::Seconds(20)) {
+                     absl::Duration timeout = absl::Seconds(20), const std::string& backend = "auto") {
   auto store = HostStore::Create({});
   ASSERT_TRUE(store.ok()) << store.status();
   std::vector<std::thread> threads;
@@ -26,6 +26,7 @@ inline void RunRanks(int world_size, bool shared_memory, const std::function<voi
       options.prefix = "job/1";
       options.timeout = timeout;
       options.shared_memory = shared_memory;
+      options.backend = backend;
       if (rank == 0) options.hosted_store = store->get();
       auto group = ProcessGroup::Create(options);
       EXPECT_TRUE(group.ok()) << group.status();
