@@ -8,8 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/base/utf8_text.h"
 #include "client/listener_probe.h"
-#include "client/utf8.h"
 #include "common/service/note_header.h"
 
 namespace athanor {

@@ -14,20 +14,20 @@ namespace {
 constexpr size_t kLongestLine = 1 << 20;
 constexpr char kEraseToEnd[] = "\033[K";
 
-std::string HarmlessLines(const std::string& text) {
+std::string StripControlCharsOfLines(const std::string& text) {
   const std::vector<std::string> pieces = absl::StrSplit(text, '\r');
-  return absl::StrJoin(pieces, "\r", [](std::string* out, const std::string& piece) { *out += Harmless(piece); });
+  return absl::StrJoin(pieces, "\r", [](std::string* out, const std::string& piece) { *out += StripControlChars(piece); });
 }
 
 }  // namespace
 
 void LogPrinter::Print(const v1::LogChunk& chunk) {
   if (!chunk.notice().empty()) {
-    std::cerr << "athanor: " << Harmless(chunk.notice()) << "\n";
+    std::cerr << "athanor: " << StripControlChars(chunk.notice()) << "\n";
     return;
   }
   if (!options_.merged && options_.format == OutputFormat::kTable) {
-    std::cout << (options_.terminal ? HarmlessLines(chunk.data()) : chunk.data()) << std::flush;
+    std::cout << (options_.terminal ? StripControlCharsOfLines(chunk.data()) : chunk.data()) << std::flush;
     return;
   }
   Open& open = open_[{chunk.generation(), chunk.rank()}];
@@ -70,7 +70,7 @@ void LogPrinter::Line(int32_t generation, int32_t rank, std::string_view text, c
   }
   std::cout << "[g" << generation << " r" << rank << "] ";
   if (options_.terminal) {
-    std::cout << Harmless(std::string(text)) << (overwritable_ || end == '\r' ? kEraseToEnd : "");
+    std::cout << StripControlChars(text) << (overwritable_ || end == '\r' ? kEraseToEnd : "");
   } else {
     std::cout << text;
   }

@@ -65,6 +65,11 @@ size_t Columns(const std::string& text) {
   return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
+std::string OneLine(std::string text) {
+  std::replace_if(text.begin(), text.end(), [](char c) { return c == '\n' || c == '\t'; }, ' ');
+  return text;
+}
+
 bool Set(const char* name) {
   const char* value = std::getenv(name);
   return value != nullptr && *value != '\0';
@@ -102,8 +107,11 @@ absl::Status PrintMessageLine(const google::protobuf::Message& message, OutputFo
   return absl::OkStatus();
 }
 
-std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
+std::string FormatTable(std::vector<std::vector<std::string>> rows) {
   std::vector<size_t> widths;
+  for (std::vector<std::string>& row : rows) {
+    for (std::string& cell : row) cell = OneLine(StripControlChars(cell));
+  }
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
     for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], Columns(row[i]));
@@ -151,28 +159,6 @@ std::string FormatBytes(int64_t bytes) {
   int unit = 0;
   for (; value >= 1024 && unit < 4; ++unit) value /= 1024;
   return unit == 0 ? absl::StrCat(bytes, " B") : absl::StrFormat("%.1f %s", value, units[unit]);
-}
-
-std::string Harmless(const std::string& text) {
-  std::string clean;
-  for (size_t i = 0; i < text.size();) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    size_t length = 1;
-    while (byte >= 0x80 && length <= 4 && !IsUtf8(std::string_view(text).substr(i, length))) ++length;
-    const bool no_character = length > 4;
-    const bool control = (byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f;
-    if (control || no_character) {
-      absl::StrAppendFormat(&clean, "\\x%02x", byte);
-      ++i;
-    } else if (byte == 0xc2 && static_cast<unsigned char>(text[i + 1]) < 0xa0) {  // control characters of Unicode
-      absl::StrAppendFormat(&clean, "\\x%02x", static_cast<unsigned char>(text[i + 1]));
-      i += length;
-    } else {
-      clean.append(text, i, length);
-      i += length;
-    }
-  }
-  return clean;
 }
 
 std::string FirstColumns(const std::string& text, size_t columns) {

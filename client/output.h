@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "athanor/base/utf8_text.h"  // StripControlChars(), for text from elsewhere
 #include "athanor/v1/job_service.pb.h"
 
 namespace athanor {
@@ -24,16 +25,14 @@ struct Terminal {
 absl::Status PrintMessage(const google::protobuf::Message& message, OutputFormat format);
 // The same in one line, for what is followed: an object, or an entry of a YAML list.
 absl::Status PrintMessageLine(const google::protobuf::Message& message, OutputFormat format);
-// Columns as wide as their widest cell, in characters.
-std::string FormatTable(const std::vector<std::vector<std::string>>& rows);
+// Columns as wide as their widest cell, in characters. Control characters of cells are shown as escapes, line ends and
+// tabs as blanks.
+std::string FormatTable(std::vector<std::vector<std::string>> rows);
 std::string FormatTime(const google::protobuf::Timestamp& time);
 std::string FormatAge(const google::protobuf::Timestamp& time, absl::Time now);
 std::string FormatBytes(int64_t bytes);
 std::string FormatSeconds(double seconds);
 std::string FormatFigure(double value);  // "0.1432", "1.43e-05": a small figure is not shown as 0.0000
-// Control characters (but newline and tab) and bytes that are no UTF-8 shown as escapes: text of a job must not steer
-// the terminal, and what we print is text.
-std::string Harmless(const std::string& text);
 // The first `columns` characters of UTF-8 text, none cut in two.
 std::string FirstColumns(const std::string& text, size_t columns);
 std::string StateName(v1::JobState state);  // "Running"

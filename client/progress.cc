@@ -47,7 +47,7 @@ std::string ProgressLine(const v1::Job& job, int width) {
     absl::StrAppend(&line, " (", progress.restarts(), progress.restarts() == 1 ? " restart)" : " restarts)");
   const bool running = job.state() == v1::RUNNING && progress.ranks_size() > 0 && !progress.ranks(0).phase().empty();
   absl::StrAppend(&line, "  ", running ? progress.ranks(0).phase() : absl::AsciiStrToLower(StateName(job.state())));
-  return FirstColumns(Harmless(line), static_cast<size_t>(width));
+  return FirstColumns(StripControlChars(line), static_cast<size_t>(width));
 }
 
 std::string EventLine(const v1::JobEvent& event, bool colours) {
@@ -58,7 +58,7 @@ std::string EventLine(const v1::JobEvent& event, bool colours) {
   const std::string type = absl::StrFormat("%-19s", event.type());
   return absl::StrCat(absl::FormatTime("%H:%M:%E3S", time, absl::LocalTimeZone()), "  ",
                       colours ? absl::StrCat(Colour(event.type()), type, "\033[0m") : type, " ",
-                      absl::StrFormat("%-6s", where), " ", Harmless(event.message()));
+                      absl::StrFormat("%-6s", where), " ", StripControlChars(event.message()));
 }
 
 void ProgressDisplay::Erase() {

@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
-#include "client/utf8.h"
+#include "athanor/base/utf8_text.h"
 
 namespace athanor {
 namespace {

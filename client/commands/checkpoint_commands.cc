@@ -33,7 +33,7 @@ absl::Status Print(CommandContext& context, const v1::Checkpoint& checkpoint) {
                                                 {"generation", absl::StrCat(checkpoint.generation())},
                                                 {"committed", FormatTime(checkpoint.committed_at())},
                                                 {"path", checkpoint.path()}};
-  if (!checkpoint.note().empty()) rows.push_back({"note", Harmless(checkpoint.note())});
+  if (!checkpoint.note().empty()) rows.push_back({"note", checkpoint.note()});
   for (const auto& [name, value] :
        std::map<std::string, double>(checkpoint.metrics().begin(), checkpoint.metrics().end()))
     rows.push_back({name, absl::StrCat(value)});
@@ -59,7 +59,7 @@ absl::Status List(CommandContext& context, const CheckpointArguments& arguments)
   for (const v1::Checkpoint& one : all.checkpoints()) {
     rows.push_back({one.name(), State(one), one.aliases().empty() ? "-" : absl::StrJoin(one.aliases(), ","),
                     absl::StrCat(one.generation()), FormatBytes(one.bytes()), FormatTime(one.committed_at()),
-                    FirstColumns(Harmless(one.note()), 60)});
+                    FirstColumns(StripControlChars(one.note()), 60)});
   }
   std::cout << FormatTable(rows);
   return absl::OkStatus();
@@ -130,7 +130,7 @@ absl::Status Delete(CommandContext& context, const CheckpointArguments& argument
   RETURN_IF_ERROR(
       client->Call(client->checkpoints(), &v1::CheckpointService::Stub::DeleteCheckpoint, request, &response));
   if (context.format() != OutputFormat::kTable) return PrintMessage(response, context.format());
-  std::cout << Harmless(response.message()) << "\n";
+  std::cout << StripControlChars(response.message()) << "\n";
   return absl::OkStatus();
 }
 
@@ -142,7 +142,7 @@ absl::Status SayHowFarBehind(CommandContext& context, const v1::Checkpoint& chec
   v1::Job job;
   RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::GetJob, request, &job));
   if (!job.checkpoint_warning().empty())
-    context.Say(absl::StrCat("warning: ", job.id(), ": ", Harmless(job.checkpoint_warning())));
+    context.Say(absl::StrCat("warning: ", job.id(), ": ", StripControlChars(job.checkpoint_warning())));
   return absl::OkStatus();
 }
 

@@ -28,7 +28,7 @@ absl::Status ListWorkers(CommandContext& context) {
         {worker.id(), v1::WorkerState_Name(worker.state()), worker.device(), absl::StrCat(worker.slots()),
          absl::StrCat(worker.used_size()),
          FormatSeconds(static_cast<double>(worker.heartbeat_age().seconds()) + worker.heartbeat_age().nanos() * 1e-9),
-         worker.host(), Harmless(worker.reason())});
+         worker.host(), worker.reason()});
   }
   std::cout << FormatTable(rows);
   return absl::OkStatus();
@@ -61,7 +61,7 @@ absl::Status Status(CommandContext& context) {
       {"starts", absl::StrCat(status.epoch())},
       {"slots", absl::StrCat(status.slots_free(), " free of ", status.slots_total())},
       {"checkpoints", absl::StrCat(status.checkpoints())},
-      {"store", status.store_writable() ? "writable" : Harmless(status.store_error())}};
+      {"store", status.store_writable() ? "writable" : status.store_error()}};
   for (const auto& [state, count] :
        std::map<std::string, int64_t>(status.jobs_by_state().begin(), status.jobs_by_state().end()))
     rows.push_back({"jobs " + state, absl::StrCat(count)});
@@ -70,7 +70,7 @@ absl::Status Status(CommandContext& context) {
     rows.push_back({"workers " + state, absl::StrCat(count)});
   }
   for (const v1::RecordPutAside& aside : status.records_put_aside())
-    rows.push_back({"record put aside", absl::StrCat(FormatTime(aside.time()), "  ", Harmless(aside.problem()))});
+    rows.push_back({"record put aside", absl::StrCat(FormatTime(aside.time()), "  ", aside.problem())});
   std::cout << FormatTable(rows);
   return absl::OkStatus();
 }

@@ -126,14 +126,14 @@ absl::StatusOr<CoordinatorClient*> CommandContext::Client() {
   ASSIGN_OR_RETURN(client_,
                    CoordinatorClient::Connect(
                        server, {.channel = channel, .timeout = timeout, .on_note = [this](const std::string& note) {
-                                  Say(absl::StrCat("athanor: ", Harmless(note)));
+                                  Say(absl::StrCat("athanor: ", StripControlChars(note)));
                                 }}));
   return client_.get();
 }
 
 void CommandContext::Report(const absl::Status& status) {
   if (status.ok()) return;
-  std::cerr << "athanor: " << Harmless(std::string(status.message())) << "\n";
+  std::cerr << "athanor: " << StripControlChars(std::string(status.message())) << "\n";
   exit_code = CodeOf(status.code());
 }
 

@@ -18,7 +18,6 @@
 #include "client/progress.h"
 #include "client/standard_streams.h"
 #include "client/trainer_program.h"
-#include "client/utf8.h"
 
 namespace athanor {
 namespace {
@@ -87,7 +86,7 @@ absl::Status WatchJob(CommandContext& context, const std::string& job, const std
   if (context.format() != OutputFormat::kTable) RETURN_IF_ERROR(PrintMessage(last, context.format()));
   context.exit_code = ResultOf(last);
   context.Say(
-      absl::StrCat(last.id(), " ", absl::AsciiStrToLower(StateName(last.state())), ": ", Harmless(last.reason())));
+      absl::StrCat(last.id(), " ", absl::AsciiStrToLower(StateName(last.state())), ": ", StripControlChars(last.reason())));
   return absl::OkStatus();
 }
 
@@ -112,7 +111,7 @@ absl::Status Submit(CommandContext& context, const JobArguments& arguments) {
   RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::SubmitJob, request, &response));
   std::string unchecked;
   if (arguments.dry_run) RETURN_IF_ERROR(CheckTaskOptions(request.spec(), unchecked));
-  if (!unchecked.empty()) context.Say(absl::StrCat("task options were not checked: ", Harmless(unchecked)));
+  if (!unchecked.empty()) context.Say(absl::StrCat("task options were not checked: ", StripControlChars(unchecked)));
   if (arguments.watch && !arguments.dry_run) {
     return WatchJob(context, response.job(),
                     absl::StrCat(response.created() ? "submitted " : "exists already: ", response.job()));
@@ -122,9 +121,9 @@ absl::Status Submit(CommandContext& context, const JobArguments& arguments) {
     std::cout << response.job() << "\n";
     return absl::OkStatus();
   }
-  std::cout << "valid; " << response.placement() << "\n";
+  std::cout << "valid; " << StripControlChars(response.placement()) << "\n";
   for (const v1::RankPlacement& rank : response.ranks())
-    std::cout << "  rank " << rank.rank() << " on " << rank.worker() << ", slots " << absl::StrJoin(rank.slots(), ",")
+    std::cout << "  rank " << rank.rank() << " on " << StripControlChars(rank.worker()) << ", slots " << absl::StrJoin(rank.slots(), ",")
               << "\n";
   return absl::OkStatus();
 }
@@ -169,7 +168,7 @@ absl::Status List(CommandContext& context, const JobArguments& arguments) {
          absl::StrCat(progress.step(), progress.total_steps() > 0 ? absl::StrCat("/", progress.total_steps()) : ""),
          progress.step() > 0 && std::isfinite(progress.loss()) ? absl::StrCat(progress.loss()) : "-",
          absl::StrCat(job.generation()), absl::StrCat(progress.restarts()), absl::StrCat(job.spec().priority()),
-         FormatAge(job.created_at(), absl::Now()), FirstColumns(Harmless(ReasonOf(job)), 60)});
+         FormatAge(job.created_at(), absl::Now()), FirstColumns(StripControlChars(ReasonOf(job)), 60)});
   }
   std::cout << FormatTable(rows);
   return absl::OkStatus();
@@ -189,14 +188,14 @@ absl::Status Get(CommandContext& context, const JobArguments& arguments) {
   if (context.format() != OutputFormat::kTable) return PrintMessage(job, context.format());
   std::vector<std::vector<std::string>> rows = {{"id", job.id()},
                                                 {"state", StateName(job.state())},
-                                                {"reason", Harmless(job.reason())},
+                                                {"reason", job.reason()},
                                                 {"progress", ProgressLine(job, 200)},
                                                 {"created", FormatTime(job.created_at())},
                                                 {"started", FormatTime(job.started_at())},
                                                 {"ended", FormatTime(job.ended_at())},
                                                 {"resumed from", job.progress().resume_source()},
                                                 {"checkpoints", job.job_dir()}};
-  if (!job.checkpoint_warning().empty()) rows.push_back({"warning", Harmless(job.checkpoint_warning())});
+  if (!job.checkpoint_warning().empty()) rows.push_back({"warning", job.checkpoint_warning()});
   for (const auto& [name, value] :
        std::map<std::string, double>(job.progress().metrics().begin(), job.progress().metrics().end()))
     rows.push_back({name, absl::StrCat(value)});
@@ -250,7 +249,7 @@ absl::Status Verb(CommandContext& context, const JobArguments& arguments, VerbMe
   if (arguments.wait) RETURN_IF_ERROR(WaitForState(context, response.job(), goal));
   if (context.exit_code != kOk) return absl::OkStatus();
   if (context.format() != OutputFormat::kTable) return PrintMessage(response, context.format());
-  if (!response.message().empty()) context.Say(response.message());
+  if (!response.message().empty()) context.Say(StripControlChars(response.message()));
   std::cout << response.job() << "\n";
   return absl::OkStatus();
 }
@@ -282,7 +281,7 @@ absl::Status Explain(CommandContext& context, const JobArguments& arguments) {
   v1::ExplainJobResponse response;
   RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::ExplainJob, request, &response));
   if (context.format() != OutputFormat::kTable) return PrintMessage(response, context.format());
-  for (const std::string& line : response.chain()) std::cout << Harmless(line) << "\n";
+  for (const std::string& line : response.chain()) std::cout << StripControlChars(line) << "\n";
   return absl::OkStatus();
 }
 

@@ -62,18 +62,8 @@ std::string ReadFailureDetail(const std::string& path) {
   return CutUtf8(failure["detail"].get<std::string>(), 1000);
 }
 
-// Whole characters of any script; what steers a terminal becomes '?'.
 std::string Clean(std::string_view bytes) {
-  const std::string text = ValidUtf8(bytes);
-  std::string clean;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    const bool second_set = byte == 0xc2 && static_cast<unsigned char>(text[i + 1]) < 0xa0;  // U+0080 to U+009F
-    const bool control = (byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f;
-    clean.push_back(control || second_set ? '?' : text[i]);
-    i += second_set ? 1 : 0;
-  }
-  return clean;
+  return StripControlChars(bytes, ControlChars::kQuestionMark);
 }
 
 std::string OneLine(std::string text) {

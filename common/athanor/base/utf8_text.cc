@@ -1,5 +1,7 @@
 #include "athanor/base/utf8_text.h"
 
+#include "absl/strings/str_cat.h"
+
 namespace athanor {
 namespace {
 
@@ -31,13 +33,17 @@ size_t CharacterAt(std::string_view text, size_t at) {
 
 }  // namespace
 
-bool IsUtf8(std::string_view text) {
+size_t FirstByteNotUtf8(std::string_view text) {
   for (size_t at = 0; at < text.size();) {
     const size_t length = CharacterAt(text, at);
-    if (length == 0) return false;
+    if (length == 0) return at;
     at += length;
   }
-  return true;
+  return std::string_view::npos;
+}
+
+bool IsUtf8(std::string_view text) {
+  return FirstByteNotUtf8(text) == std::string_view::npos;
 }
 
 std::string ValidUtf8(std::string_view text) {
@@ -69,6 +75,27 @@ std::string CutUtf8Front(std::string_view text, size_t limit) {
   size_t begin = valid.size() - limit;
   while (begin < valid.size() && IsContinuation(valid[begin])) ++begin;
   return valid.substr(begin);
+}
+
+std::string StripControlChars(std::string_view text, ControlChars shown) {
+  std::string clean;
+  clean.reserve(text.size());
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = CharacterAt(text, at);
+    const std::string_view character = text.substr(at, length == 0 ? 1 : length);
+    at += character.size();
+    const auto last = static_cast<unsigned char>(character.back());
+    const bool first_set = length == 1 && ((last < 0x20 && last != '\n' && last != '\t') || last == 0x7f);
+    const bool second_set = length == 2 && character.front() == '\xc2' && last < 0xa0;  // U+0080 to U+009F
+    if (length > 0 && !first_set && !second_set) {
+      clean += character;
+    } else if (shown == ControlChars::kEscaped) {
+      absl::StrAppend(&clean, "\\x", absl::Hex(last, absl::kZeroPad2));
+    } else {
+      clean += length == 0 ? kReplacement : "?";
+    }
+  }
+  return clean;
 }
 
 }  // namespace athanor

@@ -9,7 +9,6 @@
 #include "client/log_printer.h"
 #include "client/output.h"
 #include "client/progress.h"
-#include "client/utf8.h"
 
 namespace athanor {
 namespace {
@@ -58,13 +57,15 @@ TEST(LogPrinter, ALineWithoutAnEndIsBroken) {
 }
 
 TEST(Output, TextFromElsewhereCannotSteerTheTerminal) {
-  EXPECT_EQ(Harmless("a\x1b[31m\n\tgr\xc3\xb6\xc3\x9f\xc2\x9b"
-                     "1m"),
-            "a\\x1b[31m\n\tgr\xc3\xb6\xc3\x9f\\x9b1m");
-}
-
-TEST(Output, WhatIsNoUtf8IsShownAsBytes) {
-  EXPECT_EQ(Harmless("gr\xfc\xdf and \xc3\xb6 cut \xc3"), "gr\\xfc\\xdf and \xc3\xb6 cut \\xc3");
+  EXPECT_EQ(FormatTable({{"a\x1b[31m\nb\tc", "x"}, {"\xff", "y"}}), "a\\x1b[31m b c  x\n\\xff           y\n");
+  v1::Job job;
+  job.mutable_progress()->add_ranks()->set_phase("\x1b]0;title\x07");
+  job.set_state(v1::RUNNING);
+  EXPECT_THAT(ProgressLine(job, 200), HasSubstr("\\x1b]0;title\\x07"));
+  v1::JobEvent event;
+  event.set_message("\xc2\x9b"
+                    "1m");
+  EXPECT_THAT(EventLine(event, false), HasSubstr(" \\x9b1m"));
 }
 
 TEST(Output, TextIsCutBetweenCharacters) {
@@ -83,12 +84,6 @@ TEST(Output, SmallFiguresAreNotZero) {
   job.mutable_progress()->set_step(3);
   job.mutable_progress()->set_loss(2e-6);
   EXPECT_THAT(ProgressLine(job, 200), HasSubstr("loss 2e-06"));
-}
-
-TEST(Utf8, TheFirstWrongByte) {
-  EXPECT_EQ(FirstByteNotUtf8("gr\xc3\xb6\xff"), 4u);
-  EXPECT_EQ(FirstByteNotUtf8("cut \xc3"), 4u);
-  EXPECT_EQ(FirstByteNotUtf8("gr\xc3\xb6\xf0\x9f\x94\xa5"), std::string_view::npos);
 }
 
 // Requests are checked before they are sent: protobuf refuses such texts without naming them.

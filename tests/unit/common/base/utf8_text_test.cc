@@ -21,6 +21,20 @@ TEST(Utf8Text, KnowsWhatIsValid) {
   }
 }
 
+TEST(Utf8Text, TheFirstWrongByte) {
+  EXPECT_EQ(FirstByteNotUtf8("gr\xc3\xb6\xff"), 4u);
+  EXPECT_EQ(FirstByteNotUtf8("cut \xc3"), 4u);
+  EXPECT_EQ(FirstByteNotUtf8("gr\xc3\xb6\xf0\x9f\x94\xa5"), std::string_view::npos);
+}
+
+TEST(Utf8Text, ControlCharactersAreTakenOut) {
+  EXPECT_EQ(StripControlChars("a\x1b[31m\n\tgr\xc3\xb6\xc3\x9f\xc2\x9b"
+                              "1m\x7f"),
+            "a\\x1b[31m\n\tgr\xc3\xb6\xc3\x9f\\x9b1m\\x7f");
+  EXPECT_EQ(StripControlChars("gr\xfc\xdf and \xc3\xb6 cut \xc3"), "gr\\xfc\\xdf and \xc3\xb6 cut \\xc3");
+  EXPECT_EQ(StripControlChars("a\x1b[1m\n\xc2\x85\xff", ControlChars::kQuestionMark), "a?[1m\n?\xef\xbf\xbd");
+}
+
 TEST(Utf8Text, CutsAtACharactersBorder) {
   EXPECT_EQ(CutUtf8("abc", 3), "abc");
   EXPECT_EQ(CutUtf8("aöb", 2), "a") << "half a character cannot be sent";
