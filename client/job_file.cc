@@ -57,11 +57,16 @@ class JobReader {
       return;
     }
     const std::string field = assignment.substr(0, equals), text = assignment.substr(equals + 1);
+    json flow = ParseFlow(text);
+    // The braces of a text stay text: only {from_env: …} and {from_file: …} mean something there.
+    if (IsTextField(field) && !(flow.contains("from_env") || flow.contains("from_file"))) flow = nullptr;
     const absl::Status status =
-        absl::StartsWith(field, kLabels) ? OverrideLabel(field, text) : ApplyOverride(document_.value, field, text);
+        absl::StartsWith(field, kLabels)
+            ? OverrideLabel(field, text)
+            : ApplyOverride(document_.value, field, flow.is_null() ? text : flow.dump());
     if (!status.ok()) problems_.push_back(absl::StrCat("--set ", assignment, ": ", std::string(status.message())));
     overridden_.insert(field);
-    KeepTexts(field, text);
+    KeepTexts(field, text, flow.is_structured());
   }
 
   absl::StatusOr<v1::JobSpec> Read() {
@@ -92,7 +97,8 @@ class JobReader {
  private:
   void Problem(const std::string& field, const std::string& text) {
     for (const std::string& set : overridden_) {
-      if (field == set || absl::StartsWith(field, set + ".")) {
+      const bool made_it = absl::StartsWith(set, field + ".") && !document_.places.contains(field);
+      if (field == set || absl::StartsWith(field, set + ".") || made_it) {
         problems_.push_back(absl::StrCat("--set ", set, ": ", field, ": ", text));
         return;
       }
@@ -122,12 +128,12 @@ class JobReader {
   }
 
   // What an override wrote, as it was written.
-  void KeepTexts(const std::string& field, const std::string& text) {
+  void KeepTexts(const std::string& field, const std::string& text, bool flow) {
     std::erase_if(document_.texts, [&](const auto& entry) {
       return entry.first == field || absl::StartsWith(entry.first, field + ".");
     });
     const json literal = ParseJsonText(text);
-    if (literal.is_structured()) {
+    if (flow || literal.is_structured()) {
       if (const absl::StatusOr<YamlDocument> below = ParseYaml(text); below.ok()) {
         for (const auto& [path, written] : below->texts) document_.texts[absl::StrCat(field, ".", path)] = written;
       }

@@ -16,7 +16,8 @@ constexpr char kEraseToEnd[] = "\033[K";
 
 std::string StripControlCharsOfLines(const std::string& text) {
   const std::vector<std::string> pieces = absl::StrSplit(text, '\r');
-  return absl::StrJoin(pieces, "\r", [](std::string* out, const std::string& piece) { *out += StripControlChars(piece); });
+  return absl::StrJoin(pieces, "\r",
+                       [](std::string* out, const std::string& piece) { *out += StripControlChars(piece); });
 }
 
 }  // namespace

@@ -61,12 +61,10 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const std::string unknown = error.get_exit_code() == 0 ? "" : ExplainUnknownWord(app, {argv + 1, argv + argc});
-    if (!unknown.empty()) {
-      std::cerr << unknown << "\n";
-      return kUsage;
-    }
-    return app.exit(error, std::cout, std::cerr) == 0 ? kOk : kUsage;
+    if (error.get_exit_code() == 0) return app.exit(error, std::cout, std::cerr);  // --help, --version
+    const std::string unknown = ExplainUnknownWord(app, {argv + 1, argv + argc});
+    std::cerr << (unknown.empty() ? ExplainUsage(app, error.what()) : unknown) << "\n";
+    return kUsage;
   }
   return context.exit_code;
 }

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "athanor/base/json_text.h"
 #include "athanor/base/utf8_text.h"
 
 namespace athanor {
@@ -173,6 +174,38 @@ std::string TabHint(const std::string& text, int error_line) {
   return "";
 }
 
+bool IsCharacterProblem(const YAML::Exception& error) {
+  const std::array kProblems = {YAML::ErrorMsg::INVALID_UNICODE, YAML::ErrorMsg::INVALID_ESCAPE,
+                                YAML::ErrorMsg::INVALID_HEX};
+  return std::any_of(kProblems.begin(), kProblems.end(),
+                     [&](const char* one) { return absl::StartsWith(error.msg, one); });
+}
+
+// The code unit of an escape "\uD83D" at `at`, -1 where there is none.
+int CodeUnit(const std::string& text, size_t at) {
+  uint32_t unit = 0;
+  if (text.compare(at, 2, "\\u") != 0 || text.size() < at + 6) return -1;
+  return absl::SimpleHexAtoi(text.substr(at + 2, 4), &unit) ? static_cast<int>(unit) : -1;
+}
+
+// JSON writes a character beyond U+FFFF as two escapes, which YAML does not know: "\uD83D\uDE00" becomes "\U0001F600".
+std::string JoinSurrogates(const std::string& text) {
+  std::string joined;
+  for (size_t at = 0; at < text.size();) {
+    const int high = CodeUnit(text, at);
+    const int low = high >= 0xd800 && high < 0xdc00 ? CodeUnit(text, at + 6) : -1;
+    if (low >= 0xdc00 && low < 0xe000) {
+      absl::StrAppendFormat(&joined, "\\U%08x", 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00));
+      at += 12;
+    } else {
+      const size_t length = text[at] == '\\' ? 2 : 1;  // what an escape begins is not the beginning of the next
+      joined.append(text, at, length);
+      at += length;
+    }
+  }
+  return joined;
+}
+
 }  // namespace
 
 absl::StatusOr<YamlDocument> ParseYaml(const std::string& text) {
@@ -191,9 +224,18 @@ absl::StatusOr<YamlDocument> ParseYaml(const std::string& text) {
     document.value = Converter(document).Convert(documents[0], "", 0);
     return document;
   } catch (const YAML::Exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(error.mark.line + 1, ":", error.mark.column + 1,
-                                                   ": not YAML: ", error.msg, TabHint(text, error.mark.line)));
+    if (std::string joined = JoinSurrogates(text); IsCharacterProblem(error) && joined != text)
+      return ParseYaml(joined);
+    const std::string hint = IsCharacterProblem(error) ? "" : TabHint(text, error.mark.line);
+    return absl::InvalidArgumentError(
+        absl::StrCat(error.mark.line + 1, ":", error.mark.column + 1, ": not YAML: ", error.msg, hint));
   }
+}
+
+nlohmann::json ParseFlow(const std::string& text) {
+  if (text.empty() || (text[0] != '{' && text[0] != '[') || !ParseJsonText(text).is_discarded()) return nullptr;
+  const absl::StatusOr<YamlDocument> document = ParseYaml("value: " + text);
+  return document.ok() && document->problems.empty() ? document->value["value"] : nlohmann::json(nullptr);
 }
 
 }  // namespace athanor

@@ -32,4 +32,7 @@ struct YamlDocument {
 // INVALID_ARGUMENT "line:column: …" where the text is no YAML at all.
 absl::StatusOr<YamlDocument> ParseYaml(const std::string& text);
 
+// The list or map that `text` is in YAML's short style, "{from_file: key}"; null where it is JSON already, or neither.
+nlohmann::json ParseFlow(const std::string& text);
+
 }  // namespace athanor

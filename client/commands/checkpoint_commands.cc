@@ -155,7 +155,11 @@ absl::Status Export(CommandContext& context, const CheckpointArguments& argument
   const std::string said(absl::StripPrefix(absl::StripAsciiWhitespace(output->text), "error: "));
   if (output->exit_code == kExitInvalid) return absl::InvalidArgumentError(said);
   if (output->exit_code != 0) return absl::UnknownError(absl::StrCat("cannot export ", checkpoint.name(), ": ", said));
-  std::cout << checkpoint.name() << " -> " << arguments.file << "\n";
+  if (context.format() != OutputFormat::kTable) {
+    RETURN_IF_ERROR(PrintMessage(checkpoint, context.format()));
+  } else {
+    std::cout << checkpoint.name() << " -> " << arguments.file << "\n";
+  }
   return SayHowFarBehind(context, checkpoint);
 }
 

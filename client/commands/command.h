@@ -38,6 +38,8 @@ void AddCompletionCommands(CLI::App& app);
 // What is wrong with a command line that CLI11 refuses for a command or an option that it does not know, or for one
 // that is missing: "athanor job: no command 'sumbit', did you mean 'submit'?". Empty when that is not it.
 std::string ExplainUnknownWord(const CLI::App& app, const std::vector<std::string>& words);
+// Anything else that CLI11 refuses: "athanor job submit: file is required (athanor job submit --help)".
+std::string ExplainUsage(const CLI::App& app, const std::string& problem);
 // What the completion scripts call: `athanor __complete WORD...`, one candidate a line.
 inline constexpr char kCompletionVerb[] = "__complete";
 void PrintCompletions(const CLI::App& app, CommandContext& context, std::vector<std::string> words);

@@ -4,11 +4,13 @@
 #include <cmath>
 #include <iostream>
 #include <limits>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "athanor/base/near_names.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/utf8_text.h"
 #include "client/commands/command.h"
@@ -85,8 +87,8 @@ absl::Status WatchJob(CommandContext& context, const std::string& job, const std
   RETURN_IF_ERROR(status);
   if (context.format() != OutputFormat::kTable) RETURN_IF_ERROR(PrintMessage(last, context.format()));
   context.exit_code = ResultOf(last);
-  context.Say(
-      absl::StrCat(last.id(), " ", absl::AsciiStrToLower(StateName(last.state())), ": ", StripControlChars(last.reason())));
+  context.Say(absl::StrCat(last.id(), " ", absl::AsciiStrToLower(StateName(last.state())), ": ",
+                           StripControlChars(last.reason())));
   return absl::OkStatus();
 }
 
@@ -123,8 +125,8 @@ absl::Status Submit(CommandContext& context, const JobArguments& arguments) {
   }
   std::cout << "valid; " << StripControlChars(response.placement()) << "\n";
   for (const v1::RankPlacement& rank : response.ranks())
-    std::cout << "  rank " << rank.rank() << " on " << StripControlChars(rank.worker()) << ", slots " << absl::StrJoin(rank.slots(), ",")
-              << "\n";
+    std::cout << "  rank " << rank.rank() << " on " << StripControlChars(rank.worker()) << ", slots "
+              << absl::StrJoin(rank.slots(), ",") << "\n";
   return absl::OkStatus();
 }
 
@@ -266,11 +268,15 @@ absl::Status Logs(CommandContext& context, const JobArguments& arguments) {
   LogPrinter printer({.merged = arguments.rank < 0 || arguments.generation == 0,
                       .terminal = isatty(STDOUT_FILENO) != 0,
                       .format = context.format()});
+  bool any = false;
   const absl::Status status = client->ReadLogs(request, &guard.cancellation(), [&](const v1::LogChunk& chunk) {
+    any = true;
     printer.Print(chunk);
     return OutputIsGood();
   });
   printer.Close();
+  if (status.ok() && !any && !guard.cancellation().cancelled())
+    context.Say(absl::StrCat("athanor: ", arguments.job, " has printed nothing"));
   return EndOfFollowing(context, guard, status, "no longer following; the job goes on");
 }
 
@@ -290,13 +296,35 @@ bool IsOneOf(const std::string& type, const std::vector<std::string>& types) {
          std::any_of(types.begin(), types.end(), [&](const auto& one) { return absl::EqualsIgnoreCase(type, one); });
 }
 
+// Whoever asks for a type that no event has may have mistyped it.
+class EventTypes {
+ public:
+  void Add(const v1::JobEvent& event) { seen_.insert(event.type()); }
+  void SayMissing(const CommandContext& context, const std::vector<std::string>& wanted) const {
+    const std::vector<std::string> all(seen_.begin(), seen_.end());
+    for (const std::string& type : wanted) {
+      if (std::any_of(all.begin(), all.end(), [&](const auto& one) { return absl::EqualsIgnoreCase(type, one); }))
+        continue;
+      const std::string near = NearestName(type, all);
+      context.Say(absl::StrCat("athanor: no event of type '", type, "'",
+                               near.empty() ? "" : absl::StrCat(", did you mean '", near, "'?"),
+                               "; the job has: ", absl::StrJoin(all, ", ")));
+    }
+  }
+
+ private:
+  std::set<std::string> seen_;
+};
+
 // One line each; one JSON object a line where JSON is asked for.
 absl::Status FollowEvents(CommandContext& context, CoordinatorClient& client, const JobArguments& arguments) {
   FollowGuard guard({STDOUT_FILENO});
   absl::Status printed;
+  EventTypes types;
   const absl::Status status =
       client.Watch(arguments.job, {.cancellation = &guard.cancellation()}, [&](const v1::WatchJobResponse& update) {
         for (const v1::JobEvent& event : update.events()) {
+          types.Add(event);
           if (!IsOneOf(event.type(), arguments.types)) continue;
           if (context.format() == OutputFormat::kTable) {
             std::cout << EventLine(event, false) << "\n";
@@ -307,23 +335,35 @@ absl::Status FollowEvents(CommandContext& context, CoordinatorClient& client, co
         std::cout << std::flush;
         return OutputIsGood() && printed.ok();
       });
+  if (status.ok() && !guard.cancellation().cancelled()) types.SayMissing(context, arguments.types);
   return EndOfFollowing(context, guard, printed.ok() ? status : printed, "no longer following; the job goes on");
+}
+
+absl::StatusOr<v1::ListEventsResponse> FetchEvents(CoordinatorClient& client, const std::string& job,
+                                                   const std::vector<std::string>& types) {
+  v1::ListEventsResponse all;
+  v1::ListEventsRequest request;
+  request.set_job(job);
+  request.set_limit(1000);
+  request.mutable_types()->Add(types.begin(), types.end());
+  while (true) {
+    v1::ListEventsResponse page;
+    RETURN_IF_ERROR(client.Call(client.jobs(), &v1::JobService::Stub::ListEvents, request, &page));
+    all.mutable_events()->MergeFrom(page.events());
+    if (page.next_after() == 0) return all;
+    request.set_after(page.next_after());
+  }
 }
 
 absl::Status Events(CommandContext& context, const JobArguments& arguments) {
   ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
   if (arguments.follow) return FollowEvents(context, *client, arguments);
-  v1::ListEventsResponse all;
-  v1::ListEventsRequest request;
-  request.set_job(arguments.job);
-  request.set_limit(1000);
-  request.mutable_types()->Add(arguments.types.begin(), arguments.types.end());
-  while (true) {
-    v1::ListEventsResponse page;
-    RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::ListEvents, request, &page));
-    all.mutable_events()->MergeFrom(page.events());
-    if (page.next_after() == 0) break;
-    request.set_after(page.next_after());
+  ASSIGN_OR_RETURN(v1::ListEventsResponse all, FetchEvents(*client, arguments.job, arguments.types));
+  if (!arguments.types.empty() && all.events().empty()) {
+    ASSIGN_OR_RETURN(const v1::ListEventsResponse others, FetchEvents(*client, arguments.job, {}));
+    EventTypes types;
+    for (const v1::JobEvent& event : others.events()) types.Add(event);
+    types.SayMissing(context, arguments.types);
   }
   if (context.format() != OutputFormat::kTable) return PrintMessage(all, context.format());
   for (const v1::JobEvent& event : all.events()) std::cout << EventLine(event, false) << "\n";

@@ -74,4 +74,13 @@ std::string ExplainUnknownWord(const CLI::App& app, const std::vector<std::strin
   return commands.empty() ? "" : absl::StrCat(path, ": which command? allowed: ", absl::StrJoin(Names(commands), ", "));
 }
 
+std::string ExplainUsage(const CLI::App& app, const std::string& problem) {
+  std::string path = "athanor";
+  for (const CLI::App* level = &app; !level->get_subcommands().empty();) {
+    level = level->get_subcommands().front();  // of the command line, as far as it was read
+    absl::StrAppend(&path, " ", level->get_name());
+  }
+  return absl::StrCat(path, ": ", problem, " (", path, " --help)");
+}
+
 }  // namespace athanor

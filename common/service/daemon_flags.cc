@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -128,13 +129,28 @@ void ParseOrExit(CLI::App& app, int argc, char** argv) {
   try {
     app.parse(std::move(arguments));  // the last word first
   } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error, std::cout, std::cerr);
+    if (error.get_exit_code() != 0) ExitUsage(app, error);
+    app.exit(error, std::cout, std::cerr);
     if (!std::cout.flush()) {
       std::cerr << app.get_name() << ": cannot write the output\n";
       std::exit(1);
     }
-    std::exit(code == 0 ? 0 : kExitUsage);
+    std::exit(0);
   }
+}
+
+void ExitUsage(const CLI::App& app, const CLI::ParseError& error) {
+  const std::string program = std::filesystem::path(app.get_name()).filename().string();
+  std::string problem = error.what();
+  for (const std::string& word : app.remaining()) {
+    if (!absl::StartsWith(word, "--")) continue;
+    const std::string nearest = Nearest(app, word);
+    problem = absl::StrCat("no option '", word.substr(0, word.find('=')), "'",
+                           nearest.empty() ? "" : absl::StrCat(", did you mean '--", nearest, "'?"));
+    break;
+  }
+  std::cerr << program << ": " << problem << " (" << program << " --help)\n";
+  std::exit(kExitUsage);
 }
 
 absl::Status WritePortsFile(const std::string& path, const std::map<std::string, int>& ports) {

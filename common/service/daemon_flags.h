@@ -19,6 +19,8 @@ void BindEnvironment(CLI::App& app, const std::string& environment_prefix);
 CLI::Option* AddDuration(CLI::App& app, const std::string& name, absl::Duration& value, const std::string& help);
 // Parses; on --help, --version and bad usage ends the process.
 void ParseOrExit(CLI::App& app, int argc, char** argv);
+// Says in one line what is wrong, and ends the process with 2.
+[[noreturn]] void ExitUsage(const CLI::App& app, const CLI::ParseError& error);
 // {"name": port, …}, written to a temporary file and renamed.
 absl::Status WritePortsFile(const std::string& path, const std::map<std::string, int>& ports);
 

@@ -182,8 +182,24 @@ class LogStream : public grpc::ServerWriteReactor<v1::LogChunk>, public std::ena
       return;
     }
     view.final = core::IsFinal(job->second.state);
+    if (request.rank() >= job->second.spec.ranks) {
+      view.status = absl::NotFoundError(absl::StrCat(view.job.str(), " has no rank ", request.rank(),
+                                                     "; allowed: 0 to ", job->second.spec.ranks - 1));
+      return;
+    }
     const auto generations = core.state().generations.find(view.job);
-    if (generations == core.state().generations.end()) return;
+    const bool none = generations == core.state().generations.end() || generations->second.empty();
+    // A follower may wait for a generation that is yet to come.
+    const int32_t wanted = request.generation();
+    if (wanted > 0 && (none || !generations->second.contains(wanted)) && (!request.follow() || view.final)) {
+      const std::string allowed =
+          none ? "none yet"
+               : absl::StrCat(generations->second.begin()->first, " to ", generations->second.rbegin()->first);
+      view.status =
+          absl::NotFoundError(absl::StrCat(view.job.str(), " has no generation ", wanted, "; allowed: ", allowed));
+      return;
+    }
+    if (none) return;
     for (const auto& [number, generation] : generations->second) {
       if (number <= after || (request.generation() > 0 && number != request.generation())) continue;
       for (const core::RankEntry& rank : generation.ranks) {

@@ -108,6 +108,13 @@ class TerminalTest(E2ECase):
                                  (("job", "get", "digts"), 3, "no job 'digts', did you mean 'digits'?"),
                                  (("checkpoint", "show", job, "relase-1"), 3, "did you mean 'release-1'?"),
                                  (("worker", "drain", "agent-o"), 3, "no worker 'agent-o', did you mean 'agent-0'?"),
+                                 (("job", "logs", job, "--generation", 7), 3, f"{job} has no generation 7; allowed: 1 to 1"),
+                                 (("job", "logs", job, "--generation", 7, "--follow"), 3, "has no generation 7"),
+                                 (("job", "logs", job, "--rank", 2), 3, f"{job} has no rank 2; allowed: 0 to 1"),
+                                 (("job", "events", job, "--type", "Placd"), 0, "no event of type 'Placd', did you mean 'Placed'?; the job has: "),
+                                 (("job", "events", job, "--follow", "--type", "Placd"), 0, "no event of type 'Placd', did you mean 'Placed'?"),
+                                 (("job", "submit"), 2, "athanor job submit: file is required (athanor job submit --help)"),
+                                 (("status", "-o", "xml"), 2, "athanor status: --output: xml not in {table,json,yaml}"),
                                  (("job", "list", "--state", "runing"), 2, "allowed: queued, running")):
             with self.subTest(args):
                 done = self.cluster.cli(*args, check=False)

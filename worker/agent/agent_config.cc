@@ -122,7 +122,7 @@ AgentConfig ParseAgentConfig(int argc, char** argv) {
     SetLabels(labels, config);
     config.host = BareHost(config.host);
   } catch (const CLI::ParseError& error) {
-    std::exit(app.exit(error, std::cout, std::cerr) == 0 ? 0 : kExitUsage);
+    ExitUsage(app, error);
   }
   if (config.name.empty()) config.name = MachineName();
   if (config.slots == 0) config.slots = CountDevices(config.device);

@@ -63,8 +63,9 @@ TEST(Output, TextFromElsewhereCannotSteerTheTerminal) {
   job.set_state(v1::RUNNING);
   EXPECT_THAT(ProgressLine(job, 200), HasSubstr("\\x1b]0;title\\x07"));
   v1::JobEvent event;
-  event.set_message("\xc2\x9b"
-                    "1m");
+  event.set_message(
+      "\xc2\x9b"
+      "1m");
   EXPECT_THAT(EventLine(event, false), HasSubstr(" \\x9b1m"));
 }
 

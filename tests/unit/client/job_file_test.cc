@@ -101,6 +101,27 @@ TEST(PlainScalars, OfOverridesAreTextAsWritten) {
   EXPECT_THAT(Env(whole), UnorderedElementsAre(Pair("VERSION", "3.10"), Pair("FLAG", "true")));
 }
 
+TEST(Overrides, MayBeWrittenAsInTheFile) {
+  const Folder folder;
+  const std::string file = folder.Write("token", "3.10\n");
+  EXPECT_THAT(Env(Read("", {"env={VERSION: 3.10, ZIP: 01234}", absl::StrCat("env.TOKEN={from_file: ", file, "}")})),
+              UnorderedElementsAre(Pair("VERSION", "3.10"), Pair("ZIP", "01234"), Pair("TOKEN", "3.10")));
+  EXPECT_THAT(Refused(kGood, {"env.A={from_file: /}"}), HasSubstr("--set env.A: env.A: cannot read /: it is a folder"));
+  EXPECT_THAT(Refused(kGood, {"env.A={from_file: x, b: c}"}), HasSubstr("found object; allowed: text"));
+  EXPECT_THAT(Env(Read("", {"env.A={name}", "env.B={a: 1}", "env.C={"})),
+              UnorderedElementsAre(Pair("A", "{name}"), Pair("B", "{a: 1}"), Pair("C", "{")));
+  const v1::JobSpec spec = Read("", {"task.options={data: a.csv, seed: 3}", "runner.optim={type: sgd, lr: 0.5}"});
+  EXPECT_EQ(spec.task().options_json(), R"({"data":"/folder/a.csv","seed":3})");
+  EXPECT_THAT(spec.runner_json(), HasSubstr(R"("optim":{"lr":0.5,"type":"sgd"})"));
+}
+
+TEST(Overrides, AreNamedWhereTheyAreWrong) {
+  EXPECT_THAT(Refused(kGood, {"runer.steps=5"}), HasSubstr("--set runer.steps: runer: unknown key"));
+  EXPECT_THAT(Refused(kGood, {"runner.stepz=5"}), HasSubstr("--set runner.stepz: runner.stepz: unknown key"));
+  EXPECT_THAT(Refused(std::string(kGood) + "taks: 1\n", {"runner.steps=5"}),
+              HasSubstr("job.yaml:8:1: taks: unknown key"));
+}
+
 TEST(PlainScalars, ElsewhereAreWhatTheyLookLike) {
   EXPECT_THAT(Read("priority: 010\n").priority(), 10);
   EXPECT_THAT(Read("", {"task.options.seed=18446744073709551615"}).task().options_json(),
@@ -159,6 +180,18 @@ TEST(Yaml, ATabIsNamed) {
   EXPECT_THAT(Refused("name: fine\nenv:\n  A: 1\n  \tB: 2\n"), HasSubstr("line 4 is indented with a tab (column 3)"));
   EXPECT_THAT(Refused("name: fine\nlist:\n  -\ta: 1\n  -\tb: 1\n"), HasSubstr("line 3 is indented with a tab"));
   EXPECT_THAT(Refused("name: fine\n   bad: 1\n"), Not(HasSubstr("tab")));
+}
+
+TEST(Yaml, OrJson) {
+  const char job[] =
+      "{\n\t\"name\": \"fine\",\n\t\"labels\": {\"e\": \"\\ud83d\\ude00 a\\/b \\u00e4 \\\\ud83d\"},\n"
+      "\t\"task\": {\"name\": \"digits_mlp\"},\n\t\"runner\": {\"steps\": 1, \"optim\": {\"type\": \"sgd\"}}\n}\n";
+  const absl::StatusOr<v1::JobSpec> spec = ParseJobFile("job.json", job, {});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->labels().at("e"), "\xf0\x9f\x98\x80 a/b \xc3\xa4 \\ud83d");
+  const std::string half = Refused("{\n\t\"name\": \"\\ud83d\"}\n");
+  EXPECT_THAT(half, HasSubstr("job.yaml:2:17: not YAML: invalid unicode"));
+  EXPECT_THAT(half, Not(HasSubstr("tab"))) << "not what is wrong";
 }
 
 TEST(Yaml, MergeKeys) {
