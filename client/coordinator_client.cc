@@ -9,14 +9,13 @@
 #include "absl/strings/str_format.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/utf8_text.h"
-#include "client/listener_probe.h"
+#include "common/service/listener_probe.h"
 #include "common/service/note_header.h"
 
 namespace athanor {
 namespace {
 
 constexpr absl::Duration kFirstPause = absl::Milliseconds(50), kLongestPause = absl::Seconds(1);
-constexpr absl::Duration kProbeLimit = absl::Seconds(1);
 constexpr absl::Duration kLongestLog = absl::Hours(1);
 
 using google::protobuf::FieldDescriptor;
@@ -118,16 +117,8 @@ void CoordinatorClient::PassNote(const grpc::ClientContext& context) const {
     options_.on_note(std::string(note->second.data(), note->second.size()));
 }
 
-std::string CoordinatorClient::TransportMismatch() const {
-  const ListenerKind kind = ProbeListener(address_, kProbeLimit);
-  const bool tls = options_.channel.tls.enabled();
-  if (kind == ListenerKind::kTls && !tls)
-    return absl::StrCat("coordinator ", address_,
-                        " speaks TLS, this command speaks plain text: give --tls-ca, and --tls-certificate and "
-                        "--tls-key where it asks clients for them");
-  if (kind == ListenerKind::kPlain && tls)
-    return absl::StrCat("coordinator ", address_, " speaks plain text, this command TLS: leave the TLS files out");
-  return "";
+std::string CoordinatorClient::Mismatch() const {
+  return TransportMismatch(address_, options_.channel.tls.enabled(), "this command");
 }
 
 absl::Status CoordinatorClient::Explain(const absl::Status& status) const {
@@ -154,7 +145,7 @@ absl::Status CoordinatorClient::Retry(absl::Time deadline, const std::function<a
   for (bool first = true;; first = false) {
     const absl::Status status = attempt();
     if (first && absl::IsUnavailable(status)) {
-      if (const std::string mismatch = TransportMismatch(); !mismatch.empty()) return absl::UnavailableError(mismatch);
+      if (const std::string mismatch = Mismatch(); !mismatch.empty()) return absl::UnavailableError(mismatch);
     }
     const bool lasting = absl::StrContains(status.message(), "certificate verify failed");
     if (!absl::IsUnavailable(status) || lasting || absl::Now() + pause >= deadline) return Explain(status);
@@ -193,7 +184,7 @@ absl::Status CoordinatorClient::Watch(const std::string& job, const WatchOptions
     if (options.cancellation != nullptr && options.cancellation->cancelled()) return absl::OkStatus();
     if (absl::Now() >= options.deadline) return absl::DeadlineExceededError("the deadline passed");
     if (first && absl::IsUnavailable(status)) {
-      if (const std::string mismatch = TransportMismatch(); !mismatch.empty()) return absl::UnavailableError(mismatch);
+      if (const std::string mismatch = Mismatch(); !mismatch.empty()) return absl::UnavailableError(mismatch);
     }
     const bool passing = absl::IsUnavailable(status) || absl::IsCancelled(status) || status.ok();
     if (!passing || absl::Now() - lost > options_.timeout)

@@ -109,7 +109,7 @@ class CoordinatorClient {
   // For people: who did not answer, and why as far as it can be seen.
   absl::Status Explain(const absl::Status& status) const;
   // Not empty when the two sides speak plain text and TLS: trying again cannot help.
-  std::string TransportMismatch() const;
+  std::string Mismatch() const;
 
   const std::string address_;
   const std::shared_ptr<grpc::Channel> channel_;

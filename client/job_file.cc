@@ -228,11 +228,8 @@ class JobReader {
 
   void CheckName() {
     const std::string& name = spec_.name();
-    auto alnum = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
-    bool good = name.size() <= 63 && alnum(name.front()) && alnum(name.back());
-    for (const char c : name) good = good && (alnum(c) || c == '-' || c == '.' || c == '_');
-    if (!good)
-      Problem("name", absl::StrCat(Found(json(name)), "; allowed: [a-z0-9]([-a-z0-9._]*[a-z0-9])?, at most 63 bytes"));
+    if (!IsName(name, kMaxNameBytes))
+      Problem("name", absl::StrCat(Found(json(name)), "; allowed: ", kNamePattern, ", at most ", kMaxNameBytes, " bytes"));
   }
 
   void CheckCount(const char* field, size_t count) {

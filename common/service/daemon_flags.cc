@@ -144,8 +144,9 @@ void ExitUsage(const CLI::App& app, const CLI::ParseError& error) {
   std::string problem = error.what();
   for (const std::string& word : app.remaining()) {
     if (!absl::StartsWith(word, "--")) continue;
-    const std::string nearest = Nearest(app, word);
-    problem = absl::StrCat("no option '", word.substr(0, word.find('=')), "'",
+    const std::string option = word.substr(0, word.find('='));
+    const std::string nearest = Nearest(app, option);
+    problem = absl::StrCat("no option '", option, "'",
                            nearest.empty() ? "" : absl::StrCat(", did you mean '--", nearest, "'?"));
     break;
   }

@@ -14,6 +14,18 @@ inline constexpr size_t kMaxJsonBytes = 256 * 1024;  // task.options, runner
 inline constexpr size_t kMaxReasonBytes = 1024;      // of a verb's reason
 inline constexpr size_t kMaxTaskNameBytes = 128;
 
+inline constexpr size_t kMaxNameBytes = 63;         // of a job, a tag
+inline constexpr size_t kMaxWorkerNameBytes = 128;  // of a worker, a job's id
+
+// What names of jobs, tags and workers look like.
+inline constexpr char kNamePattern[] = "[a-z0-9]([-a-z0-9._]*[a-z0-9])?";
+inline bool IsName(std::string_view text, size_t limit) {
+  const auto alnum = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
+  bool good = !text.empty() && text.size() <= limit && alnum(text.front()) && alnum(text.back());
+  for (const char c : text) good = good && (alnum(c) || c == '-' || c == '.' || c == '_');
+  return good;
+}
+
 // A compiled train step computes as it was exported, on the CPU.
 inline bool IsTrainStep(std::string_view task, std::string_view library) {
   return task == "train_step" && library.empty();

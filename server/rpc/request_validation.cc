@@ -146,11 +146,8 @@ std::string Show(const std::string& value) {
 }
 
 absl::Status CheckName(const std::string& field, const std::string& value, size_t limit) {
-  auto alnum = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
-  bool good = !value.empty() && value.size() <= limit && alnum(value.front()) && alnum(value.back());
-  for (const char c : value) good = good && (alnum(c) || c == '-' || c == '.' || c == '_');
-  if (good) return absl::OkStatus();
-  return Bad(field, Show(value), "; allowed: [a-z0-9]([-a-z0-9._]*[a-z0-9])?, at most ", limit, " bytes");
+  if (IsName(value, limit)) return absl::OkStatus();
+  return Bad(field, Show(value), "; allowed: ", kNamePattern, ", at most ", limit, " bytes");
 }
 
 absl::Status CheckJobSpec(const v1::JobSpec& spec) {
@@ -234,7 +231,7 @@ absl::Status CheckRankCall(const v1::RankCall& call) {
 }
 
 absl::Status CheckRegister(const v1::Register& message) {
-  RETURN_IF_ERROR(CheckName("worker", message.worker(), 128));
+  RETURN_IF_ERROR(CheckName("worker", message.worker(), kMaxWorkerNameBytes));
   RETURN_IF_ERROR(CheckRange("slots", message.slots(), 0, 1024));
   RETURN_IF_ERROR(CheckMap("labels", message.labels(), 256));
   const std::pair<const char*, const std::string&> texts[] = {{"host", message.host()},

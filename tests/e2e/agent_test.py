@@ -5,8 +5,9 @@ import os
 import pathlib
 import socket
 import subprocess
+import time
 
-from e2e_case import E2ECase, main, poll
+from e2e_case import E2ECase, SmallDisks, fill, main, poll
 
 
 class CrowdTest(E2ECase):
@@ -59,6 +60,62 @@ class CrowdTest(E2ECase):
             pass
         poll(lambda: self.cluster.scrape(agent, "/healthz")[0] == 200, 20, "health after the crowd")
         self.cluster.wait_job(self.submit(name="after", ranks=1, steps=20))
+
+
+class ContactTest(E2ECase):
+    """What an agent says of a coordinator that it cannot reach, and of options that cannot work."""
+
+    agents = 1
+
+    def test_the_log_names_the_reason_once(self):
+        lonely = self.start_another_agent("lonely", name="lonely", coordinator="127.0.0.1:9")
+        poll(lambda: "Connection refused" in lonely.tail(), 20, "the reason")
+        self.assertIn("WARNING athanor-agent NotConnected coordinator=127.0.0.1:9", lonely.tail())
+        began = time.monotonic()
+        poll(lambda: time.monotonic() - began > 2, 20, "more attempts")
+        self.assertEqual(lonely.tail().count("NotConnected"), 1)
+        self.assertIn("Connected coordinator=", self.cluster.agents["agent-0"].tail())
+
+    def test_options_that_cannot_work_are_refused_at_the_start(self):
+        agent, coordinator = self.cluster.program("athanor-agent"), self.cluster.program("athanord")
+        for argv, said in (([agent, "--name", "A B"], "athanor-agent: --name: 'A B'; allowed: [a-z0-9]"),
+                           ([agent, "--trainer", "/no/trainer"], "athanor-agent: --trainer: cannot run /no/trainer: No such file"),
+                           ([agent, "--slotz", "2"], "athanor-agent: no option '--slotz', did you mean '--slots'? (athanor-agent --help)"),
+                           ([agent, "--labels", "x"], "athanor-agent: --labels: 'x': expected name=value"),
+                           ([coordinator, "--listn=127.0.0.1:0"], "athanord: no option '--listn', did you mean '--listen'?"),
+                           ([coordinator, "--lease", "5"], "athanord: --lease: '5' is no duration"),
+                           ([coordinator, "extra"], "athanord: The following argument was not expected: extra")):
+            with self.subTest(argv[1]):
+                done = subprocess.run([*argv, *(["--work-dir", self.folder / "w"] if argv[0] == agent else ["--data-dir", self.folder / "d"])],
+                                      capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL)
+                self.assertEqual(done.returncode, 2, done.stderr)
+                self.assertTrue(done.stderr.startswith(said), done.stderr)
+                self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+
+
+class FullWorkFolderTest(SmallDisks, E2ECase):
+    agents = 0
+
+    def test_ranks_train_on_and_new_ones_start_when_there_is_room(self):
+        self.small(self.cluster.folder / "agent-0", "4m")
+        agent = self.cluster.start_agent("agent-0")
+        self.cluster.wait_workers(1)
+        running = self.submit(name="running", steps=10**7, interval=10**6, ranks=1)
+        self.cluster.wait_step(running, 100)
+        ballast = self.cluster.folder / "agent-0/ballast"
+        fill(ballast)
+        step = self.cluster.step(running)
+        self.cluster.wait_step(running, step + 200)
+        refused = self.submit(name="refused", steps=20, ranks=1, restart={"budgets": {"launch_failed": 1000}})
+        failed = self.cluster.wait_event(refused, "RankFailed")[0]
+        self.assertIn("No space left on device", failed["message"])
+        self.assertEqual(self.cluster.scrape(agent, "/healthz")[0], 200)
+        ballast.unlink()
+        self.cluster.cli("worker", "undrain", "agent-0", check=False)  # it may be in quarantine by now
+        self.cluster.wait_job(refused)
+        self.assertEqual(int(self.cluster.job(running)["generation"]), 1, "what ran was not disturbed")
+        self.cluster.cli("job", "cancel", running, "--wait")
+        self.assertIn("Step ", self.cluster.cli("job", "logs", running, "--tail", 4000).stdout)
 
 
 class ManyRanksTest(E2ECase):

@@ -321,6 +321,18 @@ class CredentialsTest(E2ECase):
             done = self.cluster.cli(*flags, "--timeout", "2s", "worker", "list", check=False)
             self.assertNotEqual(done.returncode, 0, flags)
 
+    def test_an_agent_says_why_it_is_not_let_in(self):
+        wrong = self.folder / "wrong"
+        wrong.write_text("something else 123\n")
+        wrong.chmod(0o600)
+        for name, flags, said in (("stranger", [*self.client_flags[:-1], wrong], "the token given is not this coordinator's"),
+                                  ("plain", [], "speaks TLS, this agent speaks plain text: give --tls-ca")):
+            with self.subTest(name):
+                argv, self.cluster.agent_args = self.cluster.agent_args, flags
+                agent = self.cluster.start_agent(name, wait=False)
+                self.cluster.agent_args = argv
+                poll(lambda: said in agent.tail(), 20, said)
+
     def test_plain_text_and_tls_that_meet_are_told_apart_at_once(self):
         plain = self.cluster.cli("worker", "list", check=False, timeout=10)  # long before --timeout
         self.assertEqual(plain.returncode, 5)

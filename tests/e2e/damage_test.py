@@ -5,24 +5,7 @@ import pathlib
 import subprocess
 import unittest
 
-from e2e_case import E2ECase, job_spec, main, poll
-
-
-def mount_tmpfs(folder, size):
-    folder.mkdir(parents=True, exist_ok=True)
-    return subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)], capture_output=True).returncode == 0
-
-
-def fill(path):
-    """Writes until the disk is full."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
-    try:
-        while os.write(fd, b"x" * 4096) == 4096:
-            pass
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
+from e2e_case import E2ECase, SmallDisks, fill, job_spec, main, poll
 
 
 class DamagedShardTest(E2ECase):
@@ -57,21 +40,7 @@ class DamagedShardTest(E2ECase):
         self.damage_and_resume(flip)
 
 
-@unittest.skipUnless(os.geteuid() == 0, "mounting a small tmpfs needs root")
-class DiskFullTest(E2ECase):
-    def setUp(self):
-        super().setUp()
-        self.mounts = []
-
-    def tearDown(self):
-        for folder in self.mounts:
-            subprocess.run(["umount", "-l", str(folder)], check=False)
-
-    def small(self, folder, size):
-        if not mount_tmpfs(folder, size):
-            self.skipTest("cannot mount a tmpfs here")
-        self.mounts.append(folder)
-
+class DiskFullTest(SmallDisks, E2ECase):
     def test_full_disk_under_checkpoints_does_not_stop_training(self):
         self.cluster.stop()
         self.small(self.cluster.checkpoint_root, "16m")  # a checkpoint has 1 MB

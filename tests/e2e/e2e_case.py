@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -10,7 +11,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from local_cluster import ClusterError, LocalCluster, poll  # noqa: E402,F401
+from local_cluster import ClusterError, LocalCluster, Process, poll  # noqa: E402,F401
 
 BUILD = pathlib.Path(os.environ.get("ATHANOR_BUILD", ROOT / "build/release"))
 DIGITS = ROOT / "examples/data/digits/digits.csv"
@@ -101,6 +102,16 @@ class E2ECase(unittest.TestCase):
     def _sockets_left(self):
         return [str(p) for p in self.folder.rglob("*") if p.is_socket()]
 
+    def start_another_agent(self, label, /, of="agent-0", **changes):
+        """An agent that is started as `of` is, but for the options in `changes` (work_dir=…); its ports are not waited for."""
+        argv = list(self.cluster.agents[of].argv)
+        ports = self.folder / f"{label}.ports"
+        for option, value in {"work_dir": self.folder / label, "ports_file": ports, **changes}.items():
+            argv[argv.index("--" + option.replace("_", "-")) + 1] = str(value)
+        another = Process(label, argv, self.folder / f"{label}.log", ports).start(wait=False)
+        self.addCleanup(another.stop)
+        return another
+
     # ---- jobs ----
     def write_job(self, spec, name="job.yaml"):
         path = self.folder / name
@@ -134,6 +145,36 @@ class E2ECase(unittest.TestCase):
         job = self.submit(name="undisturbed", **kwargs)
         self.cluster.wait_job(job)
         return self.final_weights(job)
+
+
+def fill(path):
+    """Writes until the disk is full."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        while os.write(fd, b"x" * 4096):
+            pass
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+class SmallDisks:
+    """For E2ECase: folders on file systems of their own, which a test can fill."""
+
+    def small(self, folder, size):
+        if os.geteuid() != 0:
+            self.skipTest("mounting a small tmpfs needs root")
+        folder.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)], capture_output=True)
+        if done.returncode != 0:
+            self.skipTest("cannot mount a tmpfs here")
+        self.mounts = [*getattr(self, "mounts", []), folder]
+
+    def tearDown(self):
+        for folder in getattr(self, "mounts", []):
+            subprocess.run(["umount", "-l", str(folder)], check=False)
+        super().tearDown()
 
 
 def read_weights(folder):

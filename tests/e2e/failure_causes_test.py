@@ -4,9 +4,10 @@ import contextlib
 import os
 import pathlib
 import signal
+import time
 import unittest
 
-from e2e_case import E2ECase, faulty_task as faulty, job_spec, main
+from e2e_case import E2ECase, faulty_task as faulty, job_spec, main, poll
 
 
 @contextlib.contextmanager
@@ -49,6 +50,30 @@ class FailureCausesTest(E2ECase):
         stacks = self.cluster.cli("job", "events", job, "--type", "StackDump", parse=True)["events"]
         self.assertEqual([int(e["rank"]) for e in stacks], [1], "of the rank that is late, not of the one that waits")
         self.assertRegex(stacks[0]["message"], "pause")
+
+    def test_a_stack_that_takes_long_to_read_is_waited_for(self):
+        """Longer than the coordinator takes to ask for the rank's end again: five seconds."""
+        tools = self.folder / "tools"
+        tools.mkdir()
+        os.mkfifo(tools / "gate")
+        (tools / "eu-stack").write_text(f"#!/bin/sh\necho $$ > {tools}/begun\nread line < {tools}/gate\n"
+                                        "echo 'TID 1: #0 a frame of a very large program'\n")
+        (tools / "eu-stack").chmod(0o755)
+        for agent in self.cluster.agents.values():
+            agent.stop()
+            agent.env = {"PATH": f"{tools}:{os.environ['PATH']}"}
+            agent.start()
+        self.cluster.wait_workers(2)
+        job = self.submit(name="slow", steps=100, interval=1000, task=faulty(hang_at_step=20, rank=1),
+                          restart={"budgets": {"hang": 0}}, timeouts={"hang": "1500ms"})
+        poll((tools / "begun").exists, 60, "the tool reads the stack", interval=0.01)
+        began = time.monotonic()
+        poll(lambda: time.monotonic() - began > 5.5, 20, "the second request")
+        with open(tools / "gate", "w") as gate:
+            gate.write("\n")
+        self.cluster.wait_job(job, states={"FAILED"})
+        stacks = self.cluster.cli("job", "events", job, "--type", "StackDump", parse=True)["events"]
+        self.assertEqual([e["message"].strip() for e in stacks], ["TID 1: #0 a frame of a very large program"])
 
     def test_user_code_that_throws_uses_its_budget_and_ends(self):
         job = self.submit(name="throws", steps=100, task=faulty(throw_at_step=20, rank=1), restart={"budgets": {"user_code": 1}})

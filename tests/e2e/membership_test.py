@@ -6,7 +6,6 @@ import signal
 import time
 
 from e2e_case import E2ECase, main, poll
-from local_cluster import Process
 
 
 def expiries(cluster, agent):
@@ -51,17 +50,8 @@ class NamesTest(E2ECase):
     agents = 1
     lease = "60s"  # whatever is taken over at once is not taken over by a lease's end
 
-    def second(self):
-        """Another process of the name, in a work folder of its own."""
-        argv = list(self.cluster.agents["agent-0"].argv)
-        argv[argv.index("--work-dir") + 1] = str(self.folder / "second")
-        ports = self.folder / "second.ports"
-        argv[argv.index("--ports-file") + 1] = str(ports)
-        return Process("second", argv, self.folder / "second.log", ports).start()
-
     def test_a_second_agent_of_a_name_is_refused_and_a_restart_is_not(self):
-        second = self.second()
-        self.addCleanup(second.stop)
+        second = self.start_another_agent("second")
         poll(lambda: "the name 'agent-0' belongs to an agent on" in second.tail(), 20, "the second one is refused")
         job = self.submit(name="during", steps=50, ranks=2)
         final = self.cluster.wait_job(job)

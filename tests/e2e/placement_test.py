@@ -5,7 +5,6 @@ import subprocess
 import unittest
 
 from e2e_case import E2ECase, job_spec, main, poll
-from local_cluster import Process
 
 
 class BrokenWorkerTest(E2ECase):
@@ -15,10 +14,8 @@ class BrokenWorkerTest(E2ECase):
         broken = self.folder / "broken-trainer"
         broken.write_text("#!/bin/sh\nexit 127\n")
         broken.chmod(0o755)
-        argv = [self.cluster.program("athanor-agent"), "--coordinator", self.cluster.address, "--name", "agent-bad", "--slots", 1,
-                "--work-dir", self.cluster.folder / "agent-bad", "--trainer", broken, "--metrics-listen", "127.0.0.1:0"]
-        self.cluster.agents["agent-bad"] = Process("agent-bad", argv, self.cluster.folder / "agent-bad.log").start(wait=False)
         self.cluster.start_agent("agent-good")
+        self.start_another_agent("agent-bad", of="agent-good", name="agent-bad", slots=1, trainer=broken)
         self.cluster.wait_workers(2)
         jobs = [self.submit(name=f"j{i}", steps=20, interval=10, ranks=1, restart={"budgets": {}}) for i in range(6)]
         for job in jobs:

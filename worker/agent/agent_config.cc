@@ -5,13 +5,17 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "athanor/base/utf8_text.h"
 #include "athanor/base/version.h"
 #include "common/service/daemon_flags.h"
+#include "common/service/job_limits.h"
 
 namespace athanor::agent {
 namespace {
@@ -57,6 +61,25 @@ void SetLabels(const std::vector<std::string>& pairs, AgentConfig& config) {
       throw CLI::ValidationError("--labels", absl::StrCat("'", pair, "': expected name=value"));
     config.labels[pair.substr(0, equals)] = pair.substr(equals + 1);
   }
+}
+
+// Beside this program when installed, else in the tree that it was built in.
+std::string DefaultTrainer() {
+  std::error_code error;
+  const std::filesystem::path here = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+  const std::filesystem::path in_tree = here / "../trainer/athanor-trainer";
+  return std::filesystem::exists(here / "athanor-trainer", error) || !std::filesystem::exists(in_tree, error)
+             ? here / "athanor-trainer"
+             : in_tree;
+}
+
+// What the coordinator would refuse at each connection, and each launch would find out, is told at the start.
+void CheckOrThrow(const AgentConfig& config) {
+  if (!IsName(config.name, kMaxWorkerNameBytes))
+    throw CLI::ValidationError("--name", absl::StrCat("'", StripControlChars(config.name), "'; allowed: ", kNamePattern,
+                                                      ", at most ", kMaxWorkerNameBytes, " bytes"));
+  if (access(config.trainer.c_str(), X_OK) != 0)
+    throw CLI::ValidationError("--trainer", absl::StrCat("cannot run ", config.trainer, ": ", strerror(errno)));
 }
 
 }  // namespace
@@ -126,12 +149,14 @@ AgentConfig ParseAgentConfig(int argc, char** argv) {
   }
   if (config.name.empty()) config.name = MachineName();
   if (config.slots == 0) config.slots = CountDevices(config.device);
-  if (config.trainer.empty()) {
-    std::error_code error;
-    config.trainer = std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / "athanor-trainer";
-  }
+  if (config.trainer.empty()) config.trainer = DefaultTrainer();
   config.trainer = AbsoluteOrExit("--trainer", config.trainer);
   config.work_dir = AbsoluteOrExit("--work-dir", config.work_dir);
+  try {
+    CheckOrThrow(config);
+  } catch (const CLI::ParseError& error) {
+    ExitUsage(app, error);
+  }
   return config;
 }
 

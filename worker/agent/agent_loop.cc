@@ -36,10 +36,10 @@ constexpr absl::Duration kConnectFirst = absl::Milliseconds(50), kConnectMost = 
 constexpr absl::Duration kReadPace = absl::Milliseconds(50), kReadHeld = absl::Seconds(10);
 constexpr absl::Duration kOrphanPace = absl::Seconds(5), kOrphansLimit = absl::Seconds(5);
 constexpr absl::Duration kHousePace = absl::Minutes(10);
-constexpr absl::Duration kStackLimit = absl::Milliseconds(800), kStacksLimit = absl::Seconds(4);
+// eu-stack reads the symbols of all of LibTorch: 0.2 s on an idle machine, 0.8 s on a busy one, more with CUDA.
+constexpr absl::Duration kStackLeast = absl::Milliseconds(800), kStacksLimit = absl::Seconds(8);
 constexpr absl::Duration kLastWords = absl::Seconds(2), kSelfCallLimit = absl::Seconds(2);
 constexpr absl::Duration kStopMargin = absl::Seconds(10);
-constexpr absl::Duration kSayRefused = absl::Minutes(1);
 constexpr size_t kReadsWaiting = 1024, kReadsAtOnce = 64;
 // A rank takes a pidfd, its connections and, while it starts, some files; the rest of the agent some more.
 constexpr int64_t kLeastDescriptors = 96, kDescriptorsKept = 48, kDescriptorsPerSlot = 4;
@@ -203,8 +203,12 @@ absl::Status AgentLoop::Run() {
 void AgentLoop::KeepLease() {
   const absl::Time now = Now();
   if (core_.registered() != ready_) {
-    if (core_.registered()) beats_->Registered(session_number_, core_.heartbeat_interval(), now);
-    if (!core_.registered()) beats_->Closed();
+    if (core_.registered()) {
+      contact_.Connected();
+      beats_->Registered(session_number_, core_.heartbeat_interval(), now);
+    } else {
+      beats_->Closed();
+    }
   }
   ready_ = core_.registered();
   if (const std::optional<absl::Time> sent = beats_->Turn(now, core_.last_heartbeat())) core_.OnLeaseExtended(*sent);
@@ -322,19 +326,26 @@ void AgentLoop::EndRank(const RankKey& key) {
   if (it != running_.end() && !it->second.ended) KillProcessGroup(it->second.process);
 }
 
-// Stacks take up to a second each: of a crowd only those are read that are read in time, and all are killed.
+// Ranks whose stacks are wanted share kStacksLimit: of a crowd those are read that are read in time. All are killed.
 void AgentLoop::Do(KillProcess& effect) {
   auto it = running_.find(effect.key);
-  if (it == running_.end()) return;
+  if (it == running_.end() || it->second.stack_wanted) return;  // ends when its stack is read
   if (!effect.dump_stacks) return EndRank(effect.key);
+  it->second.stack_wanted = true;
+  ++stacks_wanted_;
   auto task = [this, key = effect.key, pid = it->second.process.pid, until = Now() + kStacksLimit] {
-    std::string text = Now() < until ? DumpStacks(pid, kStackLimit) : "";
+    const absl::Duration left = until - Now();
+    std::string text =
+        left > absl::ZeroDuration() ? DumpStacks(pid, std::max(kStackLeast, left / stacks_wanted_.load())) : "";
+    --stacks_wanted_;
     Post([this, key, text = std::move(text)] {
       if (!text.empty()) Perform(core_.OnStacks(key, text));
       EndRank(key);
     });
   };
-  if (!stack_reader_.Post(std::move(task))) EndRank(effect.key);
+  if (stack_reader_.Post(std::move(task))) return;
+  --stacks_wanted_;
+  EndRank(effect.key);
 }
 
 void AgentLoop::Do(DirectRank& effect) {
@@ -429,20 +440,15 @@ void AgentLoop::Do(RemoveCheckpoint& effect) {
 }
 
 void AgentLoop::Do(CloseSession& effect) {
-  // It is tried again and again, and said once a minute.
-  const std::string kind = effect.reason.substr(0, effect.reason.find(':'));
-  if (kind != refused_ || Now() >= say_refused_at_) {
-    Log(spdlog::level::err, "Refused", {{"coordinator", config_.coordinator}}, effect.reason);
-    say_refused_at_ = Now() + kSayRefused;
-  }
-  refused_ = kind;
+  contact_.Refused(effect.reason, Now());
+  closed_here_ = true;
   session_->Close();
 }
 
 void AgentLoop::Connect() {
   connect_at_ = absl::InfiniteFuture();
   session_number_ = session_->Open();
-  session_open_ = true;
+  closed_here_ = false;
   Perform(core_.OnSessionOpened(Now()));
 }
 
@@ -451,10 +457,12 @@ void AgentLoop::SessionClosed(uint64_t session, const absl::Status& status) {
   const bool was_registered = core_.registered();
   Perform(core_.OnSessionClosed(Now()));
   reads_.clear();
-  session_open_ = false;
   metrics_->reconnects.Increment();
-  if (was_registered)
-    Log(spdlog::level::warn, "SessionEnded", {{"coordinator", config_.coordinator}}, std::string(status.message()));
+  if (was_registered) {
+    contact_.Ended(status);
+  } else if (!closed_here_) {
+    contact_.NotConnected(status, Now());
+  }
   connect_delay_ = was_registered ? kConnectFirst : std::clamp(connect_delay_ * 2, kConnectFirst, kConnectMost);
   std::uniform_real_distribution<double> jitter(0.5, 1.0);
   connect_at_ = Now() + connect_delay_ * jitter(random_);

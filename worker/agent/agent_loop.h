@@ -19,6 +19,7 @@
 #include "worker/agent/agent_config.h"
 #include "worker/agent/agent_core.h"
 #include "worker/agent/agent_metrics.h"
+#include "worker/agent/contact_log.h"
 #include "worker/agent/coordinator_session.h"
 #include "worker/agent/job_folders.h"
 #include "worker/agent/lease_beats.h"
@@ -44,7 +45,8 @@ class AgentLoop {
  private:
   struct Running {
     Process process;
-    bool ended = false;  // being seen off
+    bool ended = false;         // being seen off
+    bool stack_wanted = false;  // ends when it is read
   };
   struct WaitingRead {
     v1::ReadLog request;
@@ -94,10 +96,9 @@ class AgentLoop {
   bool reading_ = false;  // a batch of reads_ is with the log thread
   std::mt19937 random_{std::random_device{}()};
   uint64_t session_number_ = 0;
-  std::string refused_;  // how the coordinator refused this agent last; empty: it did not
-  absl::Time say_refused_at_ = absl::InfinitePast();
-  bool session_open_ = false;
+  bool closed_here_ = false;  // the session ends because we closed it; the reason is told
   std::atomic<bool> ready_{false}, open_{false};
+  std::atomic<int> stacks_wanted_{0};
   int64_t descriptors_ = 0;
   absl::Time connect_at_ = absl::InfiniteFuture();
   absl::Duration connect_delay_ = absl::ZeroDuration();
@@ -109,6 +110,7 @@ class AgentLoop {
   // Last: what runs there uses the rest.
   std::unique_ptr<RankProcesses> processes_;
   TaskThread log_reader_{"athanor-logs"}, stack_reader_{"athanor-stacks"}, files_{"athanor-files"};
+  ContactLog contact_{config_, &files_};
 };
 
 }  // namespace athanor::agent

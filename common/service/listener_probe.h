@@ -18,4 +18,8 @@ enum class ListenerKind {
 // name has, plus the look-up of the name.
 ListenerKind ProbeListener(const std::string& address, absl::Duration limit);
 
+// "coordinator host:1 speaks TLS, this agent speaks plain text: …" for `us` = "this agent"; empty where both sides
+// speak alike, or nobody can be asked. Blocks as ProbeListener() does.
+std::string TransportMismatch(const std::string& address, bool we_speak_tls, const std::string& us);
+
 }  // namespace athanor

@@ -1,4 +1,4 @@
-#include "client/listener_probe.h"
+#include "common/service/listener_probe.h"
 
 #include <netdb.h>
 #include <openssl/err.h>
@@ -13,9 +13,12 @@
 #include <memory>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 
 namespace athanor {
 namespace {
+
+constexpr absl::Duration kProbeLimit = absl::Seconds(1);
 
 class Socket {
  public:
@@ -88,6 +91,17 @@ ListenerKind ProbeListener(const std::string& address, absl::Duration limit) {
     if (kind == ListenerKind::kPlain || kind == ListenerKind::kTls) break;
   }
   return kind;
+}
+
+std::string TransportMismatch(const std::string& address, bool we_speak_tls, const std::string& us) {
+  const ListenerKind kind = ProbeListener(address, kProbeLimit);
+  if (kind == ListenerKind::kTls && !we_speak_tls)
+    return absl::StrCat("coordinator ", address, " speaks TLS, ", us,
+                        " speaks plain text: give --tls-ca, and --tls-certificate and --tls-key where it asks clients "
+                        "for them");
+  if (kind == ListenerKind::kPlain && we_speak_tls)
+    return absl::StrCat("coordinator ", address, " speaks plain text, ", us, " TLS: leave the TLS files out");
+  return "";
 }
 
 }  // namespace athanor
