@@ -32,6 +32,7 @@ install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs FILES_MATCHING PATTERN "*.md")
 install(DIRECTORY examples/ DESTINATION ${CMAKE_INSTALL_DATADIR}/athanor/examples PATTERN CMakeLists.txt EXCLUDE
   PATTERN "*.pt" EXCLUDE PATTERN "*.train_step" EXCLUDE PATTERN __pycache__ EXCLUDE)
+install(DIRECTORY tests/package/consumer/ DESTINATION ${CMAKE_INSTALL_DATADIR}/athanor/examples/project)
 install(DIRECTORY deploy/ DESTINATION ${CMAKE_INSTALL_DATADIR}/athanor/deploy)
 install(PROGRAMS scripts/export_train_step.py scripts/wandb_import.py DESTINATION ${CMAKE_INSTALL_DATADIR}/athanor/scripts)
 

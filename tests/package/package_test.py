@@ -47,7 +47,7 @@ class PackageTest(unittest.TestCase):
 
     def test_a_strangers_project_builds_and_trains(self):
         source = self.folder / "consumer"
-        shutil.copytree(ROOT / "tests/package/consumer", source)
+        shutil.copytree(self.prefix / "share/athanor/examples/project", source)
         build = self.folder / "build"
         run("cmake", "-G", "Ninja", "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={self.prefix}",
             f"-DATHANOR_TORCH_ROOT={TORCH}", "-DCMAKE_BUILD_TYPE=Release")
@@ -58,6 +58,7 @@ class PackageTest(unittest.TestCase):
         self.assertTrue((self.folder / "run/summary.json").exists())
         self.train_by_task_library(build / "libcustom_task.so")
         self.assertTrue((build / "libcustom_task_plain.so").exists())
+        self.assertIn("libtorch_cpu", run("ldd", build / "loader"), "a single module brings LibTorch along")
 
     def train_by_task_library(self, library):
         """A task library built against the package, in the package's own service."""
