@@ -57,6 +57,7 @@ class Process:
     def __init__(self, name, argv, log, ports_file=None, env=None):
         self.name, self.argv, self.log, self.ports_file, self.env = name, [str(a) for a in argv], log, ports_file, env
         self.popen = None
+        self.cwd = None
         self.ports = {}
 
     def start(self, wait=True):
@@ -65,7 +66,7 @@ class Process:
         with open(self.log, "ab") as out:
             self.popen = subprocess.Popen(
                 self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **(self.env or {})},
-                preexec_fn=_die_with_parent)
+                cwd=self.cwd, preexec_fn=_die_with_parent)
         if wait and self.ports_file:
             self.wait_ports()
         return self

@@ -4,6 +4,7 @@ Directly above a fence, a comment says how its block is tried:
 
     <!-- test: program NAME -->     C++: compiled inside tests/docs/frames/NAME.cc.in and run as the test docs.NAME
     <!-- test: cluster A=b ... -->  shell: its `athanor` lines run against a small cluster, A replaced by b
+    <!-- test: daemons -->          shell: all of a page together, on this machine; the daemons that it starts find each other
     <!-- test: config -->           the command line's configuration file
     <!-- test: job -->              a job file: checked by `athanor job submit --dry-run`
     <!-- test: package -->          CMake: the project of tests/package/consumer holds these lines
@@ -22,7 +23,7 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FRAMES = pathlib.Path(__file__).resolve().parent / "frames"
 FENCE = re.compile(r"(?:^<!-- test: (?P<test>.+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
-LANGUAGES = {"program": "cpp", "cluster": "sh", "config": "yaml", "job": "yaml", "package": "cmake"}
+LANGUAGES = {"program": "cpp", "cluster": "sh", "daemons": "sh", "config": "yaml", "job": "yaml", "package": "cmake"}
 
 
 class Snippet(NamedTuple):

@@ -1,7 +1,9 @@
 """Snippets of README.md and docs/ as a reader types them. The C++ ones are programs of their own (CMakeLists.txt)."""
 
+import contextlib
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import snippets
 ROOT = snippets.ROOT
 BUILD = pathlib.Path(os.environ.get("ATHANOR_BUILD", ROOT / "build/release"))
 sys.path.insert(0, str(ROOT / "scripts"))
-from local_cluster import LocalCluster  # noqa: E402
+from local_cluster import PROGRAMS, LocalCluster, Process, poll  # noqa: E402
 
 
 def of_kind(kind):
@@ -59,6 +61,35 @@ class SnippetsTest(unittest.TestCase):
         done = subprocess.run([program, "--server", cluster.address, *words], cwd=folder, capture_output=True, text=True, timeout=120,
                               stdin=subprocess.DEVNULL)
         self.assertEqual(done.returncode, 0, f"{line}\n{done.stdout}{done.stderr}")
+
+    def test_daemons(self):
+        """A cluster as the page makes it; its machine `head` is this one."""
+        blocks = of_kind("daemons")
+        self.assertTrue(blocks)
+        with tempfile.TemporaryDirectory(prefix="ath-") as folder, contextlib.ExitStack() as stop:
+            change = {"--data-dir": f"{folder}/data", "--checkpoint-root": f"{folder}/checkpoints", "--work-dir": f"{folder}/work",
+                      "--host": "127.0.0.1", "--listen": "0.0.0.0:0"}
+            text = re.sub(r"\bhead\b", "localhost", "".join(block.text for block in blocks)).replace("\\\n", "")
+            daemon_lines = re.findall(r"^athanor.*$", text, re.M)
+            self.assertEqual([line.split()[0] for line in daemon_lines], ["athanord", "athanor-agent"])
+            subprocess.run(["bash", "-euc", re.sub(r"^athanor.*$", "", text, flags=re.M)], cwd=folder, check=True, capture_output=True)
+            for line in daemon_lines:
+                words = shlex.split(line)
+                words = [change.get(before, word) for before, word in zip([""] + words, words)]
+                ports = pathlib.Path(folder, f"{words[0]}.ports")
+                daemon = Process(words[0], [BUILD / PROGRAMS[words[0]], *words[1:], "--metrics-listen", "127.0.0.1:0", "--ports-file", ports],
+                                 pathlib.Path(folder, f"{words[0]}.log"), ports)
+                daemon.cwd = folder
+                stop.callback(daemon.start().stop)
+                change.setdefault("--coordinator", f"localhost:{daemon.ports.get('grpc')}")
+            files = ["--tls-ca", "ca.pem", "--tls-certificate", "you.pem", "--tls-key", "you.key", "--token-file", "token"]
+
+            def ready():
+                done = subprocess.run([BUILD / PROGRAMS["athanor"], "-s", change["--coordinator"], *files, "worker", "list"], cwd=folder,
+                                      capture_output=True, text=True, timeout=60)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                return "READY" in done.stdout
+            poll(ready, 20, "the agent is let in")
 
     def test_configuration_files(self):
         for snippet in of_kind("config"):
