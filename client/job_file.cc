@@ -24,6 +24,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/base/utf8_text.h"
 #include "athanor/config/config_loader.h"
+#include "athanor/contract/failure_cause.h"
 #include "client/yaml_document.h"
 #include "common/service/home_path.h"
 #include "common/service/job_limits.h"
@@ -32,10 +33,6 @@ namespace athanor {
 namespace {
 
 using nlohmann::json;
-
-const std::vector<std::string> kCauses = {"user_code",     "out_of_memory", "signal",   "node_lost", "hang",
-                                          "preempted",     "data",          "nan_loss", "peer_lost", "our_bug",
-                                          "launch_failed", "invalid",       "storage"};
 
 constexpr absl::string_view kLabels = "labels.";
 constexpr char kStandardInput[] = "standard input";
@@ -60,10 +57,9 @@ class JobReader {
     json flow = ParseFlow(text);
     // The braces of a text stay text: only {from_env: …} and {from_file: …} mean something there.
     if (IsTextField(field) && !(flow.contains("from_env") || flow.contains("from_file"))) flow = nullptr;
-    const absl::Status status =
-        absl::StartsWith(field, kLabels)
-            ? OverrideLabel(field, text)
-            : ApplyOverride(document_.value, field, flow.is_null() ? text : flow.dump());
+    const absl::Status status = absl::StartsWith(field, kLabels)
+                                    ? OverrideLabel(field, text)
+                                    : ApplyOverride(document_.value, field, flow.is_null() ? text : flow.dump());
     if (!status.ok()) problems_.push_back(absl::StrCat("--set ", assignment, ": ", std::string(status.message())));
     overridden_.insert(field);
     KeepTexts(field, text, flow.is_structured());
@@ -229,7 +225,8 @@ class JobReader {
   void CheckName() {
     const std::string& name = spec_.name();
     if (!IsName(name, kMaxNameBytes))
-      Problem("name", absl::StrCat(Found(json(name)), "; allowed: ", kNamePattern, ", at most ", kMaxNameBytes, " bytes"));
+      Problem("name",
+              absl::StrCat(Found(json(name)), "; allowed: ", kNamePattern, ", at most ", kMaxNameBytes, " bytes"));
   }
 
   void CheckCount(const char* field, size_t count) {
@@ -351,8 +348,8 @@ class JobReader {
     if (budgets != restart.end() && !budgets->is_object())
       Problem("restart.budgets", absl::StrCat(Found(*budgets), "; allowed: a map from cause to number"));
     if (budgets != restart.end() && budgets->is_object()) {
-      Known(*budgets, "restart.budgets", kCauses);
-      for (const std::string& cause : kCauses) {
+      Known(*budgets, "restart.budgets", CauseNames());
+      for (const std::string& cause : CauseNames()) {
         if (budgets->contains(cause)) {
           (*policy.mutable_budgets())[cause] = static_cast<int32_t>(
               Integer(*budgets, cause.c_str(), absl::StrCat("restart.budgets.", cause), 0, -1, 1000000));

@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "athanor/base/run_program.h"
-#include "common/service/exit_codes.h"
+#include "athanor/contract/exit_codes.h"
 
 namespace athanor {
 namespace {

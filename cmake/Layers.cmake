@@ -2,12 +2,13 @@
 # F = never sees LibTorch, T = needs it.
 #            target                    allowed athanor targets
 set(_layer_athanor_base                "")                                                                                         # F
+set(_layer_athanor_contract            "")                                                                                         # F: what trainer, library and service agree on
 set(_layer_athanor_config              "athanor_base")                                                                             # F
 set(_layer_athanor_optim_schedule      "athanor_base")                                                                             # F
 set(_layer_athanor_parallel_plan       "athanor_base;athanor_config")                                                              # F
 set(_layer_athanor_parallel_transport  "athanor_base")                                                                             # F
 set(_layer_athanor_checkpoint_plan     "athanor_base;athanor_config")                                                              # F
-set(_layer_athanor_torch_support       "athanor_base")                                                                             # T
+set(_layer_athanor_torch_support       "athanor_base;athanor_contract")                                                            # T
 set(_layer_athanor_nested              "athanor_torch_support")                                                                    # T
 set(_layer_athanor_io                  "athanor_torch_support;athanor_checkpoint_plan")                                            # T
 set(_layer_athanor_parallel            "athanor_torch_support;athanor_parallel_plan;athanor_parallel_transport;athanor_config")                               # T
@@ -18,8 +19,8 @@ set(_layer_athanor_tools               "athanor_torch_support;athanor_nested;ath
 set(_layer_athanor_checkpoint          "athanor_io;athanor_parallel;athanor_checkpoint_plan")                                      # T
 set(_layer_athanor_runner              "athanor_checkpoint;athanor_parallel;athanor_optim;athanor_data;athanor_metrics;athanor_config") # T
 set(_layer_athanor_proto               "")                                                                                         # F
-set(_layer_athanor_service             "athanor_base;athanor_proto")                                                               # F
-set(_layer_athanor_server_core         "athanor_base")                                                                             # F, pure: no protobuf, no gRPC
+set(_layer_athanor_service             "athanor_base;athanor_proto;athanor_contract")                                              # F
+set(_layer_athanor_server_core         "athanor_base;athanor_contract")                                                            # F, pure: no protobuf, no gRPC
 set(_layer_athanor_server_convert      "athanor_server_core;athanor_service;athanor_config")                                       # F: core structs <-> messages
 set(_layer_athanor_server_storage      "athanor_server_convert;athanor_server_core;athanor_service")                               # F
 set(_layer_athanor_server_runtime      "athanor_server_storage;athanor_server_core;athanor_service;athanor_server_observability")  # F

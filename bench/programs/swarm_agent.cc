@@ -1,7 +1,7 @@
 #include "bench/programs/swarm_agent.h"
 
 #include "athanor/base/version.h"
-#include "common/service/exit_codes.h"
+#include "common/service/protocol_version.h"
 
 namespace athanor::bench {
 

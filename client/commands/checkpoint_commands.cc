@@ -8,9 +8,9 @@
 #include "athanor/base/run_program.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/utf8_text.h"
+#include "athanor/contract/exit_codes.h"
 #include "client/commands/command.h"
 #include "client/trainer_program.h"
-#include "common/service/exit_codes.h"
 
 namespace athanor {
 namespace {

@@ -113,7 +113,7 @@ v1::FailureCause ToProto(const core::FailureCause& cause) {
 core::FailureCause FromProto(const v1::FailureCause& proto) {
   core::FailureCause cause;
   const int kind = proto.kind();
-  cause.kind = kind > 0 && kind < core::kCauseKinds ? static_cast<core::CauseKind>(kind) : core::CauseKind::kOurBug;
+  cause.kind = kind > 0 && kind < kCauseKinds ? static_cast<core::CauseKind>(kind) : core::CauseKind::kOurBug;
   cause.retryable = proto.retryable();
   cause.rank = proto.rank();
   cause.worker = core::WorkerId(proto.worker());
@@ -215,7 +215,7 @@ core::JobSpec CoreSpec(const v1::JobSpec& spec, int32_t keep_latest_k) {
   view.priority = spec.priority();
   view.preemptible = spec.preemptible();
   for (const auto& [name, budget] : spec.restart().budgets()) {
-    if (const auto kind = core::CauseKindFromString(name)) view.restart.budgets[*kind] = budget;
+    if (const auto kind = CauseFromName(name)) view.restart.budgets[*kind] = budget;
   }
   view.restart.backoff_initial = OrDefault(spec.restart().backoff_initial(), view.restart.backoff_initial);
   view.restart.backoff_max = OrDefault(spec.restart().backoff_max(), view.restart.backoff_max);
@@ -340,7 +340,7 @@ v1::Job ToProto(const core::CoordinatorCore& core, const core::JobEntry& job, co
   if (IsSet(job.retry_at)) *proto.mutable_retry_at() = ToProto(job.retry_at);
   FillProgress(state, job, detailed, *proto.mutable_progress());
   for (const auto& [cause, count] : job.restarts_by_cause)
-    (*proto.mutable_restarts_by_cause())[core::ToString(cause)] = count;
+    (*proto.mutable_restarts_by_cause())[ToString(cause)] = count;
   if (job.last_cause.has_value()) *proto.mutable_last_cause() = ToProto(*job.last_cause);
   *proto.mutable_goodput() = ToProto(job.goodput);
   proto.set_version(job.version);

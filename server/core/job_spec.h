@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "athanor/base/strong_id.h"
+#include "athanor/contract/failure_cause.h"
 
 namespace athanor::core {
 
@@ -29,26 +30,7 @@ struct RankRef {
   friend auto operator<=>(const RankRef&, const RankRef&) = default;
 };
 
-// Numbers equal those of athanor.v1.CauseKind.
-enum class CauseKind : uint8_t {
-  kUnspecified = 0,
-  kUserCode = 1,
-  kOutOfMemory = 2,
-  kSignal = 3,
-  kNodeLost = 4,
-  kHang = 5,
-  kPreempted = 6,
-  kData = 7,
-  kNanLoss = 8,
-  kPeerLost = 9,
-  kOurBug = 10,
-  kLaunchFailed = 11,
-  kInvalid = 12,
-  kStorage = 13,
-};
-inline constexpr int kCauseKinds = 14;
-const char* ToString(CauseKind kind);  // "user_code", "signal" …: also the key of a budget
-std::optional<CauseKind> CauseKindFromString(const std::string& name);
+using athanor::CauseKind;
 
 struct FailureCause {
   CauseKind kind = CauseKind::kUnspecified;
@@ -62,7 +44,7 @@ struct FailureCause {
 };
 
 struct RestartPolicySpec {
-  std::map<CauseKind, int32_t> budgets;  // absent: DefaultBudget(kind); -1 = unlimited
+  std::map<CauseKind, int32_t> budgets;  // absent: that of contract/failure_cause.h; -1 = unlimited
   absl::Duration backoff_initial = absl::Milliseconds(200);
   absl::Duration backoff_max = absl::Seconds(60);
   double backoff_jitter = 0.2;

@@ -1,18 +1,12 @@
 #include "server/core/restart_policy.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
 
 namespace athanor::core {
 namespace {
-
-constexpr std::array<const char*, kCauseKinds> kCauseNames = {
-    "unspecified", "user_code", "out_of_memory", "signal",  "node_lost",     "hang",    "preempted",
-    "data",        "nan_loss",  "peer_lost",     "our_bug", "launch_failed", "invalid", "storage"};
-constexpr std::array<int32_t, kCauseKinds> kDefaultBudgets = {0, 1, 1, 10, -1, 3, -1, 1, 0, 10, 3, 3, 0, -1};
 
 // splitmix64: the core has no random source of its own.
 double UnitInterval(uint64_t seed) {
@@ -33,21 +27,6 @@ absl::Duration Delay(int32_t in_a_row, const RestartHistory& history, const Rest
 
 }  // namespace
 
-const char* ToString(CauseKind kind) {
-  return kCauseNames[static_cast<size_t>(kind)];
-}
-
-std::optional<CauseKind> CauseKindFromString(const std::string& name) {
-  for (size_t i = 1; i < kCauseNames.size(); ++i) {
-    if (name == kCauseNames[i]) return static_cast<CauseKind>(i);
-  }
-  return std::nullopt;
-}
-
-int32_t DefaultBudget(CauseKind kind) {
-  return kDefaultBudgets[static_cast<size_t>(kind)];
-}
-
 RestartDecision DecideRestart(const FailureCause& cause, const RestartHistory& history, const RestartPolicySpec& policy,
                               absl::Time now) {
   RestartDecision decision;
@@ -58,7 +37,7 @@ RestartDecision DecideRestart(const FailureCause& cause, const RestartHistory& h
     return decision;
   }
   const auto budget_it = policy.budgets.find(cause.kind);
-  const int32_t budget = budget_it != policy.budgets.end() ? budget_it->second : DefaultBudget(cause.kind);
+  const int32_t budget = budget_it != policy.budgets.end() ? budget_it->second : FactsOf(cause.kind).budget;
   const auto used_it = history.restarts_by_cause.find(cause.kind);
   const int32_t used = used_it != history.restarts_by_cause.end() ? used_it->second : 0;
   if (budget >= 0 && used >= budget) {

@@ -1,11 +1,9 @@
 // Whether and when a failed job starts again. A pure function of its arguments; every decision carries its reason.
 //
-// Budgets count restarts per cause over the whole life of the job. Defaults: user_code 1, out_of_memory 1, signal 10,
-// node_lost unlimited, hang 3, preempted unlimited, data 1, nan_loss 0, peer_lost 10, our_bug 3, launch_failed 3,
-// invalid 0, storage unlimited. The first restart after progress is immediate; the n-th in a row without progress waits
-// backoff_initial * 2^(n-2), at most backoff_max, stretched by up to backoff_jitter. A storage that cannot be reached
-// is no fault of the job: such generations do not count as ones without progress; the n-th waits backoff_initial *
-// 2^(n-1).
+// Budgets count restarts per cause over the whole life of the job; contract/failure_cause.h has the defaults. The first
+// restart after progress is immediate; the n-th in a row without progress waits backoff_initial * 2^(n-2), at most
+// backoff_max, stretched by up to backoff_jitter. A storage that cannot be reached is no fault of the job: such
+// generations do not count as ones without progress; the n-th waits backoff_initial * 2^(n-1).
 #pragma once
 
 #include <cstdint>
@@ -16,8 +14,6 @@
 #include "server/core/job_spec.h"
 
 namespace athanor::core {
-
-int32_t DefaultBudget(CauseKind kind);  // -1 = unlimited
 
 struct RestartHistory {
   std::map<CauseKind, int32_t> restarts_by_cause;

@@ -199,9 +199,8 @@ CoordinatorMetrics::CoordinatorMetrics()
       .Set(1);
   for (int state = 1; state <= 9; ++state)
     jobs_.Add({{"state", Lower(core::ToString(static_cast<core::JobState>(state)))}});
-  for (int kind = 1; kind < core::kCauseKinds; ++kind)
-    for (auto* family : {&restarts_, &failures_})
-      family->Add({{"cause", core::ToString(static_cast<core::CauseKind>(kind))}});
+  for (int kind = 1; kind < kCauseKinds; ++kind)
+    for (auto* family : {&restarts_, &failures_}) family->Add({{"cause", ToString(static_cast<CauseKind>(kind))}});
   for (const core::JobState state : {core::JobState::kSucceeded, core::JobState::kFailed, core::JobState::kCancelled})
     jobs_ended_.Add({{"state", Lower(core::ToString(state))}});
   for (const auto& [name, seconds] : Split({})) goodput_.Add({{"kind", name}});

@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/utf8_text.h"
-#include "common/service/exit_codes.h"
 #include "common/service/logging_setup.h"
+#include "common/service/protocol_version.h"
 #include "server/convert/proto_convert.h"
 #include "server/rpc/request_validation.h"
 #include "server/runtime/agent_sessions.h"

@@ -79,12 +79,8 @@ absl::Status CheckEnv(const google::protobuf::Map<std::string, std::string>& env
 
 absl::Status CheckRestart(const v1::RestartPolicy& restart) {
   for (const auto& [name, budget] : restart.budgets()) {
-    if (!core::CauseKindFromString(name).has_value()) {
-      std::vector<std::string> known;
-      for (int kind = 1; kind < core::kCauseKinds; ++kind)
-        known.push_back(core::ToString(static_cast<core::CauseKind>(kind)));
-      return Bad("restart.budgets", "unknown cause ", Show(name), "; allowed: ", absl::StrJoin(known, ", "));
-    }
+    if (!CauseFromName(name).has_value())
+      return Bad("restart.budgets", "unknown cause ", Show(name), "; allowed: ", absl::StrJoin(CauseNames(), ", "));
     RETURN_IF_ERROR(CheckRange(absl::StrCat("restart.budgets.", name), budget, -1, 1000000));
   }
   RETURN_IF_ERROR(CheckDuration("restart.backoff_initial", restart.backoff_initial()));

@@ -308,7 +308,7 @@ std::string UnknownState(int32_t state, State last) {
 
 std::string Problem(const records::JobRecord& job) {
   for (const auto& [cause, count] : job.restarts_by_cause()) {
-    if (cause < 0 || cause >= core::kCauseKinds) return absl::StrCat("cause ", cause, " is unknown to this version");
+    if (cause < 0 || cause >= kCauseKinds) return absl::StrCat("cause ", cause, " is unknown to this version");
   }
   if (job.spec().resources().ranks() < 1) return absl::StrCat(job.spec().resources().ranks(), " ranks");
   if (job.generation() < 0 || job.next_event() < 1) return "a counter below its start";

@@ -7,7 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "athanor/base/utf8_text.h"
-#include "common/service/exit_codes.h"
+#include "common/service/protocol_version.h"
 
 namespace athanor::agent {
 namespace {

@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "athanor/base/utf8_text.h"
-#include "common/service/exit_codes.h"
+#include "athanor/contract/failure_cause.h"
 
 namespace athanor::agent {
 namespace {
@@ -20,36 +20,11 @@ namespace {
 constexpr size_t kFailureFileLimit = 16 * 1024;
 
 v1::CauseKind KindOfCode(int code) {
-  switch (code) {
-    case kExitUserCode:
-      return v1::USER_CODE;
-    case kExitOutOfMemory:
-      return v1::OUT_OF_MEMORY;
-    case kExitData:
-      return v1::DATA;
-    case kExitNanLoss:
-      return v1::NAN_LOSS;
-    case kExitPeerLost:
-      return v1::PEER_LOST;
-    case kExitHang:
-      return v1::HANG;
-    case kExitInvalid:
-      return v1::INVALID;
-    case kExitPreempted:
-      return v1::PREEMPTED;
-    case kExitOurBug:
-      return v1::OUR_BUG;
-    case kExitStale:
-      return v1::PREEMPTED;
-    case kExitStorage:
-      return v1::STORAGE;
-    case kExitLaunchFailed:
-    case 126:
-    case 127:
-      return v1::LAUNCH_FAILED;
-    default:
-      return v1::USER_CODE;
-  }
+  constexpr int kCannotRun = 126, kCannotExec = 127;  // of the shell, and of the child before it became the trainer
+  if (code == kExitStale) return v1::PREEMPTED;
+  if (code == kCannotRun || code == kCannotExec) return v1::LAUNCH_FAILED;
+  const CauseFacts* facts = CauseOfExit(code);
+  return facts == nullptr ? v1::USER_CODE : static_cast<v1::CauseKind>(facts->kind);
 }
 
 std::string ReadFailureDetail(const std::string& path) {
@@ -138,7 +113,8 @@ std::optional<v1::FailureCause> ExplainExit(const ExitStatus& status, const std:
     return cause;
   }
   cause.set_kind(KindOfCode(status.code));
-  cause.set_retryable(status.code != kExitInvalid && status.code != kExitDoNotRestart);
+  const CauseFacts& facts = FactsOf(static_cast<CauseKind>(cause.kind()));
+  cause.set_retryable(facts.retryable && status.code != kExitDoNotRestart);
   std::string detail = OneLine(Clean(ReadFailureDetail(failure_file)));
   if (detail.empty() && status.code == 127) detail = "the trainer could not be started";
   if (detail.empty()) detail = absl::StrCat("exit code ", status.code);

@@ -21,7 +21,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "common/service/exit_codes.h"
+#include "athanor/contract/rank_environment.h"
 
 namespace athanor::agent {
 namespace {

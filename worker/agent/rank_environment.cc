@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/json_text.h"
-#include "common/service/exit_codes.h"
+#include "athanor/contract/rank_environment.h"
 
 namespace athanor::agent {
 namespace {

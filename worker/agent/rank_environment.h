@@ -17,7 +17,7 @@ struct RankPlace {
 };
 
 // NAME=value, complete, in order of names. `own`: what the agent passes on (PassedOn()); the job's `env` overrides it
-// and the defaults, and nothing overrides the contract of common/service/exit_codes.h.
+// and the defaults, and nothing overrides contract/rank_environment.h.
 std::vector<std::string> RankEnvironment(const v1::LaunchRank& launch, const RankPlace& place,
                                          std::map<std::string, std::string> own);
 

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include "athanor/base/storage_id.h"
 #include "athanor/base/utf8_text.h"
+#include "athanor/contract/failure_cause.h"
 #include "athanor/torch/status.h"
 #include "worker/trainer/crash_report.h"
 #include "worker/trainer/log_line.h"
@@ -40,28 +41,8 @@ void WriteFailureFile(const std::string& text) {
 }
 
 TrainerExit CodeOfKind(FailureKind kind) {
-  switch (kind) {
-    case FailureKind::kUserCode:
-      return kExitUserCode;
-    case FailureKind::kOutOfMemory:
-      return kExitOutOfMemory;
-    case FailureKind::kData:
-      return kExitData;
-    case FailureKind::kNanLoss:
-      return kExitNanLoss;
-    case FailureKind::kPeerLost:
-      return kExitPeerLost;
-    case FailureKind::kHang:
-      return kExitHang;
-    case FailureKind::kInvalid:
-      return kExitInvalid;
-    case FailureKind::kPreempted:
-      return kExitPreempted;
-    case FailureKind::kOurBug:
-    case FailureKind::kUnknown:
-      return kExitOurBug;
-  }
-  return kExitOurBug;
+  const int code = FactsOf(CauseFromName(ToString(kind)).value_or(CauseKind::kOurBug)).exit_code;
+  return code == kNoExitCode ? kExitOurBug : static_cast<TrainerExit>(code);
 }
 
 [[noreturn]] void OnTerminate() {
@@ -90,38 +71,12 @@ void SetUpExit(const std::string& failure_file) {
   InstallCrashReport(failure_file);
 }
 
-const char* CauseName(TrainerExit code) {
-  switch (code) {
-    case kExitFinished:
-      return "finished";
-    case kExitUserCode:
-      return "user_code";
-    case kExitOutOfMemory:
-      return "out_of_memory";
-    case kExitData:
-      return "data";
-    case kExitNanLoss:
-      return "nan_loss";
-    case kExitPeerLost:
-      return "peer_lost";
-    case kExitHang:
-      return "hang";
-    case kExitInvalid:
-      return "invalid";
-    case kExitPreempted:
-      return "preempted";
-    case kExitOurBug:
-      return "our_bug";
-    case kExitStale:
-      return "stale";
-    case kExitDoNotRestart:
-      return "user_code";
-    case kExitLaunchFailed:
-      return "launch_failed";
-    case kExitStorage:
-      return "storage";
-  }
-  return "our_bug";
+std::string CauseName(TrainerExit code) {
+  if (code == kExitFinished) return "finished";
+  if (code == kExitStale) return "stale";
+  if (code == kExitDoNotRestart) return ToString(CauseKind::kUserCode);
+  const CauseFacts* facts = CauseOfExit(code);
+  return ToString(facts == nullptr ? CauseKind::kOurBug : facts->kind);
 }
 
 TrainerExit ExitCodeOf(const absl::Status& status) {

@@ -1,11 +1,11 @@
-// How a trainer ends: with an exit code of common/service/exit_codes.h and, unless it has finished, a line of JSON in
+// How a trainer ends: with an exit code of contract/exit_codes.h and, unless it has finished, a line of JSON in
 // $ATHANOR_FAILURE_FILE: {"kind": "user_code", "detail": "..."}.
 #pragma once
 
 #include <string>
 
 #include "absl/status/status.h"
-#include "common/service/exit_codes.h"
+#include "athanor/contract/exit_codes.h"
 
 namespace athanor {
 
@@ -14,7 +14,7 @@ namespace athanor {
 void SetUpExit(const std::string& failure_file);
 
 // Name of the cause that the agent reports for it: "user_code" …
-const char* CauseName(TrainerExit code);
+std::string CauseName(TrainerExit code);
 
 // The code for an error of joining or training: its failure kind (athanor/torch/status.h) when it has one, else
 // its status code.

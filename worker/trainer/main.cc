@@ -1,6 +1,6 @@
-// athanor-trainer: one rank of one generation of one job. Started by athanor-agent; common/service/exit_codes.h is the
-// contract. As the program that has LibTorch it also exports checkpoints, for `athanor checkpoint export`, and checks
-// task options, for `athanor job submit --dry-run`.
+// athanor-trainer: one rank of one generation of one job. Started by athanor-agent; common/athanor/contract has what
+// they agree on. As the program that has LibTorch it also exports checkpoints, for `athanor checkpoint export`, and
+// checks task options, for `athanor job submit --dry-run`.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +8,7 @@
 
 #include "athanor/base/descriptors.h"
 #include "athanor/base/version.h"
+#include "athanor/contract/rank_environment.h"
 #include "athanor/runner/state/pretrained.h"
 #include "worker/trainer/check_job.h"
 #include "worker/trainer/exit.h"

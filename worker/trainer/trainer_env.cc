@@ -9,8 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "athanor/contract/rank_environment.h"
 #include "athanor/v1/job.pb.h"
-#include "common/service/exit_codes.h"
 
 namespace athanor {
 namespace {

@@ -1,4 +1,4 @@
-// What a trainer is started with: its environment (common/service/exit_codes.h) and the job's spec file, typed and
+// What a trainer is started with: its environment (contract/rank_environment.h) and the job's spec file, typed and
 // checked.
 #pragma once
 

@@ -36,8 +36,8 @@ TEST(RestartPolicy, EachCauseHasItsBudget) {
   for (const auto& row : rows) {
     SCOPED_TRACE(row.name);
     EXPECT_STREQ(ToString(row.kind), row.name);
-    EXPECT_EQ(CauseKindFromString(row.name), row.kind);
-    EXPECT_EQ(DefaultBudget(row.kind), row.budget);
+    EXPECT_EQ(CauseFromName(row.name), row.kind);
+    EXPECT_EQ(FactsOf(row.kind).budget, row.budget);
     if (row.budget < 0) {
       EXPECT_TRUE(Decide(row.kind, {.restarts_by_cause = {{row.kind, 1'000'000}}}).retry);
       continue;
@@ -52,8 +52,8 @@ TEST(RestartPolicy, EachCauseHasItsBudget) {
     EXPECT_EQ(over.retry_at, absl::InfiniteFuture());
     EXPECT_THAT(over.reason, HasSubstr(absl::StrCat("gives up: budget of ", row.name, " is used up")));
   }
-  EXPECT_EQ(CauseKindFromString("unspecified"), std::nullopt);
-  EXPECT_EQ(CauseKindFromString("Signal"), std::nullopt);
+  EXPECT_EQ(CauseFromName("unspecified"), std::nullopt);
+  EXPECT_EQ(CauseFromName("Signal"), std::nullopt);
 }
 
 TEST(RestartPolicy, AStorageThatIsAwayIsWaitedForWithAGrowingPause) {

@@ -14,7 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/v1/agent_service.grpc.pb.h"
 #include "athanor/v1/job_service.grpc.pb.h"
-#include "common/service/exit_codes.h"
+#include "common/service/protocol_version.h"
 #include "server/rpc/grpc_server.h"
 #include "server/storage/rocksdb_store.h"
 

@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "athanor/base/storage_id.h"
-#include "common/service/exit_codes.h"
+#include "athanor/contract/exit_codes.h"
 #include "worker/agent/checkpoint_files.h"
 #include "worker/agent/exit_report.h"
 

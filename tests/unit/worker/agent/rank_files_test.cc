@@ -12,7 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "common/service/exit_codes.h"
+#include "athanor/contract/exit_codes.h"
 #include "worker/agent/exit_report.h"
 #include "worker/agent/job_folders.h"
 #include "worker/agent/log_files.h"

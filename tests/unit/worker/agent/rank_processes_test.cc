@@ -17,7 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "common/service/exit_codes.h"
+#include "athanor/contract/rank_environment.h"
 #include "worker/agent/process_tree.h"
 #include "worker/agent/rank_environment.h"
 #include "worker/agent/rank_processes.h"

@@ -13,8 +13,9 @@
 #include <sstream>
 
 #include <nlohmann/json.hpp>
+#include "athanor/contract/exit_codes.h"
+#include "athanor/contract/rank_environment.h"
 #include "athanor/v1/job.pb.h"
-#include "common/service/exit_codes.h"
 #include "tests/unit/worker/trainer/fake_agent.h"
 #include "worker/trainer/trainer_env.h"
 

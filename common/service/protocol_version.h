@@ -1,0 +1,8 @@
+// Protocol of AgentService. An agent and a coordinator work together when theirs are equal.
+#pragma once
+
+namespace athanor {
+
+inline constexpr int kProtocolVersion = 1;
+
+}  // namespace athanor
