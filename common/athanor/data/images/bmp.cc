@@ -98,9 +98,7 @@ bool Bitmap::ReadHeader() {
   const bool known = bits == 1 || bits == 4 || bits == 8 || bits == 16 || bits == 24 || bits == 32;
   if (!known) return Fail("pixels of an unknown number of bits");
   const bool runs = (compression == kRle8 && bits == 8) || (compression == kRle4 && bits == 4);
-  if (compression != kPlain && !runs && (compression != kMasks || header == kOs2))
-    return Fail("a compression that is not read");
-  if (runs && top_down) return Fail("run lengths from top to bottom");
+  if (compression != kPlain && !runs && compression != kMasks) return Fail("a compression that is not read");
   return ReadMasks();
 }
 
@@ -169,7 +167,9 @@ bool Bitmap::ReadRuns(uint8_t* rows, size_t row_bytes) const {
   };
   size_t at = pixels_at;
   while (y < height) {
-    if (at > size || size - at < 2) return Fail("the file is cut");
+    if (at > size || size - at < 2) {  // the mark of the end may be missing: all pixels are there
+      return (y == height - 1 && x >= width) || Fail("the file is cut");
+    }
     const uint32_t count = bytes[at], code = bytes[at + 1];
     at += 2;
     if (count > 0) {

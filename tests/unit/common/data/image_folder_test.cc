@@ -1,4 +1,4 @@
-// Decoding is compared with Pillow's in tests/integration/foreign_files_test.py.
+// Decoding is compared with Pillow's in tests/integration/foreign_images_test.py.
 #include "athanor/data/images/image_folder.h"
 
 #include <gmock/gmock.h>
