@@ -5,7 +5,7 @@
 //                                     "shape", "bytes"}}, …}}, or {FILE: {"error"}}
 //   library_tool folder FOLDER        the classes and files of an ImageFolder, or {"error"}
 //   library_tool convert FROM TO      Load() and Save() of tensors, by the files' endings
-//   library_tool export FROM TO       ExportWeights()
+//   library_tool export FROM TO [DTYPE]    ExportWeights()
 //   library_tool train CONFIG_JSON    trains a small network in its workspace; prints a JSON summary
 #include <cstdio>
 #include <filesystem>
@@ -155,10 +155,11 @@ absl::Status Train(const std::string& text) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::string first = argc == 4 ? argv[1] : "";
-  if (first == "convert" || first == "export") {
-    const absl::Status status =
-        first == "convert" ? Convert(argv[2], argv[3]) : athanor::ExportWeights(argv[2], argv[3]);
+  const std::string first = argc >= 4 ? argv[1] : "";
+  if ((first == "convert" && argc == 4) || (first == "export" && argc <= 5)) {
+    const absl::Status status = first == "convert"
+                                    ? Convert(argv[2], argv[3])
+                                    : athanor::ExportWeights(argv[2], argv[3], {.dtype = argc == 5 ? argv[4] : ""});
     std::fprintf(status.ok() ? stdout : stderr, "%s\n", status.ok() ? "{}" : status.ToString().c_str());
     return status.ok() ? 0 : 1;
   }
@@ -167,9 +168,10 @@ int main(int argc, char** argv) {
   if (verb == "dump") return Dump(argv[2]);
   if (verb == "folder") return Folder(argv[2]);
   if (verb != "train") {
-    std::fprintf(stderr,
-                 "usage: library_tool dump FILE | read FILE... | folder FOLDER | convert FROM TO | export FROM TO | "
-                 "train CONFIG_JSON\n");
+    std::fprintf(
+        stderr,
+        "usage: library_tool dump FILE | read FILE... | folder FOLDER | convert FROM TO | export FROM TO [DTYPE] | "
+        "train CONFIG_JSON\n");
     return 2;
   }
   const absl::Status status = Train(argv[2]);

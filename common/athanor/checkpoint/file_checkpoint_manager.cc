@@ -30,6 +30,7 @@
 #include "athanor/checkpoint/leftover_files.h"
 #include "athanor/checkpoint/policy/retention.h"
 #include "athanor/checkpoint/staging.h"
+#include "athanor/io/dtype_names.h"
 
 namespace athanor {
 namespace {
@@ -54,13 +55,10 @@ std::string NewAttempt() {
 }
 
 absl::StatusOr<std::optional<torch::ScalarType>> ExportDtype(const std::string& name) {
-  if (name.empty()) return std::nullopt;
-  if (name == "fp32") return torch::kFloat;
-  if (name == "fp16") return torch::kHalf;
-  if (name == "bf16") return torch::kBFloat16;
-  if (name == "fp64") return torch::kDouble;
-  return absl::InvalidArgumentError(
-      absl::StrCat("checkpoint.export_dtype: '", name, "'; allowed: fp32, fp16, bf16, fp64"));
+  const std::optional<torch::ScalarType> dtype = DtypeOfOption(name);
+  if (name.empty() || dtype.has_value()) return dtype;
+  return absl::InvalidArgumentError(absl::StrCat("checkpoint.export_dtype: '", name, "'; allowed: ",
+                                                 NamesOf(&DtypeNames::option, ", ")));
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "absl/strings/strip.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/io/dtype_names.h"
 #include "athanor/io/pickle_reader.h"
 #include "athanor/torch/status.h"
 
@@ -32,51 +33,17 @@ constexpr uint64_t kEntryBytes = 64;
 // other.
 constexpr int kMaxWrappers = 8;
 
-// "torch.FloatStorage" -> "Float"; tensors of CUDA in files of old versions too.
-std::optional<torch::ScalarType> DtypeOfStorage(absl::string_view global) {
-  static const std::map<std::string, torch::ScalarType> dtypes = {{"Double", torch::kDouble},
-                                                                  {"Float", torch::kFloat},
-                                                                  {"Half", torch::kHalf},
-                                                                  {"BFloat16", torch::kBFloat16},
-                                                                  {"Long", torch::kLong},
-                                                                  {"Int", torch::kInt},
-                                                                  {"Short", torch::kShort},
-                                                                  {"Char", torch::kChar},
-                                                                  {"Byte", torch::kByte},
-                                                                  {"Bool", torch::kBool},
-                                                                  {"ComplexFloat", torch::kComplexFloat},
-                                                                  {"ComplexDouble", torch::kComplexDouble}};
+// Of "torch.FloatStorage"; of tensors of CUDA in files of old versions too.
+std::optional<torch::ScalarType> DtypeOfStorageClass(absl::string_view global) {
   if (!absl::ConsumePrefix(&global, "torch.cuda.") && !absl::ConsumePrefix(&global, "torch.")) return std::nullopt;
   if (!absl::ConsumeSuffix(&global, "Storage")) return std::nullopt;
-  const auto found = dtypes.find(std::string(global));
-  return found == dtypes.end() ? std::nullopt : std::optional(found->second);
+  return DtypeOfStorage({global.data(), global.size()});
 }
 
-// Of tensors whose storage has no type: what came after the typed storages.
-std::optional<torch::ScalarType> DtypeByName(const std::string& global) {
-  static const std::map<std::string, torch::ScalarType> dtypes = {{"torch.uint16", torch::kUInt16},
-                                                                  {"torch.uint32", torch::kUInt32},
-                                                                  {"torch.uint64", torch::kUInt64},
-                                                                  {"torch.float8_e4m3fn", torch::kFloat8_e4m3fn},
-                                                                  {"torch.float8_e5m2", torch::kFloat8_e5m2},
-                                                                  {"torch.float8_e4m3fnuz", torch::kFloat8_e4m3fnuz},
-                                                                  {"torch.float8_e5m2fnuz", torch::kFloat8_e5m2fnuz},
-                                                                  {"torch.float8_e8m0fnu", torch::kFloat8_e8m0fnu},
-                                                                  {"torch.float4_e2m1fn_x2", torch::kFloat4_e2m1fn_x2},
-                                                                  {"torch.float64", torch::kDouble},
-                                                                  {"torch.float32", torch::kFloat},
-                                                                  {"torch.float16", torch::kHalf},
-                                                                  {"torch.bfloat16", torch::kBFloat16},
-                                                                  {"torch.int64", torch::kLong},
-                                                                  {"torch.int32", torch::kInt},
-                                                                  {"torch.int16", torch::kShort},
-                                                                  {"torch.int8", torch::kChar},
-                                                                  {"torch.uint8", torch::kByte},
-                                                                  {"torch.bool", torch::kBool},
-                                                                  {"torch.complex64", torch::kComplexFloat},
-                                                                  {"torch.complex128", torch::kComplexDouble}};
-  const auto found = dtypes.find(global);
-  return found == dtypes.end() ? std::nullopt : std::optional(found->second);
+// "torch.uint16", of tensors whose storage has no type.
+std::optional<torch::ScalarType> DtypeOfGlobal(absl::string_view global) {
+  if (!absl::ConsumePrefix(&global, "torch.")) return std::nullopt;
+  return DtypeOfPython({global.data(), global.size()});
 }
 
 // Turns the bytes of every number around; of a complex one, of both its parts.
@@ -147,6 +114,24 @@ class Archive {
     return true;
   }
 
+  using Entries = std::vector<std::pair<const PickleValue*, const PickleValue*>>;
+
+  // Of equal keys the last one counts, as in Python. Found out once: many dictionaries may hold this one.
+  const Entries& LastEntries(const PickleValue* dictionary) {
+    const auto [known, fresh] = entries_.try_emplace(dictionary);
+    if (!fresh) return known->second;
+    const Entries all = dictionary->Entries();
+    std::map<std::string_view, size_t> last;
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (all[i].first->Is(Kind::kString)) last[all[i].first->text] = i;
+    }
+    for (size_t i = 0; i < all.size(); ++i) {
+      const bool named = all[i].first->Is(Kind::kString);
+      if (!named || last.at(all[i].first->text) == i) known->second.push_back(all[i]);
+    }
+    return known->second;
+  }
+
   // Walks nested dictionaries; an explicit stack, since the nesting is the file's.
   absl::Status Collect(const PickleValue& root, TensorFile* out) {
     std::vector<std::pair<std::string, const PickleValue*>> open = {{"", &root}};
@@ -154,7 +139,7 @@ class Archive {
     while (!open.empty()) {
       const auto [prefix, dictionary] = std::move(open.back());
       open.pop_back();
-      for (const auto& [key, value] : dictionary->Entries()) {
+      for (const auto& [key, value] : LastEntries(dictionary)) {
         // A dictionary that holds itself would never end.
         if (!Pay(kEntryBytes + prefix.size() + key->text.size()))
           return absl::DataLossError(absl::StrCat(path_, ": dictionaries hold each other too often"));
@@ -172,7 +157,10 @@ class Archive {
           ASSIGN_OR_RETURN(tensor, TensorOf(name, *value));
         }
         if (tensor.has_value()) {
-          out->tensors[name] = *std::move(tensor);
+          // {"a": {"b": …}, "a.b": …}: whichever was taken, the other one would be missing without a word.
+          if (!out->tensors.emplace(name, *std::move(tensor)).second)
+            return absl::InvalidArgumentError(
+                absl::StrCat(path_, ": two tensors have the name '", name, "' once dictionaries are joined by dots"));
         } else {
           out->skipped.push_back(absl::StrCat(name, ": ", Describe(*value)));
         }
@@ -232,14 +220,14 @@ class Archive {
 
   // What stands behind the six parts that all descriptions share.
   struct Extras {
-    std::optional<torch::ScalarType> dtype;
+    std::string dtype;  // as it is written
     bool conj = false, neg = false;
   };
   static Extras ExtrasOf(const std::string& function, const std::vector<const PickleValue*>& parts) {
     constexpr size_t kCommon = 6;
     Extras extras;
     size_t at = kCommon;
-    if (absl::EndsWith(function, "_v3") && parts.size() > at) extras.dtype = DtypeByName(parts[at++]->text);
+    if (absl::EndsWith(function, "_v3") && parts.size() > at) extras.dtype = parts[at++]->text;
     if (parts.size() <= at) return extras;
     const auto is_set = [&](std::string_view key) {
       const PickleValue* bit = parts[at]->Find(key);
@@ -264,10 +252,12 @@ class Archive {
     if (id.size() != 5 || !id[1]->Is(Kind::kGlobal) || !id[2]->Is(Kind::kString)) return Damaged(name, "its storage");
     const Extras extras = ExtrasOf(function, parts);
     const bool typed = id[1]->text != "torch.storage.UntypedStorage" && id[1]->text != "torch.UntypedStorage";
-    const std::optional<torch::ScalarType> dtype = typed ? DtypeOfStorage(id[1]->text) : extras.dtype;
+    const std::optional<torch::ScalarType> dtype =
+        typed ? DtypeOfStorageClass(id[1]->text) : DtypeOfGlobal(extras.dtype);
     if (!dtype.has_value()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(path_, ": tensor '", name, "' has the storage type ", id[1]->text, ", which is not read"));
+          absl::StrCat(path_, ": tensor '", name, "' is of the type ", typed ? id[1]->text : extras.dtype,
+                       ", which is not read; allowed: torch.", NamesOf(&DtypeNames::python, ", torch.")));
     }
     ASSIGN_OR_RETURN(const torch::Tensor storage, Storage(name, id[2]->text, *dtype));
     // The last element reached must lie inside: in steps that cannot overflow.
@@ -296,29 +286,36 @@ class Archive {
     return made;
   }
 
+  // A storage's bytes as numbers of a type. One without a type of its own may be seen as several.
   absl::StatusOr<torch::Tensor> Storage(const std::string& name, const std::string& key, torch::ScalarType dtype) {
-    const auto known = storages_.find(key);
-    if (known != storages_.end()) {
-      if (known->second.scalar_type() != dtype) return Damaged(name, "its storage has two types");
-      return known->second;
+    torch::Tensor& typed = storages_[{key, dtype}];
+    if (typed.defined()) return typed;
+    std::shared_ptr<Bytes>& bytes = records_[key];
+    if (bytes == nullptr) {
+      const std::string record = absl::StrCat("data/", key);
+      if (!reader_.hasRecord(record)) return Damaged(name, absl::StrCat("no record ", record));
+      ASSIGN_OR_RETURN(Bytes read, Record(record));
+      bytes = std::make_shared<Bytes>(std::move(read));
     }
-    const std::string record = absl::StrCat("data/", key);
-    if (!reader_.hasRecord(record)) return Damaged(name, absl::StrCat("no record ", record));
-    ASSIGN_OR_RETURN(Bytes bytes, Record(record));
-    auto& [data, size] = bytes;
-    if (big_endian_) SwapBytes(static_cast<char*>(data.get()), size, dtype);
+    const auto& [data, size] = *bytes;
     const auto elements = static_cast<int64_t>(size / torch::elementSize(dtype));
-    auto owner = std::make_shared<at::DataPtr>(std::move(data));
-    torch::Tensor storage = torch::from_blob(owner->get(), {elements}, [owner](void*) {}, dtype);
-    storages_[key] = storage;
-    return storage;
+    torch::Tensor numbers = torch::from_blob(data.get(), {elements}, [owner = bytes](void*) {}, dtype);
+    if (big_endian_) {
+      if (!Pay(size)) return Damaged(name, "storages are repeated too often");
+      numbers = numbers.clone();
+      SwapBytes(static_cast<char*>(numbers.data_ptr()), numbers.nbytes(), dtype);
+    }
+    typed = numbers;
+    return numbers;
   }
 
   const std::string path_;
   caffe2::serialize::PyTorchStreamReader reader_;
   uint64_t packed_left_, left_;
   bool big_endian_ = false;
-  std::map<std::string, torch::Tensor> storages_;
+  std::map<const PickleValue*, Entries> entries_;
+  std::map<std::string, std::shared_ptr<Bytes>> records_;
+  std::map<std::pair<std::string, torch::ScalarType>, torch::Tensor> storages_;
   // By storage, offset, sizes, strides, dtype, conj, neg.
   std::map<std::tuple<std::string, int64_t, std::vector<int64_t>, std::vector<int64_t>, torch::ScalarType, bool, bool>,
            torch::Tensor>

@@ -11,47 +11,12 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/io/dtype_names.h"
 #include "athanor/io/state_dict_file.h"
 #include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {
-
-// What Python calls the type of a tensor's storage; of types newer than typed storages, that of the tensor.
-struct PythonDtype {
-  torch::ScalarType dtype;
-  const char* storage;  // null: untyped
-  const char* name;
-};
-constexpr PythonDtype kDtypes[] = {
-    {torch::kFloat32, "FloatStorage", "float32"},
-    {torch::kFloat64, "DoubleStorage", "float64"},
-    {torch::kFloat16, "HalfStorage", "float16"},
-    {torch::kBFloat16, "BFloat16Storage", "bfloat16"},
-    {torch::kInt64, "LongStorage", "int64"},
-    {torch::kInt32, "IntStorage", "int32"},
-    {torch::kInt16, "ShortStorage", "int16"},
-    {torch::kInt8, "CharStorage", "int8"},
-    {torch::kUInt8, "ByteStorage", "uint8"},
-    {torch::kBool, "BoolStorage", "bool"},
-    {torch::kComplexFloat, "ComplexFloatStorage", "complex64"},
-    {torch::kComplexDouble, "ComplexDoubleStorage", "complex128"},
-    {torch::kUInt16, nullptr, "uint16"},
-    {torch::kUInt32, nullptr, "uint32"},
-    {torch::kUInt64, nullptr, "uint64"},
-    {torch::kFloat8_e4m3fn, nullptr, "float8_e4m3fn"},
-    {torch::kFloat8_e5m2, nullptr, "float8_e5m2"},
-    {torch::kFloat8_e4m3fnuz, nullptr, "float8_e4m3fnuz"},
-    {torch::kFloat8_e5m2fnuz, nullptr, "float8_e5m2fnuz"},
-    {torch::kFloat8_e8m0fnu, nullptr, "float8_e8m0fnu"},
-    {torch::kFloat4_e2m1fn_x2, nullptr, "float4_e2m1fn_x2"},
-};
-
-const PythonDtype* DtypeOf(torch::ScalarType dtype) {
-  const auto* found =
-      std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const PythonDtype& one) { return one.dtype == dtype; });
-  return found == std::end(kDtypes) ? nullptr : found;
-}
 
 // A tensor within a storage of the file.
 struct Place {
@@ -132,13 +97,13 @@ class Pickle {
   Pickle() { bytes_ = "\x80\x02}("; }  // protocol 2, a dictionary, its items
 
   void AddTensor(const Place& place, const torch::Tensor& storage) {
-    const PythonDtype& dtype = *DtypeOf(place.tensor.scalar_type());
+    const DtypeNames& dtype = *FindDtype(place.tensor.scalar_type());
     const bool typed = dtype.storage != nullptr;
     Text(place.name);
     Global("torch._utils", typed ? "_rebuild_tensor_v2" : "_rebuild_tensor_v3");
     bytes_ += "((";
     Text("storage");
-    Global(typed ? "torch" : "torch.storage", typed ? dtype.storage : "UntypedStorage");
+    Global(typed ? "torch" : "torch.storage", absl::StrCat(typed ? dtype.storage : "Untyped", "Storage"));
     Text(absl::StrCat(place.storage));
     Text("cpu");
     Integer(typed ? storage.numel() : static_cast<int64_t>(storage.nbytes()));
@@ -149,7 +114,7 @@ class Pickle {
     bytes_ += '\x89';  // requires no gradient
     Global("collections", "OrderedDict");
     bytes_ += ")R";  // no hooks
-    if (!typed) Global("torch", dtype.name);
+    if (!typed) Global("torch", dtype.python);
     bytes_ += "tR";  // the tensor
   }
   std::string Finish() && { return std::move(bytes_) + "u."; }
@@ -191,7 +156,7 @@ absl::Status CheckTensors(const std::string& path, const std::map<std::string, t
       problem = "undefined";
     } else if (tensor.layout() != torch::kStrided || tensor.is_quantized()) {
       problem = "not dense";
-    } else if (DtypeOf(tensor.scalar_type()) == nullptr) {
+    } else if (FindDtype(tensor.scalar_type()) == nullptr) {
       problem = absl::StrCat("of ", c10::toString(tensor.scalar_type()));
     }
     if (problem.empty()) continue;

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/io/dtype_names.h"
 
 namespace athanor {
 namespace {
@@ -18,41 +19,13 @@ constexpr int64_t kHeaderOffset = 8;
 constexpr size_t kMaxTensorDims = 64;  // of LibTorch
 constexpr size_t kShownName = 128, kShownDtype = 32;
 
-struct DtypeName {
-  torch::ScalarType dtype;
-  const char* name;
-};
-constexpr DtypeName kDtypes[] = {
-    {torch::kDouble, "F64"},
-    {torch::kFloat, "F32"},
-    {torch::kHalf, "F16"},
-    {torch::kBFloat16, "BF16"},
-    {torch::kLong, "I64"},
-    {torch::kInt, "I32"},
-    {torch::kShort, "I16"},
-    {torch::kChar, "I8"},
-    {torch::kByte, "U8"},
-    {torch::kUInt16, "U16"},
-    {torch::kUInt32, "U32"},
-    {torch::kUInt64, "U64"},
-    {torch::kBool, "BOOL"},
-    {torch::kFloat8_e4m3fn, "F8_E4M3"},
-    {torch::kFloat8_e5m2, "F8_E5M2"},
-    {torch::kFloat8_e4m3fnuz, "F8_E4M3FNUZ"},
-    {torch::kFloat8_e5m2fnuz, "F8_E5M2FNUZ"},
-    {torch::kFloat8_e8m0fnu, "F8_E8M0"},
-    {torch::kFloat4_e2m1fn_x2, "F4"},
-    {torch::kComplexFloat, "C64"},
-};
-
-std::string AllowedDtypes() {
-  std::string names;
-  for (const DtypeName& one : kDtypes) absl::StrAppend(&names, names.empty() ? "" : " ", one.name);
-  return names;
-}
-
 absl::Status Damaged(const std::string& file, int64_t offset, const std::string& what) {
   return absl::DataLossError(absl::StrCat(file, ", offset ", offset, ": ", what));
+}
+
+std::string UnknownDtype(const std::string& found) {
+  return absl::StrCat("unknown dtype '", found.substr(0, kShownDtype), "'; allowed: ",
+                      NamesOf(&DtypeNames::safetensors));
 }
 
 // A tensor's fields as they stand in the header.
@@ -104,6 +77,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
     return tensors_.size() <= kMaxTensors || Fail(absl::StrCat("more than ", kMaxTensors, " tensors"));
   }
   bool end_object() override {
+    if (depth_ == 2 && !in_metadata_ && !CheckTensor()) return false;
     if (depth_ == 2) in_metadata_ = false;
     return Higher();
   }
@@ -151,6 +125,14 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
                ? absl::StrCat("__metadata__, '", key_.substr(0, kShownName), "'")
                : absl::StrCat("tensor '", tensor_.substr(0, kShownName), "', field '", key_.substr(0, kShownName), "'");
   }
+  // Of a name that comes twice the earlier tensor too has to be one.
+  bool CheckTensor() {
+    const std::string where = absl::StrCat("tensor '", tensor_.substr(0, kShownName), "': ");
+    if (!fields_->dtype.has_value() || !fields_->shape.has_value() || !fields_->offsets.has_value())
+      return Fail(where + "needs dtype, shape and data_offsets");
+    if (!DtypeOfSafetensors(*fields_->dtype).has_value()) return Fail(where + UnknownDtype(*fields_->dtype));
+    return fields_->offsets->size() == 2 || Fail(where + "data_offsets are a begin and an end");
+  }
   bool Twice() { return Fail(absl::StrCat(Place(), " comes twice")); }
 
   // Something that no field takes. What the format does not know is passed over.
@@ -190,22 +172,13 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   std::map<std::string, std::string> metadata_;
 };
 
-// Every number of the header is checked before it is used.
+// Every number of the header is checked before it is used; the parser has seen to it that all fields are there.
 absl::StatusOr<TensorSlot> SlotOf(const std::string& file, const std::string& name, const Fields& fields,
                                   int64_t data_size) {
   const std::string where = absl::StrCat("tensor '", name.substr(0, kShownName), "': ");
-  if (!fields.dtype.has_value() || !fields.shape.has_value() || !fields.offsets.has_value())
-    return Damaged(file, kHeaderOffset, where + "needs dtype, shape and data_offsets");
   TensorSlot slot;
   slot.name = name;
-  const auto* known = std::find_if(std::begin(kDtypes), std::end(kDtypes),
-                                   [&](const DtypeName& one) { return *fields.dtype == one.name; });
-  if (known == std::end(kDtypes)) {
-    return Damaged(
-        file, kHeaderOffset,
-        absl::StrCat(where, "unknown dtype '", fields.dtype->substr(0, kShownDtype), "'; allowed: ", AllowedDtypes()));
-  }
-  slot.dtype = known->dtype;
+  slot.dtype = *DtypeOfSafetensors(*fields.dtype);
   int64_t bytes = static_cast<int64_t>(torch::elementSize(slot.dtype));
   int64_t extents = bytes;  // those beside a zero count too: LibTorch multiplies them
   std::vector<uint64_t> shape = *fields.shape;
@@ -222,7 +195,6 @@ absl::StatusOr<TensorSlot> SlotOf(const std::string& file, const std::string& na
       return Damaged(file, kHeaderOffset, where + "its size overflows");
     bytes *= slot.shape.back();
   }
-  if (fields.offsets->size() != 2) return Damaged(file, kHeaderOffset, where + "data_offsets are a begin and an end");
   for (const uint64_t offset : *fields.offsets) {
     if (offset > static_cast<uint64_t>(data_size)) {
       return Damaged(file, kHeaderOffset,
@@ -277,11 +249,10 @@ absl::StatusOr<TensorHeader> DecodeHeader(const std::string& file, std::string_v
 }
 
 absl::StatusOr<std::string> SafetensorsDtype(torch::ScalarType dtype) {
-  for (const DtypeName& one : kDtypes) {
-    if (one.dtype == dtype) return std::string(one.name);
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("dtype ", c10::toString(dtype), " cannot be stored; allowed: ", AllowedDtypes()));
+  const DtypeNames* names = FindDtype(dtype);
+  if (names != nullptr && names->safetensors != nullptr) return std::string(names->safetensors);
+  return absl::InvalidArgumentError(absl::StrCat("dtype ", c10::toString(dtype), " cannot be stored; allowed: ",
+                                                 NamesOf(&DtypeNames::safetensors)));
 }
 
 absl::StatusOr<std::string> EncodeHeader(const std::vector<TensorSlot>& slots,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -17,24 +18,12 @@
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/data/images/inflate.h"
+#include "athanor/io/dtype_names.h"
 #include "athanor/io/mapped_file.h"
 #include "athanor/io/tensor_file.h"
 
 namespace athanor {
 namespace {
-
-struct Dtype {
-  absl::string_view text;  // as in the header, without the byte order
-  torch::ScalarType type;
-  size_t bytes;
-};
-
-constexpr Dtype kDtypes[] = {
-    {"f8", torch::kFloat64, 8},      {"f4", torch::kFloat32, 4},         {"f2", torch::kFloat16, 2},
-    {"i8", torch::kInt64, 8},        {"i4", torch::kInt32, 4},           {"i2", torch::kInt16, 2},
-    {"i1", torch::kInt8, 1},         {"u1", torch::kUInt8, 1},           {"b1", torch::kBool, 1},
-    {"c8", torch::kComplexFloat, 8}, {"c16", torch::kComplexDouble, 16}, {"u2", torch::kUInt16, 2},
-    {"u4", torch::kUInt32, 4},       {"u8", torch::kUInt64, 8}};
 
 constexpr size_t kMaxDims = 64;  // of LibTorch and NumPy
 
@@ -63,7 +52,7 @@ class HeaderText {
          {std::pair("descr", has_dtype_), std::pair("fortran_order", has_order_), std::pair("shape", has_shape_)}) {
       if (!found) return Damaged(name_, "the header has no '", key, "'");
     }
-    return header_;
+    return Peek() == '\0' ? absl::StatusOr<Header>(header_) : Wrong("goes on behind the dictionary");
   }
 
  private:
@@ -176,38 +165,40 @@ std::string Swapped(const char* data, size_t size, size_t width) {
   return bytes;
 }
 
-absl::StatusOr<torch::Tensor> Flat(const std::string& name, absl::string_view kind, const Dtype& dtype,
-                                   const char* data, size_t count) {
-  if (kind == "u2") return Widened<uint16_t, int32_t>(name, data, count, torch::kInt32);
-  if (kind == "u4") return Widened<uint32_t, int64_t>(name, data, count, torch::kInt64);
-  if (kind == "u8") return Widened<uint64_t, int64_t>(name, data, count, torch::kInt64);
-  torch::Tensor flat = torch::empty({static_cast<int64_t>(count)}, dtype.type);
-  if (count > 0) std::memcpy(flat.data_ptr(), data, count * dtype.bytes);
+absl::StatusOr<torch::Tensor> Flat(const std::string& name, torch::ScalarType dtype, const char* data, size_t count) {
+  if (dtype == torch::kUInt16) return Widened<uint16_t, int32_t>(name, data, count, torch::kInt32);
+  if (dtype == torch::kUInt32) return Widened<uint32_t, int64_t>(name, data, count, torch::kInt64);
+  if (dtype == torch::kUInt64) return Widened<uint64_t, int64_t>(name, data, count, torch::kInt64);
+  torch::Tensor flat = torch::empty({static_cast<int64_t>(count)}, dtype);
+  if (count > 0) std::memcpy(flat.data_ptr(), data, flat.nbytes());
   return flat;
 }
 
+// "<f4" is a byte order and a type; "|" says that there is none, and NumPy takes it for the machine's.
+std::optional<torch::ScalarType> DtypeOfDescr(absl::string_view descr, bool* big_endian) {
+  const bool ordered = !descr.empty() && absl::StrContains("<>|=", descr.substr(0, 1));
+  *big_endian = absl::StartsWith(descr, ">");
+  absl::string_view kind = ordered ? descr.substr(1) : descr;
+  if (kind == "?") kind = "b1";
+  return DtypeOfNumpy({kind.data(), kind.size()});
+}
+
 absl::StatusOr<torch::Tensor> Elements(const std::string& name, const Header& header, const char* data, size_t size) {
-  absl::string_view kind = header.dtype;
-  const bool ordered = !kind.empty() && !absl::ascii_isalpha(static_cast<unsigned char>(kind[0]));
-  const char order = ordered ? kind[0] : '=';
-  if (ordered) kind.remove_prefix(1);
-  const Dtype* dtype = nullptr;
-  for (const Dtype& candidate : kDtypes) {
-    if (candidate.text == kind) dtype = &candidate;
+  bool big_endian = false;
+  const std::optional<torch::ScalarType> dtype = DtypeOfDescr(header.dtype, &big_endian);
+  if (!dtype.has_value()) {
+    return Damaged(name, "found dtype \"", header.dtype, "\"; allowed: ", NamesOf(&DtypeNames::numpy),
+                   " of either byte order");
   }
-  if (dtype == nullptr || (order != '<' && order != '>' && order != '|' && order != '=') ||
-      (order == '|' && dtype->bytes > 1)) {
-    return Damaged(name, "found dtype \"", header.dtype,
-                   "\"; allowed: f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1 c8 c16 of either byte order");
-  }
-  const std::optional<size_t> count = ElementCount(header.shape, dtype->bytes);
-  if (!count || *count * dtype->bytes != size) {
+  const size_t bytes = torch::elementSize(*dtype);
+  const std::optional<size_t> count = ElementCount(header.shape, bytes);
+  if (!count || *count * bytes != size) {
     return Damaged(name, "found ", size, " bytes of data for shape (", absl::StrJoin(header.shape, ", "), ") of ",
                    header.dtype);
   }
-  const size_t part = torch::isComplexType(dtype->type) ? dtype->bytes / 2 : dtype->bytes;
-  const std::string swapped = order == '>' && part > 1 ? Swapped(data, size, part) : "";
-  ASSIGN_OR_RETURN(torch::Tensor flat, Flat(name, kind, *dtype, swapped.empty() ? data : swapped.data(), *count));
+  const size_t part = torch::isComplexType(*dtype) ? bytes / 2 : bytes;
+  const std::string swapped = big_endian && part > 1 ? Swapped(data, size, part) : "";
+  ASSIGN_OR_RETURN(torch::Tensor flat, Flat(name, *dtype, swapped.empty() ? data : swapped.data(), *count));
   return Shaped(std::move(flat), header);
 }
 
@@ -283,23 +274,22 @@ absl::StatusOr<std::string> Unpack(const std::string& name, const ZipEntry& entr
 }
 
 absl::StatusOr<std::string> EncodeNpy(const torch::Tensor& tensor) {
-  for (const Dtype& dtype : kDtypes) {
-    if (dtype.type != tensor.scalar_type()) continue;
-    const torch::Tensor dense = DenseOnHost(tensor);
-    std::string header =
-        absl::StrCat("{'descr': '", dtype.bytes == 1 ? "|" : "<", dtype.text, "', 'fortran_order': False, 'shape': (",
-                     absl::StrJoin(dense.sizes(), ", "), dense.dim() == 1 ? ",), }" : "), }");
-    header.append(63 - (10 + header.size()) % 64, ' ');
-    header += '\n';
-    if (header.size() > UINT16_MAX) return absl::InvalidArgumentError("npy: too many dimensions");
-    std::string bytes("\x93NUMPY\x01\x00", 8);
-    bytes += static_cast<char>(header.size() & 0xff);
-    bytes += static_cast<char>(header.size() >> 8);
-    bytes += header;
-    bytes.append(static_cast<const char*>(dense.data_ptr()), dense.nbytes());
-    return bytes;
-  }
-  return absl::InvalidArgumentError(absl::StrCat("npy: NumPy has no ", c10::toString(tensor.scalar_type())));
+  const DtypeNames* dtype = FindDtype(tensor.scalar_type());
+  if (dtype == nullptr || dtype->numpy == nullptr)
+    return absl::InvalidArgumentError(absl::StrCat("npy: NumPy has no ", c10::toString(tensor.scalar_type())));
+  const torch::Tensor dense = DenseOnHost(tensor);
+  std::string header = absl::StrCat("{'descr': '", dense.element_size() == 1 ? "|" : "<", dtype->numpy,
+                                    "', 'fortran_order': False, 'shape': (", absl::StrJoin(dense.sizes(), ", "),
+                                    dense.dim() == 1 ? ",), }" : "), }");
+  header.append(63 - (10 + header.size()) % 64, ' ');
+  header += '\n';
+  if (header.size() > UINT16_MAX) return absl::InvalidArgumentError("npy: too many dimensions");
+  std::string bytes("\x93NUMPY\x01\x00", 8);
+  bytes += static_cast<char>(header.size() & 0xff);
+  bytes += static_cast<char>(header.size() >> 8);
+  bytes += header;
+  bytes.append(static_cast<const char*>(dense.data_ptr()), dense.nbytes());
+  return bytes;
 }
 
 template <class T>

@@ -9,8 +9,10 @@
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
+#include "athanor/io/dtype_names.h"
 #include "athanor/io/state_dict_file.h"
 #include "athanor/io/tensor_file.h"
+#include "athanor/io/tied_tensors.h"
 #include "athanor/runner/state/weight_names.h"
 #include "athanor/torch/module_tensors.h"
 #include "athanor/torch/status.h"
@@ -85,16 +87,14 @@ absl::Status ExportWeights(const std::string& from, const std::string& to, const
     return absl::InvalidArgumentError(
         absl::StrCat(to, ": found ending '", ending, "'; allowed: .safetensors, .pt, .pth"));
   }
-  const std::map<std::string, torch::ScalarType> dtypes = {
-      {"fp32", torch::kFloat}, {"fp16", torch::kHalf}, {"bf16", torch::kBFloat16}, {"fp64", torch::kDouble}};
-  const auto dtype = dtypes.find(options.dtype);
-  if (!options.dtype.empty() && dtype == dtypes.end()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dtype: found '", options.dtype, "'; allowed: fp32, fp16, bf16, fp64"));
+  const std::optional<torch::ScalarType> dtype = DtypeOfOption(options.dtype);
+  if (!options.dtype.empty() && !dtype.has_value()) {
+    return absl::InvalidArgumentError(absl::StrCat("dtype: found '", options.dtype, "'; allowed: ",
+                                                   NamesOf(&DtypeNames::option, ", ")));
   }
   ASSIGN_OR_RETURN(TensorMap weights, WeightsAt(from, options.average, nullptr));
-  for (auto& [name, tensor] : weights) {
-    if (dtype != dtypes.end() && tensor.is_floating_point()) tensor = tensor.to(dtype->second);
+  if (dtype.has_value()) {
+    RETURN_IF_ERROR(RunTorch(absl::StrCat("exporting ", from), [&] { CastFloats(&weights, *dtype); }));
   }
   return python ? WriteStateDictFile(to, weights) : WriteTensorFile(to, weights, {{"format", "pt"}});
 }
