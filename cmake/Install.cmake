@@ -31,10 +31,11 @@ endif()
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs FILES_MATCHING PATTERN "*.md")
 install(DIRECTORY examples/ DESTINATION ${CMAKE_INSTALL_DATADIR}/athanor/examples PATTERN CMakeLists.txt EXCLUDE
-  PATTERN "*.pt" EXCLUDE PATTERN "*.train_step" EXCLUDE PATTERN __pycache__ EXCLUDE)
+  PATTERN "*.pt" EXCLUDE PATTERN "*.npy" EXCLUDE PATTERN "*.train_step" EXCLUDE PATTERN __pycache__ EXCLUDE)
 install(DIRECTORY tests/package/consumer/ DESTINATION ${CMAKE_INSTALL_DATADIR}/athanor/examples/project)
 install(DIRECTORY deploy/ DESTINATION ${CMAKE_INSTALL_DATADIR}/athanor/deploy)
 install(PROGRAMS scripts/export_train_step.py scripts/wandb_import.py DESTINATION ${CMAKE_INSTALL_DATADIR}/athanor/scripts)
+install(DIRECTORY scripts/athanor_train_step DESTINATION ${CMAKE_INSTALL_DATADIR}/athanor/scripts FILES_MATCHING PATTERN "*.py")
 
 set(_programs)
 foreach(_program IN ITEMS athanord athanor-agent athanor-trainer athanor)

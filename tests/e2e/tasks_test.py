@@ -38,6 +38,97 @@ class TasksTest(E2ECase):
         subprocess.run([sys.executable, str(ROOT / "examples/torchscript/export.py"), str(module)], check=True, timeout=120)
         self.finish("torchscript.yaml", "--set", f"task.options.module={module}")
 
+    def test_torchscript_with_two_inputs_and_a_file_to_validate_on(self):
+        folder = self.folder / "two"
+        subprocess.run([sys.executable, str(ROOT / "examples/torchscript/two_inputs.py"), str(folder)], check=True, timeout=120)
+        sets = [f"task.options.module={folder}/net.pt"]
+        for prefix, split in (("", "train"), ("val_", "val")):
+            sets += [f"task.options.{prefix}data={folder}/{split}_images.npy", f"task.options.{prefix}target_file={folder}/{split}_labels.npy",
+                     f"task.options.{prefix}input_files.ink={folder}/{split}_ink.npy"]
+        metrics = self.finish("torchscript_inputs.yaml", *[word for value in sets for word in ("--set", value)])
+        self.assertGreater(metrics["val.accuracy"], 0.9)
+        self.assertGreater(metrics["val.among_three"], metrics["val.accuracy"])
+
+
+def export(model, folder):
+    """The package of a MODEL.py, compiled under `folder`."""
+    package = folder / f"{model.stem}.train_step"
+    environment = {**os.environ, "TMPDIR": str(folder), "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")}
+    subprocess.run([sys.executable, str(ROOT / "scripts/export_train_step.py"), str(model), "-o", str(package), "--seed", "0"],
+                   check=True, timeout=600, env=environment)
+    return package
+
+
+SCALED = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.kinds = nn.Linear(6, 3), nn.Embedding(4, 3)
+    def forward(self, x, scale, kind):
+        return (torch.tanh(self.inner(x)) * scale.unsqueeze(1) + self.kinds(kind)).sum(1)
+def model():
+    return Net()
+def loss(output, target):
+    return ((output - target) ** 2).mean()
+def example():
+    return torch.rand(4, 6), {"scale": torch.rand(4), "kind": torch.arange(4) % 4}, torch.rand(4)
+"""
+
+TOKENS = """
+import torch
+from torch import nn
+def model():
+    return nn.Sequential(nn.Embedding(8, 16), nn.Linear(16, 8))
+def loss(output, target):
+    return nn.functional.cross_entropy(output.reshape(-1, 8), target.reshape(-1))
+def example():
+    return torch.zeros(4, 12, dtype=torch.int64), torch.zeros(4, 12, dtype=torch.int64)
+"""
+
+
+class TrainStepDataTest(E2ECase):
+    """A compiled step with further inputs and with tokens, from the files that a job names."""
+
+    def train(self, options, steps=60):
+        job = self.submit(name="train-step", ranks=2, steps=steps, interval=steps, task={"name": "train_step", "options": options},
+                          runner={"optim": {"type": "adam", "lr": 0.05}, "dataloader": {"batch_size": 16}})
+        return self.cluster.wait_job(job, timeout=240)["progress"]["metrics"]
+
+    def package(self, source):
+        path = self.folder / "net.py"
+        path.write_text(source)
+        return str(export(path, self.folder))
+
+    def test_further_inputs_by_name_and_files_to_validate_on(self):
+        import numpy
+        package = self.package(SCALED)
+        random = numpy.random.default_rng(3)
+        files = {}
+        for split, count in (("train", 256), ("val", 64)):
+            arrays = {"x": random.random((count, 6)), "scale": random.random(count), "kind": random.integers(0, 4, count)}
+            arrays["y"] = arrays["x"][:, 0] * arrays["scale"] + arrays["kind"]
+            for name, array in arrays.items():
+                files[split, name] = str(self.folder / f"{split}_{name}.npy")
+                numpy.save(files[split, name], array)
+        options = {"package": package}
+        for prefix, split in (("", "train"), ("val_", "val")):
+            options |= {f"{prefix}data": files[split, "x"], f"{prefix}target_file": files[split, "y"],
+                        f"{prefix}input_files": {name: files[split, name] for name in ("scale", "kind")}}
+        self.assertLess(self.train(options)["val.loss"], 0.1)
+
+        wrong = self.submit(name="wrong", ranks=1, steps=1, task={"name": "train_step", "options": {**options, "input_files": {
+            "scale": files["train", "scale"], "kind": files["train", "y"]}}})
+        self.assertIn("input kind holds numbers that are not whole", self.cluster.wait_job(wrong, states={"FAILED"})["reason"])
+
+    def test_token_files(self):
+        import numpy
+        for name, count in (("train", 4000), ("val", 400)):
+            (numpy.arange(count) % 8).astype("u2").tofile(self.folder / f"{name}.bin")
+        metrics = self.train({"package": self.package(TOKENS), "data": str(self.folder / "train.bin"), "val_data": str(self.folder / "val.bin")})
+        self.assertLess(metrics["val.loss"], 0.05)
+
 
 class SameAsPythonTest(E2ECase):
     """Same weights, data, order and optimizer, once in a Python loop and once as a job: the same loss."""
@@ -87,10 +178,7 @@ class SameAsPythonTest(E2ECase):
         self.assertAlmostEqual(found, self.python_loop(cross_entropy), places=5)
 
     def test_train_step_compiled_from_python(self):
-        package = self.folder / "model.train_step"
-        environment = {**os.environ, "TMPDIR": str(self.folder), "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "cache")}
-        subprocess.run([sys.executable, str(ROOT / "scripts/export_train_step.py"), str(MODEL), "-o", str(package), "--seed", "0"],
-                       check=True, timeout=600, env=environment)
+        package = export(MODEL, self.folder)
         found = self.job("train_step", package=str(package))
         self.assertAlmostEqual(found, self.python_loop(self.source.loss), places=5)
 

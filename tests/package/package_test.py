@@ -76,6 +76,7 @@ class PackageTest(unittest.TestCase):
         share = self.prefix / "share/athanor"
         for name in ("examples/jobs/digits.yaml", "examples/data/digits/digits.csv", "examples/cpp/01_mlp.cc",
                      "examples/tasks/05_custom_task.cc", "examples/torchscript/export.py", "scripts/export_train_step.py",
+                     "scripts/athanor_train_step/model.py", "examples/torchscript/two_inputs.py",
                      "deploy/systemd/athanord.service", "deploy/prometheus/alerts.yaml"):
             self.assertTrue((share / name).is_file(), name)
         run(ROOT / ".venv/bin/python", share / "scripts/export_train_step.py", "--help")

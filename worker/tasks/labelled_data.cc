@@ -61,24 +61,30 @@ absl::StatusOr<Table> ReadTable(const LabelledDataOptions& options, const Labell
                                             files.data, " ", ShapeText(table.input),
                                             "; the first axis of both counts the samples"));
   }
-  if (options.classes > 0) {
-    table.target = table.target.to(torch::kInt64);
-  } else {
-    table.target = options.natural_targets ? Natural(table.target) : table.target.to(torch::kFloat32);
-  }
+  if (options.classes == 0)
+    table.target = options.target_type.has_value() ? table.target.to(*options.target_type) : Natural(table.target);
   return table;
 }
 
-absl::Status CheckClasses(const std::string& file, int64_t classes, const torch::Tensor& target) {
+// Class numbers as int64, whatever type the file has them in; 0.7 is none, and neither is NaN.
+absl::StatusOr<torch::Tensor> Classes(const std::string& file, int64_t classes, const torch::Tensor& target) {
   if (target.dim() != 1) {
     return absl::DataLossError(
         absl::StrCat("targets of ", file, " have ", target.dim(), " axes; class numbers have one"));
   }
-  const torch::Tensor wrong = ((target < 0) | (target >= classes)).nonzero();
-  if (wrong.size(0) == 0) return absl::OkStatus();
+  if (target.is_complex()) {
+    return absl::DataLossError(absl::StrCat("targets of ", file, " are complex numbers; allowed: 0 to ", classes - 1));
+  }
+  torch::Tensor right = (target >= 0) & (target < classes);
+  if (target.is_floating_point()) right = right & (target == target.floor());
+  const torch::Tensor wrong = right.logical_not().nonzero();
+  if (wrong.size(0) == 0) return target.to(torch::kInt64);
   const int64_t sample = wrong[0][0].item<int64_t>();
-  return absl::DataLossError(absl::StrCat(file, ": sample ", sample + 1, " has class ", target[sample].item<int64_t>(),
-                                          "; allowed: 0 to ", classes - 1));
+  const torch::Tensor found = target[sample];
+  return absl::DataLossError(
+      absl::StrCat(file, ": sample ", sample + 1, " has class ",
+                   found.is_floating_point() ? absl::StrCat(found.item<double>()) : absl::StrCat(found.item<int64_t>()),
+                   "; allowed: 0 to ", classes - 1));
 }
 
 absl::Status ShapeSamples(const LabelledDataOptions& options, const std::string& file, Table& table) {
@@ -98,7 +104,10 @@ absl::Status ShapeSamples(const LabelledDataOptions& options, const std::string&
 
 absl::StatusOr<Table> LoadTable(const LabelledDataOptions& options, const LabelledFiles& files) {
   ASSIGN_OR_RETURN(Table table, ReadTable(options, files));
-  if (options.classes > 0) RETURN_IF_ERROR(CheckClasses(files.data, options.classes, table.target));
+  if (options.classes > 0) {
+    const std::string& file = files.target_file.empty() ? files.data : files.target_file;
+    ASSIGN_OR_RETURN(table.target, Classes(file, options.classes, table.target));
+  }
   RETURN_IF_ERROR(ShapeSamples(options, files.data, table));
   table.input = options.input_type.has_value() ? table.input.to(*options.input_type) : Natural(table.input);
   if (options.scale != 1) table.input = table.input / options.scale;
@@ -228,7 +237,7 @@ LabelledDataOptions ReadLabelledDataOptions(TaskOptions& options, double default
   read.test_every = options.Integer("test_every", divided ? 0 : 5, 0, 1000000);
   read.scale = options.Number("scale", default_scale, 1e-12, 1e12);
   if (use.tokens) {
-    read.block_size = options.Integer("block_size", 256, 1, 1 << 24);
+    read.block_size = options.Integer("block_size", use.block_size, 1, 1 << 24);
     read.token_bytes = options.Integer("token_bytes", 2, 2, 4);
   }
   read.sample_weights_file = options.Text("sample_weights_file", "");

@@ -55,8 +55,8 @@ struct LabelledDataOptions : LabelledFiles {
   // Set by the task, not by the job file:
   std::vector<int64_t> sample_shape;  // of one sample; empty: as it lies in the file
   int64_t classes = 0;                // > 0: targets are class numbers below it; 0: numbers of any value
-  std::optional<torch::ScalarType> input_type = torch::kFloat32;  // unset: float32, int64 where the file has integers
-  bool natural_targets = false;  // without classes: int64 where the file has integers, else float32
+  std::optional<torch::ScalarType> input_type = torch::kFloat32;   // unset: float32, int64 where the file has integers
+  std::optional<torch::ScalarType> target_type = torch::kFloat32;  // the same, of targets without classes
 
   bool tokens() const;
 };
@@ -65,13 +65,14 @@ struct LabelledDataOptions : LabelledFiles {
 struct LabelledDataUse {
   bool tokens = false;
   bool several_inputs = false;
+  int64_t block_size = 256;  // of tokens, by default
 };
 
 // Reads the options above. Mistakes come out of options.Check().
 LabelledDataOptions ReadLabelledDataOptions(TaskOptions& options, double default_scale, LabelledDataUse use = {});
 
 // {"train": …, "val": …, "test": …}; further inputs are in Batch::more. NOT_FOUND and DATA_LOSS name the file, and the
-// sample whose class does not exist; INVALID_ARGUMENT files that do not fit together.
+// sample whose class does not exist or is no whole number; INVALID_ARGUMENT files that do not fit together.
 absl::StatusOr<std::map<std::string, std::shared_ptr<Dataset>>> LoadLabelledData(const LabelledDataOptions& options);
 
 }  // namespace athanor

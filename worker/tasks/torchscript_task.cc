@@ -29,6 +29,7 @@
 #include "worker/tasks/builtin_tasks.h"
 #include "worker/tasks/classification.h"
 #include "worker/tasks/labelled_data.h"
+#include "worker/tasks/one_sample.h"
 #include "worker/tasks/script_module.h"
 
 namespace athanor {
@@ -75,7 +76,7 @@ class TorchScriptTask : public ClassificationTask {
     if (natural && data.scale != 1) options.Complain("scale", "belongs to inputs of float32");
     if (natural) data.input_type.reset();
     data.classes = classes;
-    data.natural_targets = own;
+    if (own) data.target_type.reset();
     ReadMetricsOption(&options, classes);
     RETURN_IF_ERROR(options.Check());
     RETURN_IF_ERROR(LoadModules(context.device, loss_path));
@@ -141,26 +142,14 @@ class TorchScriptTask : public ClassificationTask {
 
   // A module that does not fit its data is found before any rank waits for another.
   absl::Status TryForward(const torch::Device& device) {
-    ASSIGN_OR_RETURN(Batch batch, datasets_["train"]->Get({0}));
-    for (auto& [name, tensor] : batch.more) tensor = tensor.to(device);
-    const torch::Tensor input = batch.input.to(device), target = batch.target.to(device);
-    torch::NoGradGuard no_grad;
+    ASSIGN_OR_RETURN(const Batch batch, FirstSample(datasets_, device));
     model_->eval();
     IValue output;
-    try {
-      output = model_->Run({input}, batch.more);
-    } catch (const std::exception& error) {
-      return absl::InvalidArgumentError(absl::StrCat("task.options.module: forward of ", path_,
-                                                     " fails on one sample of shape [",
-                                                     absl::StrJoin(input.sizes(), ", "), "]: ", error.what()));
-    }
-    RETURN_IF_ERROR(CheckOutput(output, target));
-    try {
-      Loss(output, target);
-    } catch (const std::exception& error) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("task.options.loss: the loss of one sample fails: ", error.what()));
-    }
+    RETURN_IF_ERROR(TryOn(absl::StrCat("task.options.module: forward of ", path_, " fails on one sample of shape [",
+                                       absl::StrJoin(batch.input.sizes(), ", "), "]"),
+                          [&] { output = model_->Run({batch.input}, batch.more); }));
+    RETURN_IF_ERROR(CheckOutput(output, batch.target));
+    RETURN_IF_ERROR(TryOn("task.options.loss: the loss of one sample fails", [&] { Loss(output, batch.target); }));
     model_->train();
     return absl::OkStatus();
   }

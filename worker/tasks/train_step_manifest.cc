@@ -68,6 +68,16 @@ TrainStepSample Sample(const json& value) {
   return {.shape = Shape(value.at("shape")), .dtype = Dtype(value.at("dtype"))};
 }
 
+std::map<std::string, TrainStepSample> Samples(const json& list) {
+  std::map<std::string, TrainStepSample> samples;
+  for (const json& value : list) {
+    const std::string name = Name(value.at("name"));
+    if (!samples.emplace(name, Sample(value)).second)
+      throw std::invalid_argument(absl::StrCat("two inputs \"", name, "\""));
+  }
+  return samples;
+}
+
 std::vector<TrainStepTensor> Tensors(const json& list) {
   std::vector<TrainStepTensor> tensors;
   for (const json& value : list) {
@@ -90,6 +100,7 @@ TrainStepManifest Manifest(const json& document) {
   manifest.cpu_flags = document.at("cpu_flags").get<std::vector<std::string>>();
   manifest.precision = document.at("precision");
   manifest.input = Sample(document.at("input"));
+  manifest.more = Samples(document.value("more", json::array()));
   manifest.target = Sample(document.at("target"));
   manifest.classes = document.at("classes");
   manifest.metrics = document.at("metrics").get<std::vector<std::string>>();

@@ -63,11 +63,15 @@ std::string FirstLine(const std::exception& error) {
   return text.substr(0, text.find('\n'));
 }
 
-torch::Tensor Fitting(const torch::Tensor& samples, const TrainStepSample& sample, const char* what) {
+torch::Tensor Fitting(const torch::Tensor& samples, const TrainStepSample& sample, const std::string& what) {
   std::vector<int64_t> shape = sample.shape;
   shape.insert(shape.begin(), samples.dim() == 0 ? 0 : samples.size(0));
   TORCH_CHECK(shape[0] > 0 && samples.numel() == c10::multiply_integers(shape), "the ", what, " has shape ",
               samples.sizes(), "; the package takes samples of shape ", torch::IntArrayRef(sample.shape));
+  // 0.7 as a whole number would be 0, without a word.
+  const bool cuts = samples.is_floating_point() && !c10::isFloatingType(sample.dtype);
+  TORCH_CHECK(!cuts || samples.equal(samples.floor()), "the ", what,
+              " holds numbers that are not whole; the package takes ", sample.dtype);
   return samples.to(sample.dtype).reshape(shape).contiguous();
 }
 
@@ -130,13 +134,17 @@ absl::Status TrainStepPackage::LoadSteps() {
   return absl::OkStatus();
 }
 
-std::vector<torch::Tensor> TrainStepPackage::Run(Loader* step, const torch::Tensor& input, const torch::Tensor& target,
-                                                 size_t more_results) const {
+std::vector<torch::Tensor> TrainStepPackage::Run(Loader* step, const Batch& batch, size_t more_results) const {
   torch::NoGradGuard no_grad;
   std::vector<torch::Tensor> arguments = parameters_;
   arguments.insert(arguments.end(), buffers_.begin(), buffers_.end());
-  arguments.push_back(Fitting(input, manifest_.input, "input"));
-  arguments.push_back(Fitting(target, manifest_.target, "target"));
+  arguments.push_back(Fitting(batch.input, manifest_.input, "input"));
+  for (const auto& [name, sample] : manifest_.more) {
+    const auto given = batch.more.find(name);
+    TORCH_CHECK(given != batch.more.end(), "the batch has no input '", name, "', which the package takes");
+    arguments.push_back(Fitting(given->second, sample, absl::StrCat("input ", name)));
+  }
+  arguments.push_back(Fitting(batch.target, manifest_.target, "target"));
   std::vector<torch::Tensor> outputs = step->run(arguments);
   const size_t wanted = 1 + (manifest_.classes > 0 ? 1 : 0) + manifest_.metrics.size() + more_results;
   TORCH_CHECK(outputs.size() == wanted, "the package's code gives ", outputs.size(), " results, not ", wanted);
@@ -152,16 +160,17 @@ TrainStepResult TrainStepPackage::Results(const std::vector<torch::Tensor>& outp
   return result;
 }
 
-TrainStepResult TrainStepPackage::Train(const torch::Tensor& input, const torch::Tensor& target) {
+TrainStepResult TrainStepPackage::Train(const Batch& batch) {
   size_t updated = 0;
   for (const TrainStepTensor& buffer : manifest_.buffers) updated += buffer.updated ? 1 : 0;
-  const std::vector<torch::Tensor> outputs = Run(train_.get(), input, target, trainable_.size() + updated);
+  const std::vector<torch::Tensor> outputs = Run(train_.get(), batch, trainable_.size() + updated);
   TrainStepResult result = Results(outputs);
   auto next = outputs.end() - static_cast<std::ptrdiff_t>(trainable_.size() + updated);
 
   // Compiled code may give the same memory twice (equal gradients, a sum's gradient), or an argument back. Optimizers
   // and clipping change gradients in place.
-  std::set<const void*> taken = {input.storage().data(), target.storage().data()};
+  std::set<const void*> taken = {batch.input.storage().data(), batch.target.storage().data()};
+  for (const auto& [name, tensor] : batch.more) taken.insert(tensor.storage().data());
   for (const torch::Tensor& tensor : parameters_) taken.insert(tensor.storage().data());
   for (const torch::Tensor& tensor : buffers_) taken.insert(tensor.storage().data());
   for (size_t i = 0; i < trainable_.size(); ++i, ++next) {
@@ -175,8 +184,8 @@ TrainStepResult TrainStepPackage::Train(const torch::Tensor& input, const torch:
   return result;
 }
 
-TrainStepResult TrainStepPackage::Evaluate(const torch::Tensor& input, const torch::Tensor& target) {
-  return Results(Run(eval_.get(), input, target, 0));
+TrainStepResult TrainStepPackage::Evaluate(const Batch& batch) {
+  return Results(Run(eval_.get(), batch, 0));
 }
 
 }  // namespace athanor

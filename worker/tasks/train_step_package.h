@@ -3,7 +3,7 @@
 //
 //   ASSIGN_OR_RETURN(TrainStepManifest manifest, ReadTrainStepManifest("digits.train_step"));
 //   ASSIGN_OR_RETURN(auto package, TrainStepPackage::Load(std::move(manifest)));
-//   TrainStepResult result = package->Train(input, target);   // result.gradients[i] belongs to package->trainable()[i]
+//   TrainStepResult result = package->Train(batch);   // result.gradients[i] belongs to package->trainable()[i]
 //
 // Errors say "task.options.package: ..."; NOT_FOUND and DATA_LOSS name the file. The step's code is loaded into the
 // process and runs with its rights. Not thread-safe; the training thread.
@@ -19,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "athanor/data/dataset.h"
 
 namespace torch::inductor {
 class AOTIModelPackageLoader;
@@ -55,6 +56,7 @@ struct TrainStepManifest {
   std::vector<std::string> cpu_flags;  // CPU features in use, as /proc/cpuinfo calls them
   std::string precision;               // "fp32", "bf16"
   TrainStepSample input, target;
+  std::map<std::string, TrainStepSample> more;  // further inputs, by the names of forward's arguments
   int64_t classes = 0;               // > 0: the steps give scores, N x classes, and targets are class numbers
   std::vector<std::string> metrics;  // of the model's own
   std::vector<TrainStepTensor> parameters, buffers;
@@ -84,10 +86,10 @@ class TrainStepPackage {
   const std::shared_ptr<torch::nn::Module>& module() const { return module_; }
   const std::vector<torch::Tensor>& trainable() const { return trainable_; }
 
-  // `input` and `target`: N samples of the manifest's shapes, N > 0, of any dtype. Train() also updates the buffers.
-  // Exceptions are LibTorch's.
-  TrainStepResult Train(const torch::Tensor& input, const torch::Tensor& target);
-  TrainStepResult Evaluate(const torch::Tensor& input, const torch::Tensor& target);
+  // N samples of the manifest's shapes, N > 0, of any dtype: input, target, and the manifest's further inputs in
+  // Batch::more. Train() also updates the buffers. Exceptions are LibTorch's.
+  TrainStepResult Train(const Batch& batch);
+  TrainStepResult Evaluate(const Batch& batch);
 
  private:
   using Loader = torch::inductor::AOTIModelPackageLoader;
@@ -95,8 +97,7 @@ class TrainStepPackage {
   explicit TrainStepPackage(TrainStepManifest manifest);
   absl::Status OwnWeights();
   absl::Status LoadSteps();
-  std::vector<torch::Tensor> Run(Loader* step, const torch::Tensor& input, const torch::Tensor& target,
-                                 size_t more_results) const;
+  std::vector<torch::Tensor> Run(Loader* step, const Batch& batch, size_t more_results) const;
   TrainStepResult Results(const std::vector<torch::Tensor>& outputs) const;
 
   const TrainStepManifest manifest_;

@@ -220,6 +220,41 @@ TEST_F(TasksTest, TrainStepPackagesThatDoNotFitAreRefused) {
   std::filesystem::remove_all(folder);
 }
 
+// What a package's model takes decides which files a job must name.
+TEST_F(TasksTest, FurtherInputsOfATrainStepAreAskedForByName) {
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("athanor-inputs-" + std::to_string(getpid()));
+  std::filesystem::create_directories(folder);
+  const json sample = {{"shape", {4}}, {"dtype", "float32"}};
+  json manifest = {{"format", 1},
+                   {"torch", TORCH_VERSION},
+                   {"cpu_flags", json::array()},
+                   {"precision", "fp32"},
+                   {"input", {{"shape", {4}}, {"dtype", "int64"}}},
+                   {"target", sample},
+                   {"more", {{{"name", "mask"}, {"shape", {4}}, {"dtype", "bool"}}}},
+                   {"classes", 0},
+                   {"metrics", json::array()},
+                   {"parameters", json::array()},
+                   {"buffers", json::array()},
+                   {"files", json::object()}};
+  const auto refused = [&](const json& more, const std::string& message) {
+    std::ofstream(folder / "train_step.json") << manifest;
+    json options = {{"data", "x.npy"}, {"target_file", "y.npy"}, {"package", folder.string()}};
+    options.merge_patch(more);
+    EXPECT_THAT(std::string(SetUpTask("train_step", options).message()), HasSubstr(message));
+  };
+  refused(json::object(), "task.options.input_files: missing: mask; the package takes: mask");
+  refused({{"input_files", {{"musk", "m.npy"}, {"mask", "m.npy"}}}},
+          "task.options.input_files.musk: the package takes no such input; allowed: mask");
+  refused({{"input_files", {{"mask", "m.npy"}}}, {"scale", 2}}, "task.options.scale: belongs to packages");
+  manifest["more"].push_back(manifest["more"][0]);
+  refused(json::object(), "two inputs \"mask\"");
+  manifest.erase("more");
+  refused({{"input_files", {{"mask", "m.npy"}}}}, "the package takes no such input; allowed: none");
+  std::filesystem::remove_all(folder);
+}
+
 // What Python wrote: arrays of numpy and a scripted module.
 class PythonFilesTest : public TasksTest {
  protected:
@@ -441,7 +476,11 @@ TEST_F(PythonFilesTest, NumpyArrays) {
       << "import numpy as np, sys\nd = sys.argv[1]\n"
          "x = np.arange(24).reshape(6, 4)\n"
          "for t in ['f4', 'f8', 'i8', 'u1']: np.save(f'{d}/x_{t}.npy', x.astype(t))\n"
-         "np.save(f'{d}/f.npy', np.asfortranarray(x))\nnp.save(f'{d}/y.npy', np.arange(6) % 2)\n";
+         "np.save(f'{d}/f.npy', np.asfortranarray(x))\nnp.save(f'{d}/y.npy', np.arange(6) % 2)\n"
+         "for t in ['f4', 'u8', 'bool']: np.save(f'{d}/y_{t}.npy', (np.arange(6) % 2).astype(t))\n"
+         "for n, v in [('soft', .7), ('nan', np.nan), ('huge', 1e30)]: np.save(f'{d}/y_{n}.npy', np.array([0, v, 1, 0, "
+         "1, 0]))\n"
+         "np.save(f'{d}/y_high.npy', np.array([0, 1, 2, 0, 1, 0]))\n";
   ASSERT_TRUE(Python(Path("save.py") + " " + folder_.string()));
   for (const char* type : {"f4", "f8", "i8", "u1"}) {
     absl::StatusOr<torch::Tensor> read = ReadNpy(Path("x_" + std::string(type) + ".npy"));
@@ -449,6 +488,19 @@ TEST_F(PythonFilesTest, NumpyArrays) {
     EXPECT_TRUE(read->to(torch::kInt64).equal(torch::arange(24).reshape({6, 4}))) << type;
   }
   EXPECT_TRUE(torch::equal(*ReadNpy(Path("f.npy")), *ReadNpy(Path("x_i8.npy"))));  // Fortran order
+
+  // Class numbers may have any type; what is no class number is not cut to one.
+  const auto labels = [&](const std::string& file) {
+    return SetUpTask("digits_mlp",
+                     {{"data", Path("x_f8.npy")}, {"target_file", Path(file)}, {"inputs", 4}, {"classes", 2}});
+  };
+  for (const char* file : {"y.npy", "y_f4.npy", "y_u8.npy", "y_bool.npy"})
+    EXPECT_EQ(labels(file), absl::OkStatus()) << file;
+  EXPECT_THAT(std::string(labels("y_soft.npy").message()),
+              AllOf(HasSubstr("y_soft.npy: sample 2 has class 0.7"), HasSubstr("allowed: 0 to 1")));
+  EXPECT_THAT(std::string(labels("y_nan.npy").message()), HasSubstr("sample 2 has class nan"));
+  EXPECT_THAT(std::string(labels("y_huge.npy").message()), HasSubstr("sample 2 has class 1e+30"));
+  EXPECT_THAT(std::string(labels("y_high.npy").message()), HasSubstr("sample 3 has class 2; allowed: 0 to 1"));
 
   std::filesystem::resize_file(folder_ / "x_f4.npy", 200);
   EXPECT_TRUE(absl::IsDataLoss(ReadNpy(Path("x_f4.npy")).status()));
