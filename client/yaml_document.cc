@@ -176,7 +176,7 @@ std::string TabHint(const std::string& text, int error_line) {
 
 bool IsCharacterProblem(const YAML::Exception& error) {
   const std::array kProblems = {YAML::ErrorMsg::INVALID_UNICODE, YAML::ErrorMsg::INVALID_ESCAPE,
-                                    YAML::ErrorMsg::INVALID_HEX};
+                                YAML::ErrorMsg::INVALID_HEX};
   return std::any_of(kProblems.begin(), kProblems.end(),
                      [&](const char* one) { return absl::StartsWith(error.msg, one); });
 }

@@ -57,8 +57,8 @@ std::string NewAttempt() {
 absl::StatusOr<std::optional<torch::ScalarType>> ExportDtype(const std::string& name) {
   const std::optional<torch::ScalarType> dtype = DtypeOfOption(name);
   if (name.empty() || dtype.has_value()) return dtype;
-  return absl::InvalidArgumentError(absl::StrCat("checkpoint.export_dtype: '", name, "'; allowed: ",
-                                                 NamesOf(&DtypeNames::option, ", ")));
+  return absl::InvalidArgumentError(
+      absl::StrCat("checkpoint.export_dtype: '", name, "'; allowed: ", NamesOf(&DtypeNames::option, ", ")));
 }
 
 }  // namespace

@@ -24,8 +24,8 @@ absl::Status Damaged(const std::string& file, int64_t offset, const std::string&
 }
 
 std::string UnknownDtype(const std::string& found) {
-  return absl::StrCat("unknown dtype '", found.substr(0, kShownDtype), "'; allowed: ",
-                      NamesOf(&DtypeNames::safetensors));
+  return absl::StrCat("unknown dtype '", found.substr(0, kShownDtype),
+                      "'; allowed: ", NamesOf(&DtypeNames::safetensors));
 }
 
 // A tensor's fields as they stand in the header.
@@ -251,8 +251,8 @@ absl::StatusOr<TensorHeader> DecodeHeader(const std::string& file, std::string_v
 absl::StatusOr<std::string> SafetensorsDtype(torch::ScalarType dtype) {
   const DtypeNames* names = FindDtype(dtype);
   if (names != nullptr && names->safetensors != nullptr) return std::string(names->safetensors);
-  return absl::InvalidArgumentError(absl::StrCat("dtype ", c10::toString(dtype), " cannot be stored; allowed: ",
-                                                 NamesOf(&DtypeNames::safetensors)));
+  return absl::InvalidArgumentError(
+      absl::StrCat("dtype ", c10::toString(dtype), " cannot be stored; allowed: ", NamesOf(&DtypeNames::safetensors)));
 }
 
 absl::StatusOr<std::string> EncodeHeader(const std::vector<TensorSlot>& slots,

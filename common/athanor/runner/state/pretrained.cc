@@ -89,8 +89,8 @@ absl::Status ExportWeights(const std::string& from, const std::string& to, const
   }
   const std::optional<torch::ScalarType> dtype = DtypeOfOption(options.dtype);
   if (!options.dtype.empty() && !dtype.has_value()) {
-    return absl::InvalidArgumentError(absl::StrCat("dtype: found '", options.dtype, "'; allowed: ",
-                                                   NamesOf(&DtypeNames::option, ", ")));
+    return absl::InvalidArgumentError(
+        absl::StrCat("dtype: found '", options.dtype, "'; allowed: ", NamesOf(&DtypeNames::option, ", ")));
   }
   ASSIGN_OR_RETURN(TensorMap weights, WeightsAt(from, options.average, nullptr));
   if (dtype.has_value()) {
