@@ -8,8 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "athanor/base/status_macros.h"
-#include "athanor/base/utf8_text.h"
 #include "common/service/listener_probe.h"
+#include "common/service/message_text.h"
 #include "common/service/note_header.h"
 
 namespace athanor {
@@ -17,51 +17,6 @@ namespace {
 
 constexpr absl::Duration kFirstPause = absl::Milliseconds(50), kLongestPause = absl::Seconds(1);
 constexpr absl::Duration kLongestLog = absl::Hours(1);
-
-using google::protobuf::FieldDescriptor;
-using google::protobuf::Message;
-
-// The path of the first string that is not UTF-8, "labels[team]: byte 3"; empty when all are.
-std::string FindNotUtf8(const Message& message, const std::string& path);
-
-std::string FindInText(const std::string& text, const std::string& path) {
-  const size_t bad = FirstByteNotUtf8(text);
-  return bad == std::string::npos ? "" : absl::StrCat(path, ": byte ", bad + 1);
-}
-
-std::string FindInEntry(const Message& entry, const std::string& path) {
-  const FieldDescriptor* key = entry.GetDescriptor()->map_key();
-  if (key->cpp_type() != FieldDescriptor::CPPTYPE_STRING) return "";
-  const std::string name = entry.GetReflection()->GetString(entry, key);
-  if (std::string found = FindInText(name, absl::StrCat(path, ", a name")); !found.empty()) return found;
-  const FieldDescriptor* value = entry.GetDescriptor()->map_value();
-  if (value->cpp_type() != FieldDescriptor::CPPTYPE_STRING) return "";
-  return FindInText(entry.GetReflection()->GetString(entry, value), absl::StrCat(path, "[", name, "]"));
-}
-
-std::string FindInField(const Message& message, const FieldDescriptor& field, int index, const std::string& path) {
-  const google::protobuf::Reflection& read = *message.GetReflection();
-  if (field.type() == FieldDescriptor::TYPE_STRING)
-    return FindInText(index < 0 ? read.GetString(message, &field) : read.GetRepeatedString(message, &field, index),
-                      path);
-  if (field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) return "";
-  const Message& below = index < 0 ? read.GetMessage(message, &field) : read.GetRepeatedMessage(message, &field, index);
-  return field.is_map() ? FindInEntry(below, path) : FindNotUtf8(below, path);
-}
-
-std::string FindNotUtf8(const Message& message, const std::string& path) {
-  std::vector<const FieldDescriptor*> fields;
-  message.GetReflection()->ListFields(message, &fields);
-  for (const FieldDescriptor* field : fields) {
-    const std::string at = absl::StrCat(path, path.empty() ? "" : ".", field->name());
-    const int count = field->is_repeated() ? message.GetReflection()->FieldSize(message, field) : 0;
-    for (int index = field->is_repeated() ? 0 : -1; index < count; ++index) {
-      if (std::string found = FindInField(message, *field, index, at); !found.empty()) return found;
-      if (index < 0) break;
-    }
-  }
-  return "";
-}
 
 }  // namespace
 
@@ -105,7 +60,7 @@ std::string CoordinatorClient::NewRequestKey() {
 }
 
 absl::Status CoordinatorClient::CheckUtf8(const google::protobuf::Message& message) {
-  const std::string found = FindNotUtf8(message, "");
+  const std::string found = FindInvalidText(message);
   if (found.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(found, " is not UTF-8; allowed: UTF-8 text"));
 }

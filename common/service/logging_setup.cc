@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/service/grpc_log.h"
+#include "common/service/protobuf_log.h"
 
 namespace athanor {
 namespace {
@@ -58,6 +59,7 @@ absl::Status SetUpLogging(const LoggingOptions& options) {
   logger->flush_on(spdlog::level::trace);
   spdlog::set_default_logger(std::move(logger));
   SendGrpcLogToLog();
+  SendProtobufLogToLog();
   return absl::OkStatus();
 }
 

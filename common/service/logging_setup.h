@@ -24,7 +24,7 @@ struct LoggingOptions {
   std::string format = "text";  // or "json"
 };
 
-// Also takes over the lines that gRPC writes by itself (event "Grpc").
+// Also takes over the lines that gRPC and protobuf write by themselves (events "Grpc", "Protobuf").
 absl::Status SetUpLogging(const LoggingOptions& options);
 
 using LogField = std::pair<std::string_view, std::string>;

@@ -4,7 +4,6 @@
 
 #include <vector>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "athanor/base/utf8_text.h"
 
@@ -27,41 +26,63 @@ const std::string& TextOf(const Message& message, const FieldDescriptor* field, 
                 : reflection.GetRepeatedStringReference(message, field, at, scratch);
 }
 
-// "name", "name[2]", or for an entry of a map "name[its key]".
-std::string ElementName(const Message& message, const FieldDescriptor* field, int at) {
-  if (at < 0) return field->name();
-  if (!field->is_map()) return absl::StrCat(field->name(), "[", at, "]");
-  const Message& entry = message.GetReflection()->GetRepeatedMessage(message, field, at);
-  const FieldDescriptor* key = entry.GetDescriptor()->map_key();
+// "name" or, of a repeated field, "name[2]".
+std::string ElementName(const FieldDescriptor& field, int at) {
+  return at < 0 ? field.name() : absl::StrCat(field.name(), "[", at, "]");
+}
+
+std::string Join(const std::string& path, const std::string& name) {
+  return path.empty() ? name : absl::StrCat(path, ".", name);
+}
+
+std::string FindIn(const std::string& text, const std::string& path) {
+  const size_t bad = FirstByteNotUtf8(text);
+  return bad == std::string::npos ? "" : absl::StrCat(path, ": byte ", bad + 1);
+}
+
+std::string FindIn(const Message& message, const std::string& path);
+
+// An entry of a map goes by its key, where that is text.
+std::string FindInEntry(const Message& entry, const std::string& path, int at) {
+  std::string scratch, name = absl::StrCat(at);
+  if (const FieldDescriptor* key = entry.GetDescriptor()->map_key(); key->type() == FieldDescriptor::TYPE_STRING) {
+    name = TextOf(entry, key, -1, &scratch);
+    if (std::string found = FindIn(name, absl::StrCat(path, ", a name")); !found.empty()) return found;
+  }
+  const FieldDescriptor* value = entry.GetDescriptor()->map_value();
+  const std::string below = absl::StrCat(path, "[", name, "]");
+  if (value->type() == FieldDescriptor::TYPE_STRING) return FindIn(TextOf(entry, value, -1, &scratch), below);
+  return value->type() == FieldDescriptor::TYPE_MESSAGE ? FindIn(entry.GetReflection()->GetMessage(entry, value), below)
+                                                        : "";
+}
+
+std::string FindInElement(const Message& message, const FieldDescriptor* field, int at, const std::string& path) {
   std::string scratch;
-  return absl::StrCat(field->name(), "[",
-                      key->type() == FieldDescriptor::TYPE_STRING ? absl::CHexEscape(TextOf(entry, key, -1, &scratch))
-                                                                  : absl::StrCat(at),
-                      "]");
+  if (field->type() == FieldDescriptor::TYPE_STRING)
+    return FindIn(TextOf(message, field, at, &scratch), Join(path, ElementName(*field, at)));
+  if (field->type() != FieldDescriptor::TYPE_MESSAGE) return "";
+  const Reflection& reflection = *message.GetReflection();
+  const Message& part =
+      at < 0 ? reflection.GetMessage(message, field) : reflection.GetRepeatedMessage(message, field, at);
+  return field->is_map() ? FindInEntry(part, Join(path, field->name()), at)
+                         : FindIn(part, Join(path, ElementName(*field, at)));
+}
+
+std::string FindIn(const Message& message, const std::string& path) {
+  for (const FieldDescriptor* field : SetFields(message)) {
+    const int count = field->is_repeated() ? message.GetReflection()->FieldSize(message, field) : 0;
+    for (int at = field->is_repeated() ? 0 : -1; at < count; ++at) {
+      if (std::string found = FindInElement(message, field, at, path); !found.empty()) return found;
+      if (at < 0) break;
+    }
+  }
+  return "";
 }
 
 }  // namespace
 
 std::string FindInvalidText(const Message& message) {
-  const Reflection& reflection = *message.GetReflection();
-  std::string scratch;
-  for (const FieldDescriptor* field : SetFields(message)) {
-    const int count = field->is_repeated() ? reflection.FieldSize(message, field) : 0;
-    for (int at = field->is_repeated() ? 0 : -1; at < count; ++at) {
-      if (field->type() == FieldDescriptor::TYPE_STRING) {
-        if (!IsUtf8(TextOf(message, field, at, &scratch))) return ElementName(message, field, at);
-      } else if (field->type() == FieldDescriptor::TYPE_MESSAGE) {
-        const Message& part =
-            at < 0 ? reflection.GetMessage(message, field) : reflection.GetRepeatedMessage(message, field, at);
-        const std::string inside = FindInvalidText(part);
-        if (inside.empty()) continue;
-        return field->is_map() ? ElementName(message, field, at)
-                               : absl::StrCat(ElementName(message, field, at), ".", inside);
-      }
-      if (at < 0) break;
-    }
-  }
-  return "";
+  return FindIn(message, "");
 }
 
 void MakeTextValid(Message* message) {

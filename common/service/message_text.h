@@ -8,7 +8,8 @@
 
 namespace athanor {
 
-// Where the first text lies that is not UTF-8: "spec.labels[team]", "reason"; empty when there is none.
+// Where the first text stops being UTF-8: "spec.labels[team]: byte 3", "spec.labels, a name: byte 1"; empty
+// when all is.
 std::string FindInvalidText(const google::protobuf::Message& message);
 
 // Replaces what is not UTF-8 in every text, keys of maps included. For text that was read from files, processes and the

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "common/service/listener.h"
+#include "common/service/protobuf_log.h"
 #include "server/rpc/agent_service.h"
 #include "server/rpc/cluster_services.h"
 #include "server/rpc/job_service.h"
@@ -47,10 +48,12 @@ class UnreadableRequest : public grpc::experimental::Interceptor {
   void Intercept(grpc::experimental::InterceptorBatchMethods* batch) override {
     if (batch->QueryInterceptionHookPoint(grpc::experimental::InterceptionHookPoints::PRE_SEND_STATUS) &&
         batch->GetSendStatus().error_code() == grpc::StatusCode::UNIMPLEMENTED) {
-      batch->ModifySendStatus(
-          grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
-                       absl::StrCat("the request of ", method_,
-                                    " cannot be read: it is no message of its type, or a text in it is not UTF-8")));
+      const std::string field = TakeRefusedField();
+      batch->ModifySendStatus(grpc::Status(
+          grpc::StatusCode::INVALID_ARGUMENT,
+          field.empty() ? absl::StrCat("the request of ", method_, " cannot be read: it is no message of its type")
+                        : absl::StrCat("the request of ", method_, " cannot be read: ", field,
+                                       " is not UTF-8; allowed: UTF-8 text")));
     }
     batch->Proceed();
   }
@@ -73,6 +76,7 @@ class GrpcServerImpl : public GrpcServer {
       : rpc_(std::move(rpc)), jobs_(rpc_), checkpoints_(rpc_), workers_(rpc_), cluster_(rpc_), agents_(rpc_) {}
 
   absl::Status Listen(const GrpcServerOptions& options) {
+    SendProtobufLogToLog();  // it names the field of a request that cannot be read
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;

@@ -179,6 +179,7 @@ absl::StatusOr<core::JobSpec> TakeJobSpec(v1::JobSpec spec) {
   nlohmann::json canonical;
   RETURN_IF_ERROR(CheckRunner(spec, &config, &canonical));
   spec.set_runner_json(canonical.dump());
+  RETURN_IF_ERROR(CheckSpecSize(spec));  // the canonical form may be longer
   return CoreSpec(spec, static_cast<int32_t>(std::min<int64_t>(config.checkpoint.keep_latest_k, 1 << 30)));
 }
 

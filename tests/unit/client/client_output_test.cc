@@ -5,6 +5,7 @@
 #include <iostream>
 #include <sstream>
 
+#include "athanor/base/utf8_text.h"
 #include "client/commands/command.h"
 #include "client/log_printer.h"
 #include "client/output.h"

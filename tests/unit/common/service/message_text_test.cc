@@ -16,14 +16,14 @@ TEST(MessageText, NamesTheFirstFieldThatIsNoUtf8) {
   request.mutable_spec()->set_name("größe");
   EXPECT_EQ(FindInvalidText(request), "");
   (*request.mutable_spec()->mutable_env())["TOKEN"] = kBad;
-  EXPECT_EQ(FindInvalidText(request), "spec.env[TOKEN]");
+  EXPECT_EQ(FindInvalidText(request), "spec.env[TOKEN]: byte 4");
   (*request.mutable_spec()->mutable_labels())[kBad] = "";
-  EXPECT_EQ(FindInvalidText(request), "spec.labels[caf\\xe9]");
+  EXPECT_EQ(FindInvalidText(request), "spec.labels, a name: byte 4");
   request.mutable_spec()->set_name(kBad);
-  EXPECT_EQ(FindInvalidText(request), "spec.name");
+  EXPECT_EQ(FindInvalidText(request), "spec.name: byte 4");
   v1::JobVerbRequest verb;
   verb.set_reason(kBad);
-  EXPECT_EQ(FindInvalidText(verb), "reason");
+  EXPECT_EQ(FindInvalidText(verb), "reason: byte 4");
   v1::AgentMessage message;
   message.mutable_log_data()->set_data(kBad);
   EXPECT_EQ(FindInvalidText(message), "") << "bytes may be anything";

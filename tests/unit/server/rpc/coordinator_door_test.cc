@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <set>
 
@@ -434,8 +435,11 @@ TEST_F(CoordinatorDoor, AScrapeRightAfterAnAnswerShowsIt) {
 
 // Python's and Go's clients cannot send such a message; others can.
 TEST_F(CoordinatorDoor, ARequestThatCannotBeReadIsAnInvalidArgument) {
-  for (const std::string& bytes : {std::string("\xff\xff\xff"), std::string("\x0a\x01\xe9", 3)}) {
-    for (const char* method : {"SubmitJob", "GetJob", "ListJobs", "CancelJob"}) {
+  const std::map<std::string, std::string> texts = {{"GetJob", "athanor.v1.GetJobRequest.job"},
+                                                    {"CancelJob", "athanor.v1.JobVerbRequest.job"},
+                                                    {"ListEvents", "athanor.v1.ListEventsRequest.job"}};
+  for (const std::string& bytes : {std::string("\x0a\x01\xe9", 3), std::string("\xff\xff\xff")}) {
+    for (const char* method : {"SubmitJob", "GetJob", "CancelJob", "ListEvents"}) {
       grpc::Slice slice(bytes);
       grpc::ByteBuffer request(&slice, 1), response;
       grpc::GenericStub stub(channel_);
@@ -450,6 +454,9 @@ TEST_F(CoordinatorDoor, ARequestThatCannotBeReadIsAnInvalidArgument) {
       ASSERT_TRUE(queue.Next(&tag, &ok));
       EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << method << ": " << status.error_message();
       EXPECT_THAT(status.error_message(), AllOf(HasSubstr(method), HasSubstr("cannot be read")));
+      const auto field = texts.find(method);
+      if (bytes.size() == 3 && bytes[0] == '\x0a' && field != texts.end())
+        EXPECT_THAT(status.error_message(), HasSubstr(field->second + " is not UTF-8"));
     }
   }
 }
