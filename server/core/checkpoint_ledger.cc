@@ -140,9 +140,9 @@ void Machine::Measure(CheckpointEntry& checkpoint, const ManifestCommitted& even
   JobEntry& job = state.jobs.at(checkpoint.job);
   if (event.is_best) job.aliases["best"] = event.step;
   MarkJob(job.id);
-  AddEvent(job, "CheckpointMeasured",
-           absl::StrCat(CheckpointName(event.step), event.is_best ? ", the best so far" : ", not the best"),
-           event.id.generation);
+  SumUp(job, "CheckpointMeasured",
+        absl::StrCat(CheckpointName(event.step), event.is_best ? ", the best so far" : ", not the best"),
+        event.id.generation, -1);
   ApplyRetention(job);
 }
 

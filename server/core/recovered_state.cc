@@ -122,6 +122,7 @@ class Repairer {
         continue;
       }
       absl::StrAppend(&dropped, dropped.empty() ? "" : ", ", "'", it->first, "' (step ", it->second, ")");
+      AddLost(job, it->second);
       it = job.aliases.erase(it);
     }
     if (!dropped.empty()) Tell(job.id, absl::StrCat("pointed at no committed checkpoint: ", dropped));
@@ -129,6 +130,23 @@ class Repairer {
     if (newest < 0 || (latest != job.aliases.end() && latest->second == newest)) return;
     job.aliases["latest"] = newest;
     if (dropped.empty()) Tell(job.id, absl::StrCat("'latest' points at ", CheckpointName(newest), " now"));
+  }
+
+  // A checkpoint without its record counts as one that cannot be read: a job that had one does not begin again by
+  // itself.
+  void AddLost(const JobEntry& job, Step step) {
+    if (step < 0) return;
+    auto [it, missing] = state_.checkpoints[job.id].try_emplace(step);
+    if (!missing) return;
+    CheckpointEntry& lost = it->second;
+    lost.job = job.id;
+    lost.step = step;
+    lost.generation = std::max(1, job.generation);
+    lost.state = CheckpointState::kDamaged;
+    lost.shards_expected = job.spec.ranks;
+    lost.created_at = now_;
+    lost.note = "its record was not in the store";
+    Tell(job.id, absl::StrCat(CheckpointName(step), ": ", lost.note)).checkpoints.push_back(step);
   }
 
   // A worker that holds ranks is known, so that its lease decides over them.

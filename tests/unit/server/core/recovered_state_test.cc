@@ -92,6 +92,37 @@ TEST(RecoveredState, ACheckpointWithoutAllItsShardsIsNoneToStartFrom) {
   EXPECT_TRUE(h.job(id).aliases.empty());
 }
 
+// Its checkpoint's record lies aside: the files are there, but nobody can say that they are whole.
+TEST(RecoveredState, AJobWhoseCheckpointsHaveNoRecordDoesNotBeginAgainByItself) {
+  JobId id;
+  ClusterState state = Running(&id);
+  state.checkpoints.clear();
+  CoreHarness h(PatientOptions(), state);
+  EXPECT_THAT(h.Told(id, "RecordRepaired"), HasSubstr("'latest' (step 10)"));
+  EXPECT_EQ(h.checkpoint(id, 10).state, CheckpointState::kDamaged);
+  h.Register("w1", 4, "cpu", CoreHarness::Running(id, 1, 2));
+  h.Fail(id, CauseKind::kSignal);
+  EXPECT_EQ(h.job(id).state, JobState::kFailed);
+  EXPECT_THAT(h.job(id).reason, HasSubstr("none of its checkpoints can be read"));
+}
+
+TEST(RecoveredState, OfSeveralCheckpointsTheOnesWithARecordAreTaken) {
+  JobId id;
+  CoreHarness before;
+  before.Register("w1", 4);
+  id = before.Submit({.ranks = 2});
+  before.StartTraining(id);
+  before.Save(id, 10);
+  before.Save(id, 20);
+  ClusterState state = before.core.state();
+  state.checkpoints.at(id).erase(20);
+  CoreHarness h(PatientOptions(), state);
+  EXPECT_EQ(h.job(id).aliases.at("latest"), 10);
+  h.Register("w1", 4, "cpu", CoreHarness::Running(id, 1, 2));
+  h.Fail(id, CauseKind::kSignal);
+  EXPECT_EQ(h.generation(id).resume_step, 10);
+}
+
 TEST(RecoveredState, ABackOffIsNoLongerThanItsPolicySays) {
   CoreHarness first;
   first.Register("w1", 1);
