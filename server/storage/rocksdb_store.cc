@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -23,13 +24,18 @@
 #include "athanor/storage/v1/records.pb.h"
 #include "common/service/logging_setup.h"
 #include "server/storage/commit_counter.h"
+#include "server/storage/record_check.h"
 #include "server/storage/record_codec.h"
+#include "server/storage/rocksdb_status.h"
+#include "server/storage/salvage.h"
+#include "server/storage/table_scan.h"
 
 namespace athanor {
 namespace {
 
 constexpr char kMetaKey[] = "m/meta";
 constexpr char kAside[] = "x/";
+constexpr char kEvent[] = "e/";
 // More are no accident of a record: the store as a whole is not what was written.
 constexpr size_t kMostAside = 100;
 // With less free space nothing is written: RocksDB survives a full disk under its tables, but not under its log.
@@ -50,23 +56,11 @@ rocksdb::Options StoreOptions() {
   options.max_open_files = 256;
   options.compression = rocksdb::kNoCompression;
   options.avoid_flush_during_shutdown = true;
+  rocksdb::BlockBasedTableOptions tables;
+  tables.block_restart_interval = 1;  // each key is whole: a flipped bit hits one record
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(tables));
+  options.disable_auto_compactions = true;  // until all was read: a merge of a damaged table ends all writing
   return options;
-}
-
-// Only a full disk is worth waiting for. After any other failed write (quota, file size, a failing disk) RocksDB cannot
-// say what reached the disk, and must not be asked again.
-absl::Status FromRocks(const rocksdb::Status& status, const std::string& what) {
-  if (status.ok()) return absl::OkStatus();
-  const std::string text = absl::StrCat(what, ": ", status.ToString());
-  if (status.IsNoSpace() || text.find("No space left") != std::string::npos) return absl::ResourceExhaustedError(text);
-  if (status.IsCorruption()) {
-    return absl::DataLossError(
-        absl::StrCat(text, ". Restore a backup of the data directory, or salvage with `ldb repair` and review"));
-  }
-  if (status.IsIOError() && text.find("/LOCK") != std::string::npos) {
-    return absl::FailedPreconditionError(absl::StrCat(text, ": another coordinator uses this directory"));
-  }
-  return absl::InternalError(text);
 }
 
 uint64_t LogBytes(const std::string& directory) {
@@ -78,15 +72,18 @@ uint64_t LogBytes(const std::string& directory) {
   return bytes;
 }
 
-// Asked before RocksDB is: on a disk that fills up under it, its checks end the process.
-absl::Status CheckRoom(const std::string& directory, bool opening) {
-  // To open a store is to write its log out as a table.
-  const uint64_t needed = kReserve + (opening ? LogBytes(directory) : 0);
+absl::Status CheckFree(const std::string& directory, uint64_t needed) {
   std::error_code error;
   const std::filesystem::space_info space = std::filesystem::space(directory, error);
   if (error || space.available >= needed) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat("no space left for ", directory, ": ", space.available,
                                                    " bytes free on its disk, ", needed, " are needed"));
+}
+
+// Asked before RocksDB is: on a disk that fills up under it, its checks end the process.
+absl::Status CheckRoom(const std::string& directory, bool opening) {
+  // To open a store is to write its log out as a table.
+  return CheckFree(directory, kReserve + (opening ? LogBytes(directory) : 0));
 }
 
 std::string NewClusterId() {
@@ -105,10 +102,12 @@ absl::StatusOr<std::unique_ptr<rocksdb::DB>> OpenDatabase(const std::string& dir
 // False when there is none yet.
 absl::StatusOr<bool> ReadMeta(rocksdb::DB& db, const std::string& directory, storage::v1::MetaRecord* meta) {
   std::string value;
-  const rocksdb::Status found = db.Get(rocksdb::ReadOptions(), kMetaKey, &value);
+  // An older version has kept the check of a record that it changed: it counts where RocksDB's own fails only.
+  rocksdb::Status found = db.Get(rocksdb::ReadOptions(), kMetaKey, &value);
+  if (found.IsCorruption()) found = GetRecord(db, kMetaKey, &value);
   if (found.IsNotFound()) return false;
   RETURN_IF_ERROR(FromRocks(found, absl::StrCat("reading ", directory)));
-  if (meta->ParseFromString(value)) return true;
+  if (meta->ParseFromString(std::string(WithoutCheck(value)))) return true;
   return absl::DataLossError(absl::StrCat("the meta record of ", directory, " cannot be read"));
 }
 
@@ -170,12 +169,17 @@ class RocksDbStore : public MetadataStore {
   absl::StatusOr<core::ClusterState> Load() override {
     core::ClusterState state;
     std::map<std::string, std::string> problems;  // by key
-    // Events are most of the store and not needed: read around them.
-    for (const char* prefix : {"c/", "g/", "j/", "r/", "w/"}) {
-      RETURN_IF_ERROR(ForEach(prefix, [&](std::string_view key, std::string_view value) {
-        const absl::Status status = DecodeInto(key, value, state, frame_);
-        if (!status.ok()) problems[std::string(key)] = std::string(status.message());
-      }));
+    std::string damage = NotedDamage(directory_);
+    if (damage.empty()) RETURN_IF_ERROR(ReadState(&state, &problems, &damage));
+    std::map<std::string, std::string> salvaged;
+    if (!damage.empty()) {
+      ASSIGN_OR_RETURN(salvaged, Salvage(damage));
+      state = {};
+      problems.clear();
+      damage.clear();
+      RETURN_IF_ERROR(ReadState(&state, &problems, &damage));
+      if (!damage.empty())
+        return absl::DataLossError(absl::StrCat("the copy of ", directory_, " is damaged: ", damage));
     }
     for (const std::string& key : Orphans(state)) {
       problems[key] = absl::StrCat("the record '", key, "' belongs to a job that is not stored");
@@ -183,7 +187,9 @@ class RocksDbStore : public MetadataStore {
       state.checkpoints.erase(JobOfKey(key));
     }
     RETURN_IF_ERROR(PutAside(problems));
+    problems.merge(salvaged);
     RETURN_IF_ERROR(ListAside(problems));
+    RETURN_IF_ERROR(FromRocks(db_->EnableAutoCompaction({db_->DefaultColumnFamily()}), directory_));
     return state;
   }
 
@@ -193,7 +199,9 @@ class RocksDbStore : public MetadataStore {
     rocksdb::WriteBatch write;
     for (const auto& [key, value] : batch.operations) {
       if (value.has_value()) {
-        write.Put(key, *value);
+        std::string checked = *value;
+        AddCheck(key, checked);
+        write.Put(key, checked);
       } else {
         write.Delete(key);
       }
@@ -201,11 +209,14 @@ class RocksDbStore : public MetadataStore {
     storage::v1::MetaRecord meta = meta_;
     meta.set_commit(meta.commit() + 1);
     Stamp(meta);
-    write.Put(kMetaKey, meta.SerializeAsString());
+    std::string checked = meta.SerializeAsString();
+    AddCheck(kMetaKey, checked);
+    write.Put(kMetaKey, checked);
     rocksdb::WriteOptions options;
     options.sync = true;
     const rocksdb::Status status = db_->Write(options, &write);
     broken_off_ = status.IsNoSpace();
+    if (status.IsCorruption()) NoteDamage(directory_, status.ToString());  // a merge has met it
     RETURN_IF_ERROR(FromRocks(status, absl::StrCat("writing ", directory_)));
     meta_ = std::move(meta);
     counter_.Write(meta_.commit());
@@ -218,12 +229,14 @@ class RocksDbStore : public MetadataStore {
     const std::string prefix = absl::StrCat("e/", job.str(), "/");
     std::shared_lock lock(db_mutex_);
     if (db_ == nullptr) return absl::UnavailableError(absl::StrCat(directory_, " waits for room on its disk"));
-    std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
-    for (it->Seek(EventKey(job, after + 1));
-         it->Valid() && it->key().starts_with(prefix) && static_cast<int32_t>(events.size()) < limit; it->Next()) {
-      events.push_back(ReadEvent(it->key().ToStringView(), it->value().ToStringView(), frame_));
-    }
-    RETURN_IF_ERROR(FromRocks(it->status(), absl::StrCat("reading events of ", job.str())));
+    const TableScan scan = ScanTables(*db_, EventKey(job, after + 1), prefix,
+                                      [&](std::string_view key, std::string_view value, bool intact) {
+                                        if (static_cast<int32_t>(events.size()) >= limit) return false;
+                                        events.push_back(ReadEvent(key, intact ? value : std::string_view(), frame_));
+                                        return true;
+                                      });
+    if (!scan.damage.empty()) TellDamage(scan.damage);
+    RETURN_IF_ERROR(FromRocks(scan.status, absl::StrCat("reading events of ", job.str())));
     return events;
   }
 
@@ -233,14 +246,70 @@ class RocksDbStore : public MetadataStore {
   const std::vector<RecordAside>& aside() const override { return aside_; }
 
  private:
-  template <typename Fn>
-  absl::Status ForEach(const char* prefix, Fn fn) {
-    rocksdb::ReadOptions options;
-    options.fill_cache = false;
-    std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options));
-    for (it->Seek(prefix); it->Valid() && it->key().starts_with(prefix); it->Next())
-      fn(it->key().ToStringView(), it->value().ToStringView());
-    return FromRocks(it->status(), absl::StrCat("reading ", directory_));
+  // Events are most of the store and not needed: reads around them. Ends at damage.
+  absl::Status ReadState(core::ClusterState* state, std::map<std::string, std::string>* problems, std::string* damage) {
+    for (const char* prefix : {"c/", "g/", "j/", "r/", "w/"}) {
+      const TableScan scan =
+          ScanTables(*db_, prefix, prefix, [&](std::string_view key, std::string_view value, bool intact) {
+            const absl::Status status =
+                intact ? DecodeInto(key, value, *state, frame_)
+                       : absl::DataLossError(absl::StrCat("the record '", absl::CHexEscape(std::string(key)),
+                                                          "' is not what was written: its checksum differs"));
+            if (!status.ok()) (*problems)[std::string(key)] = std::string(status.message());
+            return true;
+          });
+      RETURN_IF_ERROR(FromRocks(scan.status, absl::StrCat("reading ", directory_)));
+      *damage = scan.damage;
+      if (!damage->empty()) return absl::OkStatus();
+    }
+    return absl::OkStatus();
+  }
+
+  void TellDamage(const std::string& damage) {
+    if (damage_told_.exchange(true)) return;
+    NoteDamage(directory_, damage);
+    Log(spdlog::level::critical, "StoreDamaged", {{"directory", directory_}},
+        absl::StrCat(damage, ". Records of that block are shown as unreadable; the next start puts them aside"));
+  }
+
+  // Copies what is intact and goes on with the copy. The records that were not, by key.
+  absl::StatusOr<std::map<std::string, std::string>> Salvage(const std::string& damage) {
+    Log(spdlog::level::critical, "StoreDamaged", {{"directory", directory_}},
+        absl::StrCat(damage, ". What is intact is copied; the old files are kept in damaged-N"));
+    RETURN_IF_ERROR(CheckCopyRoom());
+    const auto as_evidence = [this](std::string_view key, std::string_view value, const std::string& problem) {
+      const std::string name(key);
+      if (key.rfind(kEvent, 0) == 0) return std::make_pair(name, std::string());  // shown as unreadable in its place
+      return std::make_pair(absl::StrCat(kAside, name),
+                            Evidence(name, std::string(value), problem).SerializeAsString());
+    };
+    ASSIGN_OR_RETURN(IntactCopy copy, CopyIntact(*db_, StoreOptions(), directory_, as_evidence, kMostAside, damage));
+    std::unique_lock lock(db_mutex_);
+    db_.reset();
+    RETURN_IF_ERROR(TakeCopy(directory_));
+    ASSIGN_OR_RETURN(db_, OpenDatabase(directory_, /*create=*/false));
+    Log(spdlog::level::warn, "StoreSalvaged", {{"records", absl::StrCat(copy.problems.size())}},
+        "the store goes on without the records that were not intact; see docs/metadata-format.md");
+    return copy.problems;
+  }
+
+  absl::Status CheckCopyRoom() const {
+    std::error_code error;
+    uint64_t needed = kReserve;
+    for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
+      if (entry.path().extension() == ".sst" || entry.path().extension() == ".log") needed += entry.file_size(error);
+    }
+    return CheckFree(directory_, needed);
+  }
+
+  storage::v1::AsideRecord Evidence(const std::string& key, std::string value, const std::string& problem) const {
+    storage::v1::AsideRecord record;
+    record.set_key(absl::CHexEscape(key));
+    record.set_value(std::move(value));
+    record.set_problem(problem);
+    record.set_time(frame_.Stored(opened_.wall));
+    record.set_version(Version());
+    return record;
   }
 
   // Moves the records to where nothing reads them as what they claim to be, in one commit.
@@ -253,31 +322,30 @@ class RocksDbStore : public MetadataStore {
     }
     WriteBatch batch;
     for (const auto& [key, problem] : problems) {
-      storage::v1::AsideRecord record;
-      record.set_key(absl::CHexEscape(key));
-      RETURN_IF_ERROR(FromRocks(db_->Get(rocksdb::ReadOptions(), key, record.mutable_value()),
-                                absl::StrCat("reading ", directory_)));
-      record.set_problem(problem);
-      record.set_time(frame_.Stored(opened_.wall));
-      record.set_version(Version());
-      batch.operations.push_back({absl::StrCat(kAside, key), record.SerializeAsString()});
+      std::string value;
+      if (const rocksdb::Status status = GetRecord(*db_, key, &value); !status.IsCorruption())
+        RETURN_IF_ERROR(FromRocks(status, absl::StrCat("reading ", directory_)));
+      batch.operations.push_back(
+          {absl::StrCat(kAside, key), Evidence(key, std::move(value), problem).SerializeAsString()});
       batch.operations.push_back({key, std::nullopt});
     }
     return Commit(batch);
   }
 
   absl::Status ListAside(const std::map<std::string, std::string>& fresh) {
-    return ForEach(kAside, [&](std::string_view key, std::string_view value) {
+    const TableScan scan = ScanTables(*db_, kAside, kAside, [&](std::string_view key, std::string_view value, bool) {
       const std::string_view old_key = key.substr(sizeof kAside - 1);
       RecordAside& one = aside_.emplace_back();
       one.key = absl::CHexEscape(std::string(old_key));
       one.job = JobOfKey(old_key);
       one.fresh = fresh.contains(std::string(old_key));
       storage::v1::AsideRecord record;
-      if (!record.ParseFromArray(value.data(), static_cast<int>(value.size()))) return;
+      if (!record.ParseFromArray(value.data(), static_cast<int>(value.size()))) return true;
       one.problem = record.problem();
       one.time = frame_.Shown(record.time());
+      return true;
     });
+    return FromRocks(scan.status, absl::StrCat("reading ", directory_));
   }
 
   void Stamp(storage::v1::MetaRecord& meta) const {
@@ -294,6 +362,7 @@ class RocksDbStore : public MetadataStore {
     std::unique_lock lock(db_mutex_);
     db_.reset();
     ASSIGN_OR_RETURN(db_, OpenDatabase(directory_, /*create=*/false));
+    RETURN_IF_ERROR(FromRocks(db_->EnableAutoCompaction({db_->DefaultColumnFamily()}), directory_));
     storage::v1::MetaRecord found;
     ASSIGN_OR_RETURN(const bool there, ReadMeta(*db_, directory_, &found));
     if (!there || found.cluster() != meta_.cluster() || found.epoch() != meta_.epoch()) {
@@ -311,6 +380,7 @@ class RocksDbStore : public MetadataStore {
   std::shared_mutex db_mutex_;       // Reopen() against ReadEvents() of other threads
   std::unique_ptr<rocksdb::DB> db_;  // null while a reopening waits for room
   bool broken_off_ = false;
+  std::atomic<bool> damage_told_{false};
   const Clocks clocks_;
   CommitCounter counter_;
   storage::v1::MetaRecord meta_;  // of the last commit
@@ -387,6 +457,7 @@ absl::StatusOr<bool> IsFresh(const std::string& directory) {
 absl::StatusOr<std::unique_ptr<MetadataStore>> OpenRocksDbStore(const std::string& directory, Clocks clocks) {
   RETURN_IF_ERROR(PrepareDirectory(directory));
   RETURN_IF_ERROR(MakeFilesPrivate(directory));
+  RETURN_IF_ERROR(TakeCopy(directory));
   RETURN_IF_ERROR(CheckRoom(directory, /*opening=*/true));
   ASSIGN_OR_RETURN(const bool fresh, IsFresh(directory));
   if (!fresh) RETURN_IF_ERROR(LookAtStore(directory));

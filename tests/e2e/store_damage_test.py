@@ -211,6 +211,28 @@ class DamagedLogTest(StoreCase):
         log.write_bytes(whole)
         self.cluster.start_coordinator()
 
+    def test_a_flipped_bit_in_a_table_costs_one_record(self):
+        jobs = self.submit_waiting(20, "kept")
+        for _ in range(2):  # a start writes the log out as a table
+            self.cluster.coordinator.kill()
+            self.cluster.start_coordinator()
+        self.cluster.coordinator.kill()
+        table = max(self.cluster.data_dir.glob("*.sst"), key=lambda p: p.stat().st_size)
+        whole = bytearray(table.read_bytes())
+        place = whole.index(b"j/" + jobs[7].encode()) + len(jobs[7]) + 20  # within the record
+        whole[place] ^= 0x01
+        table.write_bytes(whole)
+        self.cluster.start_coordinator()
+        listed = {job["id"] for job in self.cluster.cli("job", "list", parse=True)["jobs"]}
+        self.assertEqual(set(jobs) - listed, {jobs[7]})
+        self.assertIn(f"j/{jobs[7]}", self.cluster.cli("status").stdout)
+        for event in ("StoreDamaged", "RecordPutAside", "StoreSalvaged"):
+            self.assertIn(event, self.log_text())
+        self.assertTrue((self.cluster.data_dir / "damaged-1" / table.name).exists(), "kept as evidence")
+        more = self.submit_waiting(1, "more")
+        self.cluster.coordinator.kill()
+        self.expect_all_there([job for job in jobs if job != jobs[7]] + more)
+
     def test_a_second_coordinator_is_refused(self):
         argv = [str(a) for a in (self.cluster.program("athanord"), "--data-dir", self.cluster.data_dir, "--listen", "127.0.0.1:0",
                                  "--metrics-listen", "127.0.0.1:0")]
