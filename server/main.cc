@@ -79,6 +79,7 @@ CoreLoopOptions LoopOptions(const ServerConfig& config) {
   CoreLoopOptions options;
   options.core.lease = config.lease;
   options.core.max_finished_jobs = config.keep_jobs;
+  options.core.max_finished_bytes = config.keep_jobs_bytes;
   options.core.finished_job_age = config.keep_jobs_for;
   options.core.lost_worker_age = config.keep_lost_workers_for;
   options.checkpoint_root = options.core.checkpoint_root =

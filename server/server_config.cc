@@ -24,6 +24,11 @@ ServerConfig ParseServerConfig(int argc, char** argv) {
   app.add_option("--keep-jobs", config.keep_jobs, "So many jobs that are over are remembered")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000000));
+  app.add_option("--keep-jobs-bytes", config.keep_jobs_bytes,
+                 "Jobs that are over may take so much memory together, as 512MiB; the longest over are forgotten first")
+      ->capture_default_str()
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->check(CLI::Range(int64_t{1} << 20, int64_t{1} << 40));
   AddDuration(app, "--keep-jobs-for", config.keep_jobs_for, "A job that is over is remembered for so long");
   AddDuration(app, "--keep-lost-workers-for", config.keep_lost_workers_for, "A lost worker is listed for so long");
   app.add_option("--tls-ca", config.grpc.tls.ca, "PEM file: clients must show a certificate of this authority");

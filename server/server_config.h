@@ -16,8 +16,9 @@ struct ServerConfig {
   std::string metrics_listen = "127.0.0.1:9464";
   std::string ports_file;
   absl::Duration lease = absl::Seconds(10);
-  // Of jobs that are over: so many and for so long; of workers that are lost: for so long.
+  // Of jobs that are over: so many, of so much memory and for so long; of workers that are lost: for so long.
   int32_t keep_jobs = 20000;
+  int64_t keep_jobs_bytes = int64_t{512} << 20;
   absl::Duration keep_jobs_for = absl::Hours(24 * 30);
   absl::Duration keep_lost_workers_for = absl::Hours(24 * 7);
   bool in_memory = false;

@@ -64,7 +64,7 @@ void Machine::Handle(const ShardCommitted& event) {
   }
   entry->shards[event.id.rank] = event.shard;
   entry->shards[event.id.rank].rank = event.id.rank;
-  MarkCheckpoint(*entry);
+  dirty_.Mark(*entry);
   if (event.id.rank != 0) {
     Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
   } else {
@@ -112,7 +112,7 @@ void Machine::Handle(const ManifestCommitted& event) {
   entry->save_seconds = event.save_seconds;
   entry->storage = event.storage;
   entry->committed_at = now_;
-  MarkCheckpoint(*entry);
+  dirty_.Mark(*entry);
   if (event.is_best) job.aliases["best"] = event.step;
   PointAliases(job);
   job.last_progress = AggregateProgress(state, job);
@@ -136,10 +136,10 @@ void Machine::Measure(CheckpointEntry& checkpoint, const ManifestCommitted& even
   if (event.metrics.empty() || event.metrics == checkpoint.metrics) return;
   checkpoint.metrics = event.metrics;
   checkpoint.is_best = event.is_best;
-  MarkCheckpoint(checkpoint);
+  dirty_.Mark(checkpoint);
   JobEntry& job = state.jobs.at(checkpoint.job);
   if (event.is_best) job.aliases["best"] = event.step;
-  MarkJob(job.id);
+  dirty_.Mark(job.id);
   SumUp(job, "CheckpointMeasured",
         absl::StrCat(CheckpointName(event.step), event.is_best ? ", the best so far" : ", not the best"),
         event.id.generation, -1);
@@ -175,7 +175,7 @@ void Machine::Abandon(CheckpointEntry& checkpoint, CheckpointTrigger trigger, co
   for (const auto& [rank, call] : checkpoint.shard_calls)
     Emit(RankReply{.call = call, .status = absl::AbortedError(absl::StrCat("given up: ", why))});
   checkpoint.shard_calls.clear();
-  MarkCheckpoint(checkpoint);
+  dirty_.Mark(checkpoint);
 }
 
 void Machine::AbandonOpen(const GenerationEntry& generation) {
@@ -199,10 +199,10 @@ void Machine::Handle(const CheckpointDamaged& event) {
   JobEntry& job = state.jobs.at(event.id.job);
   entry->state = *Next(kCheckpointTable, entry->state, CheckpointTrigger::kDamage);
   entry->note = event.reason;
-  MarkCheckpoint(*entry);
+  dirty_.Mark(*entry);
   PointAliases(job);
   generation->resume_step = ResumeStep(job);
-  MarkGeneration(*generation);
+  dirty_.Mark(*generation);
   AddEvent(job, "CheckpointDamaged", absl::StrCat(CheckpointName(event.step), ": ", event.reason), event.id.generation,
            event.id.rank);
   Emit(Note{.kind = Note::Kind::kCheckpointDamaged,
@@ -227,7 +227,7 @@ void Machine::PointAliases(JobEntry& job) {
       if (entry.state == CheckpointState::kCommitted && entry.is_best) job.aliases["best"] = step;
     }
   }
-  MarkJob(job.id);
+  dirty_.Mark(job.id);
 }
 
 // Steps that nothing may delete: aliases and tags, the two newest, what a live generation started from, parents of
@@ -305,7 +305,7 @@ void Machine::Retire(CheckpointEntry& checkpoint, const std::string& why) {
   checkpoint.state = *next;
   checkpoint.note = why;
   deleting_.insert({checkpoint.job, checkpoint.step});
-  MarkCheckpoint(checkpoint);
+  dirty_.Mark(checkpoint);
   SendDelete(checkpoint);
 }
 
@@ -331,7 +331,7 @@ void Machine::RetryDeletions(const JobEntry& job) {
     CheckpointEntry* entry = FindCheckpoint(it->first, it->second);
     if (entry == nullptr || !absl::StartsWith(entry->note, kCannotBeDeleted)) continue;
     entry->note = "deleted again";
-    MarkCheckpoint(*entry);
+    dirty_.Mark(*entry);
     SendDelete(*entry);
   }
 }
@@ -341,10 +341,9 @@ void Machine::Handle(const FilesDeleted& event) {
   if (entry == nullptr || entry->state != CheckpointState::kDeleting) return;
   if (!event.error.empty()) {
     entry->note = absl::StrCat(kCannotBeDeleted, event.error);
-    return MarkCheckpoint(*entry);
+    return dirty_.Mark(*entry);
   }
   deleting_.erase({event.job, event.step});
-  dirty_checkpoints_.erase({event.job, event.step});
   state.checkpoints[event.job].erase(event.step);
   Emit(DeleteRecord{DeleteRecord::Kind::kCheckpoint, event.job, event.step, {}});
   Emit(Touched{event.job, {}});

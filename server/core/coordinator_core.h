@@ -28,7 +28,8 @@ struct CoreOptions {
   int32_t max_generations_per_job = 64;  // older ended ones are deleted
   int32_t max_requests = 100000;         // remembered request keys, oldest forgotten first
   absl::Duration request_memory = absl::Hours(24);
-  int32_t max_finished_jobs = 20000;  // jobs that are over, the longest over are forgotten first
+  int32_t max_finished_jobs = 20000;                // jobs that are over, the longest over are forgotten first
+  int64_t max_finished_bytes = int64_t{512} << 20;  // of memory, of all of them together
   absl::Duration finished_job_age = absl::Hours(24 * 30);
   absl::Duration lost_worker_age = absl::Hours(24 * 7);
   int32_t max_overtaken = 10;     // starts of younger jobs before the oldest one that waits; then it is the next

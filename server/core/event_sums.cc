@@ -1,32 +1,34 @@
-// Events that repeat with every save.
+#include "server/core/event_sums.h"
+
 #include "absl/strings/str_cat.h"
-#include "server/core/machine.h"
 
 namespace athanor::core {
 
-// Events that come with every save would push the rest of the history out: after the first few of a generation they are
-// summed up, one a minute.
-void Machine::SumUp(JobEntry& job, const std::string& type, const std::string& message, Generation generation,
-                    Rank rank) {
-  constexpr int64_t kAlone = 3;
-  EventSum& sum = event_sums_[job.id][type];
-  sum.last = message;
-  ++sum.unsaid;
-  if (sum.said >= kAlone && now_ < sum.next) return;
-  const std::string count = sum.unsaid > 1 ? absl::StrCat(sum.unsaid, " of them, the last: ") : "";
-  AddEvent(job, type, absl::StrCat(count, message), generation, rank);
-  sum = {.said = sum.said + 1, .unsaid = 0, .next = now_ + absl::Minutes(1), .last = ""};
+std::string EventSums::Text(const Sum& sum) {
+  return absl::StrCat(sum.unsaid > 1 ? absl::StrCat(sum.unsaid, " of them, the last: ") : "", sum.last);
 }
 
-void Machine::SaySums(JobEntry& job) {
-  auto sums = event_sums_.find(job.id);
-  if (sums == event_sums_.end()) return;
+std::optional<std::string> EventSums::Add(const JobId& job, const std::string& type, const std::string& message,
+                                          absl::Time now) {
+  constexpr int64_t kAlone = 3;
+  Sum& sum = sums_[job][type];
+  sum.last = message;
+  ++sum.unsaid;
+  if (sum.said >= kAlone && now < sum.next) return std::nullopt;
+  std::string text = Text(sum);
+  sum = {.said = sum.said + 1, .unsaid = 0, .next = now + absl::Minutes(1), .last = ""};
+  return text;
+}
+
+std::vector<std::pair<std::string, std::string>> EventSums::Take(const JobId& job) {
+  std::vector<std::pair<std::string, std::string>> unsaid;
+  const auto sums = sums_.find(job);
+  if (sums == sums_.end()) return unsaid;
   for (const auto& [type, sum] : sums->second) {
-    if (sum.unsaid == 0) continue;
-    const std::string count = sum.unsaid > 1 ? absl::StrCat(sum.unsaid, " of them, the last: ") : "";
-    AddEvent(job, type, absl::StrCat(count, sum.last), job.generation);
+    if (sum.unsaid > 0) unsaid.emplace_back(type, Text(sum));
   }
-  event_sums_.erase(sums);
+  sums_.erase(sums);
+  return unsaid;
 }
 
 }  // namespace athanor::core

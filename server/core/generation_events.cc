@@ -67,7 +67,7 @@ void Machine::Handle(const RankLaunched& event) {
   if (rank == nullptr) return Fence(0, event.id, event.worker, "launched");
   if (rank->state != RankState::kLaunching) return;
   rank->state = RankState::kStarted;
-  MarkGeneration(*generation);
+  dirty_.Mark(*generation);
   const bool all = std::all_of(generation->ranks.begin(), generation->ranks.end(),
                                [](const RankEntry& r) { return r.state != RankState::kLaunching; });
   if (all && generation->state == GenerationState::kLaunching)
@@ -108,15 +108,14 @@ void Machine::Handle(const RankJoined& event) {
   if (generation->state == GenerationState::kTraining)
     return AnswerJoin(*generation, *rank, event.call);  // its answer was lost
   rank->state = RankState::kJoined;
-  MarkGeneration(*generation);
+  dirty_.Mark(*generation);
   const bool all = std::all_of(generation->ranks.begin(), generation->ranks.end(),
                                [](const RankEntry& r) { return r.state == RankState::kJoined; });
   if (!all) return;
   generation->training_at = now_;
   generation->deadline = absl::InfiniteFuture();
   MoveGeneration(*generation, GenerationTrigger::kAllJoined);
-  const std::string key = absl::StrCat(generation->job.str(), "/", generation->number);
-  SetTimer(TimerKind::kGeneration, key, absl::InfiniteFuture());
+  timers_.Cancel(GenerationTimer{generation->job, generation->number});
   JobEntry& job = state.jobs.at(generation->job);
   Account(job);
   CountLaunches(job, *generation);
@@ -125,7 +124,7 @@ void Machine::Handle(const RankJoined& event) {
     // A held call is gone when the coordinator restarted meanwhile: the agent sends it again and is answered then.
     if (one.join_call != 0) AnswerJoin(*generation, one, one.join_call);
   }
-  SetTimer(TimerKind::kHang, key, now_ + HangLimit(*generation, job));
+  timers_.Set(HangTimer{job.id, generation->number}, now_ + HangLimit(*generation, job));
   AddEvent(job, "GenerationTraining",
            absl::StrCat("all ", generation->ranks.size(), " ranks joined in ",
                         absl::FormatDuration(now_ - generation->created_at)),
@@ -141,7 +140,7 @@ void Machine::MoveGeneration(GenerationEntry& generation, GenerationTrigger trig
     return;
   }
   generation.state = *next;
-  MarkGeneration(generation);
+  dirty_.Mark(generation);
 }
 
 void Machine::StopGeneration(GenerationEntry& generation, StopMode mode, const std::string& reason,
@@ -156,7 +155,7 @@ void Machine::StopGeneration(GenerationEntry& generation, StopMode mode, const s
   // session.
   generation.stop_limit = std::min(generation.stop_limit, now_ + grace + StopLimit());
   generation.deadline = std::min(now_ + grace + absl::Seconds(5), std::max(generation.stop_limit, now_));
-  SetTimer(TimerKind::kGeneration, absl::StrCat(generation.job.str(), "/", generation.number), generation.deadline);
+  timers_.Set(GenerationTimer{generation.job, generation.number}, generation.deadline);
   for (RankEntry& rank : generation.ranks) {
     if (rank.state == RankState::kExited) continue;
     if (rank.join_call != 0) {
@@ -170,7 +169,7 @@ void Machine::StopGeneration(GenerationEntry& generation, StopMode mode, const s
                      reason,
                      dump_stacks.contains(rank.placement.rank)});
   }
-  MarkGeneration(generation);
+  dirty_.Mark(generation);
 }
 
 void Machine::FailGeneration(GenerationEntry& generation, FailureCause cause, const std::set<Rank>& dump_stacks) {
@@ -207,7 +206,7 @@ void Machine::Handle(const RankExited& event) {
 void Machine::RankGone(GenerationEntry& generation, RankEntry& rank, std::optional<FailureCause> cause) {
   rank.state = RankState::kExited;
   ReleaseSlots(generation, rank);
-  MarkGeneration(generation);
+  dirty_.Mark(generation);
   const bool asked = generation.stop_for_suspend || generation.stop_for_cancel || generation.stop_for_preempt;
   if (!cause.has_value() && !rank.said_finish) {
     cause = FailureCause{.kind = CauseKind::kUserCode,
@@ -243,9 +242,8 @@ void Machine::EndGeneration(GenerationEntry& generation) {
   job.last_progress = AggregateProgress(state, job);
   generation.ended_at = now_;
   generation.deadline = generation.stop_limit = absl::InfiniteFuture();
-  const std::string key = absl::StrCat(job.id.str(), "/", generation.number);
-  SetTimer(TimerKind::kGeneration, key, absl::InfiniteFuture());
-  SetTimer(TimerKind::kHang, key, absl::InfiniteFuture());
+  timers_.Cancel(GenerationTimer{job.id, generation.number});
+  timers_.Cancel(HangTimer{job.id, generation.number});
   live_jobs_.erase(job.id);
   SaySums(job);
   AbandonOpen(generation);
@@ -317,7 +315,7 @@ void Machine::DecideAfterFailure(JobEntry& job, GenerationEntry& generation) {
     return Enqueue(job);
   }
   job.retry_at = decision.retry_at;
-  SetTimer(TimerKind::kJobRetry, job.id.str(), job.retry_at);
+  timers_.Set(RetryTimer{job.id}, job.retry_at);
 }
 
 void Machine::PruneGenerations(const JobEntry& job) {
@@ -325,7 +323,6 @@ void Machine::PruneGenerations(const JobEntry& job) {
   while (static_cast<int32_t>(generations.size()) > options.max_generations_per_job &&
          !IsLive(generations.begin()->second.state)) {
     Emit(DeleteRecord{DeleteRecord::Kind::kGeneration, job.id, generations.begin()->first, {}});
-    dirty_generations_.erase({job.id, generations.begin()->first});
     generations.erase(generations.begin());
   }
 }
@@ -345,7 +342,7 @@ void Machine::Handle(const RankFinished& event) {
     ApplyProgress(*generation, *rank, {event.id, event.progress, absl::ZeroDuration()});
   rank->progress.phase = "finishing";
   rank->state = RankState::kFinished;
-  MarkGeneration(*generation);
+  dirty_.Mark(*generation);
   Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
 }
 
@@ -393,10 +390,7 @@ void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const 
   job.max_step_seen = std::max(job.max_step_seen, rank.progress.step);
   if (advanced && generation.state == GenerationState::kTraining) {
     // The limit shrinks after the first step and after a slow phase: look again no later than it asks for.
-    const TimerKey key{TimerKind::kHang, absl::StrCat(job.id.str(), "/", generation.number)};
-    const absl::Time due = now_ + HangLimit(generation, job);
-    if (auto timer = timers_.find(key); timer == timers_.end() || timer->second > due)
-      SetTimer(key.first, key.second, due);
+    timers_.SetAtMost(HangTimer{job.id, generation.number}, now_ + HangLimit(generation, job));
   }
   Emit(Touched{job.id, {}});
 }
@@ -413,7 +407,7 @@ void Machine::GiveUpRanks(GenerationEntry& generation) {
     rank.state = RankState::kExited;
     ReleaseSlots(generation, rank);
   }
-  MarkGeneration(generation);
+  dirty_.Mark(generation);
   EndGeneration(generation);
 }
 

@@ -91,12 +91,12 @@ void Machine::CheckHang(GenerationEntry& generation) {
   if (generation.state != GenerationState::kTraining) return;
   const JobEntry& job = state.jobs.at(generation.job);
   const absl::Duration limit = HangLimit(generation, job);
-  const std::string key = absl::StrCat(generation.job.str(), "/", generation.number);
+  const HangTimer timer{generation.job, generation.number};
   // Ranks that we cannot hear are not known to stand still; their agent's lease decides first.
   const bool unheard = std::any_of(generation.ranks.begin(), generation.ranks.end(), [this](const RankEntry& rank) {
     return rank.state != RankState::kExited && !InContact(rank.placement.worker);
   });
-  if (unheard) return SetTimer(TimerKind::kHang, key, now_ + std::min(limit, options.lease / 2));
+  if (unheard) return timers_.Set(timer, now_ + std::min(limit, options.lease / 2));
   absl::Time newest = absl::InfinitePast();
   std::vector<const RankEntry*> working;
   for (const RankEntry& rank : generation.ranks) {
@@ -104,8 +104,8 @@ void Machine::CheckHang(GenerationEntry& generation) {
     newest = std::max(newest, rank.progress.advanced_at);
     working.push_back(&rank);
   }
-  if (working.empty()) return SetTimer(TimerKind::kHang, key, now_ + limit);
-  if (newest + limit > now_) return SetTimer(TimerKind::kHang, key, newest + limit);
+  if (working.empty()) return timers_.Set(timer, now_ + limit);
+  if (newest + limit > now_) return timers_.Set(timer, newest + limit);
   const Late late = FindLate(working, now_, limit);
   const RankProgress& progress = late.ranks[0]->progress;
   FailureCause cause{.kind = CauseKind::kHang};

@@ -8,9 +8,9 @@
 namespace athanor::core {
 
 bool Machine::AnsweredBefore(CallId call, const RequestKey& request) {
-  auto it = request.key.empty() ? state.requests.end() : state.requests.find(request.key);
-  if (it == state.requests.end()) return false;
-  const RequestEntry& before = it->second;
+  const RequestEntry* found = requests_.Find(request.key);
+  if (found == nullptr) return false;
+  const RequestEntry& before = *found;
   if (before.digest != request.digest) {
     ReplyError(call, absl::AlreadyExistsError(absl::StrCat(
                          "request key '", request.key, "' was used before with other arguments; choose a new key")));
@@ -27,22 +27,14 @@ bool Machine::AnsweredBefore(CallId call, const RequestKey& request) {
 void Machine::Remember(const RequestKey& request, const JobId& job, const std::string& message, core::Step step) {
   if (request.key.empty()) return;
   RequestEntry entry{request.key, request.digest, job, message, now_, step};
-  state.requests[request.key] = entry;
-  request_ages_.insert({now_, request.key});
+  requests_.Remember(entry);
   Emit(PutRecord{std::move(entry)});
   ForgetOldRequests();
 }
 
 void Machine::ForgetOldRequests() {
-  while (!request_ages_.empty()) {
-    const auto [time, key] = *request_ages_.begin();
-    const bool too_many = static_cast<int64_t>(state.requests.size()) > options.max_requests;
-    if (!too_many && time + options.request_memory > now_) break;
-    request_ages_.erase(request_ages_.begin());
-    state.requests.erase(key);
-    Emit(DeleteRecord{DeleteRecord::Kind::kRequest, {}, 0, key});
-  }
-  if (!request_ages_.empty()) SetTimer(TimerKind::kRequests, "", request_ages_.begin()->first + options.request_memory);
+  for (const std::string& key : requests_.Forget(now_)) Emit(DeleteRecord{DeleteRecord::Kind::kRequest, {}, 0, key});
+  timers_.Set(RequestsTimer{}, requests_.NextToForget());
 }
 
 void Machine::ReplyError(CallId call, absl::Status status) {
@@ -230,7 +222,7 @@ void Machine::Handle(const DeleteJob& event) {
   }
   const std::string message = absl::StrCat("deleted; the files of its ", checkpoints,
                                            checkpoints == 1 ? " checkpoint" : " checkpoints", " stay");
-  finished_.erase({job->ended_at, id});
+  finished_.Remove(id, job->ended_at);
   DropJob(id);
   Remember(event.request, id, message);
   Emit(Reply{.call = event.call, .status = absl::OkStatus(), .job = id, .message = message, .job_state = kNoJobState});
@@ -248,9 +240,9 @@ void Machine::MoveJob(JobEntry& job, JobTrigger trigger, const std::string& reas
   job.reason = reason;
   if (job.state != JobState::kBackingOff && job.retry_at != absl::InfiniteFuture()) {
     job.retry_at = absl::InfiniteFuture();
-    SetTimer(TimerKind::kJobRetry, job.id.str(), absl::InfiniteFuture());
+    timers_.Cancel(RetryTimer{job.id});
   }
-  MarkJob(job.id);
+  dirty_.Mark(job.id);
 }
 
 // The job has just reached a final state.
@@ -273,7 +265,7 @@ void Machine::FinishJob(JobEntry& job) {
   CleanAbandoned(job, std::numeric_limits<core::Step>::max());
   ApplyRetention(job);
   Lighten(job);
-  finished_.insert({now_, job.id});
+  finished_.Add(job.id, now_, BytesOf(state, job));
   ForgetOldJobs();
 }
 
@@ -293,18 +285,16 @@ void Machine::Lighten(JobEntry& job) {
   }
 }
 
-// By number and by age; some at a time, so that nobody waits for a great many.
+// By number, size and age; some at a time, so that nobody waits for a great many.
 void Machine::ForgetOldJobs() {
   constexpr int kAtOnce = 200;
-  for (int forgotten = 0; !finished_.empty(); ++forgotten) {
-    const auto [ended_at, id] = *finished_.begin();
-    const bool too_many = static_cast<int64_t>(finished_.size()) > options.max_finished_jobs;
-    const absl::Time due = too_many ? now_ : ended_at + options.finished_job_age;
-    if (due > now_ || forgotten == kAtOnce)
-      return SetTimer(TimerKind::kFinishedJobs, "", std::max(due, now_ + absl::Milliseconds(10)));
-    finished_.erase(finished_.begin());
-    DropJob(id);
+  for (int forgotten = 0; forgotten < kAtOnce; ++forgotten) {
+    const std::optional<JobId> id = finished_.Due(now_);
+    if (!id.has_value()) break;
+    finished_.Remove(*id, state.jobs.at(*id).ended_at);
+    DropJob(*id);
   }
+  timers_.Set(FinishedJobsTimer{}, std::max(finished_.NextDue(now_), now_ + absl::Milliseconds(10)));
 }
 
 void Machine::DropJob(const JobId& id) {
@@ -324,9 +314,8 @@ void Machine::DropJob(const JobId& id) {
   Emit(Touched{id, {}});
   state.generations.erase(id);
   state.checkpoints.erase(id);
-  dirty_jobs_.erase(id);
   stall_seen_.erase(id);
-  event_sums_.erase(id);
+  event_sums_.Forget(id);
   state.jobs.erase(id);
 }
 

@@ -13,7 +13,7 @@ void Machine::SetAsideCheckpoints(JobEntry& job) {
       if (checkpoint.state != CheckpointState::kCommitted) continue;
       checkpoint.state = *Next(kCheckpointTable, checkpoint.state, CheckpointTrigger::kDamage);
       checkpoint.note = "set aside: the job was resumed from scratch";
-      MarkCheckpoint(checkpoint);
+      dirty_.Mark(checkpoint);
     }
   }
   job.best_progress_step = -1;

@@ -7,17 +7,22 @@
 namespace athanor::core {
 
 Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
-    : options(options_in), state(std::move(recovered)), now_(now), recovered_at_(now) {
+    : options(options_in),
+      state(std::move(recovered)),
+      now_(now),
+      recovered_at_(now),
+      requests_(state.requests, options.max_requests, options.request_memory),
+      finished_({options.max_finished_jobs, options.max_finished_bytes, options.finished_job_age}) {
   repairs_ = RepairRecovered(state, now);
   for (auto& [id, worker] : state.workers) {
     worker.used.clear();
     worker.session = 0;
     if (worker.state == WorkerState::kLost) {
       if (worker.lost_at == absl::InfinitePast()) worker.lost_at = now;
-      SetTimer(TimerKind::kWorker, id.str(), worker.lost_at + options.lost_worker_age);
+      timers_.Set(WorkerTimer{id}, worker.lost_at + options.lost_worker_age);
       continue;
     }
-    if (worker.state == WorkerState::kQuarantined) SetTimer(TimerKind::kQuarantine, id.str(), worker.quarantined_until);
+    if (worker.state == WorkerState::kQuarantined) timers_.Set(QuarantineTimer{id}, worker.quarantined_until);
     worker.last_heartbeat = now;
     worker.returns_by = now + options.lease;
     ArmLease(worker);
@@ -28,8 +33,8 @@ Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
       queue_.insert(KeyOf(job));
       waiting_[job.spec.device].insert({job.submit_order, id});
     }
-    if (job.state == JobState::kBackingOff) SetTimer(TimerKind::kJobRetry, id.str(), job.retry_at);
-    if (IsFinal(job.state)) finished_.insert({job.ended_at, id});
+    if (job.state == JobState::kBackingOff) timers_.Set(RetryTimer{id}, job.retry_at);
+    if (IsFinal(job.state)) finished_.Add(id, job.ended_at, BytesOf(state, job));
     if (!IsFinal(job.state) && !job.parent.empty()) children_[job.parent].insert(id);
     if (!IsFinal(job.state)) job.goodput.accounted_until = std::max(job.goodput.accounted_until, job.created_at);
   }
@@ -47,12 +52,12 @@ Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
       // Agents need a moment to come back: no deadline of a generation is nearer than a lease.
       if (generation.deadline != absl::InfiniteFuture()) {
         generation.deadline = std::max(generation.deadline, now + options.lease);
-        SetTimer(TimerKind::kGeneration, absl::StrCat(job.str(), "/", number), generation.deadline);
+        timers_.Set(GenerationTimer{job, number}, generation.deadline);
       }
       if (generation.state == GenerationState::kStopping)
         generation.stop_limit = std::max(now, std::min(generation.deadline, now + absl::Hours(1))) + StopLimit();
       if (generation.state == GenerationState::kTraining) {
-        SetTimer(TimerKind::kHang, absl::StrCat(job.str(), "/", number), now + options.lease);
+        timers_.Set(HangTimer{job, number}, now + options.lease);
       }
     }
   }
@@ -61,7 +66,6 @@ Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
       if (checkpoint.state == CheckpointState::kDeleting) deleting_.insert({job, step});
     }
   }
-  for (const auto& [key, request] : state.requests) request_ages_.insert({request.time, key});
 }
 
 std::vector<Effect> Machine::Recover(absl::Time now) {
@@ -108,9 +112,9 @@ void Machine::RecoverGenerations() {
 // What was repaired is written with the first commit.
 void Machine::TellRepairs() {
   for (const Repair& repair : repairs_) {
-    if (!repair.worker.empty()) MarkWorker(repair.worker);
-    for (const Generation number : repair.generations) dirty_generations_.insert({repair.job, number});
-    for (const core::Step step : repair.checkpoints) dirty_checkpoints_.insert({repair.job, step});
+    if (!repair.worker.empty()) dirty_.Mark(repair.worker);
+    for (const Generation number : repair.generations) dirty_.MarkGeneration(repair.job, number);
+    for (const core::Step step : repair.checkpoints) dirty_.MarkCheckpoint(repair.job, step);
     if (JobEntry* job = FindJob(repair.job)) AddEvent(*job, "RecordRepaired", repair.what, job->generation);
   }
   repairs_.clear();
@@ -129,99 +133,46 @@ std::vector<Effect> Machine::Apply(const Event& event, absl::Time now) {
 std::vector<Effect> Machine::TakeEffects() {
   Schedule();
   std::vector<Effect> effects;
-  FlushRecords(effects);
+  dirty_.Flush(state, effects);
   std::move(effects_.begin(), effects_.end(), std::back_inserter(effects));
   effects_.clear();
   return effects;
 }
 
-// Each touched entry is written once per step, as it is at the end of the step.
-void Machine::FlushRecords(std::vector<Effect>& effects) {
-  for (const JobId& id : dirty_jobs_) {
-    auto it = state.jobs.find(id);
-    if (it == state.jobs.end()) continue;
-    ++it->second.version;
-    effects.push_back(PutRecord{it->second});
-    effects.push_back(Touched{id, {}});
-  }
-  for (const auto& [id, number] : dirty_generations_) {
-    const GenerationEntry* generation = FindGeneration(id, number);
-    if (generation == nullptr) continue;
-    effects.push_back(PutRecord{*generation});
-    if (!dirty_jobs_.contains(id)) effects.push_back(Touched{id, {}});
-  }
-  for (const auto& [id, step] : dirty_checkpoints_) {
-    const CheckpointEntry* checkpoint = FindCheckpoint(id, step);
-    if (checkpoint == nullptr) continue;
-    effects.push_back(PutRecord{*checkpoint});
-    if (!dirty_jobs_.contains(id)) effects.push_back(Touched{id, {}});
-  }
-  for (const WorkerId& id : dirty_workers_) {
-    auto it = state.workers.find(id);
-    if (it == state.workers.end()) continue;
-    effects.push_back(PutRecord{it->second});
-    effects.push_back(Touched{{}, id});
-  }
-  dirty_jobs_.clear();
-  dirty_generations_.clear();
-  dirty_checkpoints_.clear();
-  dirty_workers_.clear();
-}
-
-void Machine::SetTimer(TimerKind kind, const std::string& id, absl::Time at) {
-  const TimerKey key{kind, id};
-  if (auto it = timers_.find(key); it != timers_.end()) {
-    deadlines_.erase({it->second, key});
-    timers_.erase(it);
-  }
-  if (at == absl::InfiniteFuture()) return;
-  timers_[key] = at;
-  deadlines_.insert({at, key});
-}
-
 void Machine::Handle(const DeadlineReached&) {
-  while (!deadlines_.empty() && deadlines_.begin()->first <= now_) {
-    const TimerKey key = deadlines_.begin()->second;
-    deadlines_.erase(deadlines_.begin());
-    timers_.erase(key);
-    FireTimer(key);
+  while (const std::optional<TimerKey> key = timers_.TakeDue(now_)) {
+    std::visit([this](const auto& timer) { Fire(timer); }, *key);
   }
 }
 
-void Machine::FireTimer(const TimerKey& key) {
-  const auto& [kind, id] = key;
-  if (kind == TimerKind::kWorker) {
-    if (auto it = state.workers.find(WorkerId(id)); it != state.workers.end()) WorkerDeadline(it->second);
-    return;
-  }
-  if (kind == TimerKind::kQuarantine) {
-    if (auto it = state.workers.find(WorkerId(id)); it != state.workers.end()) EndQuarantine(it->second);
-    return;
-  }
-  if (kind == TimerKind::kRequests) return ForgetOldRequests();
-  if (kind == TimerKind::kFinishedJobs) return ForgetOldJobs();
-  if (kind == TimerKind::kStrictJobs) return CapacityChanged();
-  if (kind == TimerKind::kJobRetry) {
-    JobEntry* job = FindJob(JobId(id));
-    if (job == nullptr || job->state != JobState::kBackingOff) return;
-    Account(*job);
-    MoveJob(*job, JobTrigger::kRetryTimeReached, "back-off is over");
-    Enqueue(*job);
-    return;
-  }
-  const size_t slash = id.rfind('/');
-  GenerationEntry* generation = FindGeneration(JobId(id.substr(0, slash)), std::stoi(id.substr(slash + 1)));
-  if (generation == nullptr || !IsLive(generation->state)) return;
-  if (kind == TimerKind::kHang) {
-    CheckHang(*generation);
-  } else {
-    GenerationDeadline(*generation);
-  }
+void Machine::Fire(const WorkerTimer& timer) {
+  if (auto it = state.workers.find(timer.worker); it != state.workers.end()) WorkerDeadline(it->second);
+}
+
+void Machine::Fire(const QuarantineTimer& timer) {
+  if (auto it = state.workers.find(timer.worker); it != state.workers.end()) EndQuarantine(it->second);
+}
+
+void Machine::Fire(const RetryTimer& timer) {
+  JobEntry* job = FindJob(timer.job);
+  if (job == nullptr || job->state != JobState::kBackingOff) return;
+  Account(*job);
+  MoveJob(*job, JobTrigger::kRetryTimeReached, "back-off is over");
+  Enqueue(*job);
+}
+
+void Machine::Fire(const HangTimer& timer) {
+  GenerationEntry* generation = FindGeneration(timer.job, timer.generation);
+  if (generation != nullptr && IsLive(generation->state)) CheckHang(*generation);
+}
+
+void Machine::Fire(const GenerationTimer& timer) {
+  GenerationEntry* generation = FindGeneration(timer.job, timer.generation);
+  if (generation != nullptr && IsLive(generation->state)) GenerationDeadline(*generation);
 }
 
 void Machine::Handle(const ClockGap& event) {
-  std::vector<std::pair<TimerKey, absl::Time>> moved(timers_.begin(), timers_.end());
-  for (const auto& [key, at] : moved) SetTimer(key.first, key.second, at + event.gap);
+  timers_.Shift(event.gap);
   for (auto& [id, worker] : state.workers) {
     worker.lease_until += event.gap;
     worker.last_heartbeat += event.gap;
@@ -246,7 +197,17 @@ void Machine::AddEvent(JobEntry& job, const std::string& type, const std::string
   Emit(PutRecord{JobEventEntry{job.id, sequence, now_, type, generation, rank, message}});
   const int64_t oldest = sequence - options.max_events_per_job;
   if (oldest > 0) Emit(DeleteRecord{DeleteRecord::Kind::kEvent, job.id, oldest, {}});
-  MarkJob(job.id);
+  dirty_.Mark(job.id);
+}
+
+void Machine::SumUp(JobEntry& job, const std::string& type, const std::string& message, Generation generation,
+                    Rank rank) {
+  if (const std::optional<std::string> text = event_sums_.Add(job.id, type, message, now_))
+    AddEvent(job, type, *text, generation, rank);
+}
+
+void Machine::SaySums(JobEntry& job) {
+  for (const auto& [type, text] : event_sums_.Take(job.id)) AddEvent(job, type, text, job.generation);
 }
 
 JobEntry* Machine::FindJob(const JobId& id) {

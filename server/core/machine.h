@@ -1,6 +1,8 @@
 // The inside of CoordinatorCore: state, indexes and the effects of the step in progress. One .cc file per subject:
 //   machine.cc (dispatch, records, deadlines)  job_verbs.cc  placement.cc  generation_events.cc  hang.cc
-//   worker_events.cc  quarantine.cc  checkpoint_ledger.cc  lost_checkpoints.cc  event_sums.cc  goodput.cc
+//   worker_events.cc  quarantine.cc  checkpoint_ledger.cc  lost_checkpoints.cc  goodput.cc
+// What has a state of its own is a part with its own header: timers, dirty_records, request_memory, finished_jobs,
+// event_sums.
 #pragma once
 
 #include <algorithm>
@@ -12,10 +14,15 @@
 #include <vector>
 
 #include "server/core/coordinator_core.h"
+#include "server/core/dirty_records.h"
+#include "server/core/event_sums.h"
+#include "server/core/finished_jobs.h"
 #include "server/core/recovered_state.h"
+#include "server/core/request_memory.h"
 #include "server/core/restart_policy.h"
 #include "server/core/scheduler.h"
 #include "server/core/state_machines.h"
+#include "server/core/timers.h"
 
 namespace athanor::core {
 
@@ -24,7 +31,7 @@ class Machine {
   Machine(CoreOptions options, ClusterState recovered, absl::Time now);
   std::vector<Effect> Apply(const Event& event, absl::Time now);
   std::vector<Effect> Recover(absl::Time now);
-  absl::Time NextDeadline() const { return deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first; }
+  absl::Time NextDeadline() const { return timers_.Next(); }
   int32_t QueuePosition(const JobId& job) const;
   std::string WhyItWaits(const JobEntry& job) const;
 
@@ -32,17 +39,6 @@ class Machine {
   ClusterState state;
 
  private:
-  enum class TimerKind : uint8_t {
-    kJobRetry,
-    kGeneration,
-    kHang,
-    kWorker,
-    kRequests,
-    kQuarantine,
-    kFinishedJobs,
-    kStrictJobs
-  };
-  using TimerKey = std::pair<TimerKind, std::string>;
   using QueueKey = std::tuple<bool, int32_t, uint64_t, JobId>;  // not reserved, -priority, submit order
   using Shape = std::tuple<std::string, int32_t, int32_t>;      // device, ranks, slots per rank
 
@@ -75,21 +71,20 @@ class Machine {
   void Handle(const ClockGap& event);
   void TellRepairs();
   std::vector<Effect> TakeEffects();
-  void FlushRecords(std::vector<Effect>& effects);
   void RecoverGenerations();
-  void SetTimer(TimerKind kind, const std::string& id, absl::Time at);
-  void FireTimer(const TimerKey& key);
+  void Fire(const RetryTimer& timer);
+  void Fire(const GenerationTimer& timer);
+  void Fire(const HangTimer& timer);
+  void Fire(const WorkerTimer& timer);
+  void Fire(const QuarantineTimer& timer);
+  void Fire(const RequestsTimer&) { ForgetOldRequests(); }
+  void Fire(const FinishedJobsTimer&) { ForgetOldJobs(); }
+  void Fire(const StrictJobsTimer&) { CapacityChanged(); }
   void Emit(Effect effect) { effects_.push_back(std::move(effect)); }
   void AddEvent(JobEntry& job, const std::string& type, const std::string& message, Generation generation = 0,
                 Rank rank = -1);
-  void MarkJob(const JobId& job) { dirty_jobs_.insert(job); }
-  void MarkGeneration(const GenerationEntry& generation) {
-    dirty_generations_.insert({generation.job, generation.number});
-  }
-  void MarkCheckpoint(const CheckpointEntry& checkpoint) {
-    dirty_checkpoints_.insert({checkpoint.job, checkpoint.step});
-  }
-  void MarkWorker(const WorkerId& worker) { dirty_workers_.insert(worker); }
+  void SumUp(JobEntry& job, const std::string& type, const std::string& message, Generation generation, Rank rank);
+  void SaySums(JobEntry& job);
   JobEntry* FindJob(const JobId& id);
   GenerationEntry* FindGeneration(const JobId& id, Generation number);
   GenerationEntry* LiveGeneration(const JobEntry& job);
@@ -204,10 +199,6 @@ class Machine {
   void SetAsideCheckpoints(JobEntry& job);
   bool FailsToRead(const JobEntry& job) const;
 
-  // ---- event_sums.cc ----
-  void SumUp(JobEntry& job, const std::string& type, const std::string& message, Generation generation, Rank rank);
-  void SaySums(JobEntry& job);
-
   // ---- goodput.cc ----
   void Account(JobEntry& job);
   void AccountTraining(JobEntry& job, const GenerationEntry& generation, double seconds);
@@ -215,12 +206,11 @@ class Machine {
   absl::Time now_;
   const absl::Time recovered_at_;
   std::vector<Effect> effects_;
-  std::set<std::pair<absl::Time, TimerKey>> deadlines_;
-  std::map<TimerKey, absl::Time> timers_;
-  std::set<JobId> dirty_jobs_;
-  std::set<std::pair<JobId, Generation>> dirty_generations_;
-  std::set<std::pair<JobId, Step>> dirty_checkpoints_;
-  std::set<WorkerId> dirty_workers_;
+  Timers timers_;
+  DirtyRecords dirty_;
+  RequestMemory requests_;
+  FinishedJobs finished_;
+  EventSums event_sums_;  // of live generations
   std::set<QueueKey> queue_;
   std::map<Shape, std::set<QueueKey>> aside_;  // queued, but more than the whole cluster has
   std::map<std::string, QueueKey> blocked_;    // device kind -> the job at the head that waits, after the last pass
@@ -228,20 +218,12 @@ class Machine {
   std::map<std::string, std::set<std::pair<uint64_t, JobId>>> waiting_;  // device kind -> in the queue, oldest first
   std::vector<JobId> overtaken_;                                         // too often, in this pass
   std::set<std::pair<JobId, Step>> deleting_;
-  std::vector<Repair> repairs_;                                // of what was recovered; told by Recover()
-  std::set<JobId> live_jobs_;                                  // with a live generation
-  std::set<std::pair<absl::Time, JobId>> finished_;            // oldest first
-  std::set<std::pair<absl::Time, std::string>> request_ages_;  // oldest first
-  std::map<JobId, std::set<JobId>> children_;                  // parent -> unfinished children
-  struct EventSum {
-    int64_t said = 0, unsaid = 0;
-    absl::Time next = absl::InfinitePast();
-    std::string last;
-  };
-  std::map<JobId, std::map<std::string, EventSum>> event_sums_;  // of live generations, by event type
-  std::map<JobId, double> stall_seen_;  // checkpoint stall already accounted, of the live generation
-  bool schedule_ = false;               // slots or jobs changed: the queue must be gone through
-  bool capacity_changed_ = false;       // so did the workers: what waits aside must be looked at too
+  std::vector<Repair> repairs_;                // of what was recovered; told by Recover()
+  std::set<JobId> live_jobs_;                  // with a live generation
+  std::map<JobId, std::set<JobId>> children_;  // parent -> unfinished children
+  std::map<JobId, double> stall_seen_;         // checkpoint stall already accounted, of the live generation
+  bool schedule_ = false;                      // slots or jobs changed: the queue must be gone through
+  bool capacity_changed_ = false;              // so did the workers: what waits aside must be looked at too
 };
 
 }  // namespace athanor::core

@@ -20,7 +20,7 @@ void Machine::Enqueue(JobEntry& job) {
   waiting_[job.spec.device].insert({job.submit_order, job.id});
   fresh_.push_back(job.id);
   job.queued_at = now_;
-  MarkJob(job.id);
+  dirty_.Mark(job.id);
 }
 
 void Machine::Dequeue(const JobEntry& job) {
@@ -176,7 +176,7 @@ bool Machine::HoldStrict(JobEntry& job) {
   if (job.spec.fencing != Fencing::kStrict || job.created_at >= recovered_at_ || now_ >= until) return false;
   SetQueueReason(job,
                  "fencing: strict: waits a lease after the coordinator's start, in case that ranks of it still run");
-  SetTimer(TimerKind::kStrictJobs, "", until);
+  timers_.Set(StrictJobsTimer{}, until);
   return true;
 }
 
@@ -312,8 +312,8 @@ void Machine::StartGeneration(JobEntry& job, const PlacementResult& place) {
   live_jobs_.insert(job.id);
   CountOvertaken(job);
   stall_seen_.erase(job.id);
-  SetTimer(TimerKind::kGeneration, absl::StrCat(job.id.str(), "/", stored.number), stored.deadline);
-  MarkGeneration(stored);
+  timers_.Set(GenerationTimer{job.id, stored.number}, stored.deadline);
+  dirty_.Mark(stored);
   PruneGenerations(job);
   for (const RankEntry& rank : stored.ranks) SendLaunch(stored, rank);
   Emit(Note{.kind = Note::Kind::kGenerationStarted, .job = job.id, .generation = stored.number});

@@ -61,7 +61,7 @@ void Machine::Quarantine(WorkerEntry& worker, JobEntry& job, const std::string& 
   worker.quarantined_until = now_ + time;
   MoveWorker(worker, WorkerTrigger::kLaunchesFail,
              absl::StrCat("quarantined for ", absl::FormatDuration(time), ": ", why));
-  SetTimer(TimerKind::kQuarantine, worker.id.str(), worker.quarantined_until);
+  timers_.Set(QuarantineTimer{worker.id}, worker.quarantined_until);
   AddEvent(job, "WorkerQuarantined", absl::StrCat(worker.id.str(), ": ", worker.reason));
   Emit(Note{.kind = Note::Kind::kQuarantine, .job = job.id, .worker = worker.id, .message = worker.reason});
 }
@@ -78,8 +78,8 @@ void Machine::ForgetLaunchFailures(WorkerEntry& worker) {
   if (worker.quarantines == 0) return;
   worker.quarantines = 0;
   worker.quarantined_until = absl::InfinitePast();
-  SetTimer(TimerKind::kQuarantine, worker.id.str(), absl::InfiniteFuture());
-  MarkWorker(worker.id);
+  timers_.Cancel(QuarantineTimer{worker.id});
+  dirty_.Mark(worker.id);
 }
 
 }  // namespace athanor::core

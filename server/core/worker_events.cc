@@ -12,14 +12,14 @@ void Machine::MoveWorker(WorkerEntry& worker, WorkerTrigger trigger, const std::
   if (!next.has_value()) return;  // a worker's triggers are level-like: a heartbeat of a Ready worker changes nothing
   worker.state = *next;
   worker.reason = reason;
-  MarkWorker(worker.id);
+  dirty_.Mark(worker.id);
   if (worker.state == WorkerState::kReady) CapacityChanged();
 }
 
 void Machine::ArmLease(WorkerEntry& worker) {
   worker.lease_until = now_ + options.lease;
   const bool watched_half = worker.state == WorkerState::kReady;
-  SetTimer(TimerKind::kWorker, worker.id.str(), watched_half ? now_ + options.lease / 2 : worker.lease_until);
+  timers_.Set(WorkerTimer{worker.id}, watched_half ? now_ + options.lease / 2 : worker.lease_until);
 }
 
 bool Machine::InContact(const WorkerId& id) const {
@@ -32,11 +32,11 @@ bool Machine::InContact(const WorkerId& id) const {
 void Machine::WorkerDeadline(WorkerEntry& worker) {
   if (worker.state == WorkerState::kLost) {
     if (now_ >= worker.lost_at + options.lost_worker_age) return ForgetWorker(worker.id);
-    return SetTimer(TimerKind::kWorker, worker.id.str(), worker.lost_at + options.lost_worker_age);
+    return timers_.Set(WorkerTimer{worker.id}, worker.lost_at + options.lost_worker_age);
   }
   if (now_ < worker.lease_until) {
     MoveWorker(worker, WorkerTrigger::kHalfLease, "half a lease without a heartbeat");
-    return SetTimer(TimerKind::kWorker, worker.id.str(), worker.lease_until);
+    return timers_.Set(WorkerTimer{worker.id}, worker.lease_until);
   }
   MoveWorker(worker, WorkerTrigger::kLeaseOver,
              absl::StrCat("no heartbeat for ", absl::FormatDuration(now_ - worker.last_heartbeat)));
@@ -46,7 +46,7 @@ void Machine::WorkerDeadline(WorkerEntry& worker) {
   worker.session = 0;
   worker.unaccounted.clear();
   worker.lost_at = now_;
-  SetTimer(TimerKind::kWorker, worker.id.str(), now_ + options.lost_worker_age);
+  timers_.Set(WorkerTimer{worker.id}, now_ + options.lost_worker_age);
   Emit(Note{.kind = Note::Kind::kLeaseExpired, .worker = worker.id});
   LoseRanksOf(worker.id, absl::StrCat("the lease of ", worker.id.str(), " is over"));
 }
@@ -55,7 +55,6 @@ void Machine::WorkerDeadline(WorkerEntry& worker) {
 void Machine::ForgetWorker(const WorkerId& id) {
   const WorkerId gone = id;  // the entry goes first
   state.workers.erase(gone);
-  dirty_workers_.erase(gone);
   Emit(DeleteRecord{DeleteRecord::Kind::kWorker, {}, 0, gone.str()});
   Emit(Touched{{}, gone});
 }
@@ -151,7 +150,7 @@ void Machine::TakeRegistration(WorkerEntry& worker, const WorkerRegistered& even
     worker.reason = "registered, not yet heard";
     ForgetLaunchFailures(worker);  // a new process may find what the old one lacked
   }
-  MarkWorker(worker.id);
+  dirty_.Mark(worker.id);
   AcceptWorker accept{event.session, worker.id, worker.incarnation, {}};
   ReconcileRunning(worker, event, accept);
   if (worker.drain && (worker.state == WorkerState::kReady || worker.state == WorkerState::kSuspect)) {
@@ -296,7 +295,7 @@ void Machine::Handle(const DrainWorker& event) {
   if (it == state.workers.end()) return ReplyError(event.call, NoSuchWorker(state, event.worker));
   WorkerEntry& worker = it->second;
   worker.drain = true;
-  MarkWorker(worker.id);
+  dirty_.Mark(worker.id);
   MoveWorker(worker, WorkerTrigger::kDrain, "drain asked for");
   ArmLease(worker);
   DrainJobsOf(worker);
@@ -311,7 +310,7 @@ void Machine::Handle(const UndrainWorker& event) {
   if (it == state.workers.end()) return ReplyError(event.call, NoSuchWorker(state, event.worker));
   WorkerEntry& worker = it->second;
   worker.drain = false;
-  MarkWorker(worker.id);
+  dirty_.Mark(worker.id);
   ForgetLaunchFailures(worker);
   MoveWorker(worker, WorkerTrigger::kUndrain, "undrained");
   Remember(event.request, {}, "");
