@@ -59,6 +59,7 @@ lint: configure ## Check the torch-free code with clang-tidy (.clang-tidy has th
 	@JOBS=$(JOBS) scripts/lint.sh $(BUILD)
 
 asan: setup ## The torch-free code and its tests under AddressSanitizer and UBSan
+	@scripts/setup.sh libclang-rt-19-dev
 	@$(call CONFIGURE,build/asan,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DATHANOR_BUILD_TRAIN=OFF -DATHANOR_SANITIZE=address$(comma)undefined)
 	@cmake --build build/asan -j $(JOBS) -- --quiet
 	@scripts/run_tests.sh build/asan -LE 'e2e|tidy|package'
@@ -70,6 +71,7 @@ asan-library: setup ## Tensor code, metrics and readers under AddressSanitizer a
 	@ASAN_OPTIONS=detect_leaks=0:detect_container_overflow=0 scripts/run_tests.sh build/asan-library -R '^(nested_tensor|metrics|fp8_linear|data|tools)_test$$'
 
 tsan: setup ## The torch-free code and its tests under ThreadSanitizer
+	@scripts/setup.sh libclang-rt-19-dev
 	@$(call CONFIGURE,build/tsan,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DATHANOR_BUILD_TRAIN=OFF -DATHANOR_SANITIZE=thread)
 	@cmake --build build/tsan -j $(JOBS) -- --quiet
 	@TSAN_OPTIONS=suppressions=$(CURDIR)/scripts/tsan.supp scripts/run_tests.sh build/tsan -LE 'e2e|tidy|package'

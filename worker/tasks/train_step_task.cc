@@ -6,10 +6,10 @@
 //   metrics  with a package that tells classes apart (scores N x classes, targets of class numbers): also measure
 //            auroc, auprc, acc_macro, f1_macro and mcc. Default false
 //
-// Splits "train", "val" and "test", as the data options say; metric "accuracy" with classes, and those of the model's own metrics(). Batches may have
-// any length. The weights begin as the package's; runner.pretrained and checkpoints have their names. All gradients of
-// a step are ready at once, so ranks exchange them after the step, not during it. runner.precision must be left out:
-// the package computes as it was exported. CPU only.
+// Splits "train", "val" and "test", as the data options say; metric "accuracy" with classes, and those of the model's
+// own metrics(). Batches may have any length. The weights begin as the package's; runner.pretrained and checkpoints
+// have their names. All gradients of a step are ready at once, so ranks exchange them after the step, not during it.
+// runner.precision must be left out: the package computes as it was exported. CPU only.
 #include <ATen/autocast_mode.h>
 #include <torch/torch.h>
 

@@ -1,20 +1,19 @@
 // Collectives through which gradients flow. Each is the forward of one and the backward of its mirror:
 //
-//   | function        | forward                              | backward                            | the input is         |
-//   |-----------------|--------------------------------------|-------------------------------------|----------------------|
-//   | CopyToRanks     | x                                    | sum of the ranks' gradients         | the same on all      |
-//   | ReduceFromRanks | sum of the ranks' x                  | the gradient, the same on all       | a summand            |
-//   | GatherAlong     | the ranks' x, concatenated along dim | sum of the ranks' gradients, a part | a part               |
-//   | ScatterSumAlong | sum of the ranks' x, a part of it    | the ranks' gradients, concatenated  | a summand            |
-//   | SplitAlong      | this rank's part of x                | the ranks' gradients, concatenated  | the same on all      |
-//   | JoinAlong       | the ranks' x, concatenated along dim | this rank's part of the gradient    | a part               |
-//   | ExchangeRows    | row blocks to the ranks, and back    | the same the other way round        | anything             |
-//   | SendTo, ReceiveFrom | a message                        | a message back                      |                      |
+//   CopyToRanks      x, the same on all ranks              <-> the sum of the ranks' gradients
+//   ReduceFromRanks  the sum of the ranks' x               <-> the gradient, the same on all ranks
+//   GatherAlong      the ranks' x, concatenated along dim  <-> this rank's part of the sum of the ranks' gradients
+//   ScatterSumAlong  this rank's part of the sum of x      <-> the ranks' gradients, concatenated
+//   SplitAlong       this rank's part of x, same on all    <-> the ranks' gradients, concatenated
+//   JoinAlong        the ranks' x, concatenated            <-> this rank's part of the gradient, the same on all ranks
+//   ExchangeRows     row blocks to the ranks               <-> the gradient's row blocks back
+//   SendTo           a message, met by ReceiveFrom         <-> a message back
 //
 //   torch::Tensor hidden = torch::gelu(torch::linear(CopyToRanks(x, group), column_shard));
 //   torch::Tensor out = ReduceFromRanks(torch::linear(hidden, row_shard), group);   // a tensor-parallel block
 //
-// JoinAlong() is for a result that goes on alike on every rank, GatherAlong() for one that each rank goes on with in its
+// JoinAlong() is for a result that goes on alike on every rank, GatherAlong() for one that each rank goes on with in
+// its
 // own way. Over one rank each function gives its input back.
 //
 // Collective in forward and in backward: every rank of the group calls them in the same order, with parts of one size
@@ -38,7 +37,8 @@ torch::Tensor ScatterSumAlong(const torch::Tensor& x, int64_t dim, ProcessGroup&
 torch::Tensor SplitAlong(const torch::Tensor& x, int64_t dim, ProcessGroup& group);
 torch::Tensor JoinAlong(const torch::Tensor& x, int64_t dim, ProcessGroup& group);
 
-// `sent[r]` rows (first dimension) go to rank r, `received[r]` rows come from it. Counts are those of this rank; what one
+// `sent[r]` rows (first dimension) go to rank r, `received[r]` rows come from it. Counts are those of this rank; what
+// one
 // sends the other must expect.
 torch::Tensor ExchangeRows(const torch::Tensor& x, const std::vector<int64_t>& sent,
                            const std::vector<int64_t>& received, ProcessGroup& group);
