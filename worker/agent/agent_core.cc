@@ -15,7 +15,7 @@ namespace {
 constexpr absl::Duration kProgressPace = absl::Milliseconds(100);
 constexpr absl::Duration kKillAgain = absl::Seconds(1);
 constexpr absl::Duration kRegisterLimit = absl::Seconds(10);
-constexpr absl::Duration kBeatFastest = absl::Milliseconds(10), kBeatSlowest = absl::Minutes(1);
+constexpr absl::Duration kMinHeartbeatInterval = absl::Milliseconds(10), kMaxHeartbeatInterval = absl::Minutes(1);
 constexpr size_t kBeatsInFlight = 1024, kReportsPerBeat = 128, kCallsPerRank = 64;
 constexpr char kStrictFencing[] = "strict";
 constexpr size_t kMetricsPerRank = 64, kNameBytes = 64, kErrorBytes = 1024;
@@ -152,7 +152,8 @@ std::vector<Effect> AgentCore::TakeRegistered(const v1::Registered& message, abs
   register_by_ = absl::InfiniteFuture();
   incarnation_ = message.incarnation();
   lease_ = FromProto(message.lease());
-  heartbeat_interval_ = std::clamp(FromProto(message.heartbeat_interval()), kBeatFastest, kBeatSlowest);
+  heartbeat_interval_ =
+      std::clamp(FromProto(message.heartbeat_interval()), kMinHeartbeatInterval, kMaxHeartbeatInterval);
   if (auto it = heartbeats_sent_.find(0); it != heartbeats_sent_.end()) lease_until_ = it->second + lease_;
   std::set<RankKey> keep;
   for (const v1::RankId& id : message.keep()) keep.insert(KeyOf(id));

@@ -112,7 +112,7 @@ class AgentCore {
   int64_t lease_expiries() const { return lease_expiries_; }
   bool leaving() const { return leaving_; }
   // Everything that must be told before leaving has arrived, or there is nobody to tell.
-  bool EverythingTold() const { return !registered_ || (outbox_.messages().empty() && leaving_told_); }
+  bool OutboxDrained() const { return !registered_ || (outbox_.messages().empty() && leaving_told_); }
   // From heartbeat to acknowledgement, of those since the last call.
   std::vector<absl::Duration> TakeRoundTrips() { return std::exchange(round_trips_, {}); }
 

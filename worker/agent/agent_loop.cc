@@ -38,7 +38,7 @@ constexpr absl::Duration kOrphanPace = absl::Seconds(5), kOrphansLimit = absl::S
 constexpr absl::Duration kHousePace = absl::Minutes(10);
 // eu-stack reads the symbols of all of LibTorch: 0.2 s on an idle machine, 0.8 s on a busy one, more with CUDA.
 constexpr absl::Duration kStackLeast = absl::Milliseconds(800), kStacksLimit = absl::Seconds(8);
-constexpr absl::Duration kLastWords = absl::Seconds(2), kSelfCallLimit = absl::Seconds(2);
+constexpr absl::Duration kFinalReportTimeout = absl::Seconds(2), kSelfCallLimit = absl::Seconds(2);
 constexpr absl::Duration kStopMargin = absl::Seconds(10);
 constexpr size_t kReadsWaiting = 1024, kReadsAtOnce = 64;
 // A rank takes a pidfd, its connections and, while it starts, some files; the rest of the agent some more.
@@ -84,7 +84,7 @@ absl::Status AgentLoop::Ready() const {
 }
 
 absl::Status AgentLoop::Healthy() const {
-  return open_ ? door_->CallSelf(kSelfCallLimit) : absl::UnavailableError("starting");
+  return open_ ? rank_server_->CallSelf(kSelfCallLimit) : absl::UnavailableError("starting");
 }
 
 absl::Status AgentLoop::TakeWorkDir() {
@@ -98,17 +98,17 @@ absl::Status AgentLoop::TakeWorkDir() {
   return absl::OkStatus();
 }
 
-absl::Status AgentLoop::OpenDoor() {
-  TrainerDoor::Handlers door;
-  door.on_call = [this](uint64_t token, const v1::RankCall& call) {
+absl::Status AgentLoop::OpenRankServer() {
+  RankServer::Handlers ranks;
+  ranks.on_call = [this](uint64_t token, const v1::RankCall& call) {
     Post([this, token, call] { Perform(core_.OnRankCall(token, call, Now())); });
   };
-  door.on_call_gone = [this](uint64_t token) { Post([this, token] { core_.OnRankCallGone(token); }); };
-  door.on_report = [this](const v1::TrainerReport& report) {
+  ranks.on_call_gone = [this](uint64_t token) { Post([this, token] { core_.OnRankCallGone(token); }); };
+  ranks.on_report = [this](const v1::TrainerReport& report) {
     Post([this, report] { core_.OnRankReport(KeyOf(report.id()), report.progress(), Now()); });
   };
   const ListenerOptions options{descriptors_, kDescriptorsKept + kDescriptorsPerSlot * config_.slots};
-  ASSIGN_OR_RETURN(door_, TrainerDoor::Open(config_.work_dir, options, std::move(door)));
+  ASSIGN_OR_RETURN(rank_server_, RankServer::Open(config_.work_dir, options, std::move(ranks)));
   open_ = true;
   return absl::OkStatus();
 }
@@ -162,7 +162,7 @@ absl::Status AgentLoop::Prepare() {
     Post([this, key, newest] { core_.SawGeneration(key.job, static_cast<int32_t>(newest)); });
   };
   processes_ = std::make_unique<RankProcesses>(&logs_, std::move(ranks));
-  RETURN_IF_ERROR(OpenDoor());
+  RETURN_IF_ERROR(OpenRankServer());
   return OpenSession();
 }
 
@@ -194,7 +194,7 @@ absl::Status AgentLoop::Run() {
     metrics_->outbox.Set(static_cast<double>(core_.outbox_size()));
     metrics_->lease_expiries.Increment(static_cast<double>(core_.lease_expiries()) - metrics_->lease_expiries.Value());
   }
-  door_->Close();
+  rank_server_->Close();
   beats_->Stop();
   session_->Close();
   return absl::OkStatus();
@@ -212,13 +212,13 @@ void AgentLoop::KeepLease() {
   }
   ready_ = core_.registered();
   if (const std::optional<absl::Time> sent = beats_->Turn(now, core_.last_heartbeat())) core_.OnLeaseExtended(*sent);
-  door_->SetContact(!ready_, core_.lease_until());
+  rank_server_->SetContact(!ready_, core_.lease_until());
 }
 
 // Ranks are gone and their ends are told, or there is nobody to tell.
 bool AgentLoop::MayLeave() const {
   if (!core_.leaving() || core_.rank_count() > 0) return false;
-  return core_.outbox_size() == 0 || !core_.registered() || Now() >= leave_by_;
+  return core_.OutboxDrained() || Now() >= leave_by_;
 }
 
 int AgentLoop::WaitMilliseconds() const {
@@ -256,8 +256,8 @@ void AgentLoop::OnSignal() {
   if (read(signal_, &info, sizeof info) != sizeof info) return;
   Log(spdlog::level::info, "Stopping",
       {{"signal", absl::StrCat(info.ssi_signo)}, {"ranks", absl::StrCat(running_.size())}});
-  leave_by_ = Now() + config_.stop_grace + kLastWords;
-  LimitStop("athanor-agent", config_.stop_grace + kLastWords + kStopMargin);
+  leave_by_ = Now() + config_.stop_grace + kFinalReportTimeout;
+  LimitStop("athanor-agent", config_.stop_grace + kFinalReportTimeout + kStopMargin);
   Perform(core_.OnShutdown(config_.stop_grace, Now()));
 }
 
@@ -278,7 +278,7 @@ void AgentLoop::OnEnded(const RankKey& key, std::optional<v1::FailureCause> caus
   metrics_->exits
       .Add({{"cause", cause.has_value() ? absl::AsciiStrToLower(v1::CauseKind_Name(cause->kind())) : "none"}})
       .Increment();
-  door_->Forget(key);
+  rank_server_->Forget(key);
   Perform(core_.OnProcessExited(key, std::move(cause), Now()));
 }
 
@@ -292,7 +292,7 @@ void AgentLoop::Do(SendMessage& effect) {
 
 void AgentLoop::Do(LaunchProcess& effect) {
   const RankKey key = KeyOf(effect.launch.id());
-  const RankPlace place{door_->socket_path(), config_.host, logs_.SpecPath(key), logs_.FailurePath(key),
+  const RankPlace place{rank_server_->socket_path(), config_.host, logs_.SpecPath(key), logs_.FailurePath(key),
                         config_.rank_log_format};
   processes_->Start(key, {effect.launch.spec(), config_.trainer, RankEnvironment(effect.launch, place, PassedOn()),
                           effect.launch.job_dir()});
@@ -349,11 +349,11 @@ void AgentLoop::Do(KillProcess& effect) {
 }
 
 void AgentLoop::Do(DirectRank& effect) {
-  door_->Direct(effect.key, effect.directive);
+  rank_server_->Direct(effect.key, effect.directive);
 }
 
 void AgentLoop::Do(AnswerRank& effect) {
-  door_->Answer(effect.token, effect.reply);
+  rank_server_->Answer(effect.token, effect.reply);
 }
 
 void AgentLoop::Do(ReadLogFile& effect) {

@@ -25,8 +25,8 @@
 #include "worker/agent/lease_beats.h"
 #include "worker/agent/log_files.h"
 #include "worker/agent/rank_processes.h"
+#include "worker/agent/rank_server.h"
 #include "worker/agent/task_thread.h"
-#include "worker/agent/trainer_service.h"
 
 namespace athanor::agent {
 
@@ -56,7 +56,7 @@ class AgentLoop {
 
   absl::Status Prepare();
   absl::Status TakeWorkDir();
-  absl::Status OpenDoor();
+  absl::Status OpenRankServer();
   absl::Status OpenSession();
   void Post(Task task);  // thread-safe
   void DrainTasks();
@@ -88,7 +88,7 @@ class AgentLoop {
   AgentMetrics* const metrics_;
   AgentCore core_;
   const LogFiles logs_;
-  std::unique_ptr<TrainerDoor> door_;
+  std::unique_ptr<RankServer> rank_server_;
   std::unique_ptr<CoordinatorSession> session_;
   std::unique_ptr<LeaseBeats> beats_;
   std::map<RankKey, Running> running_;

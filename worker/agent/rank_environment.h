@@ -10,7 +10,7 @@
 namespace athanor::agent {
 
 struct RankPlace {
-  std::string socket;  // of the ranks' door
+  std::string socket;  // of the RankServer
   std::string host;    // at which other ranks reach this machine
   std::string spec_file, failure_file;
   std::string log_format;  // of the trainer's lines unless the job says otherwise

@@ -81,7 +81,7 @@ class RankRun {
     absl::StatusOr<RunResult> result = Train();
     if (!result.ok()) return Fail(ExitCodeOf(result.status()), result.status(), end);
     for (const std::string& note : result->notes) LogLine("WARN", "Note", {}, note);
-    return result->outcome == RunOutcome::kPreempted ? Leave(*result, end) : SayFinish(*result, end);
+    return result->outcome == RunOutcome::kPreempted ? Leave(*result, end) : ReportFinished(*result, end);
   }
 
  private:
@@ -205,7 +205,7 @@ class RankRun {
     return absl::OkStatus();
   }
 
-  absl::Status SayFinish(const RunResult& result, RankEnd* end) {
+  absl::Status ReportFinished(const RunResult& result, RankEnd* end) {
     ProgressReport last = hooks_->latest();
     last.metrics.insert(result.metrics.begin(), result.metrics.end());
     const absl::Status status = link_->Finish(last, ToString(RunnerPhase::kFinishing), absl::Now() + kFinishTimeout);

@@ -1,5 +1,5 @@
-// The ranks' door: TrainerService on a Unix socket that only this user can open. gRPC threads only post to the loop;
-// the loop answers through Answer() and Direct(), which are thread-safe.
+// Serves the ranks of this machine: TrainerService on a Unix socket that only this user can open. gRPC threads only
+// post to the loop; the loop answers through Answer() and Direct(), which are thread-safe.
 #pragma once
 
 #include <functional>
@@ -13,7 +13,7 @@
 
 namespace athanor::agent {
 
-class TrainerDoor {
+class RankServer {
  public:
   struct Handlers {  // called on gRPC threads
     std::function<void(uint64_t token, const v1::RankCall& call)> on_call;
@@ -21,9 +21,9 @@ class TrainerDoor {
     std::function<void(const v1::TrainerReport& report)> on_report;
   };
   // Listens in `directory`, or in a fresh short one where the path would be too long for a socket.
-  static absl::StatusOr<std::unique_ptr<TrainerDoor>> Open(const std::string& directory, const ListenerOptions& options,
-                                                           Handlers handlers);
-  virtual ~TrainerDoor() = default;
+  static absl::StatusOr<std::unique_ptr<RankServer>> Open(const std::string& directory, const ListenerOptions& options,
+                                                          Handlers handlers);
+  virtual ~RankServer() = default;
   virtual const std::string& socket_path() const = 0;
   virtual void Answer(uint64_t token, const v1::RankCallReply& reply) = 0;
   // Kept until the rank opens its Control stream.

@@ -1,4 +1,4 @@
-#include "worker/agent/trainer_service.h"
+#include "worker/agent/rank_server.h"
 
 #include <grpcpp/client_context.h>
 #include <grpcpp/server.h>
@@ -24,10 +24,10 @@ constexpr size_t kSocketPathLimit = 100;
 
 class ControlReactor;
 
-class DoorImpl : public TrainerDoor, public v1::TrainerService::CallbackService {
+class RankServerImpl : public RankServer, public v1::TrainerService::CallbackService {
  public:
-  explicit DoorImpl(Handlers handlers) : handlers_(std::move(handlers)) {}
-  ~DoorImpl() override { Close(); }
+  explicit RankServerImpl(Handlers handlers) : handlers_(std::move(handlers)) {}
+  ~RankServerImpl() override { Close(); }
 
   absl::Status Listen(const std::string& directory, const ListenerOptions& options) {
     socket_path_ = directory + "/agent.sock";
@@ -89,8 +89,8 @@ class DoorImpl : public TrainerDoor, public v1::TrainerService::CallbackService 
 // One held call. Finished by the loop's answer or when the rank goes away.
 class CallReactor : public grpc::ServerUnaryReactor {
  public:
-  CallReactor(DoorImpl* door, uint64_t token, uint64_t own_number, v1::RankCallReply* response)
-      : door_(door), token_(token), own_number_(own_number), response_(response) {}
+  CallReactor(RankServerImpl* server, uint64_t token, uint64_t own_number, v1::RankCallReply* response)
+      : server_(server), token_(token), own_number_(own_number), response_(response) {}
   void Answer(const v1::RankCallReply& reply) {
     *response_ = reply;
     response_->set_call(own_number_);
@@ -99,25 +99,25 @@ class CallReactor : public grpc::ServerUnaryReactor {
   void OnCancel() override {
     bool mine = false;
     {
-      std::lock_guard lock(door_->mutex_);
-      mine = door_->waiting_.erase(token_) > 0;
+      std::lock_guard lock(server_->mutex_);
+      mine = server_->waiting_.erase(token_) > 0;
     }
     if (!mine) return;  // being answered
-    door_->handlers_.on_call_gone(token_);
+    server_->handlers_.on_call_gone(token_);
     Finish(grpc::Status::CANCELLED);
   }
   void OnDone() override { delete this; }
 
  private:
-  DoorImpl* const door_;
+  RankServerImpl* const server_;
   const uint64_t token_, own_number_;
   v1::RankCallReply* const response_;
 };
 
-// One rank's Control stream. All members under the door's mutex.
+// One rank's Control stream. All members under the server's mutex.
 class ControlReactor : public grpc::ServerWriteReactor<v1::ControlDirective> {
  public:
-  ControlReactor(DoorImpl* door, RankKey key) : door_(door), key_(std::move(key)) {}
+  ControlReactor(RankServerImpl* server, RankKey key) : server_(server), key_(std::move(key)) {}
   void WriteLocked(const v1::ControlDirective& directive) {
     if (finished_) return;
     next_ = directive;
@@ -130,20 +130,20 @@ class ControlReactor : public grpc::ServerWriteReactor<v1::ControlDirective> {
     Finish(grpc::Status::OK);
   }
   void OnWriteDone(bool ok) override {
-    std::lock_guard lock(door_->mutex_);
+    std::lock_guard lock(server_->mutex_);
     writing_ = false;
     if (!ok) return EndLocked();
     if (pending_ && !finished_) StartLocked();
   }
   void OnCancel() override {
-    std::lock_guard lock(door_->mutex_);
+    std::lock_guard lock(server_->mutex_);
     EndLocked();
   }
   void OnDone() override {
     {
-      std::lock_guard lock(door_->mutex_);
-      auto it = door_->controls_.find(key_);
-      if (it != door_->controls_.end() && it->second == this) door_->controls_.erase(it);
+      std::lock_guard lock(server_->mutex_);
+      auto it = server_->controls_.find(key_);
+      if (it != server_->controls_.end() && it->second == this) server_->controls_.erase(it);
     }
     delete this;
   }
@@ -155,14 +155,14 @@ class ControlReactor : public grpc::ServerWriteReactor<v1::ControlDirective> {
     writing_ = true;
     StartWrite(&current_);
   }
-  DoorImpl* const door_;
+  RankServerImpl* const server_;
   const RankKey key_;
   v1::ControlDirective current_, next_;
   bool writing_ = false, pending_ = false, finished_ = false;
 };
 
-grpc::ServerUnaryReactor* DoorImpl::Call(grpc::CallbackServerContext*, const v1::TrainerCall* request,
-                                         v1::RankCallReply* response) {
+grpc::ServerUnaryReactor* RankServerImpl::Call(grpc::CallbackServerContext*, const v1::TrainerCall* request,
+                                               v1::RankCallReply* response) {
   CallReactor* reactor = nullptr;
   uint64_t token = 0;
   {
@@ -175,8 +175,8 @@ grpc::ServerUnaryReactor* DoorImpl::Call(grpc::CallbackServerContext*, const v1:
   return reactor;
 }
 
-grpc::ServerUnaryReactor* DoorImpl::Report(grpc::CallbackServerContext* context, const v1::TrainerReport* request,
-                                           v1::TrainerReportReply* response) {
+grpc::ServerUnaryReactor* RankServerImpl::Report(grpc::CallbackServerContext* context, const v1::TrainerReport* request,
+                                                 v1::TrainerReportReply* response) {
   handlers_.on_report(*request);
   {
     std::lock_guard lock(mutex_);
@@ -192,8 +192,8 @@ grpc::ServerUnaryReactor* DoorImpl::Report(grpc::CallbackServerContext* context,
   return reactor;
 }
 
-grpc::ServerWriteReactor<v1::ControlDirective>* DoorImpl::Control(grpc::CallbackServerContext*,
-                                                                  const v1::ControlRequest* request) {
+grpc::ServerWriteReactor<v1::ControlDirective>* RankServerImpl::Control(grpc::CallbackServerContext*,
+                                                                        const v1::ControlRequest* request) {
   const RankKey key = KeyOf(request->id());
   auto* reactor = new ControlReactor(this, key);
   std::lock_guard lock(mutex_);
@@ -203,7 +203,7 @@ grpc::ServerWriteReactor<v1::ControlDirective>* DoorImpl::Control(grpc::Callback
   return reactor;
 }
 
-void DoorImpl::Answer(uint64_t token, const v1::RankCallReply& reply) {
+void RankServerImpl::Answer(uint64_t token, const v1::RankCallReply& reply) {
   CallReactor* reactor = nullptr;
   {
     std::lock_guard lock(mutex_);
@@ -215,19 +215,19 @@ void DoorImpl::Answer(uint64_t token, const v1::RankCallReply& reply) {
   reactor->Answer(reply);
 }
 
-void DoorImpl::Direct(const RankKey& key, const v1::ControlDirective& directive) {
+void RankServerImpl::Direct(const RankKey& key, const v1::ControlDirective& directive) {
   std::lock_guard lock(mutex_);
   kept_[key] = directive;
   if (auto it = controls_.find(key); it != controls_.end()) it->second->WriteLocked(directive);
 }
 
-void DoorImpl::Forget(const RankKey& key) {
+void RankServerImpl::Forget(const RankKey& key) {
   std::lock_guard lock(mutex_);
   kept_.erase(key);
   if (auto it = controls_.find(key); it != controls_.end()) it->second->EndLocked();
 }
 
-absl::Status DoorImpl::CallSelf(absl::Duration limit) {
+absl::Status RankServerImpl::CallSelf(absl::Duration limit) {
   return listener_->CallSelf(limit, [](const std::shared_ptr<grpc::Channel>& channel, absl::Time deadline) {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(deadline));
@@ -237,7 +237,7 @@ absl::Status DoorImpl::CallSelf(absl::Duration limit) {
   });
 }
 
-void DoorImpl::Close() {
+void RankServerImpl::Close() {
   if (server_ == nullptr) return;
   {
     std::lock_guard lock(mutex_);
@@ -255,11 +255,11 @@ void DoorImpl::Close() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TrainerDoor>> TrainerDoor::Open(const std::string& directory,
-                                                               const ListenerOptions& options, Handlers handlers) {
-  auto door = std::make_unique<DoorImpl>(std::move(handlers));
-  RETURN_IF_ERROR(door->Listen(directory, options));
-  return door;
+absl::StatusOr<std::unique_ptr<RankServer>> RankServer::Open(const std::string& directory,
+                                                             const ListenerOptions& options, Handlers handlers) {
+  auto server = std::make_unique<RankServerImpl>(std::move(handlers));
+  RETURN_IF_ERROR(server->Listen(directory, options));
+  return server;
 }
 
 }  // namespace athanor::agent
