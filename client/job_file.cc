@@ -27,7 +27,7 @@
 #include "athanor/contract/failure_cause.h"
 #include "client/yaml_document.h"
 #include "common/service/home_path.h"
-#include "common/service/job_limits.h"
+#include "athanor/contract/job_limits.h"
 
 namespace athanor {
 namespace {

@@ -7,7 +7,7 @@ set(_layer_athanor_config              "athanor_base")                          
 set(_layer_athanor_optim_schedule      "athanor_base")                                                                             # F
 set(_layer_athanor_parallel_plan       "athanor_base;athanor_config")                                                              # F
 set(_layer_athanor_parallel_transport  "athanor_base")                                                                             # F
-set(_layer_athanor_checkpoint_plan     "athanor_base;athanor_config")                                                              # F
+set(_layer_athanor_checkpoint_plan     "athanor_base;athanor_config;athanor_contract")                                             # F
 set(_layer_athanor_torch_support       "athanor_base;athanor_contract")                                                            # T
 set(_layer_athanor_nested              "athanor_torch_support")                                                                    # T
 set(_layer_athanor_io                  "athanor_torch_support;athanor_checkpoint_plan")                                            # T
@@ -30,7 +30,7 @@ set(_layer_athanord                    "athanor_server_rpc")                    
 set(_layer_athanor_agent_lib           "athanor_service")                                                                          # F
 set(_layer_athanor-agent               "athanor_agent_lib")                                                                        # F
 set(_layer_athanor_task                "athanor_runner;athanor_data;athanor_metrics;athanor_config")                               # T: worker/tasks
-set(_layer_athanor_trainer_link        "athanor_service")                                                                          # F: gRPC side of the trainer
+set(_layer_athanor_trainer_link        "athanor_service;athanor_contract")                                                         # F: gRPC side of the trainer
 set(_layer_athanor_trainer_lib         "athanor_task;athanor_runner;athanor_trainer_link")                                         # T
 set(_layer_athanor-trainer             "athanor_trainer_lib")                                                                      # T
 set(_layer_athanor_client              "athanor_service;athanor_config")                                                           # F

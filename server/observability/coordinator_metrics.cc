@@ -64,139 +64,86 @@ std::map<std::string, double> Split(const core::GoodputEntry& goodput) {
           {"queue", goodput.queue_seconds},           {"suspended", goodput.suspended_seconds}};
 }
 
+prometheus::Family<prometheus::Gauge>& Gauges(prometheus::Registry& registry, const char* name, const char* help) {
+  return BuildGauge().Name(name).Help(help).Register(registry);
+}
+prometheus::Family<prometheus::Counter>& Counters(prometheus::Registry& registry, const char* name, const char* help) {
+  return BuildCounter().Name(name).Help(help).Register(registry);
+}
+prometheus::Family<prometheus::Histogram>& Histograms(prometheus::Registry& registry, const char* name,
+                                                      const char* help) {
+  return BuildHistogram().Name(name).Help(help).Register(registry);
+}
+
+void ShowBuild(prometheus::Registry& registry) {
+  Gauges(registry, "athanor_build_info", "Version of this build")
+      .Add({{"version", Version()}, {"commit", Commit()}})
+      .Set(1);
+}
+
 }  // namespace
 
 CoordinatorMetrics::CoordinatorMetrics()
     : registry_(std::make_shared<prometheus::Registry>()),
-      jobs_(BuildGauge().Name("athanor_jobs").Help("Jobs by state").Register(*registry_)),
-      workers_(BuildGauge().Name("athanor_agents").Help("Agents by state").Register(*registry_)),
-      slots_(BuildGauge().Name("athanor_slots").Help("Slots of agents that take ranks, by use").Register(*registry_)),
-      job_step_(BuildGauge()
-                    .Name("athanor_job_step")
-                    .Help("Completed optimizer steps of a job that is not over")
-                    .Register(*registry_)),
-      job_loss_(
-          BuildGauge().Name("athanor_job_loss").Help("Training loss of a job that is not over").Register(*registry_)),
-      job_throughput_(BuildGauge()
-                          .Name("athanor_job_samples_per_second")
-                          .Help("Samples per second over all ranks of a job")
-                          .Register(*registry_)),
+      jobs_(Gauges(*registry_, "athanor_jobs", "Jobs by state")),
+      workers_(Gauges(*registry_, "athanor_agents", "Agents by state")),
+      slots_(Gauges(*registry_, "athanor_slots", "Slots of agents that take ranks, by use")),
+      job_step_(Gauges(*registry_, "athanor_job_step", "Completed optimizer steps of a job that is not over")),
+      job_loss_(Gauges(*registry_, "athanor_job_loss", "Training loss of a job that is not over")),
+      job_throughput_(
+          Gauges(*registry_, "athanor_job_samples_per_second", "Samples per second over all ranks of a job")),
       job_idle_(
-          BuildGauge()
-              .Name("athanor_job_idle_seconds")
-              .Help("Since a rank of a running job last advanced: a step, a batch evaluated, bytes read or written")
-              .Register(*registry_)),
-      job_checkpoint_age_(BuildGauge()
-                              .Name("athanor_job_checkpoint_age_seconds")
-                              .Help("Age of the newest checkpoint of a running job that has one")
-                              .Register(*registry_)),
-      goodput_(BuildCounter()
-                   .Name("athanor_goodput_seconds_total")
-                   .Help("Seconds of all jobs by what they went into")
-                   .Register(*registry_)),
-      restarts_(
-          BuildCounter().Name("athanor_job_restarts_total").Help("Restarts decided, by cause").Register(*registry_)),
-      failures_(BuildCounter()
-                    .Name("athanor_generation_failures_total")
-                    .Help("Generations that failed, by their first cause")
-                    .Register(*registry_)),
-      fenced_(BuildCounter()
-                  .Name("athanor_fenced_messages_total")
-                  .Help("Messages of stale generations or sessions, by kind")
-                  .Register(*registry_)),
-      jobs_ended_(
-          BuildCounter().Name("athanor_jobs_ended_total").Help("Jobs that ended, by final state").Register(*registry_)),
-      rpc_(BuildHistogram()
-               .Name("athanor_rpc_duration_seconds")
-               .Help("Duration of unary calls by method and code")
-               .Register(*registry_)),
-      queue_depth_(
-          BuildGauge().Name("athanor_queue_depth").Help("Jobs that wait for slots").Register(*registry_).Add({})),
-      queue_oldest_(BuildGauge()
-                        .Name("athanor_queue_oldest_seconds")
-                        .Help("How long the job that waits for slots the longest has waited")
-                        .Register(*registry_)
+          Gauges(*registry_, "athanor_job_idle_seconds",
+                 "Since a rank of a running job last advanced: a step, a batch evaluated, bytes read or written")),
+      job_checkpoint_age_(Gauges(*registry_, "athanor_job_checkpoint_age_seconds",
+                                 "Age of the newest checkpoint of a running job that has one")),
+      goodput_(Counters(*registry_, "athanor_goodput_seconds_total", "Seconds of all jobs by what they went into")),
+      restarts_(Counters(*registry_, "athanor_job_restarts_total", "Restarts decided, by cause")),
+      failures_(
+          Counters(*registry_, "athanor_generation_failures_total", "Generations that failed, by their first cause")),
+      fenced_(
+          Counters(*registry_, "athanor_fenced_messages_total", "Messages of stale generations or sessions, by kind")),
+      jobs_ended_(Counters(*registry_, "athanor_jobs_ended_total", "Jobs that ended, by final state")),
+      rpc_(Histograms(*registry_, "athanor_rpc_duration_seconds", "Duration of unary calls by method and code")),
+      queue_depth_(Gauges(*registry_, "athanor_queue_depth", "Jobs that wait for slots").Add({})),
+      queue_oldest_(Gauges(*registry_, "athanor_queue_oldest_seconds",
+                           "How long the job that waits for slots the longest has waited")
                         .Add({})),
-      heartbeat_age_(BuildGauge()
-                         .Name("athanor_heartbeat_age_seconds")
-                         .Help("Oldest heartbeat among agents that are not lost")
-                         .Register(*registry_)
-                         .Add({})),
-      resident_bytes_(
-          BuildGauge().Name("process_resident_memory_bytes").Help("Resident memory").Register(*registry_).Add({})),
-      cpu_seconds_(BuildCounter().Name("process_cpu_seconds_total").Help("CPU time").Register(*registry_).Add({})),
-      submitted_(BuildCounter().Name("athanor_jobs_submitted_total").Help("Jobs created").Register(*registry_).Add({})),
-      generations_(
-          BuildCounter().Name("athanor_generations_total").Help("Generations started").Register(*registry_).Add({})),
-      lease_expiries_(BuildCounter()
-                          .Name("athanor_lease_expiries_total")
-                          .Help("Agents declared lost")
-                          .Register(*registry_)
-                          .Add({})),
-      checkpoint_bytes_(BuildCounter()
-                            .Name("athanor_checkpoint_bytes_total")
-                            .Help("Bytes of committed checkpoints")
-                            .Register(*registry_)
-                            .Add({})),
-      checkpoints_(
-          BuildCounter().Name("athanor_checkpoints_total").Help("Committed checkpoints").Register(*registry_).Add({})),
-      checkpoint_failures_(BuildCounter()
-                               .Name("athanor_checkpoint_failures_total")
-                               .Help("Saves that a rank had to give up")
-                               .Register(*registry_)
-                               .Add({})),
-      checkpoint_damages_(BuildCounter()
-                              .Name("athanor_checkpoint_damages_total")
-                              .Help("Committed checkpoints found unreadable")
-                              .Register(*registry_)
-                              .Add({})),
-      hangs_(BuildCounter().Name("athanor_hangs_total").Help("Hangs found").Register(*registry_).Add({})),
-      quarantines_(BuildCounter()
-                       .Name("athanor_quarantines_total")
-                       .Help("Agents put aside because launches failed there")
-                       .Register(*registry_)
-                       .Add({})),
-      store_errors_(BuildCounter()
-                        .Name("athanor_store_errors_total")
-                        .Help("Failed commits to the store")
-                        .Register(*registry_)
-                        .Add({})),
-      records_refused_(BuildCounter()
-                           .Name("athanor_store_records_refused_total")
-                           .Help("Records that could not have been read back and were not written")
-                           .Register(*registry_)
+      heartbeat_age_(
+          Gauges(*registry_, "athanor_heartbeat_age_seconds", "Oldest heartbeat among agents that are not lost")
+              .Add({})),
+      resident_bytes_(Gauges(*registry_, "process_resident_memory_bytes", "Resident memory").Add({})),
+      cpu_seconds_(Counters(*registry_, "process_cpu_seconds_total", "CPU time").Add({})),
+      submitted_(Counters(*registry_, "athanor_jobs_submitted_total", "Jobs created").Add({})),
+      generations_(Counters(*registry_, "athanor_generations_total", "Generations started").Add({})),
+      lease_expiries_(Counters(*registry_, "athanor_lease_expiries_total", "Agents declared lost").Add({})),
+      checkpoint_bytes_(
+          Counters(*registry_, "athanor_checkpoint_bytes_total", "Bytes of committed checkpoints").Add({})),
+      checkpoints_(Counters(*registry_, "athanor_checkpoints_total", "Committed checkpoints").Add({})),
+      checkpoint_failures_(
+          Counters(*registry_, "athanor_checkpoint_failures_total", "Saves that a rank had to give up").Add({})),
+      checkpoint_damages_(
+          Counters(*registry_, "athanor_checkpoint_damages_total", "Committed checkpoints found unreadable").Add({})),
+      hangs_(Counters(*registry_, "athanor_hangs_total", "Hangs found").Add({})),
+      quarantines_(
+          Counters(*registry_, "athanor_quarantines_total", "Agents put aside because launches failed there").Add({})),
+      store_errors_(Counters(*registry_, "athanor_store_errors_total", "Failed commits to the store").Add({})),
+      records_refused_(Counters(*registry_, "athanor_store_records_refused_total",
+                                "Records that could not have been read back and were not written")
                            .Add({})),
-      records_aside_(BuildGauge()
-                         .Name("athanor_store_records_put_aside")
-                         .Help("Records that could not be used and lie aside as evidence")
-                         .Register(*registry_)
+      records_aside_(Gauges(*registry_, "athanor_store_records_put_aside",
+                            "Records that could not be used and lie aside as evidence")
                          .Add({})),
-      recovery_(BuildHistogram()
-                    .Name("athanor_recovery_seconds")
-                    .Help("End of a failed generation to the first step of the next")
-                    .Register(*registry_)
-                    .Add({}, LongSeconds())),
-      queue_wait_(BuildHistogram()
-                      .Name("athanor_queue_wait_seconds")
-                      .Help("Time from queued to placed")
-                      .Register(*registry_)
-                      .Add({}, LongSeconds())),
-      checkpoint_seconds_(BuildHistogram()
-                              .Name("athanor_checkpoint_seconds")
-                              .Help("Snapshot to commit")
-                              .Register(*registry_)
-                              .Add({}, LongSeconds())),
-      store_write_(BuildHistogram()
-                       .Name("athanor_store_write_seconds")
-                       .Help("Synced commits to RocksDB")
-                       .Register(*registry_)
-                       .Add({}, ShortSeconds())) {
-  BuildGauge()
-      .Name("athanor_build_info")
-      .Help("Version of this build")
-      .Register(*registry_)
-      .Add({{"version", Version()}, {"commit", Commit()}})
-      .Set(1);
+      recovery_(
+          Histograms(*registry_, "athanor_recovery_seconds", "End of a failed generation to the first step of the next")
+              .Add({}, LongSeconds())),
+      queue_wait_(
+          Histograms(*registry_, "athanor_queue_wait_seconds", "Time from queued to placed").Add({}, LongSeconds())),
+      checkpoint_seconds_(
+          Histograms(*registry_, "athanor_checkpoint_seconds", "Snapshot to commit").Add({}, LongSeconds())),
+      store_write_(
+          Histograms(*registry_, "athanor_store_write_seconds", "Synced commits to RocksDB").Add({}, ShortSeconds())) {
+  ShowBuild(*registry_);
   for (int state = 1; state <= 9; ++state)
     jobs_.Add({{"state", Lower(core::ToString(static_cast<core::JobState>(state)))}});
   for (int kind = 1; kind < kCauseKinds; ++kind)

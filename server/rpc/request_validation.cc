@@ -14,7 +14,7 @@
 #include "athanor/base/utf8_text.h"
 #include "athanor/config/config_loader.h"
 #include "common/service/channel.h"
-#include "common/service/job_limits.h"
+#include "athanor/contract/job_limits.h"
 #include "server/convert/proto_convert.h"
 #include "server/core/job_spec.h"
 

@@ -34,17 +34,28 @@ def tracked(root):
 
 
 def function_lengths(lines):
-    """Bodies that open in column 0 or one level in and close with a lone brace: clang-format makes this reliable."""
-    start = None
+    """Bodies that open in column 0 or one level in and close with a lone brace: clang-format makes this reliable. What stands over
+    several lines before the brace (parameters, a constructor's initializers) counts."""
+    head = start = None  # where a signature, a body begins
     indent = ""
     for number, line in enumerate(lines, 1):
-        if start is None:
-            match = re.match(r"^( {0,2})[^\s#/].*\)[^;]*\{$", line)
-            if match and not re.match(r"^\s*(namespace|class|struct|enum|union|if|for|while|switch|extern)\b", line):
-                start, indent = number, match.group(1)
-        elif line.rstrip() in (indent + "}", indent + "};"):
-            yield start, number - start + 1
-            start = None
+        if start is not None:
+            if line.rstrip() in (indent + "}", indent + "};"):
+                yield start, number - start + 1
+                start = None
+            continue
+        if head is not None and line.startswith(indent + "  ") and not line.rstrip().endswith(";"):
+            if line.rstrip().endswith("{"):
+                start, head = head, None
+            continue
+        head = None
+        match = re.match(r"^( {0,2})[^\s#/].*\(", line)
+        if match and not re.match(r"^\s*(namespace|class|struct|enum|union|if|for|while|switch|extern|return|static_assert|INSTANTIATE_TEST_SUITE_P)\b", line):
+            indent = match.group(1)
+            if re.search(r"\)[^;]*\{$", line):
+                start = number
+            elif not line.rstrip().endswith((";", "}")):
+                head = number
 
 
 def check_source(path, text, problems):
@@ -77,14 +88,91 @@ def check_source(path, text, problems):
         problems.append(f"{path}: no #pragma once")
 
 
-def check_tests_mirrored(files, problems):
+def commands_of(text, name):
+    """Arguments of each call of the CMake function `name`, by keyword; the words before the first keyword under ""."""
+    for call in re.findall(rf"^\s*{name}\(([^)]*)\)", re.sub(r"#.*", "", text), re.M):
+        arguments, keyword = {"": []}, ""
+        for word in call.split():
+            if word in ("EXECUTABLE", "SHARED", "TORCH", "SOURCES", "HEADERS", "DEPS", "EXTERNAL", "LABELS", "TIMEOUT"):
+                keyword = word
+                arguments.setdefault(keyword, [])
+            else:
+                arguments[keyword].append(word)
+        yield arguments
+
+
+def modules(root, files):
+    """The module of each source and header: where CMake lists it, else that of the source it belongs to or of its only neighbour."""
+    of = {}
     for path in files:
-        match = re.match(r"tests/unit/(.*)_test\.cc$", path)
-        if match:
-            folder = match.group(1).rsplit("/", 1)[0]
-            source = "common/athanor/" + folder[len("common/"):] if folder.startswith("common/") else folder
-            if not any(f.startswith((source + "/", folder + "/")) for f in files if not f.startswith("tests/")):
-                problems.append(f"{path}: tests a folder that does not exist ({source})")
+        if not path.endswith("CMakeLists.txt") or path.startswith("tests/"):
+            continue
+        folder = path.rpartition("/")[0]
+        calls = list(commands_of((root / path).read_text(), "athanor_module"))
+        for call in calls:
+            for name in call.get("SOURCES", []) + call.get("HEADERS", []):
+                of[f"{folder}/{name}"] = call[""][0]
+        if folder == "common/athanor/task":
+            of.update({f: "athanor_task" for f in files if f.startswith(folder + "/")})  # its headers alone; worker/tasks has the rest
+        headers = [f for f in files if f.startswith(folder + "/") and f.endswith(".h") and f not in of]
+        for header in headers:
+            nearest = max((c for c in files if c.endswith("CMakeLists.txt") and header.startswith(c.rpartition("/")[0] + "/")), key=len)
+            if nearest != path:
+                continue
+            here = header.rpartition("/")[0]
+            beside = {of[f] for f in files if f.rpartition("/")[0] == here and f in of}
+            names = beside if len(beside) == 1 else {call[""][0] for call in calls if "EXECUTABLE" not in call}
+            if header[:-2] + ".cc" in of:
+                of[header] = of[header[:-2] + ".cc"]
+            elif len(names) == 1:
+                of[header] = names.pop()
+    return of
+
+
+def check_includes(root, files, problems):
+    """What a file includes belongs to its module, or to one that cmake/Layers.cmake allows that, directly or through others."""
+    rows = dict(re.findall(r'set\(_layer_(\S+)\s+"([^"]*)"\)', (root / "cmake/Layers.cmake").read_text()))
+    reach = {}
+    for name in rows:  # rows stand in order: those allowed come first
+        direct = [one for one in rows[name].split(";") if one]
+        reach[name] = set(direct).union(*(reach.get(one, set()) for one in direct))
+    of = modules(root, files)
+    for path, module in sorted(of.items()):
+        if module not in rows or not (root / path).is_file():
+            continue
+        for number, line in enumerate((root / path).read_text(errors="replace").splitlines(), 1):
+            match = re.match(r'#include\s+[<"]((?:athanor|server|client|worker|common)/[^">]+)[">]', line)
+            if not match:
+                continue
+            included = match.group(1)
+            proto = included.endswith(".pb.h")
+            target = "athanor_proto" if proto else of.get(f"common/{included}", of.get(included))
+            if target is None:
+                problems.append(f"{path}:{number}: {included} belongs to no module")
+            elif target != module and target not in reach[module]:
+                problems.append(f"{path}:{number}: {included} is of {target}, which cmake/Layers.cmake does not allow {module}")
+
+
+def check_tests_mirrored(root, files, problems):
+    """A unit test is named after a source of the folder that it mirrors, or begins with a comment that says what it is about."""
+    sources = {}
+    for path in files:
+        if path.endswith((".h", ".cc")) and not path.startswith("tests/"):
+            folder, _, name = path.rpartition("/")
+            while folder:
+                sources.setdefault(folder, set()).add(name.rpartition(".")[0])
+                folder = folder.rpartition("/")[0]
+    for path in files:
+        match = re.match(r"tests/unit/(.*)/(\w+)_test\.cc$", path)
+        if not match:
+            continue
+        folder, subject = match.groups()
+        if folder.startswith("common/") and folder not in sources:
+            folder = "common/athanor/" + folder[len("common/"):]
+        if folder not in sources:
+            problems.append(f"{path}: tests a folder that does not exist ({folder})")
+        elif subject not in sources[folder] and not (root / path).read_text().startswith("//"):
+            problems.append(f"{path}: no source of {folder} is called {subject}, and no comment on top says what is tested")
 
 
 def check_in_build(root, build, files, problems):
@@ -108,7 +196,8 @@ def main():
             problems.append(f"{path}: a banned name")
         if path.endswith((".cc", ".h")):
             check_source(path, (root / path).read_text(errors="replace"), problems)
-    check_tests_mirrored(files, problems)
+    check_tests_mirrored(root, files, problems)
+    check_includes(root, files, problems)
     if build is not None:
         check_in_build(root, build, files, problems)
     for problem in problems:

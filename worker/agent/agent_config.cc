@@ -14,8 +14,8 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/utf8_text.h"
 #include "athanor/base/version.h"
+#include "athanor/contract/job_limits.h"
 #include "common/service/daemon_flags.h"
-#include "common/service/job_limits.h"
 
 namespace athanor::agent {
 namespace {

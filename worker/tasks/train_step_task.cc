@@ -24,7 +24,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
-#include "common/service/job_limits.h"
+#include "athanor/contract/job_limits.h"
 #include "worker/tasks/builtin_tasks.h"
 #include "worker/tasks/classification.h"
 #include "worker/tasks/labelled_data.h"

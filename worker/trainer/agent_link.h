@@ -21,8 +21,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "athanor/checkpoint/committer.h"
-#include "athanor/runner/runner_hooks.h"
+#include "athanor/contract/committer.h"
+#include "athanor/contract/run_hooks.h"
 
 namespace athanor {
 

@@ -13,7 +13,7 @@
 #include <thread>
 
 #include "absl/time/time.h"
-#include "athanor/runner/runner_hooks.h"
+#include "athanor/contract/run_hooks.h"
 #include "worker/trainer/agent_link.h"
 
 namespace athanor {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "athanor/checkpoint/committer.h"
+#include "athanor/contract/committer.h"
 #include "worker/trainer/agent_link.h"
 
 namespace athanor {

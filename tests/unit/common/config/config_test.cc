@@ -1,3 +1,4 @@
+// Configuration as users write it: what is read, what is said about mistakes, what the manual says.
 #include "athanor/config/config_loader.h"
 
 #include <gmock/gmock.h>

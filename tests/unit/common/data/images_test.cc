@@ -1,3 +1,4 @@
+// Images from files to batches: formats, folders, transforms.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// What a run shows on the terminal (run_console.h).
 #include "athanor/runner/record/run_console.h"
 
 #include <cmath>

@@ -1,3 +1,4 @@
+// Inference over a data set, and runners made from a checkpoint for it.
 #include "tests/unit/common/runner/run_fixture.h"
 
 namespace athanor {

@@ -1,3 +1,4 @@
+// The small tools beside a training loop: tables, dictionaries, files, compression.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

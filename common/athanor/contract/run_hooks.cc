@@ -1,4 +1,4 @@
-#include "athanor/runner/runner_hooks.h"
+#include "athanor/contract/run_hooks.h"
 
 namespace athanor {
 
