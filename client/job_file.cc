@@ -14,6 +14,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -24,10 +25,11 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/base/utf8_text.h"
 #include "athanor/config/config_loader.h"
+#include "athanor/config/job_rules.h"
 #include "athanor/contract/failure_cause.h"
+#include "athanor/contract/job_limits.h"
 #include "client/yaml_document.h"
 #include "common/service/home_path.h"
-#include "athanor/contract/job_limits.h"
 
 namespace athanor {
 namespace {
@@ -67,15 +69,13 @@ class JobReader {
 
   absl::StatusOr<v1::JobSpec> Read() {
     const json& root = document_.value;
-    Known(root, "",
-          {"name", "labels", "task", "resources", "priority", "preemptible", "runner", "restart", "timeouts", "fencing",
-           "env", "parent", "log_format"});
+    Known(root, "", JobKeys(""));
     spec_.set_name(Text(root, "name", true));
     if (!spec_.name().empty()) CheckName();
     ReadLabels(root);
     ReadTask(Section(root, "task", true));
     ReadResources(Section(root, "resources", false));
-    spec_.set_priority(static_cast<int32_t>(Integer(root, "priority", "priority", 0, -1000, 1000)));
+    spec_.set_priority(static_cast<int32_t>(Integer(root, "priority", "priority")));
     spec_.set_preemptible(Bool(root, "preemptible"));
     ReadRunner(Section(root, "runner", true));
     ReadRestart(Section(root, "restart", false));
@@ -83,8 +83,7 @@ class JobReader {
     ReadFencing(root);
     ReadEnv(Section(root, "env", false));
     spec_.set_log_format(Text(root, "log_format", false));
-    if (const std::string& format = spec_.log_format(); !format.empty() && format != "text" && format != "json")
-      Problem("log_format", absl::StrCat(Found(json(format)), "; allowed: text, json"));
+    CheckChoice("log_format", spec_.log_format());
     ReadParent(Section(root, "parent", false));
     if (!problems_.empty()) return absl::InvalidArgumentError(absl::StrJoin(problems_, "\n"));
     return spec_;
@@ -189,15 +188,24 @@ class JobReader {
     return it->get<std::string>();
   }
 
-  int64_t Integer(const json& object, const char* key, const std::string& field, int64_t otherwise, int64_t low,
-                  int64_t high) {
+  // As the table says, which may call the field by a star: "restart.budgets.*".
+  int64_t Integer(const json& object, const char* key, const std::string& field, const std::string& in_table = "") {
+    const JobField& rule = JobFieldAt(in_table.empty() ? field : in_table);
+    int64_t otherwise = 0;
+    (void)absl::SimpleAtoi(rule.fallback, &otherwise);
     auto it = object.find(key);
     if (it == object.end()) return otherwise;
     const bool integer =
         it->is_number_integer() && !(it->is_number_unsigned() && it->get<uint64_t>() > static_cast<uint64_t>(1) << 62);
-    if (integer && it->get<int64_t>() >= low && it->get<int64_t>() <= high) return it->get<int64_t>();
-    Problem(field, absl::StrCat(Found(*it), "; allowed: integer from ", low, " to ", high));
+    if (integer && InRange(rule, static_cast<double>(it->get<int64_t>()))) return it->get<int64_t>();
+    Problem(field, absl::StrCat(Found(*it), "; allowed: integer from ", rule.low(), " to ", rule.high()));
     return otherwise;
+  }
+
+  void CheckChoice(const std::string& field, const std::string& text) {
+    const JobField& rule = JobFieldAt(field);
+    if (!text.empty() && !IsChoice(rule, text))
+      Problem(field, absl::StrCat(Found(json(text)), "; allowed: ", AllowedChoices(rule)));
   }
 
   bool Bool(const json& object, const char* key) {
@@ -214,7 +222,7 @@ class JobReader {
     if (it == object.end()) return;
     absl::Duration value;
     const bool good = it->is_string() && absl::ParseDuration(it->get<std::string>(), &value) &&
-                      value > absl::ZeroDuration() && value <= absl::Hours(24 * 30);
+                      value > absl::ZeroDuration() && value <= kMaxJobDuration;
     if (!good)
       return Problem(field, absl::StrCat(Found(*it), "; allowed: a duration such as 200ms, 10s or 5m, up to 720h"));
     google::protobuf::Duration* proto = make(spec);
@@ -263,7 +271,7 @@ class JobReader {
   }
 
   void ReadParent(const json& parent) {
-    Known(parent, "parent", {"job", "checkpoint"});
+    Known(parent, "parent", JobKeys("parent"));
     spec_.set_parent_job(Text(parent, "job", false, "parent.job"));
     spec_.set_parent_checkpoint(Text(parent, "checkpoint", false, "parent.checkpoint"));
   }
@@ -287,7 +295,7 @@ class JobReader {
   }
 
   void ReadTask(const json& task) {
-    Known(task, "task", {"name", "library", "options"});
+    Known(task, "task", JobKeys("task"));
     if (!task.empty()) spec_.mutable_task()->set_name(Text(task, "name", true, "task.name"));
     spec_.mutable_task()->set_library(Resolve(Text(task, "library", false, "task.library")));
     auto it = task.find("options");
@@ -305,17 +313,15 @@ class JobReader {
   }
 
   void ReadResources(const json& resources) {
-    Known(resources, "resources", {"ranks", "slots_per_rank", "device", "threads_per_rank"});
+    Known(resources, "resources", JobKeys("resources"));
     v1::ResourceRequest& request = *spec_.mutable_resources();
-    request.set_ranks(static_cast<int32_t>(Integer(resources, "ranks", "resources.ranks", 1, 1, 4096)));
-    request.set_slots_per_rank(
-        static_cast<int32_t>(Integer(resources, "slots_per_rank", "resources.slots_per_rank", 1, 1, 64)));
+    request.set_ranks(static_cast<int32_t>(Integer(resources, "ranks", "resources.ranks")));
+    request.set_slots_per_rank(static_cast<int32_t>(Integer(resources, "slots_per_rank", "resources.slots_per_rank")));
     request.set_threads_per_rank(
-        static_cast<int32_t>(Integer(resources, "threads_per_rank", "resources.threads_per_rank", 1, 1, 1024)));
+        static_cast<int32_t>(Integer(resources, "threads_per_rank", "resources.threads_per_rank")));
     const std::string device = Text(resources, "device", false, "resources.device");
-    if (!device.empty() && device != "cpu" && device != "cuda")
-      Problem("resources.device", absl::StrCat(Found(json(device)), "; allowed: cpu, cuda"));
-    request.set_device(device.empty() ? "cpu" : device);
+    CheckChoice("resources.device", device);
+    request.set_device(device.empty() ? std::string(JobFieldAt("resources.device").fallback) : device);
   }
 
   void ReadRunner(json runner) {
@@ -341,8 +347,7 @@ class JobReader {
   }
 
   void ReadRestart(const json& restart) {
-    Known(restart, "restart",
-          {"budgets", "backoff_initial", "backoff_max", "backoff_jitter", "max_generations_without_progress"});
+    Known(restart, "restart", JobKeys("restart"));
     v1::RestartPolicy& policy = *spec_.mutable_restart();
     auto budgets = restart.find("budgets");
     if (budgets != restart.end() && !budgets->is_object())
@@ -352,7 +357,7 @@ class JobReader {
       for (const std::string& cause : CauseNames()) {
         if (budgets->contains(cause)) {
           (*policy.mutable_budgets())[cause] = static_cast<int32_t>(
-              Integer(*budgets, cause.c_str(), absl::StrCat("restart.budgets.", cause), 0, -1, 1000000));
+              Integer(*budgets, cause.c_str(), absl::StrCat("restart.budgets.", cause), "restart.budgets.*"));
         }
       }
     }
@@ -362,19 +367,23 @@ class JobReader {
     Duration(
         restart, "backoff_max", "restart.backoff_max",
         [](v1::JobSpec& spec) { return spec.mutable_restart()->mutable_backoff_max(); }, spec_);
-    policy.set_backoff_jitter(0.2);
-    if (auto jitter = restart.find("backoff_jitter"); jitter != restart.end()) {
-      const double value = jitter->is_number() ? jitter->get<double>() : -1;
-      if (value < 0 || value > 1)
-        Problem("restart.backoff_jitter", absl::StrCat(Found(*jitter), "; allowed: number from 0 to 1"));
-      policy.set_backoff_jitter(value);
+    const JobField& share = JobFieldAt("restart.backoff_jitter");
+    double jitter = 0;
+    (void)absl::SimpleAtod(share.fallback, &jitter);
+    if (const auto given = restart.find("backoff_jitter"); given != restart.end()) {
+      jitter = given->is_number() ? given->get<double>() : -1;
+      if (!InRange(share, jitter))
+        Problem("restart.backoff_jitter",
+                absl::StrCat(Found(*given), "; allowed: number from ", share.low(), " to ", share.high()));
     }
-    policy.set_max_generations_without_progress(static_cast<int32_t>(Integer(
-        restart, "max_generations_without_progress", "restart.max_generations_without_progress", 0, 0, 1000000)));
+    policy.set_backoff_jitter(jitter);
+    if (restart.contains("max_generations_without_progress"))  // 0 on the wire: the default
+      policy.set_max_generations_without_progress(static_cast<int32_t>(
+          Integer(restart, "max_generations_without_progress", "restart.max_generations_without_progress")));
   }
 
   void ReadTimeouts(const json& timeouts) {
-    Known(timeouts, "timeouts", {"join", "startup", "hang", "stop_grace"});
+    Known(timeouts, "timeouts", JobKeys("timeouts"));
     Duration(
         timeouts, "join", "timeouts.join", [](v1::JobSpec& spec) { return spec.mutable_timeouts()->mutable_join(); },
         spec_);
@@ -391,8 +400,7 @@ class JobReader {
 
   void ReadFencing(const json& root) {
     const std::string fencing = Text(root, "fencing", false);
-    if (!fencing.empty() && fencing != "generation" && fencing != "strict")
-      Problem("fencing", absl::StrCat(Found(json(fencing)), "; allowed: generation, strict"));
+    CheckChoice("fencing", fencing);
     spec_.set_fencing(fencing);
   }
 

@@ -13,8 +13,9 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/base/utf8_text.h"
 #include "athanor/config/config_loader.h"
-#include "common/service/channel.h"
+#include "athanor/config/job_rules.h"
 #include "athanor/contract/job_limits.h"
+#include "common/service/channel.h"
 #include "server/convert/proto_convert.h"
 #include "server/core/job_spec.h"
 
@@ -23,7 +24,7 @@ namespace {
 
 constexpr size_t kMaxEnvBytesTogether = 1024 * 1024;  // more than that no process can be started with
 constexpr core::Step kMaxStep = 999'999'999'999;      // of twelve digits: the name of a checkpoint
-constexpr int64_t kMaxSeconds = 30 * 24 * 3600;
+const int64_t kMaxSeconds = absl::ToInt64Seconds(kMaxJobDuration);
 
 template <typename... Parts>
 absl::Status Bad(const std::string& field, const Parts&... parts) {
@@ -33,6 +34,19 @@ absl::Status Bad(const std::string& field, const Parts&... parts) {
 absl::Status CheckRange(const std::string& field, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return absl::OkStatus();
   return Bad(field, value, "; allowed: ", low, " to ", high);
+}
+
+// By the table of job files. 0 may stand for what is absent.
+absl::Status CheckField(const std::string& path, int64_t value, bool may_be_absent = false) {
+  if (value == 0 && may_be_absent) return absl::OkStatus();
+  const JobField& field = JobFieldAt(path);
+  return CheckRange(path, value, may_be_absent ? 0 : field.low(), field.high());
+}
+
+absl::Status CheckChoice(const std::string& path, const std::string& text) {
+  const JobField& field = JobFieldAt(path);
+  if (text.empty() || IsChoice(field, text)) return absl::OkStatus();
+  return Bad(path, Show(text), "; allowed: ", AllowedChoices(field));
 }
 
 absl::Status CheckDuration(const std::string& field, const google::protobuf::Duration& duration) {
@@ -81,14 +95,14 @@ absl::Status CheckRestart(const v1::RestartPolicy& restart) {
   for (const auto& [name, budget] : restart.budgets()) {
     if (!CauseFromName(name).has_value())
       return Bad("restart.budgets", "unknown cause ", Show(name), "; allowed: ", absl::StrJoin(CauseNames(), ", "));
-    RETURN_IF_ERROR(CheckRange(absl::StrCat("restart.budgets.", name), budget, -1, 1000000));
+    const JobField& budgets = JobFieldAt("restart.budgets.*");
+    RETURN_IF_ERROR(CheckRange(absl::StrCat("restart.budgets.", name), budget, budgets.low(), budgets.high()));
   }
   RETURN_IF_ERROR(CheckDuration("restart.backoff_initial", restart.backoff_initial()));
   RETURN_IF_ERROR(CheckDuration("restart.backoff_max", restart.backoff_max()));
-  if (!(restart.backoff_jitter() >= 0 && restart.backoff_jitter() <= 1)) {
-    return Bad("restart.backoff_jitter", restart.backoff_jitter(), "; allowed: 0 to 1");
-  }
-  return CheckRange("restart.max_generations_without_progress", restart.max_generations_without_progress(), 0, 1000000);
+  if (const JobField& jitter = JobFieldAt("restart.backoff_jitter"); !InRange(jitter, restart.backoff_jitter()))
+    return Bad("restart.backoff_jitter", restart.backoff_jitter(), "; allowed: ", jitter.low(), " to ", jitter.high());
+  return CheckField("restart.max_generations_without_progress", restart.max_generations_without_progress());
 }
 
 absl::Status CheckTask(const v1::TaskSpec& task) {
@@ -156,23 +170,19 @@ absl::StatusOr<core::JobSpec> TakeJobSpec(v1::JobSpec spec) {
   RETURN_IF_ERROR(CheckMap("labels", spec.labels(), kMaxLabelBytes));
   RETURN_IF_ERROR(CheckTask(spec.task()));
   const v1::ResourceRequest& resources = spec.resources();
-  RETURN_IF_ERROR(CheckRange("resources.ranks", resources.ranks(), 1, kMaxRanks));
-  RETURN_IF_ERROR(CheckRange("resources.slots_per_rank", resources.slots_per_rank(), 0, 64));
-  RETURN_IF_ERROR(CheckRange("resources.threads_per_rank", resources.threads_per_rank(), 0, 1024));
-  if (!resources.device().empty() && resources.device() != "cpu" && resources.device() != "cuda") {
-    return Bad("resources.device", Show(resources.device()), "; allowed: cpu, cuda");
-  }
-  RETURN_IF_ERROR(CheckRange("priority", spec.priority(), -1000, 1000));
+  RETURN_IF_ERROR(CheckField("resources.ranks", resources.ranks()));
+  RETURN_IF_ERROR(CheckField("resources.slots_per_rank", resources.slots_per_rank(), true));
+  RETURN_IF_ERROR(CheckField("resources.threads_per_rank", resources.threads_per_rank(), true));
+  RETURN_IF_ERROR(CheckChoice("resources.device", resources.device()));
+  RETURN_IF_ERROR(CheckField("priority", spec.priority()));
   RETURN_IF_ERROR(CheckRestart(spec.restart()));
   RETURN_IF_ERROR(CheckDuration("timeouts.join", spec.timeouts().join()));
   RETURN_IF_ERROR(CheckDuration("timeouts.startup", spec.timeouts().startup()));
   RETURN_IF_ERROR(CheckDuration("timeouts.hang", spec.timeouts().hang()));
   RETURN_IF_ERROR(CheckDuration("timeouts.stop_grace", spec.timeouts().stop_grace()));
-  if (!spec.fencing().empty() && spec.fencing() != "generation" && spec.fencing() != "strict")
-    return Bad("fencing", Show(spec.fencing()), "; allowed: generation, strict");
+  RETURN_IF_ERROR(CheckChoice("fencing", spec.fencing()));
   RETURN_IF_ERROR(CheckEnv(spec.env()));
-  if (!spec.log_format().empty() && spec.log_format() != "text" && spec.log_format() != "json")
-    return Bad("log_format", Show(spec.log_format()), "; allowed: text, json");
+  RETURN_IF_ERROR(CheckChoice("log_format", spec.log_format()));
   if (!spec.parent_job().empty()) RETURN_IF_ERROR(CheckReference("parent.job", spec.parent_job()));
   if (!spec.parent_checkpoint().empty()) RETURN_IF_ERROR(CheckReference("parent.checkpoint", spec.parent_checkpoint()));
   RunnerConfig config;

@@ -10,6 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/numbers.h"
+#include "athanor/config/job_rules.h"
+
 namespace athanor {
 namespace {
 
@@ -128,6 +131,34 @@ std::vector<BadSpec> BadRules() {
 TEST(RequestValidation, AGoodSpecPasses) {
   const absl::Status status = CheckJobSpec(GoodSpec());
   EXPECT_TRUE(status.ok()) << status;
+}
+
+// docs/job-files.md says what stands in for an absent field: the core takes the same.
+TEST(RequestValidation, AbsentFieldsMeanWhatTheManualSays) {
+  const absl::StatusOr<core::JobSpec> spec = TakeJobSpec(GoodSpec());
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  const auto duration = [](const char* path) {
+    absl::Duration value;
+    EXPECT_TRUE(absl::ParseDuration(JobFieldAt(path).fallback, &value)) << path;
+    return value;
+  };
+  const auto number = [](const char* path) {
+    double value = -1;
+    EXPECT_TRUE(absl::SimpleAtod(JobFieldAt(path).fallback, &value)) << path;
+    return value;
+  };
+  EXPECT_EQ(spec->restart.backoff_initial, duration("restart.backoff_initial"));
+  EXPECT_EQ(spec->restart.backoff_max, duration("restart.backoff_max"));
+  EXPECT_EQ(spec->restart.max_generations_without_progress, number("restart.max_generations_without_progress"));
+  EXPECT_EQ(spec->timeouts.join, duration("timeouts.join"));
+  EXPECT_EQ(spec->timeouts.startup, duration("timeouts.startup"));
+  EXPECT_EQ(spec->timeouts.hang, duration("timeouts.hang"));
+  EXPECT_EQ(spec->timeouts.stop_grace, duration("timeouts.stop_grace"));
+  EXPECT_EQ(spec->slots_per_rank, number("resources.slots_per_rank"));
+  EXPECT_EQ(spec->device, JobFieldAt("resources.device").fallback);
+  EXPECT_EQ(spec->priority, number("priority"));
+  EXPECT_EQ(spec->fencing, core::Fencing::kGeneration);
+  EXPECT_EQ(core::RestartPolicySpec().backoff_jitter, number("restart.backoff_jitter"));
 }
 
 TEST(RequestValidation, BadSpecsAreRefusedPrecisely) {
