@@ -8,6 +8,7 @@
 #include "athanor/base/utf8_text.h"
 #include "athanor/config/config_loader.h"
 #include "common/service/channel.h"
+#include "common/service/message_fields.h"
 
 namespace athanor {
 namespace {
@@ -24,12 +25,7 @@ absl::Duration OrDefault(const google::protobuf::Duration& given, absl::Duration
 
 v1::Goodput ToProto(const core::GoodputEntry& goodput) {
   v1::Goodput proto;
-  proto.set_productive_seconds(goodput.productive_seconds);
-  proto.set_recomputed_seconds(goodput.recomputed_seconds);
-  proto.set_checkpoint_seconds(goodput.checkpoint_seconds);
-  proto.set_recovery_seconds(goodput.recovery_seconds);
-  proto.set_queue_seconds(goodput.queue_seconds);
-  proto.set_suspended_seconds(goodput.suspended_seconds);
+  CopyToMessage(goodput, &proto);
   return proto;
 }
 
@@ -48,14 +44,7 @@ std::string ResumeSource(const core::JobEntry& job, core::Step resumed, bool det
 
 void FillProgress(const core::ClusterState& state, const core::JobEntry& job, bool detailed, v1::JobProgress& proto) {
   const core::RankProgress all = core::AggregateProgress(state, job);
-  proto.set_step(all.step);
-  proto.set_total_steps(all.total_steps);
-  proto.set_epoch(all.epoch);
-  proto.set_samples(all.samples);
-  proto.set_loss(all.loss);
-  proto.mutable_metrics()->insert(all.metrics.begin(), all.metrics.end());
-  proto.set_samples_per_second(all.samples_per_second);
-  proto.set_step_seconds(all.step_seconds);
+  CopyToMessage(all, &proto);
   const core::GenerationEntry* generation = core::CurrentGeneration(state, job);
   proto.set_world_size(generation != nullptr ? static_cast<int32_t>(generation->ranks.size()) : job.spec.ranks);
   int32_t restarts = 0;
@@ -126,25 +115,7 @@ core::FailureCause FromProto(const v1::FailureCause& proto) {
 
 v1::RankProgress ToProto(const core::RankProgress& progress) {
   v1::RankProgress proto;
-  proto.set_rank(progress.rank);
-  proto.set_phase(progress.phase);
-  proto.set_step(progress.step);
-  proto.set_epoch(progress.epoch);
-  proto.set_samples(progress.samples);
-  proto.set_loss(progress.loss);
-  proto.mutable_metrics()->insert(progress.metrics.begin(), progress.metrics.end());
-  proto.set_step_seconds(progress.step_seconds);
-  proto.set_samples_per_second(progress.samples_per_second);
-  proto.set_total_steps(progress.total_steps);
-  proto.set_checkpoint_stall_seconds(progress.checkpoint_stall_seconds);
-  proto.set_checkpoint_failures(progress.checkpoint_failures);
-  proto.set_resumed_from_step(progress.resumed_from_step);
-  proto.set_checkpoint_error(progress.checkpoint_error);
-  proto.set_nonfinite_losses(progress.nonfinite_losses);
-  proto.set_checkpoint_skipped(progress.checkpoint_skipped);
-  proto.set_evaluate_seconds(progress.evaluate_seconds);
-  proto.set_phase_progress(progress.phase_progress);
-  proto.set_exchanges(progress.exchanges);
+  CopyToMessage(progress, &proto);
   if (IsSet(progress.updated_at)) *proto.mutable_updated_at() = ToProto(progress.updated_at);
   return proto;
 }
@@ -161,25 +132,10 @@ std::map<std::string, double> BoundedMetrics(const google::protobuf::Map<std::st
 
 core::RankProgress FromProto(const v1::RankProgress& proto) {
   core::RankProgress progress;
-  progress.rank = proto.rank();
-  progress.phase = CutUtf8(proto.phase(), 32);
-  progress.step = proto.step();
-  progress.epoch = proto.epoch();
-  progress.samples = proto.samples();
-  progress.loss = proto.loss();
+  CopyFromMessage(proto, &progress);
+  progress.phase = CutUtf8(progress.phase, 32);
+  progress.checkpoint_error = CutUtf8(progress.checkpoint_error, 1024);
   progress.metrics = BoundedMetrics(proto.metrics(), kMaxProgressMetrics);
-  progress.step_seconds = proto.step_seconds();
-  progress.samples_per_second = proto.samples_per_second();
-  progress.total_steps = proto.total_steps();
-  progress.checkpoint_stall_seconds = proto.checkpoint_stall_seconds();
-  progress.checkpoint_failures = proto.checkpoint_failures();
-  progress.resumed_from_step = proto.resumed_from_step();
-  progress.checkpoint_error = CutUtf8(proto.checkpoint_error(), 1024);
-  progress.nonfinite_losses = proto.nonfinite_losses();
-  progress.checkpoint_skipped = proto.checkpoint_skipped();
-  progress.evaluate_seconds = proto.evaluate_seconds();
-  progress.phase_progress = proto.phase_progress();
-  progress.exchanges = proto.exchanges();
   return progress;
 }
 

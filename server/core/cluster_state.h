@@ -3,6 +3,7 @@
 // agents.
 #pragma once
 
+#include <boost/describe.hpp>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -58,7 +59,8 @@ const char* ToString(WorkerState state);
 const char* ToString(CheckpointState state);
 bool IsFinal(JobState state);
 
-struct RankProgress {  // the core's twin of athanor.v1.RankProgress
+// The core's twin of athanor.v1.RankProgress: common/service/message_fields.h copies what both have under one name.
+struct RankProgress {
   Rank rank = -1;
   std::string phase;
   Step step = 0;
@@ -82,6 +84,10 @@ struct RankProgress {  // the core's twin of athanor.v1.RankProgress
       absl::InfinitePast();  // soft: when the rank itself was last heard, by the coordinator's clock
   absl::Time advanced_at = absl::InfinitePast();  // soft: when phase, step or phase_progress last changed
 };
+BOOST_DESCRIBE_STRUCT(RankProgress, (),
+                      (rank, phase, step, epoch, samples, loss, metrics, step_seconds, samples_per_second, total_steps,
+                       checkpoint_stall_seconds, checkpoint_failures, resumed_from_step, checkpoint_error,
+                       nonfinite_losses, checkpoint_skipped, evaluate_seconds, phase_progress, exchanges))
 
 struct Placement {  // one rank's seat
   Rank rank = -1;
@@ -121,6 +127,9 @@ struct GoodputEntry {
          queue_seconds = 0, suspended_seconds = 0;
   absl::Time accounted_until = absl::InfinitePast();
 };
+BOOST_DESCRIBE_STRUCT(GoodputEntry, (),
+                      (productive_seconds, recomputed_seconds, checkpoint_seconds, recovery_seconds, queue_seconds,
+                       suspended_seconds))
 
 struct JobEntry {
   JobId id;

@@ -18,6 +18,7 @@
 #include "athanor/v1/trainer_service.grpc.pb.h"
 #include "common/service/channel.h"
 #include "common/service/grpc_status.h"
+#include "common/service/message_fields.h"
 #include "common/service/message_text.h"
 
 namespace athanor {
@@ -33,26 +34,14 @@ constexpr size_t kMaxErrorBytes = 1024;
 
 v1::RankProgress ToProto(const ProgressReport& report, const std::string& phase, int rank) {
   v1::RankProgress proto;
+  CopyToMessage(report, &proto);
+  if (report.metrics.size() > kMaxMetrics) {
+    proto.clear_metrics();
+    proto.mutable_metrics()->insert(report.metrics.begin(), std::next(report.metrics.begin(), kMaxMetrics));
+  }
+  proto.set_checkpoint_error(CutUtf8(report.checkpoint_error, kMaxErrorBytes));
   proto.set_rank(rank);
   proto.set_phase(phase);
-  proto.set_step(report.step);
-  proto.set_epoch(report.epoch);
-  proto.set_samples(report.samples);
-  proto.set_loss(report.loss);
-  for (const auto& [name, value] : report.metrics) {
-    if (proto.metrics_size() >= static_cast<int>(kMaxMetrics)) break;
-    (*proto.mutable_metrics())[name] = value;
-  }
-  proto.set_step_seconds(report.step_seconds);
-  proto.set_samples_per_second(report.samples_per_second);
-  proto.set_total_steps(report.total_steps);
-  proto.set_checkpoint_stall_seconds(report.checkpoint_stall_seconds);
-  proto.set_checkpoint_failures(report.checkpoint_failures);
-  proto.set_resumed_from_step(report.resumed_from_step);
-  proto.set_checkpoint_error(CutUtf8(report.checkpoint_error, kMaxErrorBytes));
-  proto.set_nonfinite_losses(report.nonfinite_losses);
-  proto.set_checkpoint_skipped(report.checkpoint_skipped);
-  proto.set_evaluate_seconds(report.evaluate_seconds);
   proto.set_phase_progress(report.phase_progress.done);
   proto.set_exchanges(report.phase_progress.exchanges);
   const int64_t now = absl::ToUnixNanos(absl::Now());
