@@ -4,7 +4,7 @@
 //   RendezvousClient rendezvous(&link, env, deadline);
 //   RETURN_IF_ERROR(rendezvous.Start());          // joins in the background …
 //   ... set the task up ...                       // … meanwhile
-//   ASSIGN_OR_RETURN(Membership member, rendezvous.Finish(comm_timeout));
+//   ASSIGN_OR_RETURN(Membership member, rendezvous.Finish(device, config.comm));
 #pragma once
 
 #include <future>

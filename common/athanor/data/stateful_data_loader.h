@@ -8,8 +8,8 @@
 //       absl::StatusOr<Batch> batch = loader->Next();
 //       if (absl::IsOutOfRange(batch.status())) break;           // end of the epoch
 //       RETURN_IF_ERROR(batch.status());
-//       ... train ...;  nlohmann::json state = loader->StateDict();   // counts what Next() has given out, not what was
-//       prefetched
+//       ... train ...
+//       nlohmann::json state = loader->StateDict();              // counts what Next() gave, not what was prefetched
 //     }
 //   }
 //

@@ -1,7 +1,7 @@
 // What all containers of metrics have in common: batches go in, named values come out.
 //
-//   ASSIGN_OR_RETURN(std::unique_ptr<MetricSet> metrics, BuildMetrics({.type = "binary", .mode =
-//   MetricMode::kGlobal}));
+//   ASSIGN_OR_RETURN(std::unique_ptr<MetricSet> metrics,
+//                    BuildMetrics({.type = "binary", .mode = MetricMode::kGlobal}));
 //   metrics->Update(scores, labels);                  // tensors, or ragged batches
 //   RETURN_IF_ERROR(metrics->UpdateTasks({{"digits", {scores, labels}}}));   // of a container of tasks
 //   ASSIGN_OR_RETURN(MetricValues epoch, metrics->Average());

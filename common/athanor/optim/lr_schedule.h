@@ -6,11 +6,12 @@
 //   optimizer.SetLr(0, schedule.lrs()[0]);      // for the first update
 //   ... update ...;  schedule.Step();           // then lrs() is that of the second
 //
-// linear, cosine, constant: with base lr b, T total steps, s = position + 1 (so the k-th update runs with s = k), p =
-// min(s / T, 1), r = p (linear), (1 - cos(pi p)) / 2 (cosine), 0 (constant), F = final_lr or b * final_lr_ratio:
-//   percentile: l = b (F / b)^r        numerical: l = (1 - r)(b - F) + F
-//   warm-up (s < W): (s / W)(l - m) + m      cool-down (s > T - C): (1 - (s - (T - C)) / C)(l - m) + m      result
-//   max(m, l)
+// linear, cosine, constant: with the base rate b, T total steps, W of warm-up, C of cool-down, the least rate m, and
+// F = final_lr or b * final_lr_ratio, the k-th update runs with s = k:
+//   p = min(s / T, 1);  r = p (linear), (1 - cos(pi p)) / 2 (cosine), 0 (constant)
+//   l = b (F / b)^r (percentile), (1 - r)(b - F) + F (numerical)
+//   warm-up (s < W): l = (s / W)(l - m) + m;  cool-down (s > T - C): l = (1 - (s - (T - C)) / C)(l - m) + m
+//   result: max(m, l)
 // The others follow the PyTorch schedules of the same name, in closed form where there is one.
 //
 // Not thread-safe; a value.

@@ -2,11 +2,12 @@
 // reduced as soon as they are full); CPU ranks of one machine exchange through memory after it, in place: without
 // buckets nothing is copied or held twice.
 //
-//   ASSIGN_OR_RETURN(auto reducer, GradientReducer::Create(model, group, {}));   // weights and buffers of rank 0
-//   everywhere for (micro-batches but the last of a window) output.loss.backward();         // gradients add up locally
-//   reducer->PrepareForBackward(output.loss);
-//   output.loss.backward();                                                      // returns with the mean over the
-//   ranks in .grad optimizer->Step(); reducer->DropGradients();
+//   ASSIGN_OR_RETURN(auto reducer, GradientReducer::Create(*model, group, {}));  // rank 0's weights go everywhere
+//   loss.backward();                      // of each micro-batch of a window but the last: gradients add up locally
+//   reducer->PrepareForBackward(loss);
+//   loss.backward();                      // of the last: returns with the mean over the ranks in .grad
+//   optimizer->Step();
+//   reducer->DropGradients();
 //
 // Where there are buckets, gradients are views into them: no copy back. Drop them (or zero them in place);
 // Module::zero_grad() would throw. Bucket order is fixed at creation (reverse order of registration) and the same after

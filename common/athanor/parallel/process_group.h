@@ -4,9 +4,9 @@
 //   // rank 0 hosts the store of the generation and tells the others where it is
 //   ASSIGN_OR_RETURN(auto store, HostStore::Create({.host = "127.0.0.1"}));
 //   // every rank
-//   ASSIGN_OR_RETURN(auto group, ProcessGroup::Create({.rank = r, .world_size = n, .store_host = host, .store_port =
-//   port,
-//                                                      .prefix = "job-1/3", .hosted_store = store.get()}));
+//   ASSIGN_OR_RETURN(auto group,
+//                    ProcessGroup::Create({.rank = r, .world_size = n, .store_host = host, .store_port = port,
+//                                          .prefix = "job-1/3", .hosted_store = store.get()}));
 //   RETURN_IF_ERROR(group->AllReduceSum(tensor));
 //
 // Addresses of an earlier generation must never be met again: use a fresh store, and a prefix with job and generation.

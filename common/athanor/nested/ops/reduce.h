@@ -1,8 +1,8 @@
 // Reductions, statistics and scans over NestedTensors. Padding never takes part.
 //
 //   nested::sum(x)                 over all entries            -> dense scalar
-//   nested::sum(x, -1, true)       one dim of every element    -> dense B x … when all results have one shape, else
-//   nested
+//   nested::sum(x, -1, true)       one dim of every element    -> dense B x … where all results have one shape,
+//                                                                 else nested
 //   nested::mean(x, 0)             the BATCH dim (batch_first): every element to one number -> dense of length B
 //   nested::sum(x, {0, 1})         a list with the batch dim: across the samples, on the padded view
 //

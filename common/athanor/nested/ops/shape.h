@@ -1,7 +1,7 @@
 // Shape operations on NestedTensors. Dims count the batch dim (nested/tensor.h); an operation acts inside the elements.
 //
-//   nested::transpose(x, 1, 2)      element dims; with the batch dim and the first element dim it only toggles
-//   batch_first
+//   nested::transpose(x, 1, 2)      element dims; of the batch dim and the first element dim it only toggles
+//                                   batch_first
 //   nested::reshape(x, {3, -1})     every element; entries that equal the padded maximum mean "its own size", a leading
 //                                   entry for the batch is optional, one -1 is inferred for each element
 //   nested::cat({x, y})             batch dim: joins the batches; else inside the elements

@@ -5,7 +5,7 @@
 //   ASSIGN_OR_RETURN(auto recorder, RunRecorder::Open(config, workspace, /*evaluate_splits=*/{"val"}));
 //   recorder->Step(progress);                                        // at read-outs
 //   recorder->Evaluated(progress, {{"val.loss", 0.4}}, {{"loss", 0.3}}, /*is_best=*/true);
-//   recorder->Finish("finished", result_json);
+//   recorder->Finish("finished", progress, /*error=*/"");
 //
 // Training never fails because of these files: the first error is in error(), later ones are silent. Log lines are
 // "2026-11-23 20:15:00,123 [INFO] training on train [120/6000]\tloss: 0.0312\t…", numbers with 4 decimals; with

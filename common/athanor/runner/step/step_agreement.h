@@ -4,8 +4,9 @@
 // The ranks exchange a handful of numbers every k steps; k is chosen from their own agreed step time, so that a vote
 // costs nothing to speak of and is heard within about 20 ms or one step. Through shared memory k is 1.
 //
-//   if (agreement.Due(step)) { ASSIGN_OR_RETURN(StepVerdict verdict, agreement.Vote({stop, in_a_row, total, seconds},
-//   step)); }
+//   if (agreement.Due(step)) {
+//     ASSIGN_OR_RETURN(StepVerdict verdict, agreement.Vote({stop, in_a_row, total, seconds}, step));
+//   }
 //
 // Not thread-safe. Vote() is collective.
 #pragma once

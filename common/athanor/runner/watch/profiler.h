@@ -1,7 +1,7 @@
 // Traces of windows of updates, for Perfetto and chrome://tracing: which operator ran when, on which thread.
 //
-//   ASSIGN_OR_RETURN(auto profiler, Profiler::Create(config.profiling, "run/profiles/20261124-100000/rank-00000",
-//   cuda));
+//   const std::string folder = "run/profiles/20261124-100000/rank-00000";
+//   ASSIGN_OR_RETURN(auto profiler, Profiler::Create(config.profiling, folder, cuda));
 //   profiler->Step();                      // before the first update, and after each
 //   profiler->Close();                     // a window under way is written
 //

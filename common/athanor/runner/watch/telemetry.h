@@ -1,7 +1,9 @@
 // Where the time of training steps goes: exponentially weighted means, and throughput.
 //
-//   Telemetry::Clock clock;  ...;  times.data = clock.Lap();     // seconds since the last lap
-//   telemetry.Add(times, samples);
+//   Telemetry::Clock clock;
+//   ...
+//   times.data = clock.Lap();     // seconds since the last lap
+//   telemetry.Add(times, step_seconds, samples);
 //
 // On a GPU these are the times of the host's calls, not of the kernels: nothing here waits for the device. Not
 // thread-safe.

@@ -1,0 +1,95 @@
+"""The example blocks of headers (indented lines of the comment on top), as a program to be compiled.
+
+    header_examples.py --program FILE.cc
+
+Each becomes a function that begins with what its frame in frames/headers.txt declares: the variables that the example
+uses. `...` stands for what a reader fills in. A header of FOLDERS whose block is no code says so in its frame.
+"""
+
+import argparse
+import pathlib
+import re
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FRAMES = pathlib.Path(__file__).resolve().parent / "frames/headers.txt"
+FOLDERS = ("client/", "common/athanor/base/", "common/athanor/config/", "common/athanor/contract/", "common/service/", "server/core/",
+           "worker/agent/")
+NAMESPACES = {"worker/agent/": "athanor::agent", "server/core/": "athanor::core"}
+
+
+def headers():
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.h"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return sorted(name for name in listed.stdout.split() if name.startswith(FOLDERS) and (ROOT / name).is_file())
+
+
+def examples():
+    """(header, line, text) of each header with such a block."""
+    for header in headers():
+        comment = (ROOT / header).read_text().split("#pragma once")[0].splitlines()
+        lines = [(number, line[5:]) for number, line in enumerate(comment, 1) if line.startswith("//   ")]
+        if any("(" in text or ";" in text for _, text in lines):
+            yield header, lines[0][0], [text for _, text in lines]
+
+
+def frames():
+    found = {}
+    for block in re.split(r"^\[", FRAMES.read_text(), flags=re.M)[1:]:
+        header, _, text = block.partition("]\n")
+        found[header] = text.strip()
+    return found
+
+
+def filled(line):
+    if re.fullmatch(r"\s*(\.\.\.|…)( .*)?(//.*)?", line):
+        return ""
+    line = re.sub(r"\{ ?(\.\.\.|…) ?\}", "{}", line)
+    line = re.sub(r"= \.\.\.", "= {}", line.replace("... <<", "std::cerr <<"))
+    return re.sub(r" \.\.\.(\s*//.*)?$", " {}", line)
+
+
+def ended(lines):
+    """An expression that stands alone, `Call(a)`, becomes a statement."""
+    for text, following in zip(lines, [*lines[1:], ""]):
+        code = re.sub(r"\s+//.*$", "", text)
+        alone = len(following) - len(following.lstrip()) <= len(text) - len(text.lstrip())
+        if alone and re.search(r"[\w)]$", code) and not re.match(r"\s*(if|for|while|using|[A-Z_]{2,}\()", code):
+            text = text.replace(code, code + ";", 1)
+        yield text
+
+
+def program():
+    known, functions = frames(), []
+    includes = ["#include <iostream>", '#include "absl/strings/str_cat.h"', '#include "athanor/base/status_macros.h"']
+    for number, (header, line, lines) in enumerate(examples()):
+        if header not in known:
+            raise SystemExit(f"{header}: its example has no frame in {FRAMES.relative_to(ROOT)}")
+        frame = known.pop(header)
+        if frame.startswith("none:"):
+            continue
+        scope = re.match(r"scope (\d+)\n?", frame)
+        outside = int(scope.group(1)) if scope else 0
+        frame = frame[scope.end():] if scope else frame
+        includes += [f'#include "{header.removeprefix("common/") if "athanor/" in header else header}"']
+        includes += re.findall(r"^#include .*$", frame, re.M)
+        frame = re.sub(r"^#include .*\n?", "", frame, flags=re.M)
+        space = next((space for folder, space in NAMESPACES.items() if header.startswith(folder)), "athanor")
+        body = list(ended([filled(text) for text in lines]))
+        kind, end = ("void", "") if frame.startswith("void") else ("absl::Status", "return absl::OkStatus();")
+        frame = frame.removeprefix("void")
+        functions.append("\n".join([
+            f"namespace {space} {{", f'#line {line} "{header}"', *body[:outside], f"{kind} Example{number}() {{", frame,
+            f'#line {line + outside} "{header}"', *body[outside:], end, "}", f"}}  // namespace {space}", ""]))
+    if known:
+        raise SystemExit(f"frames of headers that have no example: {', '.join(known)}")
+    return "\n".join(sorted(dict.fromkeys(includes))) + "\n\n" + "\n".join(functions) + "\nint main() {}\n"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--program", type=pathlib.Path, required=True)
+    path = parser.parse_args().program
+    text = program()
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
