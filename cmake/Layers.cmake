@@ -7,7 +7,8 @@ set(_layer_athanor_config              "athanor_base")                          
 set(_layer_athanor_optim_schedule      "athanor_base")                                                                             # F
 set(_layer_athanor_parallel_plan       "athanor_base;athanor_config")                                                              # F
 set(_layer_athanor_parallel_transport  "athanor_base")                                                                             # F
-set(_layer_athanor_checkpoint_plan     "athanor_base;athanor_config;athanor_contract")                                             # F
+set(_layer_athanor_checkpoint_policy   "athanor_base")                                                                             # F: the coordinator's too
+set(_layer_athanor_checkpoint_plan     "athanor_base;athanor_config;athanor_contract;athanor_parallel_plan;athanor_checkpoint_policy") # F
 set(_layer_athanor_torch_support       "athanor_base;athanor_contract")                                                            # T
 set(_layer_athanor_nested              "athanor_torch_support")                                                                    # T
 set(_layer_athanor_io                  "athanor_torch_support;athanor_checkpoint_plan")                                            # T
@@ -20,7 +21,7 @@ set(_layer_athanor_checkpoint          "athanor_io;athanor_parallel;athanor_chec
 set(_layer_athanor_runner              "athanor_checkpoint;athanor_parallel;athanor_optim;athanor_data;athanor_metrics;athanor_config") # T
 set(_layer_athanor_proto               "")                                                                                         # F
 set(_layer_athanor_service             "athanor_base;athanor_proto;athanor_contract")                                              # F
-set(_layer_athanor_server_core         "athanor_base;athanor_contract")                                                            # F, pure: no protobuf, no gRPC
+set(_layer_athanor_server_core         "athanor_base;athanor_contract;athanor_checkpoint_policy")                                  # F, pure: no protobuf, no gRPC
 set(_layer_athanor_server_convert      "athanor_server_core;athanor_service;athanor_config")                                       # F: core structs <-> messages
 set(_layer_athanor_server_storage      "athanor_server_convert;athanor_server_core;athanor_service")                               # F
 set(_layer_athanor_server_runtime      "athanor_server_storage;athanor_server_core;athanor_service;athanor_server_observability")  # F

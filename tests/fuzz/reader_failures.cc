@@ -6,6 +6,7 @@
 #include "athanor/tools/compression.h"
 #include "tests/fuzz/reader_seeds.h"
 #include "tests/fuzz/replay.h"
+#include "tests/fuzz/target.h"
 
 namespace athanor::fuzz {
 namespace {
@@ -208,10 +209,15 @@ std::vector<std::string> FormerReaderFailuresOf(const std::string& target) {
     return {half + half, Pack(Compression::kZstd, std::string(131072, 'a')).value()};
   }
   if (target == "manifest" || target == "checkpoint") {
-    const std::string good = SampleManifest();
-    // Meta as deep as that, and one shard for two ranks.
-    return {absl::StrReplaceAll(good, {{"\"epoch\": 3", "\"epoch\": " + nested}}),
-            absl::StrReplaceAll(good, {{"b.safetensors", "a.safetensors"}})};
+    std::vector<std::string> failures;
+    for (const int format : {1, 2}) {
+      const std::string good = SampleManifest(format);
+      // Meta as deep as that, and one shard for two ranks.
+      failures.push_back(absl::StrReplaceAll(good, {{"\"epoch\":3", "\"epoch\":" + nested}}));
+      failures.push_back(absl::StrReplaceAll(good, {{"b.safetensors", "a.safetensors"}}));
+      Promise(failures.end()[-2] != good && failures.end()[-1] != good, "a manifest was changed");
+    }
+    return failures;
   }
   if (target == "checkpoint_shard") {
     return {

@@ -11,6 +11,8 @@
 #include "athanor/base/file_system.h"
 #include "athanor/checkpoint/format/layout.h"
 #include "athanor/checkpoint/format/manifest.h"
+#include "athanor/checkpoint/shard_header.h"
+#include "athanor/checkpoint/store/checkpoint_store.h"
 #include "athanor/data/formats/npy.h"
 #include "athanor/io/state_dict_file.h"
 #include "athanor/io/tensor_file.h"
@@ -38,7 +40,15 @@ std::string BytesOf(const std::string& path) {
 
 std::string SampleShard(const std::map<std::string, torch::Tensor>& tensors) {
   const std::string path = ScratchFolder() + "/seed.safetensors";
-  Promise(WriteTensorFile(path, tensors, {{"format", "pt"}, {"athanor.rank_meta", "{\"meters\": [1, 2]}"}}).ok(), "");
+  nlohmann::json slices = nlohmann::json::object();
+  for (const auto& [name, tensor] : tensors) {
+    const torch::Tensor dense = DenseOnHost(tensor);
+    slices[name]["crc32c"] = nlohmann::json::array();
+    if (dense.nbytes() > 0) slices[name]["crc32c"].push_back(Crc32c(0, dense.data_ptr(), dense.nbytes()));
+  }
+  const std::map<std::string, std::string> metadata = {
+      {"format", "pt"}, {kRankMetaKey, "{\"meters\": [1, 2]}"}, {kSlicesKey, slices.dump()}};
+  Promise(WriteTensorFile(path, tensors, metadata).ok(), "");
   return BytesOf(path);
 }
 
@@ -232,7 +242,7 @@ std::string ZipArchive(const std::vector<std::pair<std::string, std::string>>& e
 ResumeCandidate WriteSampleCheckpoint(const std::string& root, int64_t step) {
   const std::string folder = absl::StrCat(root, "/", CheckpointDirName(step));
   std::filesystem::create_directories(folder);
-  const std::string manifest = SampleManifest();  // and the shards that it names
+  const std::string manifest = SampleManifest(2);  // and the shards that it names
   for (const char* shard : {"a.safetensors", "b.safetensors"})
     Promise(
         WriteFileAtomically(absl::StrCat(folder, "/", shard), BytesOf(absl::StrCat(ScratchFolder(), "/", shard))).ok(),
@@ -241,21 +251,27 @@ ResumeCandidate WriteSampleCheckpoint(const std::string& root, int64_t step) {
   return {.step = step, .path = folder};
 }
 
-std::string SampleManifest() {
+std::string SampleManifest(int format) {
   Manifest manifest;
+  manifest.format = format;
   manifest.step = 120;
   manifest.world_size = 2;
   manifest.created_at = "2026-01-01T00:00:00Z";
   manifest.metrics = {{"val.accuracy", 0.5}};
   manifest.meta = {{"config", {{"steps", 400}}}, {"epoch", 3}};
   const std::map<std::string, torch::Tensor> tensors = SampleTensors();
-  for (const auto& [name, tensor] : tensors) manifest.tensors[name] = 0;
-  const std::string first = SampleShard(tensors), second = SampleShard({{"rank.rng.cpu", torch::ones({4})}});
-  Scratch("a.safetensors", first);
-  Scratch("b.safetensors", second);
-  manifest.shards = {
-      {0, "a.safetensors", static_cast<int64_t>(first.size()), Crc32c(0, first.data(), first.size())},
-      {1, "b.safetensors", static_cast<int64_t>(second.size()), Crc32c(0, second.data(), second.size())}};
+  const std::pair<const char*, std::string> shards[] = {
+      {"a.safetensors", SampleShard(tensors)}, {"b.safetensors", SampleShard({{"rank.rng.cpu", torch::ones({4})}})}};
+  for (const auto& [name, bytes] : shards) {
+    const std::string path = Scratch(name, bytes);
+    const auto reader = StoreAt(ScratchFolder())->Open(name);
+    const ShardInfo info = {static_cast<int>(manifest.shards.size()), name, static_cast<int64_t>(bytes.size()),
+                            Crc32c(0, bytes.data(), bytes.size())};
+    Promise(AddShard(info, *ReadShardBegin(**reader, path), &manifest).ok(), "a sample shard is described");
+  }
+  if (format == 1) {
+    for (const auto& [name, tensor] : tensors) manifest.owners[name] = 0;
+  }
   return EncodeManifest(manifest);
 }
 
@@ -277,7 +293,7 @@ std::vector<std::string> ReaderSeedsOf(const std::string& target) {
   if (target == "idx") return IdxSeeds();
   if (target == "cifar") return {std::string(3073, '\1') + std::string(3073, '\2'), std::string(2 * 3074, '\3')};
   if (target == "tokens") return TokenSeeds();
-  if (target == "manifest" || target == "checkpoint") return {SampleManifest()};
+  if (target == "manifest" || target == "checkpoint") return {SampleManifest(2), SampleManifest(1)};
   std::vector<std::string> packed;
   for (const std::string& plain : {""s, "text"s, std::string(3000, 'a'), SamplePickle()})
     packed.push_back(Pack(target == "gzip" ? Compression::kGzip : Compression::kZstd, plain).value());

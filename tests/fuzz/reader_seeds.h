@@ -29,6 +29,6 @@ std::string JpegOf(int height, int width, const JpegKind& kind);
 
 // A checkpoint of two ranks below `root`.
 ResumeCandidate WriteSampleCheckpoint(const std::string& root, int64_t step);
-std::string SampleManifest();
+std::string SampleManifest(int format);  // and the shards that it names, into the scratch folder
 
 }  // namespace athanor::fuzz

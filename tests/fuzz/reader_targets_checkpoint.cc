@@ -10,6 +10,7 @@
 #include "athanor/checkpoint/format/layout.h"
 #include "athanor/checkpoint/format/manifest.h"
 #include "athanor/checkpoint/local_committer.h"
+#include "athanor/checkpoint/shard_header.h"
 #include "athanor/torch/status.h"
 #include "tests/fuzz/reader_checks.h"
 #include "tests/fuzz/reader_seeds.h"
@@ -22,7 +23,8 @@ constexpr auto kNewer = absl::StatusCode::kFailedPrecondition;
 constexpr int64_t kStep = 120;
 
 void CheckSame(const Manifest& a, const Manifest& b) {
-  Promise(a.step == b.step && a.world_size == b.world_size && a.tensors == b.tensors && a.metrics == b.metrics &&
+  Promise(a.format == b.format && a.step == b.step && a.world_size == b.world_size && a.owners == b.owners &&
+              a.tensors == b.tensors && a.per_rank == b.per_rank && a.metrics == b.metrics &&
               a.created_at == b.created_at && a.meta == b.meta && a.shards.size() == b.shards.size(),
           "a manifest comes back");
   for (size_t i = 0; i < a.shards.size(); ++i)
@@ -52,7 +54,14 @@ void ManifestText(std::string_view input) {
   if (!Accepted(manifest.status(), kWhere, {kDataLoss, kNewer})) return;
   Promise(static_cast<int>(manifest->shards.size()) == manifest->world_size, "a shard per rank");
   for (const ShardInfo& shard : manifest->shards) Promise(IsPlainFileName(shard.file), "a shard lies in the folder");
-  for (const auto& [name, rank] : manifest->tensors) Promise(rank < manifest->world_size, "a tensor lies in a shard");
+  for (const auto& [name, rank] : manifest->owners) Promise(rank < manifest->world_size, "a tensor lies in a shard");
+  for (const auto& [name, tensor] : manifest->tensors) {
+    for (const StoredSlice& slice : tensor.slices) {
+      Promise(slice.file < manifest->world_size, "a slice lies in a shard");
+      Promise(slice.offset + slice.bytes <= manifest->shards[static_cast<size_t>(slice.file)].bytes, "within it");
+      Promise(IsWithin(slice.box, tensor.shape), "a slice is a part of its tensor");
+    }
+  }
   const absl::StatusOr<Manifest> again = ParseManifest(kWhere, EncodeManifest(*manifest));
   Promise(again.ok(), "what was read can be written and read");
   CheckSame(*manifest, *again);
@@ -72,13 +81,26 @@ void Checkpoint(std::string_view input) {
 void CheckpointShard(std::string_view input) {
   static const ResumeCandidate candidate = WriteSampleCheckpoint(ScratchFolder() + "/shards", kStep);
   Manifest manifest;
+  manifest.format = 1;
   manifest.step = kStep;
-  manifest.shards = {
-      {0, "shard.safetensors", static_cast<int64_t>(input.size()), Crc32c(0, input.data(), input.size())}};
-  manifest.tensors = {{"model.weight", 0}};
+  const ShardInfo shard = {0, "shard.safetensors", static_cast<int64_t>(input.size()),
+                           Crc32c(0, input.data(), input.size())};
+  manifest.shards = {shard};
+  manifest.owners = {{"model.weight", 0}};
   const std::string folder = absl::StrCat("shards/", CheckpointDirName(kStep), "/");
-  Scratch(folder + "shard.safetensors", input);
+  const std::string path = Scratch(folder + shard.file, input);
   Scratch(folder + kManifestFile, EncodeManifest(manifest));
+  CheckRead(candidate);
+  // What the writer of a manifest makes of it.
+  Manifest described;
+  described.step = kStep;
+  const auto reader = StoreAt(ScratchFolder())->Open(folder + shard.file);
+  Promise(reader.ok(), "a shard can be opened");
+  const absl::StatusOr<ShardBegin> begin = ReadShardBegin(**reader, path);
+  if (!Accepted(begin.status(), path, {kDataLoss})) return;
+  if (!Accepted(AddShard(shard, *begin, &described), shard.file, {kDataLoss})) return;
+  Scratch(folder + kManifestFile, EncodeManifest(described));
+  Promise(ReadManifest(candidate.path).ok(), "a described shard makes a manifest that is read");
   CheckRead(candidate);
 }
 

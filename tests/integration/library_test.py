@@ -228,6 +228,16 @@ class LibraryTest(unittest.TestCase):
         self.assertLess(third["resumed_from"], 60)
         self.assertIn("damaged", " ".join(third["notes"]))
 
+    def test_a_run_goes_on_from_a_checkpoint_of_format_1(self):
+        golden = pathlib.Path(__file__).resolve().parents[1] / "data/checkpoints/format1/run/step-000000000006"
+        config = {"seed": 1, "steps": 12, "optim": {"type": "adam", "lr": 0.01}, "evaluate": {"interval": 100}, "dataloader": {"batch_size": 32}, "checkpoint": {"interval": 3}}
+        resumed = self.train(**config, dir=str(self.folder / "new"), resume=str(golden))
+        self.assertEqual((resumed["resumed_from"], resumed["step"]), (6, 12))
+        self.assertAlmostEqual(resumed["metrics"]["val.loss"], 0.3983854502439499, places=6)  # as the run that it is of ended
+        self.tool("export", golden, self.folder / "old.safetensors")
+        self.tool("export", self.folder / "new/checkpoints/latest", self.folder / "new.safetensors")
+        self.assertEqual(set(load_file(self.folder / "old.safetensors")), set(load_file(self.folder / "new.safetensors")))
+
     def test_resume_and_pretrained(self):
         first = self.train(dir=str(self.folder / "a"))
         checkpoint = str(max((self.folder / "a/checkpoints").iterdir()))

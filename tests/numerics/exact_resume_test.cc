@@ -42,6 +42,7 @@ class StoreCommitter : public CheckpointCommitter {
     return all;
   }
   absl::Status CommitManifest(const ManifestSummary&) override { return absl::OkStatus(); }
+  absl::Status ReportEvaluation(const EvaluationSummary&) override { return absl::OkStatus(); }
   void Abandon(int64_t, const std::string&) override {}
   void ReportDamage(int64_t step, const std::string& reason) override {
     ADD_FAILURE() << "step " << step << ": " << reason;

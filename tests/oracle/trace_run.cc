@@ -46,7 +46,7 @@ class RecordingCommitter : public LocalCommitter {
  public:
   RecordingCommitter(const std::string& root, TraceResult* result) : LocalCommitter(root, 0, 1), result_(result) {}
   absl::Status CommitManifest(const ManifestSummary& summary) override {
-    // Said again for a step: what its evaluation has measured since.
+    // A step that is saved again, as the model alone, counts once.
     if (result_->saved_steps.empty() || result_->saved_steps.back() != summary.step)
       result_->saved_steps.push_back(summary.step);
     return LocalCommitter::CommitManifest(summary);

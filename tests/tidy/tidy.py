@@ -82,6 +82,9 @@ def check_source(path, text, problems):
         problems.append(f"{path}: the core is pure: no protobuf, gRPC, log or other server folders")
     if path.startswith("server/core/") and re.search(r"absl::Now\(|std::chrono::\w+_clock|\brand\(|std::random_device", text):
         problems.append(f"{path}: the core takes time and seeds from its events only")
+    if (path.startswith("common/athanor/checkpoint/") and not path.startswith("common/athanor/checkpoint/store/")
+            and re.search(r'#include\s+(<fstream>|"athanor/(base/file_system|io/mapped_file)\.h")', text)):
+        problems.append(f"{path}: reaches files by itself (the bytes of checkpoints are reached through CheckpointStore)")
     if path.startswith("common/athanor/") and re.search(r'#include\s+"(server|worker|client|common/service)/', text):
         problems.append(f"{path}: the library must not know the service")
     if path.endswith(".h") and "#pragma once" not in text:

@@ -27,6 +27,15 @@ absl::Status CoordinatorCommitter::CommitManifest(const ManifestSummary& summary
   return status;
 }
 
+// On the wire it is the commit of a step that is committed: the coordinator takes the results from it.
+absl::Status CoordinatorCommitter::ReportEvaluation(const EvaluationSummary& summary) {
+  const ManifestSummary measured{.step = summary.step, .metrics = summary.metrics, .is_best = summary.is_best};
+  const absl::Status status = link_->CommitManifest(measured, options_.storage, absl::Now() + options_.timeout);
+  CheckStale(status);
+  if (status.ok()) LogLine("INFO", "CheckpointEvaluated", {{"step", std::to_string(summary.step)}});
+  return status;
+}
+
 void CoordinatorCommitter::Abandon(int64_t step, const std::string& reason) {
   LogLine("WARN", "CheckpointAbandoned", {{"step", std::to_string(step)}}, reason);
   CheckStale(link_->AbandonCheckpoint(step, reason, absl::Now() + options_.notice_timeout));

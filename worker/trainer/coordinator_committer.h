@@ -28,6 +28,7 @@ class CoordinatorCommitter : public CheckpointCommitter {
 
   absl::StatusOr<std::vector<ShardInfo>> CommitShard(int64_t step, const ShardInfo& shard) override;
   absl::Status CommitManifest(const ManifestSummary& summary) override;
+  absl::Status ReportEvaluation(const EvaluationSummary& summary) override;
   void Abandon(int64_t step, const std::string& reason) override;
   void ReportDamage(int64_t step, const std::string& reason) override;
   bool OwnsRetention() const override { return true; }

@@ -140,6 +140,19 @@ absl::Status AtomicFile::Commit() {
   return SyncDir(FolderOf(path_));
 }
 
+absl::Status AtomicFile::CommitIfAbsent() {
+  if (!synced_) RETURN_IF_ERROR(Sync());
+  RETURN_IF_ERROR(CheckWriteFence(path_));
+  const std::string self = named_ ? temporary_ : absl::StrCat("/proc/self/fd/", fd_);
+  if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path_.c_str(), named_ ? 0 : AT_SYMLINK_FOLLOW) != 0) {
+    return errno == EEXIST ? absl::AlreadyExistsError(absl::StrCat(path_, ": is there already"))
+                           : FileError(errno, "cannot name", path_);
+  }
+  if (named_) unlink(temporary_.c_str());
+  close(std::exchange(fd_, -1));
+  return SyncDir(FolderOf(path_));
+}
+
 absl::Status WriteFileAtomically(const std::string& path, std::string_view contents) {
   ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   RETURN_IF_ERROR(file.Append(contents.data(), contents.size()));

@@ -30,7 +30,8 @@ class AtomicFile {
   ~AtomicFile();
   absl::Status Append(const void* data, size_t size);
   absl::Status Sync();
-  absl::Status Commit();  // Sync() first where it was not called
+  absl::Status Commit();          // Sync() first where it was not called
+  absl::Status CommitIfAbsent();  // the same; ALREADY_EXISTS, and nothing is done, when there is such a file
   const std::string& path() const { return path_; }
 
  private:

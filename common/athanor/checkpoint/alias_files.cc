@@ -1,19 +1,24 @@
 #include "athanor/checkpoint/alias_files.h"
 
 #include <algorithm>
-#include <filesystem>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "athanor/base/file_system.h"
 #include "athanor/checkpoint/format/layout.h"
+#include "athanor/checkpoint/store/checkpoint_store.h"
 
 namespace athanor {
 namespace {
 
-constexpr size_t kPointerLimit = 256;
+constexpr int64_t kPointerLimit = 256;
 constexpr size_t kAliasLimit = 128;
+
+std::optional<int64_t> PointedAt(const CheckpointStore& store, const std::string& file) {
+  const absl::StatusOr<std::string> text = ReadAll(store, file, kPointerLimit);
+  if (!text.ok()) return std::nullopt;
+  return StepOfDirName(std::string(absl::StripAsciiWhitespace(*text)));
+}
 
 }  // namespace
 
@@ -29,29 +34,27 @@ absl::Status PointAlias(const std::string& root, const std::string& alias, int64
     return absl::InvalidArgumentError(
         absl::StrCat("checkpoint name '", alias, "'; allowed: letters, digits, '.', '_', '-', not '.' first"));
   }
-  return WriteFileAtomically(absl::StrCat(root, "/", alias, kPointerSuffix),
-                             absl::StrCat(CheckpointDirName(step), "\n"));
+  return StoreAt(root)->Put(alias + kPointerSuffix, absl::StrCat(CheckpointDirName(step), "\n"));
 }
 
 void RemoveAlias(const std::string& root, const std::string& alias) {
-  if (IsAliasName(alias)) RemoveFile(absl::StrCat(root, "/", alias, kPointerSuffix));
+  if (IsAliasName(alias)) StoreAt(root)->Delete(alias + kPointerSuffix).IgnoreError();
 }
 
 std::optional<int64_t> ReadPointer(const std::string& path) {
   const std::string file = absl::EndsWith(path, kPointerSuffix) ? path : absl::StrCat(path, kPointerSuffix);
-  const absl::StatusOr<std::string> text = ReadFile(file, kPointerLimit);
-  if (!text.ok()) return std::nullopt;
-  return StepOfDirName(std::string(absl::StripAsciiWhitespace(*text)));
+  const size_t slash = file.rfind('/');
+  const std::string root = slash == std::string::npos ? "." : slash == 0 ? "/" : file.substr(0, slash);
+  return PointedAt(*StoreAt(root), slash == std::string::npos ? file : file.substr(slash + 1));
 }
 
 std::map<std::string, int64_t> ReadAliases(const std::string& root) {
   std::map<std::string, int64_t> aliases;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(root, error)) {
-    const std::string name = entry.path().filename().string();
+  const std::shared_ptr<CheckpointStore> store = StoreAt(root);
+  for (const std::string& name : store->List("").value_or(std::vector<std::string>())) {
     if (!absl::EndsWith(name, kPointerSuffix)) continue;
     const std::string alias = name.substr(0, name.size() + 1 - sizeof kPointerSuffix);
-    const std::optional<int64_t> step = ReadPointer(entry.path().string());
+    const std::optional<int64_t> step = PointedAt(*store, name);
     if (step.has_value() && IsAliasName(alias)) aliases[alias] = *step;
   }
   return aliases;

@@ -5,23 +5,35 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "athanor/base/crc32c.h"
-#include "athanor/base/file_system.h"
+#include "absl/strings/strip.h"
 #include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/storage_id.h"
 #include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/format/layout.h"
 #include "athanor/checkpoint/format/manifest.h"
-#include "athanor/io/mapped_file.h"
-#include "athanor/io/tensor_file.h"
+#include "athanor/checkpoint/format1_reader.h"
+#include "athanor/checkpoint/shard_header.h"
+#include "athanor/checkpoint/slice_reader.h"
+#include "athanor/checkpoint/store/checkpoint_store.h"
 
 namespace athanor {
 namespace {
 
-constexpr size_t kManifestLimit = 256 << 20;
-constexpr char kPerRankPrefix[] = "rank.";
-constexpr char kRankMetaKey[] = "athanor.rank_meta";
+constexpr int64_t kManifestLimit = 256 << 20;
+
+// A checkpoint's folder in the store around it.
+struct Place {
+  std::shared_ptr<CheckpointStore> store;
+  std::string folder;  // "step-000000000120/"
+};
+
+Place PlaceOf(const std::string& directory) {
+  std::filesystem::path path(directory);
+  if (!path.has_filename()) path = path.parent_path();
+  const std::string root = path.has_parent_path() ? path.parent_path().string() : ".";
+  return {StoreAt(root), path.filename().string() + "/"};
+}
 
 // What an error of opening a checkpoint's file says about the checkpoint. The storage must be there before a missing
 // file counts as damage; a refusal or a lack of descriptors says nothing about it at all.
@@ -39,53 +51,67 @@ absl::Status Judge(const ResumeCandidate& candidate, const absl::Status& error) 
                     : StorageUnavailable(absl::StrCat(message, "; ", std::string(there.message())));
 }
 
-uint32_t Checksum(const MappedFile& file, const ProgressCallback& on_bytes) {
-  constexpr int64_t kChunk = 16 << 20;
-  uint32_t crc = 0;
-  for (int64_t at = 0; at < file.size(); at += kChunk) {
-    const int64_t size = std::min(kChunk, file.size() - at);
-    crc = Crc32c(crc, file.data() + at, static_cast<size_t>(size));
-    if (on_bytes) on_bytes("reading a checkpoint", size);
+// Sizes first: they cost next to nothing, and tell of files that are cut or gone.
+absl::Status CheckSizes(const ResumeCandidate& candidate, const Place& place, const Manifest& manifest) {
+  for (const ShardInfo& shard : manifest.shards) {
+    const absl::StatusOr<int64_t> size = place.store->Size(place.folder + shard.file);
+    if (!size.ok()) return Judge(candidate, size.status());
+    if (*size == shard.bytes) continue;
+    return absl::DataLossError(absl::StrCat(place.store->Describe(place.folder + shard.file), ": ends at offset ",
+                                            *size, ", the manifest says ", shard.bytes, " bytes"));
   }
-  return crc;
+  return absl::OkStatus();
 }
 
-absl::StatusOr<TensorFile> ReadShard(const ResumeCandidate& candidate, const ShardInfo& shard,
-                                     const ProgressCallback& on_bytes) {
-  const std::string path = absl::StrCat(candidate.path, "/", shard.file);
-  absl::StatusOr<MappedFile> file = MappedFile::Open(path);
-  if (!file.ok()) return Judge(candidate, file.status());
-  if (file->size() != shard.bytes) {
-    return absl::DataLossError(
-        absl::StrCat(path, ": ends at offset ", file->size(), ", the manifest says ", shard.bytes, " bytes"));
+absl::Status ReadRankMeta(const ShardSource& source, int rank, RestoredState* restored) {
+  const std::string name = source.folder + source.manifest.shards[static_cast<size_t>(rank)].file;
+  const std::string path = source.store.Describe(name);
+  const absl::StatusOr<std::unique_ptr<StoreReader>> reader = source.store.Open(name);
+  if (!reader.ok()) return source.Judge(reader.status());
+  const absl::StatusOr<ShardBegin> begun = ReadShardBegin(**reader, path);
+  if (!begun.ok()) return absl::IsDataLoss(begun.status()) ? begun.status() : source.Judge(begun.status());
+  const ShardBegin& begin = *begun;
+  const ShardHeader& said = source.manifest.headers[static_cast<size_t>(rank)];
+  if (begin.place.bytes != said.bytes || begin.place.crc32c != said.crc32c) {
+    return absl::DataLossError(absl::StrFormat("%s: bytes 0 to %d have CRC32C %08x, the manifest says %08x of %d", path,
+                                               begin.place.bytes, begin.place.crc32c, said.crc32c, said.bytes));
   }
-  const uint32_t crc = Checksum(*file, on_bytes);
-  if (crc != shard.crc32c) {
-    return absl::DataLossError(absl::StrFormat("%s: bytes 0 to %d have CRC32C %08x, the manifest says %08x", path,
-                                               file->size(), crc, shard.crc32c));
-  }
-  return ParseTensorFile(path, file->data(), file->size());
-}
-
-absl::Status TakePerRank(const std::string& path, const TensorFile& file, RestoredState& restored) {
-  const size_t prefix = sizeof kPerRankPrefix - 1;
-  for (const auto& [name, tensor] : file.tensors) {
-    if (name.compare(0, prefix, kPerRankPrefix) == 0) restored.state.per_rank[name.substr(prefix)] = tensor;
-  }
-  const auto meta = file.metadata.find(kRankMetaKey);
-  if (meta == file.metadata.end()) return absl::OkStatus();
-  restored.state.rank_meta = ParseJsonText(meta->second);
-  if (!restored.state.rank_meta.is_discarded()) return absl::OkStatus();
+  const auto meta = begin.header.metadata.find(kRankMetaKey);
+  if (meta == begin.header.metadata.end()) return absl::OkStatus();
+  restored->state.rank_meta = ParseJsonText(meta->second);
+  if (!restored->state.rank_meta.is_discarded()) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(path, ": ", kRankMetaKey, " is not JSON"));
+}
+
+absl::Status ReadFormat2(const ShardSource& source, int rank, const TensorFilter& wanted, RestoredState* restored) {
+  StoredTensors tensors = source.manifest.tensors;
+  if (wanted != nullptr) std::erase_if(tensors, [&](const auto& one) { return !wanted(one.first); });
+  ASSIGN_OR_RETURN(restored->state.replicated, ReadTensors(source, tensors));
+  if (!restored->same_world || wanted != nullptr) return absl::OkStatus();
+  ASSIGN_OR_RETURN(restored->state.per_rank, ReadTensors(source, source.manifest.per_rank[static_cast<size_t>(rank)]));
+  return ReadRankMeta(source, rank, restored);
+}
+
+absl::StatusOr<Manifest> ReadChecked(const ResumeCandidate& candidate, const Place& place) {
+  const std::string path = place.store->Describe(place.folder + kManifestFile);
+  const absl::StatusOr<std::string> text = ReadAll(*place.store, place.folder + kManifestFile, kManifestLimit);
+  if (!text.ok())
+    return absl::IsInvalidArgument(text.status()) ? absl::DataLossError(text.status().message())
+                                                  : Judge(candidate, text.status());
+  ASSIGN_OR_RETURN(Manifest manifest, ParseManifest(path, *text));
+  if (manifest.step != candidate.step)
+    return absl::DataLossError(absl::StrCat(path, ": is of step ", manifest.step, ", not ", candidate.step));
+  RETURN_IF_ERROR(CheckSizes(candidate, place, manifest));
+  return manifest;
 }
 
 }  // namespace
 
 absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
-  const std::string path = absl::StrCat(directory, "/", kManifestFile);
-  absl::StatusOr<std::string> text = ReadFile(path, kManifestLimit);
+  const Place place = PlaceOf(directory);
+  const absl::StatusOr<std::string> text = ReadAll(*place.store, place.folder + kManifestFile, kManifestLimit);
   if (!text.ok()) return absl::DataLossError(std::string(text.status().message()));
-  return ParseManifest(path, *text);
+  return ParseManifest(place.store->Describe(place.folder + kManifestFile), *text);
 }
 
 absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpoints(const std::string& root) {
@@ -96,16 +122,15 @@ absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpoints(const std::string& 
 
 absl::StatusOr<std::vector<ResumeCandidate>> ListCheckpointFolders(const std::string& root) {
   std::vector<ResumeCandidate> found;
-  std::error_code error;
-  if (!std::filesystem::exists(root, error)) return found;
-  for (const auto& entry : std::filesystem::directory_iterator(root, error)) {
-    const std::optional<int64_t> step = StepOfDirName(entry.path().filename().string());
+  const std::shared_ptr<CheckpointStore> store = StoreAt(root);
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, store->List(""));
+  for (const std::string& name : names) {
+    const std::optional<int64_t> step = StepOfDirName(std::string(absl::StripSuffix(name, "/")));
     if (!step.has_value()) continue;
-    std::error_code unknown;  // what cannot be looked at now is for its reader to judge
-    if (std::filesystem::exists(entry.path() / kManifestFile, unknown) || unknown)
-      found.push_back({*step, entry.path().string(), false});
+    // What cannot be looked at now is for its reader to judge.
+    if (Exists(*store, absl::StrCat(CheckpointDirName(*step), "/", kManifestFile)).value_or(true))
+      found.push_back({*step, store->Describe(CheckpointDirName(*step)), false});
   }
-  if (error) return FileError(error.value(), "cannot list", root);
   std::sort(found.begin(), found.end(),
             [](const ResumeCandidate& a, const ResumeCandidate& b) { return a.step > b.step; });
   return found;
@@ -129,37 +154,39 @@ absl::StatusOr<nlohmann::json> ReadCheckpointMeta(const ResumeCandidate& candida
 }
 
 absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size,
-                                             const ProgressCallback& on_bytes) {
-  const std::string path = absl::StrCat(candidate.path, "/", kManifestFile);
-  const absl::StatusOr<std::string> text = ReadFile(path, kManifestLimit);
-  if (!text.ok())
-    return absl::IsInvalidArgument(text.status()) ? absl::DataLossError(text.status().message())
-                                                  : Judge(candidate, text.status());
-  ASSIGN_OR_RETURN(Manifest manifest, ParseManifest(path, *text));
-  if (manifest.step != candidate.step) {
-    return absl::DataLossError(
-        absl::StrCat(candidate.path, "/", kManifestFile, ": is of step ", manifest.step, ", not ", candidate.step));
-  }
+                                             const ProgressCallback& on_bytes, const TensorFilter& wanted) {
+  const Place place = PlaceOf(candidate.path);
+  ASSIGN_OR_RETURN(Manifest manifest, ReadChecked(candidate, place));
   RestoredState restored;
   restored.step = manifest.step;
   restored.world_size = manifest.world_size;
   restored.same_world = manifest.world_size == world_size;
-  restored.state.meta = std::move(manifest.meta);
-  restored.metrics = std::move(manifest.metrics);
-  for (const ShardInfo& shard : manifest.shards) {
-    ASSIGN_OR_RETURN(TensorFile file, ReadShard(candidate, shard, on_bytes));
-    for (const auto& [name, owner] : manifest.tensors) {
-      if (owner != shard.rank) continue;
-      auto it = file.tensors.find(name);
-      if (it == file.tensors.end())
-        return absl::DataLossError(
-            absl::StrCat(candidate.path, "/", shard.file, ": the tensor '", name, "' is missing"));
-      restored.state.replicated[name] = it->second;
-    }
-    if (restored.same_world && shard.rank == rank)
-      RETURN_IF_ERROR(TakePerRank(absl::StrCat(candidate.path, "/", shard.file), file, restored));
+  restored.metrics = manifest.metrics;
+  const ShardSource source{*place.store, place.folder, manifest, on_bytes,
+                           [&](const absl::Status& error) { return Judge(candidate, error); }};
+  if (manifest.format == 1) {
+    RETURN_IF_ERROR(ReadFormat1(source, rank, &restored));
+    if (wanted != nullptr)
+      std::erase_if(restored.state.replicated, [&](const auto& one) { return !wanted(one.first); });
+  } else {
+    RETURN_IF_ERROR(ReadFormat2(source, rank, wanted, &restored));
   }
+  restored.state.meta = std::move(manifest.meta);
   return restored;
+}
+
+absl::StatusOr<std::vector<torch::Tensor>> ReadCheckpointBoxes(const ResumeCandidate& candidate,
+                                                               const std::vector<WantedBox>& wanted,
+                                                               const ProgressCallback& on_bytes) {
+  const Place place = PlaceOf(candidate.path);
+  ASSIGN_OR_RETURN(const Manifest manifest, ReadChecked(candidate, place));
+  const ShardSource source{*place.store, place.folder, manifest, on_bytes,
+                           [&](const absl::Status& error) { return Judge(candidate, error); }};
+  if (manifest.format == 1) {
+    return absl::FailedPreconditionError(absl::StrCat(place.store->Describe(place.folder + kManifestFile),
+                                                      ": has format 1; parts are read from format 2 on"));
+  }
+  return ReadBoxes(source, manifest.tensors, wanted);
 }
 
 }  // namespace athanor

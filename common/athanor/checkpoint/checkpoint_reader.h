@@ -1,6 +1,7 @@
 // Reads checkpoints back and believes nothing that a checksum does not cover.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,8 +27,18 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& directory);
 // What the checkpoint says about itself without its tensors: TrainingState::meta.
 absl::StatusOr<nlohmann::json> ReadCheckpointMeta(const ResumeCandidate& candidate);
 
-// As FileCheckpointManager::Read().
+// Whether a tensor of TrainingState::replicated is wanted.
+using TensorFilter = std::function<bool(const std::string& name)>;
+
+// As FileCheckpointManager::Read(). With `wanted` only those tensors and `meta`; of the files only what holds them is
+// read, and checked.
 absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size,
-                                             const ProgressCallback& on_bytes = {});
+                                             const ProgressCallback& on_bytes = {}, const TensorFilter& wanted = {});
+
+// Parts of tensors, in the order of `wanted`; of the files only the blocks that hold them are read, and checked. Errors
+// as ReadCheckpoint(); FAILED_PRECONDITION: its format has no parts.
+absl::StatusOr<std::vector<torch::Tensor>> ReadCheckpointBoxes(const ResumeCandidate& candidate,
+                                                               const std::vector<WantedBox>& wanted,
+                                                               const ProgressCallback& on_bytes = {});
 
 }  // namespace athanor

@@ -9,7 +9,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
-#include <filesystem>
 #include <mutex>
 #include <random>
 #include <set>
@@ -20,7 +19,6 @@
 #include "absl/time/clock.h"
 #include "athanor/base/crc32c.h"
 #include "athanor/base/failpoint.h"
-#include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/storage_id.h"
 #include "athanor/checkpoint/alias_files.h"
@@ -29,7 +27,10 @@
 #include "athanor/checkpoint/format/manifest.h"
 #include "athanor/checkpoint/leftover_files.h"
 #include "athanor/checkpoint/policy/retention.h"
+#include "athanor/checkpoint/policy/save_decision.h"
+#include "athanor/checkpoint/shard_header.h"
 #include "athanor/checkpoint/staging.h"
+#include "athanor/checkpoint/store/checkpoint_store.h"
 #include "athanor/io/dtype_names.h"
 
 namespace athanor {
@@ -66,7 +67,11 @@ absl::StatusOr<std::optional<torch::ScalarType>> ExportDtype(const std::string& 
 class FileCheckpointManager::Impl {
  public:
   Impl(CheckpointManagerOptions options, CheckpointCommitter* committer, std::optional<torch::ScalarType> export_dtype)
-      : options_(std::move(options)), committer_(committer), export_dtype_(export_dtype), attempt_(NewAttempt()) {
+      : options_(std::move(options)),
+        committer_(committer),
+        export_dtype_(export_dtype),
+        attempt_(NewAttempt()),
+        store_(StoreAt(options_.root)) {
     if (options_.load_only) return;
     writer_ = std::thread([this] { WriterLoop(); });
     committing_ = std::thread([this] { CommitLoop(); });
@@ -124,10 +129,9 @@ class FileCheckpointManager::Impl {
 
   absl::Status Point(int64_t step, const std::vector<std::string>& aliases) {
     if (options_.load_only || options_.rank != 0 || committer_->OwnsRetention()) return absl::OkStatus();
-    const std::string manifest = absl::StrCat(options_.root, "/", CheckpointDirName(step), "/", kManifestFile);
-    std::error_code error;
-    if (!std::filesystem::exists(manifest, error) && !error)
-      return absl::NotFoundError(absl::StrCat("no checkpoint at ", manifest));
+    const std::string manifest = ManifestName(step);
+    if (!Exists(*store_, manifest).value_or(true))
+      return absl::NotFoundError(absl::StrCat("no checkpoint at ", store_->Describe(manifest)));
     RETURN_IF_ERROR(NameAndRetain({.step = step, .aliases = aliases}));
     std::lock_guard lock(mutex_);
     stats_.last_aliases = aliases;
@@ -158,16 +162,21 @@ class FileCheckpointManager::Impl {
   // A save whose shard is on disk.
   struct Commit {
     Job job;
-    std::string directory;
+    std::string folder;
     ShardInfo shard;
     std::map<std::string, int> assignment;  // tensor -> rank whose shard has it
-    std::set<std::string> before;           // what was in the directory when this save began to write
+    std::set<std::string> before;           // what was in the folder when this save began to write
   };
 
   // What became of a save: whether the checkpoint is there, and whether all that follows it was done.
   struct Outcome {
     absl::Status saved, after;
   };
+
+  static std::string ManifestName(int64_t step) { return absl::StrCat(CheckpointDirName(step), "/", kManifestFile); }
+  void Remove(const std::string& folder, const std::string& file) {  // best effort
+    store_->Delete(absl::StrCat(folder, "/", file)).IgnoreError();
+  }
 
   bool HasRoom() const {
     return !job_.has_value() && std::max(commits_.size(), evaluations_.size()) < kMaxPendingCommits;
@@ -188,19 +197,19 @@ class FileCheckpointManager::Impl {
       if (!job_.has_value()) return;
       Job& job = *job_;
       lock.unlock();
-      const std::string directory = absl::StrCat(options_.root, "/", CheckpointDirName(job.request.step));
+      const std::string folder = CheckpointDirName(job.request.step);
       // A step that is saved again gets files of its own: its manifest names the old ones until it is replaced.
       const std::string file = ShardFileName(options_.rank, options_.world_size, absl::StrCat(attempt_, "-", job.save));
-      std::set<std::string> before = FilesIn(directory);
-      absl::StatusOr<ShardInfo> shard = job.staged.ok() ? WriteShard(directory, file, job.save) : job.staged;
+      std::set<std::string> before = FilesIn(*store_, folder);
+      absl::StatusOr<ShardInfo> shard = job.staged.ok() ? WriteShard(folder, file, job.save) : job.staged;
       absl::Status failed;
       if (!shard.ok()) {
-        RemoveFile(directory + "/" + file);  // no vote has named it
+        Remove(folder, file);  // no vote has named it
         failed = GiveUp(job.request.step, shard.status());
       }
       lock.lock();
       if (shard.ok()) {
-        commits_.push_back({std::move(job), directory, *std::move(shard), staged_.assignment(), std::move(before)});
+        commits_.push_back({std::move(job), folder, *std::move(shard), staged_.assignment(), std::move(before)});
       } else {
         CountFailure(failed);
         last_ = failed;
@@ -277,9 +286,9 @@ class FileCheckpointManager::Impl {
   // cannot know.
   bool Unwanted(const Commit& commit, const absl::Status& refused) const {
     if (options_.rank != 0) return absl::IsAborted(refused) || absl::IsAlreadyExists(refused);
-    std::error_code error;
-    if (!std::filesystem::exists(absl::StrCat(commit.directory, "/", kManifestFile), error)) return !error;
-    const absl::StatusOr<Manifest> manifest = ReadManifest(commit.directory);
+    const absl::StatusOr<bool> there = Exists(*store_, absl::StrCat(commit.folder, "/", kManifestFile));
+    if (!there.ok() || !*there) return there.ok();
+    const absl::StatusOr<Manifest> manifest = ReadManifest(store_->Describe(commit.folder));
     return manifest.ok() && std::none_of(manifest->shards.begin(), manifest->shards.end(),
                                          [&](const ShardInfo& shard) { return shard.file == commit.shard.file; });
   }
@@ -291,7 +300,7 @@ class FileCheckpointManager::Impl {
     if (shards.ok() && options_.rank == 0) published = WriteManifest(commit, *shards);
     const absl::Status refused = shards.ok() ? published.status() : shards.status();
     if (!refused.ok()) {
-      if (Unwanted(commit, refused)) RemoveFile(commit.directory + "/" + commit.shard.file);
+      if (Unwanted(commit, refused)) Remove(commit.folder, commit.shard.file);
       // An earlier generation committed this step: its files are as good as ours.
       if (absl::IsAlreadyExists(refused)) return {};
       return {.saved = GiveUp(step, refused), .after = {}};
@@ -307,25 +316,21 @@ class FileCheckpointManager::Impl {
   }
 
   absl::Status NameCommitted(const Commit& commit, const std::vector<ShardInfo>& shards) {
-    RemoveLeftovers(commit.directory, commit.before, shards);
+    RemoveLeftovers(*store_, commit.folder, commit.before, shards);
     if (committer_->OwnsRetention()) return absl::OkStatus();
-    RemoveUnfinished(options_.root, commit.job.request.step);
+    RemoveUnfinished(*store_, commit.job.request.step);
     return NameAndRetain(commit.job.request);
   }
 
   absl::Status AttachEvaluation(const SaveRequest& request) {
-    const std::string name = CheckpointDirName(request.step), directory = absl::StrCat(options_.root, "/", name);
-    const std::string path = absl::StrCat(directory, "/", kManifestFile);
-    std::error_code error;
-    if (!std::filesystem::exists(path, error) && !error) return absl::OkStatus();  // that save has failed, and said so
+    const std::string name = CheckpointDirName(request.step), manifest_name = ManifestName(request.step);
+    if (!Exists(*store_, manifest_name).value_or(true)) return absl::OkStatus();  // that save has failed, and said so
     const auto attach = [&]() -> absl::Status {
-      ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(directory));
+      ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(store_->Describe(name)));
       manifest.metrics = request.metrics;
       if (request.evaluated && manifest.meta.is_object()) manifest.meta["evaluated"] = true;
-      RETURN_IF_ERROR(WriteFileAtomically(path, EncodeManifest(manifest)));
-      ManifestSummary summary{.step = request.step, .metrics = request.metrics, .is_best = request.is_best};
-      for (const ShardInfo& shard : manifest.shards) summary.bytes += shard.bytes;
-      return committer_->CommitManifest(summary);
+      RETURN_IF_ERROR(store_->Put(manifest_name, EncodeManifest(manifest)));
+      return committer_->ReportEvaluation({request.step, request.metrics, request.is_best});
     };
     absl::Status status = attach();
     // The best one gets its name even if its manifest could not be written anew.
@@ -333,45 +338,54 @@ class FileCheckpointManager::Impl {
     return Annotate(status, absl::StrCat("checkpoint ", name, " is saved; its evaluation"));
   }
 
-  absl::StatusOr<ShardInfo> WriteShard(const std::string& directory, const std::string& file, int64_t save) {
+  absl::StatusOr<ShardInfo> WriteShard(const std::string& folder, const std::string& file, int64_t save) {
     ATHANOR_FAILPOINT("checkpoint.before_shard_write");
     if (!options_.storage.empty()) RETURN_IF_ERROR(CheckStorage(options_.storage_root, options_.storage));
-    RETURN_IF_ERROR(EnsureDir(directory));
-    ASSIGN_OR_RETURN(AtomicFile out, AtomicFile::Create(directory + "/" + file));
+    RETURN_IF_ERROR(staged_.Seal());
+    ASSIGN_OR_RETURN(const std::unique_ptr<StoreWriter> out, store_->NewWriter(absl::StrCat(folder, "/", file)));
     const int64_t bytes = static_cast<int64_t>(staged_.header().size()) + staged_.data_bytes();
     ShardInfo shard{.rank = options_.rank, .file = file, .bytes = bytes, .crc32c = 0, .save = save};
     shard.crc32c = Crc32c(0, staged_.header().data(), staged_.header().size());
-    RETURN_IF_ERROR(out.Append(staged_.header().data(), staged_.header().size()));
+    RETURN_IF_ERROR(out->Append(staged_.header().data(), staged_.header().size()));
     for (int64_t at = 0; at < staged_.data_bytes(); at += kWriteChunk) {
       const auto size = static_cast<size_t>(std::min(kWriteChunk, staged_.data_bytes() - at));
       shard.crc32c = Crc32c(shard.crc32c, staged_.data() + at, size);
-      RETURN_IF_ERROR(out.Append(staged_.data() + at, size));
-      if ((at + kWriteChunk) % kSyncEvery == 0) RETURN_IF_ERROR(out.Sync());
+      RETURN_IF_ERROR(out->Append(staged_.data() + at, size));
+      if ((at + kWriteChunk) % kSyncEvery == 0) RETURN_IF_ERROR(out->Sync());
       if (options_.on_bytes) options_.on_bytes("writing a checkpoint", static_cast<int64_t>(size));
     }
-    RETURN_IF_ERROR(out.Sync());
+    RETURN_IF_ERROR(out->Sync());
     if (options_.on_bytes) options_.on_bytes("committing a checkpoint", 1);
     RETURN_IF_ERROR(HitFailpoint("checkpoint.before_shard_rename"));
-    RETURN_IF_ERROR(out.Commit());
+    RETURN_IF_ERROR(out->Commit());
     ATHANOR_FAILPOINT("checkpoint.after_shard_rename");
     return shard;
   }
 
   absl::StatusOr<ManifestSummary> WriteManifest(const Commit& commit, const std::vector<ShardInfo>& shards) {
     const Job& job = commit.job;
-    const std::string& directory = commit.directory;
     Manifest manifest;
     manifest.step = job.request.step;
     manifest.world_size = options_.world_size;
-    manifest.shards = shards;
-    manifest.tensors = commit.assignment;
     manifest.meta = job.meta;
     manifest.metrics = job.request.metrics;
     manifest.created_at = absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone());
     ManifestSummary summary{job.request.step, 0, job.request.metrics, job.request.is_best, 0};
-    for (const ShardInfo& shard : shards) summary.bytes += shard.bytes;
+    for (const ShardInfo& shard : shards) {
+      summary.bytes += shard.bytes;
+      const std::string name = absl::StrCat(commit.folder, "/", shard.file);
+      ASSIGN_OR_RETURN(const std::unique_ptr<StoreReader> reader, store_->Open(name));
+      ASSIGN_OR_RETURN(const ShardBegin begin, ReadShardBegin(*reader, store_->Describe(name)));
+      RETURN_IF_ERROR(AddShard(shard, begin, &manifest));
+    }
+    for (const auto& [name, rank] : commit.assignment) {
+      if (!manifest.tensors.contains(name))
+        return absl::DataLossError(absl::StrCat("tensor '", name, "' is missing in the shard of rank ", rank));
+    }
+    for (const auto& [name, tensor] : manifest.tensors)  // parts that leave a hole are no checkpoint
+      RETURN_IF_ERROR(PlanReads({{name, tensor}}, {{name, WholeBox(tensor.shape)}}).status());
     RETURN_IF_ERROR(HitFailpoint("checkpoint.before_manifest_rename"));
-    RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(directory, "/", kManifestFile), EncodeManifest(manifest)));
+    RETURN_IF_ERROR(store_->Put(ManifestName(job.request.step), EncodeManifest(manifest)));
     ATHANOR_FAILPOINT("checkpoint.after_manifest_rename");
     summary.save_seconds = SecondsSince(job.began);
     return summary;
@@ -380,7 +394,7 @@ class FileCheckpointManager::Impl {
   // Names move before anything is deleted: whoever reads them finds a whole checkpoint at any time. One that could not
   // be moved does not hold the others up; then nothing is deleted.
   absl::Status NameAndRetain(const SaveRequest& request) {
-    RetentionInput input;
+    NamedCheckpoints input;
     const std::map<std::string, int64_t> before = ReadAliases(options_.root);
     absl::Status named;
     for (const std::string& alias : request.aliases) {
@@ -394,14 +408,15 @@ class FileCheckpointManager::Impl {
     for (const ResumeCandidate& one : found) input.steps.push_back(one.step);
     input.aliases = ReadAliases(options_.root);
     if (best_step_ >= 0) input.aliases.emplace("best", best_step_);
-    input.keep_latest_k = options_.keep_latest_k;
-    const Retention retention = ChooseRetention(input);
-    for (const std::string& alias : retention.aliases) RemoveAlias(options_.root, alias);
-    for (const int64_t gone : retention.steps) {
-      const std::filesystem::path directory = std::filesystem::path(options_.root) / CheckpointDirName(gone);
-      std::error_code error;
-      std::filesystem::remove(directory / kManifestFile, error);  // first: from here on it is no checkpoint
-      std::filesystem::remove_all(directory, error);
+    const RetentionDecision retention = ChooseRetention(ByNames(input), options_.keep_latest_k);
+    // Those that lost their place lose the history's names too; they may live on under another one.
+    const std::set<int64_t> beyond(retention.beyond.begin(), retention.beyond.end());
+    for (const auto& [alias, step] : input.aliases) {
+      if (IsHistoryName(alias) && beyond.contains(step)) RemoveAlias(options_.root, alias);
+    }
+    for (const int64_t gone : retention.remove) {
+      store_->Delete(ManifestName(gone)).IgnoreError();  // first: from here on it is no checkpoint
+      store_->Delete(absl::StrCat(CheckpointDirName(gone), "/")).IgnoreError();
     }
     return absl::OkStatus();
   }
@@ -410,6 +425,7 @@ class FileCheckpointManager::Impl {
   CheckpointCommitter* const committer_;
   const std::optional<torch::ScalarType> export_dtype_;
   const std::string attempt_;
+  const std::shared_ptr<CheckpointStore> store_;
   StagedShard staged_;      // the training thread's while no job is there, else the writer's
   int64_t best_step_ = -1;  // commit thread
   int64_t saves_ = 0;       // training thread
@@ -433,10 +449,6 @@ absl::StatusOr<std::unique_ptr<FileCheckpointManager>> FileCheckpointManager::Cr
   if (committer == nullptr && !options.load_only)
     return absl::InvalidArgumentError("a checkpoint manager that saves needs a committer");
   ASSIGN_OR_RETURN(const std::optional<torch::ScalarType> dtype, ExportDtype(options.export_dtype));
-  // A folder that cannot be made now may be there at the first save: only then it matters, and training goes on
-  // without.
-  if (options.storage.empty() || CheckStorage(options.storage_root, options.storage).ok())
-    EnsureDir(options.root).IgnoreError();
   return std::unique_ptr<FileCheckpointManager>(
       new FileCheckpointManager(std::make_unique<Impl>(std::move(options), committer, dtype)));
 }

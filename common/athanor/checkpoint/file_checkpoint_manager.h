@@ -29,12 +29,10 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "athanor/checkpoint/committer.h"
+#include "athanor/checkpoint/slice_reader.h"
 #include "athanor/checkpoint/training_state.h"
 
 namespace athanor {
-
-// `units` of `doing` (a literal: "writing a checkpoint") are done. On the writer thread, or the one that reads.
-using ProgressCallback = std::function<void(const char* doing, int64_t units)>;
 
 struct CheckpointManagerOptions {
   std::string root;  // created when missing

@@ -1,40 +1,35 @@
 #include "athanor/checkpoint/leftover_files.h"
 
-#include <filesystem>
 #include <optional>
 
 #include "absl/strings/match.h"
-#include "athanor/base/file_system.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "athanor/checkpoint/format/layout.h"
 
 namespace athanor {
 
-std::set<std::string> FilesIn(const std::string& directory) {
-  std::set<std::string> names;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(directory, error))
-    names.insert(entry.path().filename().string());
-  return names;
+std::set<std::string> FilesIn(const CheckpointStore& store, const std::string& folder) {
+  const std::vector<std::string> names = store.List(folder).value_or(std::vector<std::string>());
+  return {names.begin(), names.end()};
 }
 
-void RemoveLeftovers(const std::string& directory, const std::set<std::string>& before,
+void RemoveLeftovers(CheckpointStore& store, const std::string& folder, const std::set<std::string>& before,
                      const std::vector<ShardInfo>& shards) {
   std::set<std::string> kept;
   for (const ShardInfo& shard : shards) kept.insert(shard.file);
   for (const std::string& name : before) {
     const bool ours = absl::StartsWith(name, "shard-") || absl::EndsWith(name, ".tmp");
-    if (ours && !kept.contains(name)) RemoveFile(directory + "/" + name);
+    if (ours && !kept.contains(name)) store.Delete(absl::StrCat(folder, "/", name)).IgnoreError();
   }
 }
 
-void RemoveUnfinished(const std::string& root, int64_t step) {
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(root, error)) {
-    const std::optional<int64_t> found = StepOfDirName(entry.path().filename().string());
-    if (!found.has_value() || *found >= step) continue;
-    std::error_code unknown;
-    if (std::filesystem::exists(entry.path() / kManifestFile, unknown) || unknown) continue;
-    std::filesystem::remove_all(entry.path(), unknown);
+void RemoveUnfinished(CheckpointStore& store, int64_t step) {
+  for (const std::string& name : FilesIn(store, "")) {
+    const std::optional<int64_t> found = StepOfDirName(std::string(absl::StripSuffix(name, "/")));
+    if (!absl::EndsWith(name, "/") || !found.has_value() || *found >= step) continue;
+    const absl::StatusOr<bool> whole = Exists(store, absl::StrCat(name, kManifestFile));
+    if (whole.ok() && !*whole) store.Delete(name).IgnoreError();
   }
 }
 

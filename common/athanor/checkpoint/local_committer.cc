@@ -1,10 +1,7 @@
 #include "athanor/checkpoint/local_committer.h"
 
-#include <sys/stat.h>
-
 #include <condition_variable>
 #include <cstdio>
-#include <filesystem>
 #include <mutex>
 #include <random>
 
@@ -14,7 +11,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
-#include "athanor/base/file_system.h"
 #include "athanor/base/json_text.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/checkpoint/format/layout.h"
@@ -22,9 +18,9 @@
 namespace athanor {
 namespace {
 
-constexpr size_t kVoteLimit = 4096;
+constexpr int64_t kVoteLimit = 4096;
 constexpr char kAttemptFile[] = "attempt";
-constexpr size_t kAttemptLimit = 64;
+constexpr int64_t kAttemptLimit = 64;
 
 // Nothing on a shared file system tells when a file appears: look again after a while that nobody can cut short.
 void Pause(absl::Duration span) {
@@ -34,46 +30,43 @@ void Pause(absl::Duration span) {
   never.wait_for(lock, absl::ToChronoMilliseconds(span));
 }
 
-void RemoveEarlierVotes(const std::string& folder, const std::string& attempt) {
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
-    if (absl::StartsWith(name, "vote-") && !absl::StrContains(name, attempt)) RemoveFile(entry.path().string());
+void RemoveEarlierVotes(CheckpointStore& store, const std::string& folder, const std::string& attempt) {
+  const absl::StatusOr<std::vector<std::string>> names = store.List(folder);
+  if (!names.ok()) return;
+  for (const std::string& name : *names) {
+    if (absl::StartsWith(name, "vote-") && !absl::StrContains(name, attempt))
+      store.Delete(absl::StrCat(folder, "/", name)).IgnoreError();
   }
 }
 
 }  // namespace
 
 LocalCommitter::LocalCommitter(std::string root, int rank, int world_size, absl::Duration patience, std::string attempt)
-    : root_(std::move(root)), rank_(rank), world_size_(world_size), patience_(patience), attempt_(std::move(attempt)) {
+    : store_(StoreAt(root)), rank_(rank), world_size_(world_size), patience_(patience), attempt_(std::move(attempt)) {
   if (rank_ != 0 || world_size_ == 1 || !attempt_.empty()) return;
   std::random_device device;
   attempt_ = absl::StrFormat("%08x%08x", device(), device());
   announced_ = WriteAttempt().ok();  // else at the first save
 }
 
-std::string LocalCommitter::VotePath(int64_t step, int rank, int64_t save) const {
-  return absl::StrFormat("%s/%s/vote-%05d-of-%05d-%s-%d.json", root_, CheckpointDirName(step), rank, world_size_,
-                         attempt_, save);
+std::string LocalCommitter::VoteName(int64_t step, int rank, int64_t save) const {
+  return absl::StrFormat("%s/vote-%05d-of-%05d-%s-%d.json", CheckpointDirName(step), rank, world_size_, attempt_, save);
 }
 
 // The earlier attempt's name goes first, which a full disk does not prevent: nobody votes under it any more.
 absl::Status LocalCommitter::WriteAttempt() {
-  const std::string path = absl::StrCat(root_, "/", kAttemptFile);
-  RemoveFile(path);
-  RETURN_IF_ERROR(EnsureDir(root_));
-  return WriteFileAtomically(path, attempt_);
+  store_->Delete(kAttemptFile).IgnoreError();
+  return store_->Put(kAttemptFile, attempt_);
 }
 
 absl::Status LocalCommitter::ReadAttempt(absl::Time deadline) {
-  const std::string path = absl::StrCat(root_, "/", kAttemptFile);
   while (attempt_.empty()) {
-    const absl::StatusOr<std::string> text = ReadFile(path, kAttemptLimit);
+    const absl::StatusOr<std::string> text = ReadAll(*store_, kAttemptFile, kAttemptLimit);
     if (text.ok() && IsPlainFileName(*text)) {
       attempt_ = *text;
     } else if (absl::Now() >= deadline) {
-      return absl::DeadlineExceededError(
-          absl::StrCat(path, ": rank 0 did not write it within ", absl::FormatDuration(patience_)));
+      return absl::DeadlineExceededError(absl::StrCat(
+          store_->Describe(kAttemptFile), ": rank 0 did not write it within ", absl::FormatDuration(patience_)));
     } else {
       Pause(absl::Milliseconds(5));
     }
@@ -83,13 +76,13 @@ absl::Status LocalCommitter::ReadAttempt(absl::Time deadline) {
 
 absl::Status LocalCommitter::Vote(int64_t step, const ShardInfo& shard) {
   const nlohmann::json vote = {{"file", shard.file}, {"bytes", shard.bytes}, {"crc32c", shard.crc32c}};
-  const std::string path = VotePath(step, rank_, shard.save);
+  const std::string name = VoteName(step, rank_, shard.save);
   {
     const std::lock_guard lock(mutex_);
     if (!votes_.contains(step)) votes_.clear();  // earlier ones are counted, or too late
-    votes_[step].push_back(path);
+    votes_[step].push_back(name);
   }
-  return WriteFileAtomically(path, vote.dump());
+  return store_->Put(name, vote.dump());
 }
 
 absl::StatusOr<std::vector<ShardInfo>> LocalCommitter::CommitShard(int64_t step, const ShardInfo& shard) {
@@ -105,7 +98,7 @@ absl::StatusOr<std::vector<ShardInfo>> LocalCommitter::CommitShard(int64_t step,
   for (int rank = 1; rank < world_size_; ++rank) {
     {
       const std::lock_guard lock(mutex_);
-      votes_[step].push_back(VotePath(step, rank, shard.save));
+      votes_[step].push_back(VoteName(step, rank, shard.save));
     }
     ASSIGN_OR_RETURN(ShardInfo one, WaitForVote(step, rank, shard.save, deadline));
     shards.push_back(std::move(one));
@@ -115,7 +108,7 @@ absl::StatusOr<std::vector<ShardInfo>> LocalCommitter::CommitShard(int64_t step,
 
 absl::StatusOr<ShardInfo> LocalCommitter::WaitForVote(int64_t step, int rank, int64_t save, absl::Time deadline) const {
   while (true) {
-    const absl::StatusOr<std::string> text = ReadFile(VotePath(step, rank, save), kVoteLimit);
+    const absl::StatusOr<std::string> text = ReadAll(*store_, VoteName(step, rank, save), kVoteLimit);
     const nlohmann::json vote = text.ok() ? ParseJsonText(*text) : nlohmann::json();
     const auto holds = [&](const char* key, nlohmann::json::value_t type) {
       return vote.contains(key) && vote[key].type() == type;
@@ -124,9 +117,8 @@ absl::StatusOr<ShardInfo> LocalCommitter::WaitForVote(int64_t step, int rank, in
         holds("crc32c", nlohmann::json::value_t::number_unsigned)) {
       ShardInfo shard{rank, vote["file"].get<std::string>(), vote["bytes"].get<int64_t>(),
                       vote["crc32c"].get<uint32_t>(), save};
-      struct stat info = {};
-      const std::string path = absl::StrCat(root_, "/", CheckpointDirName(step), "/", shard.file);
-      if (IsPlainFileName(shard.file) && stat(path.c_str(), &info) == 0 && info.st_size == shard.bytes) return shard;
+      const std::string name = absl::StrCat(CheckpointDirName(step), "/", shard.file);
+      if (IsPlainFileName(shard.file) && store_->Size(name).value_or(-1) == shard.bytes) return shard;
     }
     if (absl::Now() >= deadline) {
       return absl::DeadlineExceededError(absl::StrCat("rank ", rank, " did not finish its shard of step ", step,
@@ -143,12 +135,16 @@ void LocalCommitter::RemoveVotes(int64_t step) {
     if (const auto found = votes_.find(step); found != votes_.end()) files.swap(found->second);
     votes_.erase(step);
   }
-  for (const std::string& file : files) RemoveFile(file);
+  for (const std::string& file : files) store_->Delete(file).IgnoreError();
 }
 
 absl::Status LocalCommitter::CommitManifest(const ManifestSummary& summary) {
   RemoveVotes(summary.step);
-  if (world_size_ > 1) RemoveEarlierVotes(absl::StrCat(root_, "/", CheckpointDirName(summary.step)), attempt_);
+  if (world_size_ > 1) RemoveEarlierVotes(*store_, CheckpointDirName(summary.step), attempt_);
+  return absl::OkStatus();
+}
+
+absl::Status LocalCommitter::ReportEvaluation(const EvaluationSummary&) {
   return absl::OkStatus();
 }
 

@@ -12,6 +12,7 @@
 
 #include "absl/time/time.h"
 #include "athanor/checkpoint/committer.h"
+#include "athanor/checkpoint/store/checkpoint_store.h"
 
 namespace athanor {
 
@@ -25,19 +26,20 @@ class LocalCommitter : public CheckpointCommitter {
                  std::string attempt = "");
   absl::StatusOr<std::vector<ShardInfo>> CommitShard(int64_t step, const ShardInfo& shard) override;
   absl::Status CommitManifest(const ManifestSummary& summary) override;
+  absl::Status ReportEvaluation(const EvaluationSummary& summary) override;  // the manifest has them
   void Abandon(int64_t step, const std::string& reason) override;
   void ReportDamage(int64_t step, const std::string& reason) override;
   bool OwnsRetention() const override { return false; }
 
  private:
-  std::string VotePath(int64_t step, int rank, int64_t save) const;
+  std::string VoteName(int64_t step, int rank, int64_t save) const;
   absl::Status WriteAttempt();
   absl::Status ReadAttempt(absl::Time deadline);
   absl::Status Vote(int64_t step, const ShardInfo& shard);
   absl::StatusOr<ShardInfo> WaitForVote(int64_t step, int rank, int64_t save, absl::Time deadline) const;
   void RemoveVotes(int64_t step);
 
-  const std::string root_;
+  const std::shared_ptr<CheckpointStore> store_;
   const int rank_, world_size_;
   const absl::Duration patience_;
   std::string attempt_;    // "" until it is known; of the constructor and the commit thread

@@ -4,51 +4,73 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "athanor/base/crc32c.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/io/tied_tensors.h"
 #include "athanor/torch/status.h"
 
 namespace athanor {
 namespace {
 
-constexpr char kPerRankPrefix[] = "rank.";
-constexpr char kRankMetaKey[] = "athanor.rank_meta";
-
 struct Source {
-  TensorSlot slot;
+  ShardTensor stored;
   torch::Tensor tensor;
 };
 
-absl::Status AddSource(const std::string& name, const torch::Tensor& tensor, std::optional<torch::ScalarType> dtype,
-                       int64_t& offset, std::vector<Source>& sources) {
-  if (!tensor.defined() || tensor.layout() != torch::kStrided)
-    return absl::InvalidArgumentError(absl::StrCat("checkpoint: tensor '", name, "' is undefined or not dense"));
-  const torch::ScalarType stored = dtype.has_value() && tensor.is_floating_point() ? *dtype : tensor.scalar_type();
-  RETURN_IF_ERROR(SafetensorsDtype(stored).status());
-  const int64_t bytes = tensor.numel() * static_cast<int64_t>(torch::elementSize(stored));
-  sources.push_back({{name, stored, tensor.sizes().vec(), offset, offset + bytes}, tensor.detach()});
-  offset += bytes;
-  return absl::OkStatus();
-}
+// A rank's tensors, one behind the other.
+class Sources {
+ public:
+  absl::Status Add(const std::string& name, const torch::Tensor& tensor, std::optional<torch::ScalarType> dtype) {
+    RETURN_IF_ERROR(CheckTensorName(name));
+    if (!tensor.defined() || tensor.layout() != torch::kStrided)
+      return absl::InvalidArgumentError(absl::StrCat("checkpoint: tensor '", name, "' is undefined or not dense"));
+    const torch::ScalarType type = dtype.has_value() && tensor.is_floating_point() ? *dtype : tensor.scalar_type();
+    RETURN_IF_ERROR(SafetensorsDtype(type).status());
+    const int64_t size = tensor.numel() * static_cast<int64_t>(torch::elementSize(type));
+    all_.push_back({{.slot = {name, type, tensor.sizes().vec(), bytes_, bytes_ + size}}, tensor.detach()});
+    bytes_ += size;
+    return absl::OkStatus();
+  }
+  absl::Status AddPart(const std::string& name, const ShardedTensor& sharded) {
+    RETURN_IF_ERROR(Add(name, sharded.part, std::nullopt));
+    ShardTensor& stored = all_.back().stored;
+    stored.shape = sharded.shape;
+    stored.begin = sharded.begin;
+    if (!stored.shape.empty() && IsWithin({stored.begin, stored.slot.shape}, stored.shape)) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("checkpoint: the part of '", name, "' lies outside of its shape"));
+  }
+  void AddName(const std::string& name) { all_.back().stored.also.push_back(name); }
+  std::vector<Source>& all() { return all_; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  std::vector<Source> all_;
+  int64_t bytes_ = 0;
+};
 
 void Copy(const Source& source, char* to) {
-  const size_t bytes = static_cast<size_t>(source.slot.end - source.slot.begin);
+  const size_t bytes = static_cast<size_t>(source.stored.slot.end - source.stored.slot.begin);
   if (bytes == 0) return;
   const torch::Tensor& tensor = source.tensor;
   const bool plain = !tensor.is_conj() && !tensor.is_neg();  // its memory holds its values
-  if (plain && tensor.device().is_cpu() && tensor.is_contiguous() && tensor.scalar_type() == source.slot.dtype) {
+  if (plain && tensor.device().is_cpu() && tensor.is_contiguous() && tensor.scalar_type() == source.stored.slot.dtype) {
     std::memcpy(to, tensor.data_ptr(), bytes);
     return;
   }
-  torch::from_blob(to, source.slot.shape, torch::TensorOptions().dtype(source.slot.dtype)).copy_(tensor);
+  torch::from_blob(to, source.stored.slot.shape, torch::TensorOptions().dtype(source.stored.slot.dtype)).copy_(tensor);
 }
 
 }  // namespace
 
 std::map<std::string, int> AssignTensors(const TensorMap& replicated, int world_size) {
+  const std::map<std::string, std::string> first = FirstNames(replicated);
   std::vector<std::pair<int64_t, std::string>> by_size;
-  for (const auto& [name, tensor] : replicated)
-    by_size.emplace_back(-static_cast<int64_t>(tensor.defined() ? tensor.nbytes() : 0), name);
+  for (const auto& [name, tensor] : replicated) {
+    if (first.at(name) == name)
+      by_size.emplace_back(-static_cast<int64_t>(tensor.defined() ? tensor.nbytes() : 0), name);
+  }
   std::sort(by_size.begin(), by_size.end());
   std::vector<int64_t> load(static_cast<size_t>(world_size), 0);
   std::map<std::string, int> assignment;
@@ -57,6 +79,7 @@ std::map<std::string, int> AssignTensors(const TensorMap& replicated, int world_
     *least -= size;
     assignment[name] = static_cast<int>(least - load.begin());
   }
+  for (const auto& [name, other] : first) assignment[name] = assignment.at(other);
   return assignment;
 }
 
@@ -77,24 +100,43 @@ absl::Status StagedShard::Reserve(int64_t bytes) {
 absl::Status StagedShard::Fill(const TrainingState& state, int rank, int world_size,
                                std::optional<torch::ScalarType> export_dtype) {
   assignment_ = AssignTensors(state.replicated, world_size);
-  std::vector<Source> sources;
-  int64_t offset = 0;
-  for (const auto& [name, owner] : assignment_) {
-    const bool weights = name.compare(0, 6, "model.") == 0 || name.compare(0, 4, "ema.") == 0;
-    if (owner == rank)
-      RETURN_IF_ERROR(
-          AddSource(name, state.replicated.at(name), weights ? export_dtype : std::nullopt, offset, sources));
+  std::map<std::string, std::vector<std::string>> names;  // by the first of them
+  for (const auto& [name, first] : FirstNames(state.replicated)) names[first].push_back(name);
+  Sources sources;
+  for (const auto& [first, all] : names) {
+    if (assignment_.at(first) != rank) continue;
+    const bool weights = absl::StartsWith(first, "model.") || absl::StartsWith(first, "ema.");
+    RETURN_IF_ERROR(sources.Add(first, state.replicated.at(first), weights ? export_dtype : std::nullopt));
+    for (const std::string& name : all) {
+      RETURN_IF_ERROR(CheckTensorName(name));
+      if (name != first) sources.AddName(name);
+    }
   }
+  for (const auto& [name, part] : state.sharded) RETURN_IF_ERROR(sources.AddPart(name, part));
   for (const auto& [name, tensor] : state.per_rank)
-    RETURN_IF_ERROR(AddSource(kPerRankPrefix + name, tensor, std::nullopt, offset, sources));
-  std::vector<TensorSlot> slots;
-  for (const Source& source : sources) slots.push_back(source.slot);
-  ASSIGN_OR_RETURN(header_, EncodeHeader(slots, {{"format", "pt"}, {kRankMetaKey, state.rank_meta.dump()}}));
-  RETURN_IF_ERROR(Reserve(offset));
-  data_bytes_ = offset;
+    RETURN_IF_ERROR(sources.Add(kPerRankPrefix + name, tensor, std::nullopt));
+  RETURN_IF_ERROR(Reserve(sources.bytes()));
+  data_bytes_ = sources.bytes();
+  rank_meta_ = state.rank_meta.dump();
+  tensors_.clear();
   return RunTorch("taking a snapshot", [&] {
-    for (const Source& source : sources) Copy(source, arena_.get() + source.slot.begin);
+    for (Source& source : sources.all()) {
+      Copy(source, arena_.get() + source.stored.slot.begin);
+      tensors_.push_back(std::move(source.stored));
+    }
   });
+}
+
+absl::Status StagedShard::Seal() {
+  for (ShardTensor& tensor : tensors_) {
+    tensor.crc32c.clear();
+    for (int64_t at = tensor.slot.begin; at < tensor.slot.end; at += kChecksumBytes) {
+      const auto size = static_cast<size_t>(std::min(kChecksumBytes, tensor.slot.end - at));
+      tensor.crc32c.push_back(Crc32c(0, arena_.get() + at, size));
+    }
+  }
+  ASSIGN_OR_RETURN(header_, EncodeShardHeader(tensors_, rank_meta_));
+  return absl::OkStatus();
 }
 
 }  // namespace athanor

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -14,14 +15,22 @@ namespace athanor {
 // state_dict.
 using TensorMap = std::map<std::string, torch::Tensor>;
 
+// A part of a tensor that no rank has whole.
+struct ShardedTensor {
+  torch::Tensor part;
+  std::vector<int64_t> shape;  // of the whole tensor
+  std::vector<int64_t> begin;  // where the part begins in it, by dimension
+};
+
 // `replicated` and `meta` are equal on every rank: their bytes are divided among the ranks' shards (each tensor whole,
 // balanced by size) and a restore on any number of ranks gets all of them. `per_rank` and `rank_meta` belong to one
 // rank (random states, loader position); a restore on another number of ranks gets none of them
 // (`RestoredState::same_world` is false).
 struct TrainingState {
-  TensorMap replicated;  // "model.<name>", "optim.<param name>.<slot>", "ema.<name>"
-  TensorMap per_rank;    // "rng.cpu", …
-  nlohmann::json meta;   // config, train state, schedule, data position of the epoch …
+  TensorMap replicated;                          // "model.<name>", "optim.<param name>.<slot>", "ema.<name>"
+  std::map<std::string, ShardedTensor> sharded;  // parts, which together are whole; a restore has them in `replicated`
+  TensorMap per_rank;                            // "rng.cpu", …
+  nlohmann::json meta;                           // config, train state, schedule, data position of the epoch …
   nlohmann::json rank_meta;
 };
 

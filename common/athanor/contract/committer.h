@@ -5,8 +5,8 @@
 // it is *chosen* only when the coordinator's ledger says committed. `LocalCommitter` serves programs without the
 // service.
 //
-// Threads: votes and manifests on the commit thread, one checkpoint at a time; Abandon also on the writer thread;
-// ReportDamage on the training thread. Implementations are thread-safe.
+// Threads: votes, manifests and evaluations on the commit thread, one checkpoint at a time; Abandon also on the writer
+// thread; ReportDamage on the training thread. Implementations are thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +35,12 @@ struct ManifestSummary {
   double save_seconds = 0;  // snapshot until now
 };
 
+struct EvaluationSummary {
+  int64_t step = 0;
+  std::map<std::string, double> metrics;
+  bool is_best = false;
+};
+
 class CheckpointCommitter {
  public:
   virtual ~CheckpointCommitter() = default;
@@ -42,9 +48,10 @@ class CheckpointCommitter {
   // FAILED_PRECONDITION: this generation is over. DEADLINE_EXCEEDED: give this checkpoint up, training goes on.
   // ABORTED and ALREADY_EXISTS: the vote does not count and never will; after any other error it may count.
   virtual absl::StatusOr<std::vector<ShardInfo>> CommitShard(int64_t step, const ShardInfo& shard) = 0;
-  // Rank 0, after the manifest is durable. Said again for a step that is committed: what an evaluation has measured
-  // since (`metrics`, `is_best`); the rest counts for nothing then.
+  // Rank 0, after the manifest is durable.
   virtual absl::Status CommitManifest(const ManifestSummary& summary) = 0;
+  // Rank 0: attaches an evaluation's results to a committed step.
+  virtual absl::Status ReportEvaluation(const EvaluationSummary& summary) = 0;
   // This rank cannot finish the checkpoint (disk full, …). Nobody waits for it any longer.
   virtual void Abandon(int64_t step, const std::string& reason) = 0;
   // A committed checkpoint that this rank could not read back.

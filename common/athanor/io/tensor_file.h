@@ -42,6 +42,9 @@ inline constexpr size_t kMaxTensors = 1'000'000;
 // "F32"; INVALID_ARGUMENT for a dtype that the format has not.
 absl::StatusOr<std::string> SafetensorsDtype(torch::ScalarType dtype);
 
+// INVALID_ARGUMENT for a name that the format cannot hold: allowed is UTF-8, but for "__metadata__".
+absl::Status CheckTensorName(const std::string& name);
+
 // The eight bytes of length and the JSON, padded with spaces to a multiple of 8.
 absl::StatusOr<std::string> EncodeHeader(const std::vector<TensorSlot>& slots,
                                          const std::map<std::string, std::string>& metadata);

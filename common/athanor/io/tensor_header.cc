@@ -255,16 +255,19 @@ absl::StatusOr<std::string> SafetensorsDtype(torch::ScalarType dtype) {
       absl::StrCat("dtype ", c10::toString(dtype), " cannot be stored; allowed: ", NamesOf(&DtypeNames::safetensors)));
 }
 
+absl::Status CheckTensorName(const std::string& name) {
+  if (name != "__metadata__" && IsUtf8(name)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensor '", absl::CHexEscape(name), "': allowed names: UTF-8, but for __metadata__"));
+}
+
 absl::StatusOr<std::string> EncodeHeader(const std::vector<TensorSlot>& slots,
                                          const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   for (const TensorSlot& slot : slots) {
     ASSIGN_OR_RETURN(const std::string dtype, SafetensorsDtype(slot.dtype));
-    if (slot.name == "__metadata__" || !IsUtf8(slot.name)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("tensor '", absl::CHexEscape(slot.name), "': allowed names: UTF-8, but for __metadata__"));
-    }
+    RETURN_IF_ERROR(CheckTensorName(slot.name));
     std::vector<int64_t> shape = slot.shape;
     if (slot.dtype == torch::kFloat4_e2m1fn_x2) {
       if (shape.empty())

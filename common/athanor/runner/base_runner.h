@@ -19,7 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "athanor/checkpoint/local_committer.h"
-#include "athanor/checkpoint/policy/save_plan.h"
+#include "athanor/checkpoint/policy/save_decision.h"
 #include "athanor/config/runner_config.h"
 #include "athanor/parallel/process_group.h"
 #include "athanor/parallel/topology.h"
@@ -117,11 +117,11 @@ class BaseRunner {
   // one that the checkpoint does not hold. Collective.
   absl::Status LoadCheckpoint(const std::string& path, const std::vector<std::string>& parts = {});
 
-  // Saves the present state when PlanSave() (checkpoint/policy/save_plan.h) says so, and returns its answer; on disk
+  // Saves the present state when DecideSave() (policy/save_decision.h) says so, and returns its answer; on disk
   // the names are files "<name>.pointer" beside the checkpoint. Under a service the names are the service's, which
   // keeps "latest" and "best". A step that is saved already only gets the names. Without any evaluation so far the
   // state counts as the best. Collective; returns when training may go on. INVALID_ARGUMENT for a name that is none.
-  absl::StatusOr<SavePlan> SaveCheckpoint(const SaveArguments& arguments = {});
+  absl::StatusOr<SaveDecision> SaveCheckpoint(const SaveArguments& arguments = {});
   // The state before training, for others to start from; under `name` alone. A note in the result when the run has
   // advanced already.
   absl::Status SaveSeedCheckpoint(const std::string& name = "seed");
@@ -241,7 +241,7 @@ class BaseRunner {
   void RefreshCheckpointStats();
   absl::Status LoadMetrics(const TensorMap& per_rank);
   bool LatestIsBest() const { return evaluated_step_ == state_.step && evaluation_is_best_; }
-  absl::StatusOr<SavePlan> Save(SaveArguments arguments, bool is_best, bool must_wait);
+  absl::StatusOr<SaveDecision> Save(SaveArguments arguments, bool is_best, bool must_wait);
   absl::Status ReadOut();
   absl::StatusOr<RunResult> Drain();
   absl::StatusOr<RunResult> Finish();

@@ -215,34 +215,28 @@ RunnerState BaseRunner::CaptureRunnerState() const {
   return state;
 }
 
-absl::StatusOr<SavePlan> BaseRunner::Save(SaveArguments arguments, bool is_best, bool must_wait) {
-  if (!checkpoints_->enabled()) return SavePlan{.reason = "no folder for checkpoints"};
-  if (verdict_.nonfinite_in_a_row > 0) {
-    // Such weights are no place to come back to.
+absl::StatusOr<SaveDecision> BaseRunner::Save(SaveArguments arguments, bool is_best, bool must_wait) {
+  arguments.must_wait = must_wait;
+  const SaveSituation situation{.epochs = state_.epoch,
+                                .step = state_.step,
+                                .epoch_fraction = EpochFraction(),
+                                .is_best = is_best,
+                                .finite = verdict_.nonfinite_in_a_row == 0};
+  SaveDecision decision = checkpoints_->Decide(arguments, situation);
+  if (checkpoints_->enabled() && !situation.finite)
     Note(absl::StrCat("step ", state_.step, " was not saved: its loss is not finite"));
-    return SavePlan{.reason = "the loss is not finite"};
-  }
-  // A history name says "after N passes": not within one.
-  const bool by_epoch = !config_.steps.has_value();
-  if (by_epoch && EpochFraction() > 0 && EpochFraction() < 1) arguments.history = false;
-  const SaveRules rules{.by_epoch = by_epoch,
-                        .interval = CheckpointInterval(config_),
-                        .load_only = config_.checkpoint.load_only,
-                        .model_only = config_.checkpoint.last_save_model_only};
-  SavePlan plan = PlanSave(rules, arguments, arguments.epochs.value_or(state_.epoch), state_.step, is_best);
-  if (!plan.save) return plan;
+  if (!decision.save()) return decision;
   Report(RunnerPhase::kSaving);
   SaveRequest request;
   request.step = state_.step;
-  request.must_wait = must_wait;
-  request.aliases = plan.aliases;
+  request.aliases = decision.aliases;
   request.is_best = is_best && arguments.save_best;
   if (evaluated_step_ == state_.step) request.metrics = evaluation_;
-  RETURN_IF_ERROR(checkpoints_->Save([&] { return CaptureState(plan.model_only); }, request, plan.model_only));
-  return plan;
+  RETURN_IF_ERROR(checkpoints_->Save(decision, [&] { return CaptureState(decision.model_only); }, request));
+  return decision;
 }
 
-absl::StatusOr<SavePlan> BaseRunner::SaveCheckpoint(const SaveArguments& arguments) {
+absl::StatusOr<SaveDecision> BaseRunner::SaveCheckpoint(const SaveArguments& arguments) {
   if (!IsAliasName(arguments.name)) {
     return absl::InvalidArgumentError(absl::StrCat("save checkpoint: name '", arguments.name,
                                                    "'; allowed: letters, digits, '.', '_', '-', not '.' first"));

@@ -1,52 +1,39 @@
 #include "athanor/checkpoint/policy/retention.h"
 
 #include <algorithm>
-#include <functional>
 
-#include "athanor/checkpoint/policy/save_plan.h"
+#include "athanor/checkpoint/policy/save_decision.h"
 
 namespace athanor {
 
-std::vector<int64_t> StepsToDelete(std::vector<int64_t> steps, int keep_latest_k, const std::set<int64_t>& pinned) {
-  if (keep_latest_k <= 0) return {};
-  std::sort(steps.begin(), steps.end(), std::greater<>());
-  std::vector<int64_t> gone;
-  for (size_t i = static_cast<size_t>(keep_latest_k); i < steps.size(); ++i) {
-    if (!pinned.contains(steps[i])) gone.push_back(steps[i]);
+RetentionDecision ChooseRetention(std::vector<RetainedCheckpoint> checkpoints, int keep_latest_k) {
+  RetentionDecision decision;
+  if (keep_latest_k <= 0) return decision;
+  std::sort(checkpoints.begin(), checkpoints.end(),
+            [](const RetainedCheckpoint& a, const RetainedCheckpoint& b) { return a.step > b.step; });
+  int kept = 0;
+  for (const RetainedCheckpoint& one : checkpoints) {
+    const bool placed = one.takes_place && !one.expendable && kept < keep_latest_k;
+    if (placed) ++kept;
+    if (one.takes_place && !one.expendable && !placed) decision.beyond.push_back(one.step);
+    const bool unneeded = one.expendable || (one.takes_place && !placed);
+    if (unneeded && !one.pinned) decision.remove.push_back(one.step);
   }
-  return gone;
+  return decision;
 }
 
-Retention ChooseRetention(const RetentionInput& input) {
-  Retention retention;
-  if (input.keep_latest_k <= 0) return retention;
-  std::set<int64_t> pinned, named;
-  std::map<int64_t, std::vector<std::string>> history_names;
-  for (const auto& [alias, step] : input.aliases) {
-    named.insert(step);
-    if (IsHistoryName(alias)) {
-      history_names[step].push_back(alias);
-    } else {
-      pinned.insert(step);
-    }
+std::vector<RetainedCheckpoint> ByNames(const NamedCheckpoints& named) {
+  std::set<int64_t> history, pinned;
+  for (const auto& [alias, step] : named.aliases) (IsHistoryName(alias) ? history : pinned).insert(step);
+  std::vector<RetainedCheckpoint> checkpoints;
+  for (const int64_t step : named.steps) {
+    const bool nameless = !history.contains(step) && !pinned.contains(step);
+    checkpoints.push_back({.step = step,
+                           .takes_place = history.contains(step) || nameless,
+                           .pinned = pinned.contains(step),
+                           .expendable = nameless && named.abandoned.contains(step)});
   }
-  std::vector<int64_t> history;
-  for (const int64_t step : input.steps) {
-    if (history_names.contains(step)) history.push_back(step);
-    if (named.contains(step)) continue;
-    if (input.abandoned.contains(step)) {
-      retention.steps.push_back(step);
-    } else {
-      history.push_back(step);
-    }
-  }
-  for (const int64_t step : StepsToDelete(history, input.keep_latest_k, {})) {
-    const auto names = history_names.find(step);
-    if (names != history_names.end())
-      retention.aliases.insert(retention.aliases.end(), names->second.begin(), names->second.end());
-    if (!pinned.contains(step)) retention.steps.push_back(step);
-  }
-  return retention;
+  return checkpoints;
 }
 
 }  // namespace athanor

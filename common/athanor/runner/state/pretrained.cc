@@ -22,6 +22,10 @@ namespace {
 
 constexpr size_t kShownNames = 5;
 
+bool IsWeight(const std::string& name) {
+  return absl::StartsWith(name, "model.") || absl::StartsWith(name, "ema.");
+}
+
 TensorMap WeightsOfCheckpoint(const TensorMap& tensors, bool average) {
   TensorMap weights;
   for (const auto& [name, tensor] : tensors) {
@@ -39,7 +43,7 @@ absl::StatusOr<TensorMap> WeightsAt(const std::string& path, bool average, std::
       std::filesystem::exists(path + ".pointer", error) || std::filesystem::path(path).extension() == ".pointer";
   if (named || std::filesystem::is_directory(path, error)) {
     ASSIGN_OR_RETURN(const ResumeCandidate candidate, CandidateAt(path));
-    ASSIGN_OR_RETURN(const RestoredState restored, ReadCheckpoint(candidate, 0, 1));
+    ASSIGN_OR_RETURN(const RestoredState restored, ReadCheckpoint(candidate, 0, 1, {}, IsWeight));
     TensorMap weights = WeightsOfCheckpoint(restored.state.replicated, average);
     if (weights.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": holds no weights of a model"));
     return weights;

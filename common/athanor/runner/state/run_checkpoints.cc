@@ -4,13 +4,14 @@
 #include <filesystem>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/storage_id.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/checkpoint/format/layout.h"
+#include "athanor/checkpoint/store/checkpoint_store.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
 #include "athanor/parallel/agree_on_status.h"
@@ -33,17 +34,18 @@ class Stall {
   Telemetry::Clock clock_;
 };
 
-// The step may be saved again, over its files: the damaged ones are linked to names that nobody writes.
+// The step may be saved again, over its files: the damaged ones get names that nobody writes.
 absl::Status KeepEvidence(const std::string& path) {
-  const std::filesystem::path from(path), to = from.parent_path() / "damaged" / from.filename();
-  std::error_code error;
-  if (!std::filesystem::exists(from, error)) return absl::OkStatus();
-  std::filesystem::create_directories(to, error);
-  for (std::filesystem::directory_iterator file(from, error), end; !error && file != end; file.increment(error)) {
-    std::filesystem::create_hard_link(file->path(), to / file->path().filename(), error);
-    if (error == std::errc::file_exists) error.clear();
+  const std::filesystem::path from(path);
+  const std::shared_ptr<CheckpointStore> store = StoreAt(from.parent_path().string());
+  const std::string folder = from.filename().string();
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, store->List(folder));
+  for (const std::string& name : names) {
+    if (absl::EndsWith(name, "/")) continue;
+    const absl::Status kept = store->Copy(absl::StrCat(folder, "/", name), absl::StrCat("damaged/", folder, "/", name));
+    if (!kept.ok()) return Annotate(kept, absl::StrCat("cannot keep ", path, " as evidence"));
   }
-  return error ? FileError(error.value(), "cannot keep as evidence", path) : absl::OkStatus();
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -64,7 +66,12 @@ absl::StatusOr<RunnerConfig> ReadRunnerConfig(const std::string& path) {
 
 RunCheckpoints::RunCheckpoints(const RunnerConfig& config, RunCheckpointsOptions options)
     : config_(config), options_(std::move(options)) {
-  interval_ = CheckpointInterval(config);
+  rules_ = {.by_epoch = !config.steps.has_value(),
+            .interval = CheckpointInterval(config),
+            .load_only = config.checkpoint.load_only,
+            .model_only = config.checkpoint.last_save_model_only,
+            .enabled = options_.committer != nullptr,
+            .immutable = options_.committer != nullptr && options_.committer->OwnsRetention()};
 }
 
 absl::StatusOr<std::unique_ptr<RunCheckpoints>> RunCheckpoints::Create(const RunnerConfig& config,
@@ -186,30 +193,36 @@ absl::Status RunCheckpoints::AgreeToRead(const absl::StatusOr<RestoredState>& re
 }
 
 bool RunCheckpoints::Due(int64_t step, int64_t epoch, bool epoch_ended) const {
-  if (manager_ == nullptr || interval_ == 0 || step == last_step_) return false;
-  if (config_.steps.has_value()) return step % interval_ == 0;
-  return epoch_ended && epoch % interval_ == 0;
+  return IsDue(rules_, epoch, step, epoch_ended, last_step_);
 }
 
-absl::Status RunCheckpoints::Save(const std::function<absl::StatusOr<TrainingState>()>& capture,
-                                  const SaveRequest& request, bool model_only) {
-  if (manager_ == nullptr || config_.checkpoint.load_only) return absl::OkStatus();
+SaveDecision RunCheckpoints::Decide(const SaveArguments& arguments, SaveSituation situation) const {
+  situation.saved_step = last_step_;
+  situation.saved_model_only = last_is_model_only_;
+  return DecideSave(rules_, arguments, situation);
+}
+
+absl::Status RunCheckpoints::Save(const SaveDecision& decision,
+                                  const std::function<absl::StatusOr<TrainingState>()>& capture,
+                                  const SaveRequest& request) {
+  if (!decision.save()) return absl::OkStatus();
   const Stall stall(&stall_seconds_);
   RETURN_IF_ERROR(FailOnError());
-  if (Saved(request.step) && (model_only == last_is_model_only_ || options_.committer->OwnsRetention())) {
+  if (decision.action == SaveDecision::Action::kName) {
     ASSIGN_OR_RETURN(const bool named, NamedAgain(request));
     if (named) return absl::OkStatus();
   }
-  if (!request.must_wait) {
-    // A best one is worth the end of a write, but not a commit that waits for a coordinator that is away.
-    const bool room = manager_->WaitForRoom(request.is_best ? kBestPatience : absl::ZeroDuration()).ok();
+  if (decision.room != SaveDecision::Room::kWait) {
+    // The end of a write may be worth the wait, but not a commit that waits for a coordinator that is away.
+    const bool soon = decision.room == SaveDecision::Room::kSoon;
+    const bool room = manager_->WaitForRoom(soon ? kBestPatience : absl::ZeroDuration()).ok();
     ASSIGN_OR_RETURN(const bool all_have_room, AllRanks(room));
     if (!all_have_room) {
       ++skipped_;
       return absl::OkStatus();
     }
   }
-  return SaveAnew(capture, request, model_only);
+  return SaveAnew(capture, request, decision.model_only);
 }
 
 // False: that save was given up.
@@ -236,8 +249,7 @@ absl::Status RunCheckpoints::SaveAnew(const std::function<absl::StatusOr<Trainin
 }
 
 bool RunCheckpoints::CanSaveBeforeLastEvaluation() const {
-  if (manager_ == nullptr || config_.checkpoint.load_only) return false;
-  return !(options_.committer->OwnsRetention() && config_.checkpoint.last_save_model_only);
+  return athanor::CanSaveBeforeLastEvaluation(rules_);
 }
 
 void RunCheckpoints::ReportEvaluation(const SaveRequest& request) {

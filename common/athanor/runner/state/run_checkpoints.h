@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "athanor/checkpoint/file_checkpoint_manager.h"
+#include "athanor/checkpoint/policy/save_decision.h"
 #include "athanor/config/runner_config.h"
 #include "athanor/parallel/process_group.h"
 #include "athanor/parallel/topology.h"
@@ -55,16 +56,17 @@ class RunCheckpoints {
 
   // Whether the cadence asks for a checkpoint after this update. No communication.
   bool Due(int64_t step, int64_t epoch, bool epoch_ended) const;
+  // DecideSave() with this run's rules and what it has saved. No communication.
+  SaveDecision Decide(const SaveArguments& arguments, SaveSituation situation) const;
   bool enabled() const { return manager_ != nullptr; }
   int64_t last_step() const { return last_step_; }  // of the newest save started or restored from here; -1: none
 
-  // Saves, unless a rank has no room (it is still writing, or too many saves wait for their commit) and `must_wait` is
-  // off: then all ranks skip it. For a best one, writes are waited for. `capture` runs only when it is saved.
-  // A step that is saved already only gets its names, unless the model alone is to take its place (`model_only`). A
-  // name that cannot be written is a note.
+  // Does what was decided, alike on all ranks; skips it on all when a rank has no room (it is still writing, or too
+  // many saves wait for their commit) and the decision does not wait. `capture` runs only when it is saved. A name that
+  // cannot be written is a note.
   // Under `checkpoint.fail_on_error`: ABORTED on all ranks when an earlier save failed on one of them.
-  absl::Status Save(const std::function<absl::StatusOr<TrainingState>()>& capture, const SaveRequest& request,
-                    bool model_only = false);
+  absl::Status Save(const SaveDecision& decision, const std::function<absl::StatusOr<TrainingState>()>& capture,
+                    const SaveRequest& request);
   // False if the last save is of the model alone, which nothing resumes from, and committed files are immutable.
   bool CanSaveBeforeLastEvaluation() const;
   // Whether the state of this step was given to a save, or restored from this run's own checkpoint. Alike on all ranks.
@@ -95,7 +97,7 @@ class RunCheckpoints {
 
   const RunnerConfig config_;
   RunCheckpointsOptions options_;
-  int64_t interval_ = 0;  // updates or epochs, see config
+  SaveRules rules_;
   int64_t last_step_ = -1;
   int64_t skipped_ = 0;
   double stall_seconds_ = 0;

@@ -51,8 +51,8 @@ class Storage : public ::testing::Test {
     for (const int64_t step : steps) {
       SaveRequest request;
       request.step = step;
-      request.must_wait = true;
-      ASSERT_TRUE(checkpoints->Save(State, request).ok());
+      const SaveDecision forced = checkpoints->Decide({.force = true, .must_wait = true}, {.step = step});
+      ASSERT_TRUE(checkpoints->Save(forced, State, request).ok());
       ASSERT_TRUE(checkpoints->Drain().ok());
     }
   }
@@ -138,7 +138,8 @@ TEST_F(Storage, NothingIsWrittenIntoAnother) {
   std::filesystem::create_directories(root());
   SaveRequest request;
   request.step = 10;
-  ASSERT_TRUE(checkpoints->Save(State, request).ok()) << "training goes on";
+  const SaveDecision forced = checkpoints->Decide({.force = true, .must_wait = true}, {.step = request.step});
+  ASSERT_TRUE(checkpoints->Save(forced, State, request).ok()) << "training goes on";
   EXPECT_TRUE(IsStorageUnavailable(checkpoints->Drain()));
   EXPECT_EQ(checkpoints->stats().failed, 1);
   EXPECT_THAT(checkpoints->stats().last_error, HasSubstr("is it mounted?"));

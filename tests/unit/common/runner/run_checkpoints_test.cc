@@ -21,6 +21,7 @@ class AwayCommitter : public CheckpointCommitter {
     return std::vector<ShardInfo>{shard};
   }
   absl::Status CommitManifest(const ManifestSummary&) override { return absl::OkStatus(); }
+  absl::Status ReportEvaluation(const EvaluationSummary&) override { return absl::OkStatus(); }
   void Abandon(int64_t, const std::string&) override {}
   void ReportDamage(int64_t, const std::string&) override {}
   bool OwnsRetention() const override { return true; }
@@ -57,7 +58,9 @@ TEST(RunCheckpoints, CommitsThatWaitForTheCoordinatorDoNotHoldTrainingUp) {
     SaveRequest request;
     request.step = step;
     request.is_best = true;
-    ASSERT_TRUE((*checkpoints)->Save(SmallState, request).ok());
+    const SaveDecision decision = (*checkpoints)->Decide({}, {.step = step, .is_best = true});
+    EXPECT_EQ(decision.action, SaveDecision::Action::kSave);
+    ASSERT_TRUE((*checkpoints)->Save(decision, SmallState, request).ok());
   }
   EXPECT_EQ((*checkpoints)->stats().saved, 0);
   EXPECT_EQ((*checkpoints)->stats().skipped, 3);

@@ -65,14 +65,19 @@ class LedgerCommitter : public CheckpointCommitter {
   }
   absl::Status CommitManifest(const ManifestSummary& summary) override {
     std::lock_guard<std::mutex> lock(ledger_->mutex_);
-    auto& committed = ledger_->committed_;
-    if (const auto known = std::find(committed.begin(), committed.end(), summary.step); known != committed.end()) {
-      ledger_->manifests_[known - committed.begin()] = summary;  // measured since
-      return absl::OkStatus();
-    }
-    committed.push_back(summary.step);
+    ledger_->committed_.push_back(summary.step);
     ledger_->manifests_.push_back(summary);
     return absl::OkStatus();
+  }
+  absl::Status ReportEvaluation(const EvaluationSummary& summary) override {
+    std::lock_guard<std::mutex> lock(ledger_->mutex_);
+    for (ManifestSummary& manifest : ledger_->manifests_) {
+      if (manifest.step != summary.step) continue;
+      manifest.metrics = summary.metrics;
+      manifest.is_best = summary.is_best;
+      return absl::OkStatus();
+    }
+    return absl::NotFoundError("an evaluation of a step that is not committed");
   }
   void Abandon(int64_t, const std::string&) override {}
   void ReportDamage(int64_t step, const std::string&) override {
