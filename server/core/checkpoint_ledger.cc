@@ -3,6 +3,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "athanor/checkpoint/policy/retention.h"
 #include "server/core/machine.h"
 
 namespace athanor::core {
@@ -273,18 +274,13 @@ void Machine::ApplyRetention(const JobEntry& job) {
   auto it = state.checkpoints.find(job.id);
   if (it == state.checkpoints.end()) return;
   const std::set<core::Step> roots = Roots(job);
-  int32_t kept = 0;
-  std::vector<CheckpointEntry*> retired;
-  for (auto c = it->second.rbegin(); c != it->second.rend(); ++c) {
-    if (c->second.state != CheckpointState::kCommitted) continue;
-    if (roots.contains(c->first) || kept < job.spec.keep_latest_k) {
-      ++kept;
-    } else {
-      retired.push_back(&c->second);
-    }
+  std::vector<RetainedCheckpoint> committed;
+  for (const auto& [step, checkpoint] : it->second) {
+    if (checkpoint.state == CheckpointState::kCommitted)
+      committed.push_back({.step = step, .pinned = roots.contains(step)});
   }
-  for (CheckpointEntry* checkpoint : retired)
-    Retire(*checkpoint, absl::StrCat("older than the last ", job.spec.keep_latest_k));
+  for (const core::Step step : ChooseRetention(std::move(committed), job.spec.keep_latest_k).remove)
+    Retire(it->second.at(step), absl::StrCat("older than the last ", job.spec.keep_latest_k));
 }
 
 // A given-up step may be written again by the next generation, so its files stay until a later step is committed.
