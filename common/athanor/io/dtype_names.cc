@@ -4,10 +4,10 @@ namespace athanor {
 namespace {
 
 constexpr DtypeNames kDtypes[] = {
+    {torch::kFloat64, "float64", "Double", "F64", "f8", "fp64"},
     {torch::kFloat32, "float32", "Float", "F32", "f4", "fp32"},
     {torch::kFloat16, "float16", "Half", "F16", "f2", "fp16"},
     {torch::kBFloat16, "bfloat16", "BFloat16", "BF16", nullptr, "bf16"},
-    {torch::kFloat64, "float64", "Double", "F64", "f8", "fp64"},
     {torch::kInt64, "int64", "Long", "I64", "i8", nullptr},
     {torch::kInt32, "int32", "Int", "I32", "i4", nullptr},
     {torch::kInt16, "int16", "Short", "I16", "i2", nullptr},
