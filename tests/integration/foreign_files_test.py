@@ -240,6 +240,13 @@ class SafetensorsTest(ForeignFiles):
                 self.assertIn(path, found["error"])
         self.assertEqual(differ - self.DEVIATIONS, set())
 
+    def test_every_byte_of_a_bool_but_zero_is_true(self):
+        header = b'{"a":{"dtype":"BOOL","shape":[4],"data_offsets":[0,4]}}'
+        path = self.folder / "bools.safetensors"
+        path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0\1\2\xff")
+        expected = hex_of(safetensors.torch.load_file(path)["a"])
+        self.assertEqual((expected, self.read([path])[path.name]["tensors"]["a"]["bytes"]), ("00010101", "00010101"))
+
     def test_what_is_written_is_taken_by_the_reference(self):
         from safetensors.torch import load_file
         raw = torch.arange(16, dtype=torch.uint8)

@@ -37,6 +37,8 @@ absl::StatusOr<TensorFile> ParseTensorFile(const std::string& name, const char* 
       torch::Tensor tensor = torch::empty(slot.shape, torch::TensorOptions().dtype(slot.dtype));
       if (slot.end > slot.begin)
         std::memcpy(tensor.data_ptr(), data + slot.begin, static_cast<size_t>(slot.end - slot.begin));
+      // A byte of a bool is 0 or 1 for LibTorch; as the reference does, any other is true.
+      if (slot.dtype == torch::kBool) tensor = tensor.view(torch::kByte).ne(0);
       result.tensors[slot.name] = std::move(tensor);
     }
   }));
