@@ -32,18 +32,11 @@ std::string Meaning(const std::string& task, const std::string& option) {
   return "";
 }
 
-}  // namespace
+using Meanings = std::map<std::pair<std::string, std::string>, std::string>;
 
-std::vector<TaskOptionNote> OptionsOf(const std::string& task) {
-  const absl::StatusOr<std::unique_ptr<Task>> made = MakeTask(task);
-  if (!made.ok()) return {};
-  TaskOptionsProbe probe;
-  (*made)->Setup({.options = nlohmann::json::object()}).IgnoreError();  // required options are missing: they are noted
-  return probe.notes();
-}
-
-const std::map<std::pair<std::string, std::string>, std::string>& OptionMeanings() {
-  static const auto& meanings = *new std::map<std::pair<std::string, std::string>, std::string>{
+// Of the data options, which several tasks have.
+Meanings DataMeanings() {
+  return {
       {{"", "data"}, "`.csv`: one sample a line, the target in the last column; `.npy`: the first axis counts samples"},
       {{"", "target_file"}, "`.npy` of targets; needed with a `.npy` `data`, refused otherwise"},
       {{"", "val_data"}, "the split `val`, as `data`"},
@@ -61,6 +54,16 @@ const std::map<std::pair<std::string, std::string>, std::string>& OptionMeanings
       {{"", "sampler_seed"}, "of these draws"},
       {{"", "classes"}, "how many classes the targets tell apart"},
       {{"", "metrics"}, "also measure `auroc`, `auprc`, `acc_macro`, `f1_macro` and `mcc`"},
+      {{"", "input_files"},
+       "`.npy` files of further inputs, by the names of forward's arguments, with a `.npy` `data`"},
+      {{"", "val_input_files"}, "of `val_data`, as `input_files`"},
+      {{"", "test_input_files"}, "of `test_data`, as `input_files`"},
+      {{"", "token_bytes"}, "of tokens without a header: 2 or 4"},
+  };
+}
+
+Meanings TaskMeanings() {
+  return {
       {{"char_gpt", "data"}, "a text file; its different bytes are the vocabulary"},
       {{"char_gpt", "n_layer"}, "transformer blocks"},
       {{"char_gpt", "n_head"}, "attention heads"},
@@ -85,12 +88,7 @@ const std::map<std::pair<std::string, std::string>, std::string>& OptionMeanings
        "the samples n, 2n, 3n … (counted from 1) of `data` are the split `test`; 0: none. With `val_data`, `test_data` "
        "or tokens the default is 0"},
       {{"torchscript", "scale"}, "the numbers of a sample are divided by it; those of further inputs are not"},
-      {{"torchscript", "input_files"},
-       "`.npy` files of further inputs, by the names of forward's arguments, with a `.npy` `data`"},
-      {{"torchscript", "val_input_files"}, "of `val_data`, as `input_files`"},
-      {{"torchscript", "test_input_files"}, "of `test_data`, as `input_files`"},
       {{"torchscript", "block_size"}, "of tokens: length of a sample; its target is the same, one token further"},
-      {{"torchscript", "token_bytes"}, "of tokens without a header: 2 or 4"},
       {{"torchscript", "loss"},
        "a mean over the batch; `module`: the module's own method `loss(output, target)`. `cross_entropy` and `nll` "
        "take "
@@ -110,16 +108,29 @@ const std::map<std::pair<std::string, std::string>, std::string>& OptionMeanings
        "the samples n, 2n, 3n … (counted from 1) of `data` are the split `test`; 0: none. With `val_data`, `test_data` "
        "or tokens the default is 0"},
       {{"train_step", "scale"}, "the numbers of a sample are divided by it; those of further inputs are not"},
-      {{"train_step", "input_files"},
-       "`.npy` files of further inputs, by the names of forward's arguments, with a `.npy` `data`"},
-      {{"train_step", "val_input_files"}, "of `val_data`, as `input_files`"},
-      {{"train_step", "test_input_files"}, "of `test_data`, as `input_files`"},
       {{"train_step", "block_size"}, "of tokens: length of a sample, the package's when it is not given"},
-      {{"train_step", "token_bytes"}, "of tokens without a header: 2 or 4"},
       {{"train_step", "package"}, "the folder that the script wrote; it fixes shapes, classes and precision"},
       {{"train_step", "metrics"},
        "where the package tells classes apart: also measure `auroc`, `auprc`, `acc_macro`, `f1_macro` and `mcc`"},
   };
+}
+
+}  // namespace
+
+std::vector<TaskOptionNote> OptionsOf(const std::string& task) {
+  const absl::StatusOr<std::unique_ptr<Task>> made = MakeTask(task);
+  if (!made.ok()) return {};
+  TaskOptionsProbe probe;
+  (*made)->Setup({.options = nlohmann::json::object()}).IgnoreError();  // required options are missing: they are noted
+  return probe.notes();
+}
+
+const std::map<std::pair<std::string, std::string>, std::string>& OptionMeanings() {
+  static const Meanings& meanings = *new Meanings([] {
+    Meanings all = DataMeanings();
+    all.merge(TaskMeanings());
+    return all;
+  }());
   return meanings;
 }
 
