@@ -25,6 +25,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/base/utf8_text.h"
 #include "athanor/config/config_loader.h"
+#include "athanor/config/derived_options.h"
 #include "athanor/config/job_rules.h"
 #include "athanor/contract/failure_cause.h"
 #include "athanor/contract/job_limits.h"
@@ -337,8 +338,8 @@ class JobReader {
         Problem(problem.path.empty() ? "runner" : absl::StrCat("runner.", problem.path), problem.message);
     }
     if (IsTrainStep(spec_.task().name(), spec_.task().library())) {
-      if (config.precision != "" && config.precision != "fp32")
-        Problem("runner.precision", absl::StrCat(Found(json(config.precision)), " ", kTrainStepPrecision));
+      if (const std::string precision = EffectivePrecision(config); precision != "" && precision != "fp32")
+        Problem("runner.precision", absl::StrCat(Found(json(precision)), " ", kTrainStepPrecision));
       if (spec_.resources().device() == "cuda")
         Problem("resources.device", absl::StrCat(Found(json("cuda")), " ", kTrainStepDevice));
     }

@@ -15,6 +15,7 @@
 #include "athanor/config/config_loader.h"
 #include "athanor/config/job_rules.h"
 #include "athanor/contract/job_limits.h"
+#include "athanor/config/derived_options.h"
 #include "common/service/channel.h"
 #include "server/convert/proto_convert.h"
 #include "server/core/job_spec.h"
@@ -123,8 +124,8 @@ absl::Status CheckTask(const v1::TaskSpec& task) {
 }
 
 absl::Status CheckTrainStep(const RunnerConfig& config, const std::string& device) {
-  if (config.precision != "" && config.precision != "fp32")
-    return Bad("runner.precision", Show(config.precision), " ", kTrainStepPrecision);
+  if (const std::string precision = EffectivePrecision(config); precision != "" && precision != "fp32")
+    return Bad("runner.precision", Show(precision), " ", kTrainStepPrecision);
   if (device == "cuda") return Bad("resources.device", Show(device), " ", kTrainStepDevice);
   return absl::OkStatus();
 }

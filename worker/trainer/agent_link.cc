@@ -27,7 +27,6 @@ namespace {
 constexpr absl::Duration kRetryFirst = absl::Milliseconds(20);
 constexpr absl::Duration kRetryMax = absl::Milliseconds(500);
 using Clock = std::chrono::steady_clock;
-constexpr absl::Duration kAwayLimit = absl::Hours(24);
 constexpr size_t kMaxSocketPath = 107;  // of sockaddr_un, without the final zero
 constexpr size_t kMaxMetrics = 64;
 constexpr size_t kMaxErrorBytes = 1024;
@@ -95,7 +94,8 @@ class AgentLink::Impl {
       if (status.ok() && reply.code() == 0) return reply;
       if (status.ok())
         return absl::Status(static_cast<absl::StatusCode>(reply.code()), absl::StrCat(what, ": ", reply.message()));
-      if (absl::IsDeadlineExceeded(status) && patient && coordinator_away_ && absl::Now() - began < kAwayLimit) {
+      if (absl::IsDeadlineExceeded(status) && patient && coordinator_away_ &&
+          absl::Now() - began < AgentLink::kAwayLimit) {
         deadline = absl::Now() + limit;
         continue;
       }
@@ -133,6 +133,7 @@ class AgentLink::Impl {
   }
 
   int rank() const { return identity_.rank; }
+  bool away() const { return coordinator_away_; }
   absl::Duration LeaseLeft() const {
     const Clock::time_point until = lease_until_;
     return until == Clock::time_point::max() ? absl::InfiniteDuration() : absl::FromChrono(until - Clock::now());
@@ -262,6 +263,10 @@ absl::Status AgentLink::Report(const ProgressReport& progress, const std::string
 
 absl::Duration AgentLink::LeaseLeft() const {
   return impl_->LeaseLeft();
+}
+
+bool AgentLink::CoordinatorIsAway() const {
+  return impl_->away();
 }
 
 void AgentLink::Listen(std::function<void(const StopRequest&)> on_stop) {

@@ -52,6 +52,8 @@ struct StopRequest {
 
 class AgentLink {
  public:
+  static constexpr absl::Duration kAwayLimit = absl::Hours(24);  // so long a coordinator that is away is waited for
+
   // INVALID_ARGUMENT for a path that cannot be a socket's. Connects with the first call.
   static absl::StatusOr<std::unique_ptr<AgentLink>> Open(const std::string& socket, RankIdentity identity);
   ~AgentLink();
@@ -71,6 +73,8 @@ class AgentLink {
   absl::Status Report(const ProgressReport& progress, const std::string& phase, absl::Time deadline);
   // What is left of the lease that the agent told with its last answer; infinite when it told none.
   absl::Duration LeaseLeft() const;
+  // Whether the agent said with its last answer that it has no contact to the coordinator. Any thread.
+  bool CoordinatorIsAway() const;
 
   // Calls back for each request of the agent, on the link's own thread ("athanor-listen"), from now until destruction;
   // a lost agent is tried again every half second. Once.

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
+#include "athanor/config/derived_options.h"
 #include "athanor/task/task_options.h"
 #include "athanor/torch/status.h"
 #include "worker/trainer/task_loader.h"
@@ -38,8 +39,8 @@ absl::Status CheckJob(const std::string& spec_file) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Task> task, FindTask(spec));
   TaskOptionsProbe probe;
   absl::Status status;
-  RETURN_IF_ERROR(
-      RunTorch("task set-up", [&] { status = task->Setup({.options = options, .precision = config.precision}); }));
+  RETURN_IF_ERROR(RunTorch(
+      "task set-up", [&] { status = task->Setup({.options = options, .precision = EffectivePrecision(config)}); }));
   return TaskOptionsProbe::Stopped(status) ? absl::OkStatus() : status;
 }
 

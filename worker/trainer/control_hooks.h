@@ -37,6 +37,7 @@ class ControlHooks : public RunnerHooks {
   void OnPhaseProgress(const PhaseProgress& progress) override;
   void OnNote(const std::string& text) override;
   bool StopRequested() const override;
+  bool ServiceIsAway() const override { return link_->CoordinatorIsAway(); }
   // Before the runner exists. Any thread.
   void EnterPhase(RunnerPhase phase);
 

@@ -45,8 +45,8 @@ absl::StatusOr<ProcessGroupOptions> RendezvousClient::GroupOptions(const Rendezv
   return options;
 }
 
-absl::StatusOr<Membership> RendezvousClient::Finish(const torch::Device& device, const CommConfig& comm) {
-  Membership member;
+absl::StatusOr<JoinedRanks> RendezvousClient::Finish(const torch::Device& device, const CommConfig& comm) {
+  JoinedRanks member;
   ASSIGN_OR_RETURN(member.plan, joining_.get());
   ATHANOR_FAILPOINT("trainer.after_join");
   if (env_.world_size > 1) {

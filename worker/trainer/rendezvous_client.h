@@ -4,7 +4,7 @@
 //   RendezvousClient rendezvous(&link, env, deadline);
 //   RETURN_IF_ERROR(rendezvous.Start());          // joins in the background …
 //   ... set the task up ...                       // … meanwhile
-//   ASSIGN_OR_RETURN(Membership member, rendezvous.Finish(device, config.comm));
+//   ASSIGN_OR_RETURN(JoinedRanks joined, rendezvous.Finish(device, config.comm));
 #pragma once
 
 #include <future>
@@ -21,7 +21,8 @@
 
 namespace athanor {
 
-struct Membership {
+// What a rank gets by joining.
+struct JoinedRanks {
   RendezvousPlan plan;
   std::unique_ptr<HostStore> store;     // rank 0; outlives the group
   std::unique_ptr<ProcessGroup> group;  // null when the world is one rank
@@ -37,7 +38,7 @@ class RendezvousClient {
   absl::Status Start();
   // Waits for the others. FAILED_PRECONDITION: the generation is over. DEADLINE_EXCEEDED: not all ranks came.
   // INVALID_ARGUMENT: an answer that does not fit this rank. `device`: of the tensors to be reduced.
-  absl::StatusOr<Membership> Finish(const torch::Device& device, const CommConfig& comm);
+  absl::StatusOr<JoinedRanks> Finish(const torch::Device& device, const CommConfig& comm);
 
  private:
   absl::StatusOr<ProcessGroupOptions> GroupOptions(const RendezvousPlan& plan) const;

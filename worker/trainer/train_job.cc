@@ -13,6 +13,7 @@
 #include "athanor/base/storage_id.h"
 #include "athanor/base/write_fence.h"
 #include "athanor/config/config_loader.h"
+#include "athanor/config/derived_options.h"
 #include "athanor/runner/step/deterministic.h"
 #include "athanor/runner/torch_runner.h"
 #include "athanor/runner/watch/supervisor.h"
@@ -138,7 +139,7 @@ class RankRun {
                              .world_size = env_.world_size,
                              .device = device_,
                              .options = options_,
-                             .precision = config_.precision});
+                             .precision = EffectivePrecision(config_)});
     }));
     return status;
   }
@@ -155,7 +156,7 @@ class RankRun {
 
   absl::StatusOr<RunResult> Train() {
     TorchRunnerOptions options;
-    ASSIGN_OR_RETURN(options.topology, Topology::Create(env_.world_size, env_.rank, env_.local_rank));
+    ASSIGN_OR_RETURN(options.topology, ParallelTopology::Create(env_.world_size, env_.rank, env_.local_rank));
     options.process_group = member_.group.get();
     options.hooks = hooks_.get();
     options.storage_root = std::filesystem::path(env_.job_dir).parent_path().string();
@@ -175,6 +176,7 @@ class RankRun {
     }
     options.hang_timeout = absl::Seconds(config_.comm.train_timeout_seconds) + kHangMargin;
     options.on_hang = [](const std::string& what) { EndProcess(kExitHang, what); };
+    options.commit_patience = AgentLink::kAwayLimit;
     RETURN_IF_ERROR(RunTorch("making the model", [&] {
       options.model = task_->Model();
       options.datasets = task_->Datasets();
@@ -225,7 +227,7 @@ class RankRun {
   std::shared_ptr<const WriteFence> fence_;
   std::unique_ptr<CoordinatorCommitter> committer_;
   std::unique_ptr<Task> task_;
-  Membership member_;
+  JoinedRanks member_;
   std::unique_ptr<TorchRunner> runner_;
 };
 

@@ -51,6 +51,11 @@ inline bool UsesFp8(const RunnerConfig& config) {
   return config.fp8.enabled || config.precision == "fp8";
 }
 
+// The precision that a run computes in, whichever option says so.
+inline std::string EffectivePrecision(const RunnerConfig& config) {
+  return UsesFp8(config) ? "fp8" : config.precision;
+}
+
 // Whether the step is replayed as a graph: `compile.enable` or `stack: graph`.
 inline bool UsesStepGraph(const RunnerConfig& config) {
   return config.compile.enable || config.stack == "graph";

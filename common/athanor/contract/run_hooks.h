@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 namespace athanor {
 
@@ -46,7 +47,8 @@ struct ProgressReport {
   int64_t skipped_updates = 0;  // left out because of gradients that were not finite
   double evaluate_seconds = 0;
   PhaseProgress phase_progress;
-  double eta_seconds = -1;  // of the steps left, at the present pace, evaluations not counted; -1: unknown
+  std::vector<std::string> events;  // what happened, once each, oldest first: "stopped early after …"; main process
+  double eta_seconds = -1;          // of the steps left, at the present pace, evaluations not counted; -1: unknown
   // Refreshed at read-outs: of the process, and of the device's allocator (0 on the CPU). Peaks since the start.
   int64_t memory_bytes = 0, memory_bytes_peak = 0;
   int64_t device_bytes = 0, device_bytes_peak = 0, device_reserved_bytes_peak = 0;
@@ -72,6 +74,8 @@ class RunnerHooks {
   virtual void OnNote(const std::string& /*text*/) {}
   // This rank's vote to leave at the next agreed step boundary (suspend, preemption, SIGTERM). Cheap; any thread.
   virtual bool StopRequested() const { return false; }
+  // Whether those who take this run's commits are away for now: waiting for them is no hang. Cheap; any thread.
+  virtual bool ServiceIsAway() const { return false; }
 };
 
 }  // namespace athanor

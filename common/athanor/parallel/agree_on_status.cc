@@ -37,8 +37,9 @@ absl::Status Decode(int64_t rank, const std::vector<double>& numbers) {
 
 }  // namespace
 
-absl::Status AgreeOnStatus(ProcessGroup* group, const absl::Status& mine) {
-  if (group == nullptr || group->world_size() == 1) return mine;
+absl::Status AgreeOnStatus(const Membership& members, const absl::Status& mine) {
+  if (!members.several()) return mine;
+  ProcessGroup* const group = members.group();
   const int64_t failed = mine.ok() ? group->world_size() : group->rank();
   const absl::StatusOr<Agreement> first = group->AllAgree({failed});
   if (!first.ok()) return mine.ok() ? first.status() : mine;

@@ -12,7 +12,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/parallel/agree_on_status.h"
 #include "athanor/parallel/host_memory_group.h"
+#include "athanor/parallel/process_group.h"
 #include "athanor/torch/module_tensors.h"
 #include "athanor/torch/status.h"
 
@@ -97,18 +99,45 @@ int64_t Signature(const std::vector<std::pair<std::string, torch::Tensor>>& tens
 }  // namespace
 
 struct GradientReducer::Impl {
-  ProcessGroup* group = nullptr;
+  Membership members;
   const torch::nn::Module* module = nullptr;
   std::vector<torch::Tensor> parameters;  // that need a gradient
   std::vector<torch::Tensor> frozen;
   std::vector<std::vector<size_t>> buckets;
   std::unique_ptr<HostMemoryExchange> exchange;  // one of the two
   std::unique_ptr<c10d::Reducer> reducer;
-  bool find_unused = false;
+  std::unordered_map<size_t, std::string> names;  // of the parameters, by place
+  GradientReducerOptions options;
   bool ran = false, settled = false;
 
-  absl::Status BuildReducer(const GradientReducerOptions& options,
-                            const std::unordered_map<size_t, std::string>& names) {
+  void Unseat() {
+    for (torch::Tensor& parameter : parameters) parameter.mutable_grad().reset();
+    RunTorch("closing the reducer", [&] { reducer.reset(); }).IgnoreError();
+    exchange.reset();
+    buckets.clear();
+    ran = settled = false;
+  }
+
+  absl::Status CompareModels() const {
+    std::vector<std::pair<std::string, torch::Tensor>> described = DistinctParameters(*module);
+    for (auto& buffer : DistinctBuffers(*module)) described.push_back(std::move(buffer));
+    ASSIGN_OR_RETURN(const Agreement agreement, members.group()->AllAgree({Signature(described)}));
+    if (agreement.min[0] == agreement.max[0]) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        "reducer: the ranks' models differ in names, shapes or types of parameters or buffers");
+  }
+
+  absl::Status BuildExchange() {
+    if (!HostMemoryExchange::Serves(*members.group(), parameters)) return BuildReducer();
+    std::vector<std::string> listed;
+    for (size_t i = 0; i < parameters.size(); ++i) listed.push_back(names[i]);
+    exchange = std::make_unique<HostMemoryExchange>(members.group()->host_memory(), members.group()->world_size(),
+                                                    options.find_unused_parameters, parameters, std::move(listed));
+    settled = true;
+    return absl::OkStatus();
+  }
+
+  absl::Status BuildReducer() {
     return RunTorch("building the reducer", [&] {
       // Last registered, first ready.
       std::vector<torch::Tensor> reversed(parameters.rbegin(), parameters.rend());
@@ -118,7 +147,8 @@ struct GradientReducer::Impl {
         for (size_t& index : bucket) index = parameters.size() - 1 - index;
       }
       reducer = std::make_unique<c10d::Reducer>(
-          parameters, buckets, c10::intrusive_ptr<c10d::ProcessGroup>::unsafe_reclaim_from_nonowning(&group->c10d()),
+          parameters, buckets,
+          c10::intrusive_ptr<c10d::ProcessGroup>::unsafe_reclaim_from_nonowning(&members.group()->c10d()),
           std::vector<bool>(parameters.size(), false), options.bucket_bytes, options.find_unused_parameters,
           /*gradient_as_bucket_view=*/true, names, /*first_bucket_bytes_cap=*/options.bucket_bytes,
           /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>{});
@@ -140,7 +170,7 @@ struct GradientReducer::Impl {
     torch::NoGradGuard no_grad;
     for (const torch::Tensor& tensor : tensors) {
       torch::Tensor dense = tensor.detach().contiguous();
-      RETURN_IF_ERROR(group->Broadcast(dense, 0));
+      RETURN_IF_ERROR(members.group()->Broadcast(dense, 0));
       if (!dense.is_alias_of(tensor)) tensor.detach().copy_(dense);
     }
     return absl::OkStatus();
@@ -150,55 +180,44 @@ struct GradientReducer::Impl {
 GradientReducer::GradientReducer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 GradientReducer::~GradientReducer() {
-  for (torch::Tensor& parameter : impl_->parameters) parameter.mutable_grad().reset();
-  RunTorch("closing the reducer", [&] { impl_->reducer.reset(); }).IgnoreError();
+  impl_->Unseat();
 }
 
 absl::StatusOr<std::unique_ptr<GradientReducer>> GradientReducer::Create(const torch::nn::Module& module,
-                                                                         ProcessGroup* group,
+                                                                         const Membership& members,
                                                                          const GradientReducerOptions& options) {
   auto impl = std::make_unique<Impl>();
-  impl->group = group;
   impl->module = &module;
-  impl->find_unused = options.find_unused_parameters;
-  std::vector<std::pair<std::string, torch::Tensor>> described = DistinctParameters(module);
-  std::unordered_map<size_t, std::string> names;
-  for (const auto& [name, parameter] : described) {
+  impl->options = options;
+  for (const auto& [name, parameter] : DistinctParameters(module)) {
     if (!parameter.requires_grad()) {
       impl->frozen.push_back(parameter);
       continue;
     }
-    names[impl->parameters.size()] = name;
+    impl->names[impl->parameters.size()] = name;
     impl->parameters.push_back(parameter);
   }
-  for (auto& buffer : DistinctBuffers(module)) described.push_back(std::move(buffer));
-  const int64_t signature = Signature(described);
-  ASSIGN_OR_RETURN(Agreement agreement, group->AllAgree({signature}));
-  if (agreement.min[0] != agreement.max[0]) {
-    return absl::InvalidArgumentError(
-        "reducer: the ranks' models differ in names, shapes or types of parameters or buffers");
-  }
-  if (impl->parameters.empty())
-    return absl::InvalidArgumentError("reducer: the model has no parameter that needs a gradient");
-  std::vector<std::string> listed;
-  for (size_t i = 0; i < impl->parameters.size(); ++i) listed.push_back(names[i]);
-  if (HostMemoryExchange::Serves(*group, impl->parameters)) {
-    impl->exchange = std::make_unique<HostMemoryExchange>(
-        group->host_memory(), group->world_size(), options.find_unused_parameters, impl->parameters, std::move(listed));
-    impl->settled = true;
-  } else {
-    RETURN_IF_ERROR(impl->BuildReducer(options, names));
-  }
   std::unique_ptr<GradientReducer> reducer(new GradientReducer(std::move(impl)));
-  RETURN_IF_ERROR(reducer->SyncModel());
+  RETURN_IF_ERROR(reducer->Reseat(members));
   return reducer;
+}
+
+absl::Status GradientReducer::Reseat(const Membership& members) {
+  impl_->Unseat();
+  impl_->members = members;
+  RETURN_IF_ERROR(impl_->CompareModels());
+  if (impl_->parameters.empty())
+    return absl::InvalidArgumentError("reducer: the model has no parameter that needs a gradient");
+  // What one rank alone can fail at is agreed before the weights travel.
+  RETURN_IF_ERROR(AgreeOnStatus(members, impl_->BuildExchange()));
+  return SyncModel();
 }
 
 void GradientReducer::PrepareForBackward(const torch::Tensor& loss) {
   if (impl_->exchange != nullptr) return;
   impl_->Settle();  // lbfgs exchanges several times between two drops
-  impl_->reducer->prepare_for_backward(impl_->find_unused ? std::vector<torch::Tensor>{loss}
-                                                          : std::vector<torch::Tensor>{});
+  impl_->reducer->prepare_for_backward(impl_->options.find_unused_parameters ? std::vector<torch::Tensor>{loss}
+                                                                             : std::vector<torch::Tensor>{});
 }
 
 void GradientReducer::FinishBackward() {

@@ -2,7 +2,7 @@
 // reduced as soon as they are full); CPU ranks of one machine exchange through memory after it, in place: without
 // buckets nothing is copied or held twice.
 //
-//   ASSIGN_OR_RETURN(auto reducer, GradientReducer::Create(*model, group, {}));  // rank 0's weights go everywhere
+//   ASSIGN_OR_RETURN(auto reducer, GradientReducer::Create(*model, members, {}));  // rank 0's weights go everywhere
 //   loss.backward();                      // of each micro-batch of a window but the last: gradients add up locally
 //   reducer->PrepareForBackward(loss);
 //   loss.backward();                      // of the last: returns with the mean over the ranks in .grad
@@ -25,7 +25,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "athanor/parallel/process_group.h"
+#include "athanor/parallel/membership.h"
 
 namespace athanor {
 
@@ -37,12 +37,16 @@ struct GradientReducerOptions {
 
 class GradientReducer {
  public:
-  // Collective. INVALID_ARGUMENT when the ranks' models differ in names, shapes or dtypes. `module` and `group` outlive
-  // the reducer. Parameters are those of now, one with several names counts once; buffers are asked of the module
-  // whenever they are needed.
-  static absl::StatusOr<std::unique_ptr<GradientReducer>> Create(const torch::nn::Module& module, ProcessGroup* group,
+  // Collective. INVALID_ARGUMENT when the ranks' models differ in names, shapes or dtypes. `module` and the members'
+  // group outlive the reducer. Parameters are those of now, one with several names counts once; buffers are asked of
+  // the module whenever they are needed.
+  static absl::StatusOr<std::unique_ptr<GradientReducer>> Create(const torch::nn::Module& module,
+                                                                 const Membership& members,
                                                                  const GradientReducerOptions& options);
   ~GradientReducer();
+  // Other ranks, at the start as later: their models are compared, and rank 0's weights and buffers are everybody's.
+  // Collective; errors as Create(), which calls it.
+  absl::Status Reseat(const Membership& members);
 
   // Before the backward pass whose gradients are to be exchanged.
   void PrepareForBackward(const torch::Tensor& loss);

@@ -110,7 +110,7 @@ absl::Status CheckLaunchedAlone() {
 absl::StatusOr<LaunchedRanks> JoinLaunchedRanks(const LaunchEnvironment& launch, const CommConfig& comm,
                                                 const torch::Device& device) {
   LaunchedRanks ranks;
-  ASSIGN_OR_RETURN(ranks.topology, Topology::Create(launch.world_size, launch.rank, launch.local_rank));
+  ASSIGN_OR_RETURN(ranks.topology, ParallelTopology::Create(launch.world_size, launch.rank, launch.local_rank));
   if (launch.world_size == 1) return ranks;
   ProcessGroupOptions options;
   options.rank = launch.rank;

@@ -19,8 +19,8 @@
 
 #include "absl/status/statusor.h"
 #include "athanor/config/runner_config.h"
+#include "athanor/parallel/parallel_topology.h"
 #include "athanor/parallel/process_group.h"
-#include "athanor/parallel/topology.h"
 
 namespace athanor {
 
@@ -44,7 +44,7 @@ absl::StatusOr<LaunchEnvironment> ReadLaunchEnvironment(const std::optional<std:
 absl::Status CheckLaunchedAlone();
 
 struct LaunchedRanks {
-  Topology topology;
+  ParallelTopology topology;
   std::unique_ptr<HostStore> store;     // of rank 0, unless the launcher has one; outlives the group
   std::unique_ptr<ProcessGroup> group;  // null: one rank
 };

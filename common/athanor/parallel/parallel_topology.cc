@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "athanor/base/status_macros.h"
 
 namespace athanor {
 namespace {
@@ -71,6 +72,24 @@ absl::StatusOr<ParallelTopology> ParallelTopology::Create(int64_t world_size,
     topology.strides_[i] = stride;
     stride *= topology.degrees_[i];
   }
+  return topology;
+}
+
+absl::StatusOr<ParallelTopology> ParallelTopology::Create(int world_size, int rank, int local_rank) {
+  if (world_size < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("topology: world_size is ", world_size, ", must be at least 1"));
+  }
+  if (rank < 0 || rank >= world_size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("topology: rank is ", rank, ", must be in 0 .. ", world_size - 1, " (world_size - 1)"));
+  }
+  if (local_rank < 0 || local_rank >= world_size) {
+    return absl::InvalidArgumentError(absl::StrCat("topology: local_rank is ", local_rank, ", must be in 0 .. ",
+                                                   world_size - 1, " (world_size - 1)"));
+  }
+  ASSIGN_OR_RETURN(ParallelTopology topology, Create(world_size, {{"replicate", world_size}}));
+  topology.rank_ = rank;
+  topology.local_rank_ = local_rank;
   return topology;
 }
 

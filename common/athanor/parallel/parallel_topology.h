@@ -1,9 +1,12 @@
-// How the ranks of a job are laid out over the axes of parallelism, and which ranks reduce what together.
+// How the ranks of a job are laid out over the axes of parallelism, which ranks reduce what together, and where this
+// rank stands among them.
 //
 //   ASSIGN_OR_RETURN(auto topology, ParallelTopology::Create(/*world_size=*/8, {{"replicate", -1}, {"tensor", 4}}));
 //   topology.degree("replicate");                        // 2: the -1 takes what the others leave
 //   topology.Coordinates(5).at("tensor");                // 1
 //   topology.DomainRank("data", 5);                      // 1: which share of the data rank 5 reads
+//   ASSIGN_OR_RETURN(topology, ParallelTopology::Create(/*world_size=*/4, /*rank=*/1, /*local_rank=*/1));
+//   topology.data_parallel_rank();                       // 1: every rank is one replica
 //
 // Axes in order: replicate, shard, context, pipeline, tensor, expert, expert_tensor; row-major, the last axis fastest.
 // Domains are the groups that reduce together: data = batch = (replicate, shard); loss = fsdp = (replicate, shard,
@@ -31,8 +34,16 @@ class ParallelTopology {
   // Axes that are not named have degree 1; at most one may be -1. INVALID_ARGUMENT, with the product of the axes:
   // unknown axis, a degree of 0 or below -1, two -1, a product that is not the world size or does not divide it.
   static absl::StatusOr<ParallelTopology> Create(int64_t world_size, const std::map<std::string, int64_t>& axes);
+  // This rank's: data parallelism alone. INVALID_ARGUMENT unless 1 <= world_size, 0 <= rank < world_size and
+  // 0 <= local_rank < world_size.
+  static absl::StatusOr<ParallelTopology> Create(int world_size, int rank, int local_rank);
 
-  int64_t world_size() const { return world_size_; }
+  int world_size() const { return static_cast<int>(world_size_); }
+  int rank() const { return rank_; }
+  int local_rank() const { return local_rank_; }  // among the ranks of this machine: picks the device
+  bool is_main() const { return rank_ == 0; }
+  int data_parallel_size() const { return static_cast<int>(DomainDegree("data")); }
+  int data_parallel_rank() const { return static_cast<int>(DomainRank("data", rank_)); }
   const std::array<int64_t, kAxisCount>& degrees() const { return degrees_; }
   int64_t degree(absl::string_view axis) const;  // 1 for an unknown axis
 
@@ -53,6 +64,7 @@ class ParallelTopology {
   int64_t Position(size_t axis, int64_t rank) const { return rank / strides_[axis] % degrees_[axis]; }
 
   int64_t world_size_ = 1;
+  int rank_ = 0, local_rank_ = 0;
   std::array<int64_t, kAxisCount> degrees_{1, 1, 1, 1, 1, 1, 1};
   std::array<int64_t, kAxisCount> strides_{1, 1, 1, 1, 1, 1, 1};
 };

@@ -10,6 +10,7 @@
 //   bar              1: prints "\rbar <step>" in each step, and flushes it
 //   orphan_file      leaves a process with a session and a parent of its own, whose pid it writes there
 //   hold_at_step, hold_fifo    waits at this step until something opens the named pipe for writing
+//   hold_in_evaluation_after   the same, at each batch of the first evaluation after this step
 //   rank             the rank that is faulty; -1 (default): all
 //   once_file        the fault happens only while this file does not exist, and makes it
 //
@@ -39,6 +40,7 @@ class FaultyTask : public athanor::Task {
     eat_at_ = Take(options, "eat_at_step", 0);
     hang_at_ = Take(options, "hang_at_step", 0);
     hold_at_ = Take(options, "hold_at_step", 0);
+    hold_in_evaluation_after_ = Take(options, "hold_in_evaluation_after", 0);
     crash_at_ = Take(options, "crash_at_step", 0);
     bar_ = Take(options, "bar", 0);
     say_ = options.value("say", "");
@@ -71,8 +73,11 @@ class FaultyTask : public athanor::Task {
     if (!digits_->Model()->is_training()) {
       const bool exit = exit_in_evaluation_after_ > 0 && step_ >= exit_in_evaluation_after_;
       if (exit && Armed()) _exit(static_cast<int>(exit_code_));
+      const bool hold = hold_in_evaluation_after_ > 0 && step_ >= hold_in_evaluation_after_ && !evaluated_;
+      if (hold && Armed()) Hold();
       return output;
     }
+    evaluated_ = evaluated_ || (hold_in_evaluation_after_ > 0 && step_ >= hold_in_evaluation_after_);
     ++step_;
     if (!say_.empty()) std::printf("%s\n", say_.c_str());
     if (bar_ > 0) {
@@ -105,6 +110,9 @@ class FaultyTask : public athanor::Task {
   void Hold() const {
     const int pipe = open(hold_fifo_.c_str(), O_RDONLY | O_CLOEXEC);
     if (pipe < 0) throw std::runtime_error("hold_fifo '" + hold_fifo_ + "' cannot be opened");
+    char byte = 0;
+    while (read(pipe, &byte, 1) > 0) {  // until it is closed again: one opening lets one step pass
+    }
     close(pipe);
   }
 
@@ -141,8 +149,9 @@ class FaultyTask : public athanor::Task {
 
   std::unique_ptr<athanor::Task> digits_;
   int64_t throw_at_ = 0, nan_from_ = 0, oom_at_ = 0, eat_at_ = 0, hang_at_ = 0, exit_at_ = 0, exit_code_ = 20,
-          exit_in_evaluation_after_ = 0, hold_at_ = 0, crash_at_ = 0, bar_ = 0, step_ = 0;
-  bool faulty_ = false, fired_ = false;
+          exit_in_evaluation_after_ = 0, hold_at_ = 0, hold_in_evaluation_after_ = 0, crash_at_ = 0, bar_ = 0,
+          step_ = 0;
+  bool faulty_ = false, fired_ = false, evaluated_ = false;
   std::string once_file_, hold_fifo_, say_, orphan_file_;
 };
 

@@ -33,16 +33,15 @@ std::string MetricsText(const std::map<std::string, double>& metrics, absl::stri
   return text;
 }
 
-// "val.loss" -> split "val", metric "loss".
-std::pair<std::string, std::string> SplitName(const std::string& name) {
+// "val.loss" -> split "val", metric "loss"; "lr" is one of the `trained` split.
+std::pair<std::string, std::string> SplitName(const std::string& name, const std::string& trained) {
   const size_t dot = name.find('.');
-  return dot == std::string::npos ? std::pair(std::string("train"), name)
-                                  : std::pair(name.substr(0, dot), name.substr(dot + 1));
+  return dot == std::string::npos ? std::pair(trained, name) : std::pair(name.substr(0, dot), name.substr(dot + 1));
 }
 
 // Where the time of a step goes, how fast it is, what it takes.
-void AddMeasures(const ProgressReport& progress, std::map<std::string, double>* metrics) {
-  const auto add = [metrics](const char* name, double value) { (*metrics)[absl::StrCat("train.", name)] = value; };
+void AddMeasures(const ProgressReport& progress, const std::string& split, std::map<std::string, double>* metrics) {
+  const auto add = [&](const char* name, double value) { (*metrics)[absl::StrCat(split, ".", name)] = value; };
   add("samples_per_second", progress.total_samples_per_second);
   add("step_seconds", progress.step_seconds);
   add("data_seconds", progress.times.data);
@@ -60,7 +59,7 @@ void AddMeasures(const ProgressReport& progress, std::map<std::string, double>* 
 ResultRow RowOf(const std::map<std::string, double>& metrics) {
   ResultRow row;
   for (const auto& [name, value] : metrics) {
-    const auto [split, metric] = SplitName(name);
+    const auto [split, metric] = SplitName(name, "train");
     row[split][metric] = value;
   }
   return row;
@@ -69,9 +68,11 @@ ResultRow RowOf(const std::map<std::string, double>& metrics) {
 }  // namespace
 
 RunRecorder::RunRecorder(const RunnerConfig& config, Workspace workspace,
-                         const std::vector<std::string>& evaluate_splits)
+                         const std::vector<std::string>& evaluate_splits,
+                         const std::vector<std::string>& trained_splits)
     : workspace_(std::move(workspace)),
       by_epoch_(config.epochs.has_value() && config.evaluate.interval == 0),
+      trained_(trained_splits),
       started_(absl::Now()),
       results_(config.score, evaluate_splits) {}
 
@@ -80,8 +81,9 @@ RunRecorder::~RunRecorder() {
 }
 
 absl::StatusOr<std::unique_ptr<RunRecorder>> RunRecorder::Open(const RunnerConfig& config, Workspace workspace,
-                                                               const std::vector<std::string>& evaluate_splits) {
-  std::unique_ptr<RunRecorder> recorder(new RunRecorder(config, std::move(workspace), evaluate_splits));
+                                                               const std::vector<std::string>& evaluate_splits,
+                                                               const std::vector<std::string>& trained_splits) {
+  std::unique_ptr<RunRecorder> recorder(new RunRecorder(config, std::move(workspace), evaluate_splits, trained_splits));
   const Workspace& place = recorder->workspace_;
   for (const char* name : {"/results.json", "/latest.json", "/best.json", "/summary.json"})
     RemoveLeftovers(place.dir + name);
@@ -151,34 +153,38 @@ void RunRecorder::ContinueEvents(const std::string& name, int64_t step) {
   Keep(events_->Flush());
 }
 
-void RunRecorder::Step(const ProgressReport& progress) {
+void RunRecorder::Step(const ProgressReport& progress, const std::string& split) {
   std::map<std::string, double> metrics;
   for (const auto& [name, value] : progress.metrics) {
-    const auto [split, metric] = SplitName(name);
-    if (split == "train") metrics[absl::StrCat(split, ".", metric)] = value;
+    const auto [of, metric] = SplitName(name, split);
+    if (of == split) metrics[absl::StrCat(split, ".", metric)] = value;
   }
-  AddMeasures(progress, &metrics);
+  AddMeasures(progress, split, &metrics);
   Scalars(metrics, progress);
   const std::string last = progress.total_steps > 0 ? absl::StrCat(progress.total_steps) : "∞";
-  Note("INFO", absl::StrCat("training on train [", progress.step, "/", last, "]", MetricsText(metrics, "train."),
-                            "\teta: ", DurationText(progress.eta_seconds)));
+  Note("INFO", absl::StrCat("training on ", split, " [", progress.step, "/", last, "]",
+                            MetricsText(metrics, split + "."), "\teta: ", DurationText(progress.eta_seconds)));
   if (console_ != nullptr) console_->Progress(progress);
   if (events_ != nullptr) Keep(events_->Flush());
 }
 
 void RunRecorder::Evaluated(const ProgressReport& progress, const std::map<std::string, double>& metrics,
-                            const std::map<std::string, double>& training, bool is_best) {
+                            const std::map<std::string, std::map<std::string, double>>& training, bool is_best) {
   ResultRow row = RowOf(metrics);
   for (const auto& [split, values] : row) {
     std::map<std::string, double> named;
     for (const auto& [metric, value] : values) named[metric] = value;
     Note("INFO", absl::StrCat("evaluating on ", split, " [", progress.step, "]", MetricsText(named, "")));
   }
-  for (const auto& [name, value] : progress.metrics) {
-    const auto [split, metric] = SplitName(name);
-    if (split == "train") row["train"].emplace(metric, value);
+  for (const std::string& trained : trained_) {
+    for (const auto& [name, value] : progress.metrics) {
+      const auto [split, metric] = SplitName(name, trained);
+      if (split == trained) row[trained].emplace(metric, value);
+    }
   }
-  for (const auto& [name, value] : training) row["train"][name] = value;
+  for (const auto& [split, means] : training) {
+    for (const auto& [name, value] : means) row[split][name] = value;
+  }
   if (progress.step != recorded_step_) Scalars(metrics, progress);
   results_.Append(IndexOf(progress), row);
   Keep(results_.Write(workspace_.dir, IdentityOf(workspace_), is_best));

@@ -37,16 +37,17 @@ class RunRecorder {
   // Writes the metadata; opens the log (config.log), the event file (config.tensorboard) and the tables (config.csv,
   // config.jsonl).
   static absl::StatusOr<std::unique_ptr<RunRecorder>> Open(const RunnerConfig& config, Workspace workspace,
-                                                           const std::vector<std::string>& evaluate_splits);
+                                                           const std::vector<std::string>& evaluate_splits,
+                                                           const std::vector<std::string>& trained_splits = {"train"});
   ~RunRecorder();
 
-  // The loss, learning rate and other metrics of the training read-out at progress.step.
-  void Step(const ProgressReport& progress);
+  // The loss, learning rate and other metrics of the training read-out at progress.step; `split`: the trained one.
+  void Step(const ProgressReport& progress, const std::string& split = "train");
   // A row of results: an evaluation (`metrics` by "split.name", none where nothing is evaluated), and what training has
-  // measured since the row before (`training`, by name). Its index is the step; in a run that is counted in epochs and
-  // evaluated after each, the number of epochs done. `is_best`: best.json is this row.
+  // measured since the row before (`training`, by split and name). Its index is the step; in a run that is counted in
+  // epochs and evaluated after each, the number of epochs done. `is_best`: best.json is this row.
   void Evaluated(const ProgressReport& progress, const std::map<std::string, double>& metrics,
-                 const std::map<std::string, double>& training, bool is_best);
+                 const std::map<std::string, std::map<std::string, double>>& training, bool is_best);
   void Note(absl::string_view level, absl::string_view text);  // "INFO", "WARNING", "ERROR"
   // `outcome`: "finished", "preempted", "failed". Adds duration, counters and the best and latest results.
   void Finish(absl::string_view outcome, const ProgressReport& progress, absl::string_view error);
@@ -66,7 +67,8 @@ class RunRecorder {
   absl::Status error() const { return error_; }
 
  private:
-  RunRecorder(const RunnerConfig& config, Workspace workspace, const std::vector<std::string>& evaluate_splits);
+  RunRecorder(const RunnerConfig& config, Workspace workspace, const std::vector<std::string>& evaluate_splits,
+              const std::vector<std::string>& trained_splits);
   int64_t IndexOf(const ProgressReport& progress) const;
   void Scalars(const std::map<std::string, double>& metrics, const ProgressReport& progress);
   void ContinueEvents(const std::string& name, int64_t step);
@@ -75,6 +77,7 @@ class RunRecorder {
   const Workspace workspace_;
   std::string events_folder_;
   const bool by_epoch_;
+  const std::vector<std::string> trained_;  // names of what is trained on
   const absl::Time started_;
   RunResults results_;
   std::unique_ptr<EventWriter> events_;

@@ -15,6 +15,7 @@
 #include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
 #include "athanor/parallel/agree_on_status.h"
+#include "athanor/parallel/patience.h"
 #include "athanor/runner/watch/telemetry.h"
 #include "athanor/torch/status.h"
 
@@ -77,20 +78,28 @@ RunCheckpoints::RunCheckpoints(const RunnerConfig& config, RunCheckpointsOptions
 absl::StatusOr<std::unique_ptr<RunCheckpoints>> RunCheckpoints::Create(const RunnerConfig& config,
                                                                        RunCheckpointsOptions options) {
   std::unique_ptr<RunCheckpoints> checkpoints(new RunCheckpoints(config, std::move(options)));
-  const RunCheckpointsOptions& resolved = checkpoints->options_;
-  if (resolved.committer == nullptr) return checkpoints;
-  CheckpointManagerOptions manager;
-  manager.root = resolved.root;
-  manager.rank = resolved.topology.rank();
-  manager.world_size = resolved.topology.world_size();
-  manager.async = AsyncCheckpoints(config.checkpoint);
-  manager.load_only = config.checkpoint.load_only;
-  manager.keep_latest_k = static_cast<int>(config.checkpoint.keep_latest_k);
-  manager.storage_root = resolved.storage_root;
-  manager.storage = resolved.storage;
-  manager.on_bytes = resolved.on_bytes;
-  ASSIGN_OR_RETURN(checkpoints->manager_, FileCheckpointManager::Create(manager, resolved.committer));
+  const Membership members = checkpoints->options_.members;
+  RETURN_IF_ERROR(checkpoints->Reseat(members));
   return checkpoints;
+}
+
+absl::Status RunCheckpoints::Reseat(const Membership& members) {
+  const bool same = members.rank() == options_.members.rank() && members.world_size() == options_.members.world_size();
+  if (manager_ != nullptr && !same) RETURN_IF_ERROR(DrainSaves());
+  options_.members = members;
+  if (options_.committer == nullptr || (manager_ != nullptr && same)) return absl::OkStatus();
+  CheckpointManagerOptions manager;
+  manager.root = options_.root;
+  manager.rank = options_.members.rank();
+  manager.world_size = options_.members.world_size();
+  manager.async = AsyncCheckpoints(config_.checkpoint);
+  manager.load_only = config_.checkpoint.load_only;
+  manager.keep_latest_k = static_cast<int>(config_.checkpoint.keep_latest_k);
+  manager.storage_root = options_.storage_root;
+  manager.storage = options_.storage;
+  manager.on_bytes = options_.on_bytes;
+  ASSIGN_OR_RETURN(manager_, FileCheckpointManager::Create(manager, options_.committer));
+  return absl::OkStatus();
 }
 
 void RunCheckpoints::Note(const std::string& text) {
@@ -99,14 +108,14 @@ void RunCheckpoints::Note(const std::string& text) {
 }
 
 absl::StatusOr<bool> RunCheckpoints::AllRanks(bool mine) {
-  if (options_.group == nullptr) return mine;
-  ASSIGN_OR_RETURN(const Agreement agreement, options_.group->AllAgree({mine ? 1 : 0}));
+  if (options_.members.group() == nullptr) return mine;
+  ASSIGN_OR_RETURN(const Agreement agreement, options_.members.group()->AllAgree({mine ? 1 : 0}));
   return agreement.min[0] == 1;
 }
 
 absl::StatusOr<RestoredState> RunCheckpoints::ReadChecked(const ResumeCandidate& candidate) const {
-  ASSIGN_OR_RETURN(RestoredState restored, ReadCheckpoint(candidate, options_.topology.rank(),
-                                                          options_.topology.world_size(), options_.on_bytes));
+  ASSIGN_OR_RETURN(RestoredState restored, ReadCheckpoint(candidate, options_.members.rank(),
+                                                          options_.members.world_size(), options_.on_bytes));
   if (candidate.weights_only) return restored;
   const auto config = restored.state.meta.find("config");
   if (!restored.state.meta.is_object() || config == restored.state.meta.end()) {
@@ -124,9 +133,9 @@ absl::StatusOr<RestoredState> RunCheckpoints::ReadChecked(const ResumeCandidate&
 
 absl::StatusOr<std::optional<RestoredRun>> RunCheckpoints::Restore() {
   const int64_t count = static_cast<int64_t>(options_.candidates.size());
-  if (options_.group != nullptr) {
+  if (options_.members.group() != nullptr) {
     ASSIGN_OR_RETURN(const Agreement agreement,
-                     options_.group->AllAgree({count, count == 0 ? -1 : options_.candidates[0].step}));
+                     options_.members.group()->AllAgree({count, count == 0 ? -1 : options_.candidates[0].step}));
     if (agreement.min != agreement.max)
       return absl::InternalError("restore: the ranks were given different candidates");
   }
@@ -160,12 +169,10 @@ absl::Status RunCheckpoints::AgreeToRead(const absl::StatusOr<RestoredState>& re
   // What does not fit, or does not fit into memory, is no damage either.
   const bool refused = absl::IsInvalidArgument(restored.status()) || absl::IsResourceExhausted(restored.status());
   Agreement worst{.max = {away ? 1 : 0, refused ? 1 : 0, restored.ok() ? 0 : 1}};
-  if (options_.group != nullptr) {
+  if (options_.members.group() != nullptr) {
     // Ranks read at different speeds: the limit is that of training, not of joining.
-    const absl::Duration before = options_.group->timeout();
-    options_.group->SetTimeout(std::max(before, absl::Seconds(config_.comm.train_timeout_seconds)));
-    absl::StatusOr<Agreement> agreed = options_.group->AllAgree(worst.max);
-    options_.group->SetTimeout(before);
+    const Patience patience(options_.members, absl::Seconds(config_.comm.train_timeout_seconds));
+    absl::StatusOr<Agreement> agreed = options_.members.group()->AllAgree(worst.max);
     RETURN_IF_ERROR(agreed.status());
     worst = *std::move(agreed);
   }
@@ -179,7 +186,7 @@ absl::Status RunCheckpoints::AgreeToRead(const absl::StatusOr<RestoredState>& re
                    : absl::InvalidArgumentError(absl::StrCat(from, ": refused by another rank"));
   }
   if (worst.max[2] == 0) return absl::OkStatus();
-  if (options_.topology.rank() == 0) {
+  if (options_.members.rank() == 0) {
     if (const absl::Status kept = KeepEvidence(candidate.path); !kept.ok()) Note(std::string(kept.message()));
   }
   if (restored.ok()) {
@@ -241,8 +248,8 @@ absl::Status RunCheckpoints::SaveAnew(const std::function<absl::StatusOr<Trainin
   SaveRequest resolved = request;
   resolved.must_wait = true;  // agreed: there is room
   const absl::StatusOr<TrainingState> state = capture();
-  RETURN_IF_ERROR(AgreeOnStatus(options_.group, state.status()));  // before any rank waits for the others' votes
-  RETURN_IF_ERROR(AgreeOnStatus(options_.group, manager_->Save(*state, resolved)));
+  RETURN_IF_ERROR(AgreeOnStatus(options_.members, state.status()));  // before any rank waits for the others' votes
+  RETURN_IF_ERROR(AgreeOnStatus(options_.members, manager_->Save(*state, resolved)));
   last_step_ = request.step;
   last_is_model_only_ = model_only;
   return absl::OkStatus();

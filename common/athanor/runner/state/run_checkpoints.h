@@ -15,14 +15,12 @@
 #include "athanor/checkpoint/file_checkpoint_manager.h"
 #include "athanor/checkpoint/policy/save_decision.h"
 #include "athanor/config/runner_config.h"
-#include "athanor/parallel/process_group.h"
-#include "athanor/parallel/topology.h"
+#include "athanor/parallel/membership.h"
 
 namespace athanor {
 
 struct RunCheckpointsOptions {
-  Topology topology;
-  ProcessGroup* group = nullptr;             // null: one rank
+  Membership members;
   CheckpointCommitter* committer = nullptr;  // null: nothing is saved, and damage is a note alone
   std::string root;
   std::vector<ResumeCandidate> candidates;  // newest first; equal on all ranks
@@ -46,6 +44,10 @@ class RunCheckpoints {
  public:
   static absl::StatusOr<std::unique_ptr<RunCheckpoints>> Create(const RunnerConfig& config,
                                                                 RunCheckpointsOptions options);
+
+  // Other ranks, at the start as later: saves in flight are waited for, and those to come are of these ranks. Create()
+  // calls it.
+  absl::Status Reseat(const Membership& members);
 
   // The newest candidate that all ranks can read; damaged ones are reported to the committer and described in notes().
   // Nothing when there is no candidate, or all are passed over. UNAVAILABLE (IsStorageUnavailable()) when a rank cannot

@@ -13,11 +13,17 @@
 
 namespace athanor {
 
+void TrainState::Advance(bool updated, bool epoch_ended, int64_t new_samples, int64_t accum_steps) {
+  step += updated ? 1 : 0;
+  skipped_updates += updated ? 0 : 1;
+  epoch += epoch_ended ? 1 : 0;
+  micro_step += accum_steps;  // a short window counts as a whole one
+  samples += new_samples;
+}
+
 nlohmann::json TrainState::ToJson() const {
   nlohmann::json json = {{"step", step},       {"micro_step", micro_step},           {"epoch", epoch},
                          {"samples", samples}, {"skipped_updates", skipped_updates}, {"stopped_early", stopped_early}};
-  if (before_evaluation) json["before_evaluation"] = true;
-  if (before_pass_end) json["before_pass_end"] = true;
   if (monitored.has_value()) json["monitored"] = NumberToJson(*monitored);
   return json;
 }
@@ -40,8 +46,6 @@ absl::Status TrainState::FromJson(const nlohmann::json& json) {
     return found != json.end() && found->is_boolean() && found->get<bool>();
   };
   stopped_early = set("stopped_early");
-  before_evaluation = set("before_evaluation");
-  before_pass_end = set("before_pass_end");
   monitored.reset();
   if (const auto found = json.find("monitored"); found != json.end()) {
     try {

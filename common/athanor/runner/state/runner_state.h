@@ -21,11 +21,11 @@ struct TrainState {
   int64_t samples = 0;          // of this rank
   int64_t skipped_updates = 0;  // non-finite gradients
   bool stopped_early = false;   // patience is over
-  // Saved after the last update, before what follows it: the evaluation, and the end of the pass if it was one.
-  bool before_evaluation = false;
-  bool before_pass_end = false;
   // What a schedule monitors, of an evaluation whose pass has not ended yet.
   std::optional<double> monitored;
+
+  // After an attempted update.
+  void Advance(bool updated, bool epoch_ended, int64_t new_samples, int64_t accum_steps);
 
   nlohmann::json ToJson() const;
   absl::Status FromJson(const nlohmann::json& json);  // DATA_LOSS names the field

@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "athanor/base/fingerprint.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/parallel/process_group.h"
 #include "athanor/parallel/tensor_fingerprint.h"
 #include "athanor/runner/watch/telemetry.h"
 #include "athanor/torch/status.h"
@@ -59,18 +60,18 @@ std::string DifferingRanks(const std::vector<int64_t>& fingerprints) {
   return absl::StrCat(RanksText(other), other.size() == 1 ? " differs from " : " differ from ", RanksText(same));
 }
 
-absl::StatusOr<ReplicaCheck> ReplicaCheck::Create(ProcessGroup* group, std::optional<int64_t> interval) {
+absl::StatusOr<ReplicaCheck> ReplicaCheck::Create(const Membership& members, std::optional<int64_t> interval) {
   ReplicaCheck check;
-  if (group == nullptr || group->world_size() == 1 || interval == 0) return check;
-  check.group_ = group;
+  if (!members.several() || interval == 0) return check;
+  check.members_ = members;
   check.on_ = true;
   if (interval.has_value()) {
     check.interval_ = check.next_round_ = *interval;
     return check;
   }
-  const std::string kind = KindOfMachine(group->device());
+  const std::string kind = KindOfMachine(members.group()->device());
   const auto number = static_cast<int64_t>(Fingerprint(kind) >> 2);
-  ASSIGN_OR_RETURN(const Agreement kinds, group->AllAgree({number}));
+  ASSIGN_OR_RETURN(const Agreement kinds, members.group()->AllAgree({number}));
   if (kinds.min[0] == kinds.max[0]) return check;
   check.on_ = false;
   check.off_because_ =
@@ -94,8 +95,8 @@ absl::Status ReplicaCheck::Judge(const StepVote& mine, const StepVerdict& verdic
 }
 
 absl::Status ReplicaCheck::Difference(int64_t mine, int64_t step) const {
-  torch::Tensor own = torch::full({1}, mine, torch::kInt64).to(group_->device());
-  ASSIGN_OR_RETURN(torch::Tensor all, group_->AllGather(own));
+  torch::Tensor own = torch::full({1}, mine, torch::kInt64).to(members_.group()->device());
+  ASSIGN_OR_RETURN(torch::Tensor all, members_.group()->AllGather(own));
   all = all.cpu().flatten();
   const std::vector<int64_t> fingerprints(all.const_data_ptr<int64_t>(), all.const_data_ptr<int64_t>() + all.numel());
   const std::string since = alike_at_ < 0 ? "" : absl::StrCat("; they were the same at step ", alike_at_);

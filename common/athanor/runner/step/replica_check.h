@@ -14,7 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "athanor/parallel/process_group.h"
+#include "athanor/parallel/membership.h"
 #include "athanor/runner/step/step_agreement.h"
 
 namespace athanor {
@@ -24,10 +24,10 @@ class ReplicaCheck {
   static constexpr double kShare = 0.001;  // of the time that training takes
   static constexpr int64_t kMaxInterval = 1000;
 
-  // `group` may be null (one rank: nothing to check). `interval`: comm.replica_check_interval. Collective where it is
+  // One rank has nothing to check. `interval`: comm.replica_check_interval. Collective where it is
   // unset: off then unless all ranks have the same kind of processor or device and as many threads, since others round
   // differently.
-  static absl::StatusOr<ReplicaCheck> Create(ProcessGroup* group, std::optional<int64_t> interval);
+  static absl::StatusOr<ReplicaCheck> Create(const Membership& members, std::optional<int64_t> interval);
   ReplicaCheck() = default;  // off
 
   // Why it is off although it was not switched off; "" otherwise.
@@ -45,7 +45,7 @@ class ReplicaCheck {
  private:
   absl::Status Difference(int64_t mine, int64_t step) const;
 
-  ProcessGroup* group_ = nullptr;
+  Membership members_;
   bool on_ = false;
   int64_t interval_ = 0;    // 0: by what it costs
   int64_t next_round_ = 2;  // the first update is slow and says little about the cost

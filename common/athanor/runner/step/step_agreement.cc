@@ -4,19 +4,23 @@
 #include <cmath>
 
 #include "athanor/base/status_macros.h"
+#include "athanor/parallel/process_group.h"
 
 namespace athanor {
 
-StepAgreement::StepAgreement(ProcessGroup* group, bool device_waits)
-    : group_(group), every_step_(!device_waits && (group == nullptr || group->host_memory() != nullptr)) {}
+void StepAgreement::Reseat(const Membership& members) {
+  members_ = members;
+  every_step_ = !device_waits_ && (members.group() == nullptr || members.group()->host_memory() != nullptr);
+  next_round_ = 0;
+}
 
 absl::StatusOr<StepVerdict> StepAgreement::Vote(const StepVote& vote, int64_t round) {
   const auto nanos = [](double seconds) { return static_cast<int64_t>(std::max(seconds, 0.0) * 1e9); };
   std::vector<int64_t> values = {vote.stop ? 1 : 0,        vote.nonfinite_in_a_row, vote.nonfinite_total,
                                  nanos(vote.step_seconds), vote.fingerprint,        nanos(vote.fingerprint_seconds)};
   bool replicas_differ = false;
-  if (group_ != nullptr && group_->world_size() > 1) {
-    ASSIGN_OR_RETURN(Agreement agreement, group_->AllAgree(values));
+  if (members_.several()) {
+    ASSIGN_OR_RETURN(Agreement agreement, members_.group()->AllAgree(values));
     replicas_differ = agreement.min[4] != agreement.max[4];
     values = std::move(agreement.max);
   }

@@ -14,7 +14,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
-#include "athanor/parallel/process_group.h"
+#include "athanor/parallel/membership.h"
 
 namespace athanor {
 
@@ -41,15 +41,18 @@ class StepAgreement {
   static constexpr int64_t kMaxInterval = 16;
   static constexpr double kTargetSeconds = 0.02;
 
-  // `group` may be null (one rank). `device_waits`: reading a loss makes this rank wait for its device.
-  StepAgreement(ProcessGroup* group, bool device_waits);
+  // `device_waits`: reading a loss makes this rank wait for its device.
+  explicit StepAgreement(bool device_waits) : device_waits_(device_waits) {}
+  // Before the first vote, and when the ranks change.
+  void Reseat(const Membership& members);
 
   bool Due(int64_t round) const { return round >= next_round_; }
   absl::StatusOr<StepVerdict> Vote(const StepVote& vote, int64_t round);
 
  private:
-  ProcessGroup* group_;
-  bool every_step_;
+  const bool device_waits_;
+  Membership members_;
+  bool every_step_ = true;
   int64_t next_round_ = 0;
 };
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/parallel/process_group.h"
 #include "athanor/runner/record/json_numbers.h"
 
 namespace athanor {
@@ -74,19 +75,19 @@ void StepMeters::Collect() {
   pending_.clear();
 }
 
-absl::StatusOr<std::map<std::string, double>> StepMeters::Means(ProcessGroup* group) {
-  ASSIGN_OR_RETURN(auto means, TakeMeans(&Meter::read_out, group));
+absl::StatusOr<std::map<std::string, double>> StepMeters::Means(const Membership& members) {
+  ASSIGN_OR_RETURN(auto means, TakeMeans(&Meter::read_out, members));
   if (metrics_ != nullptr) RETURN_IF_ERROR(ReadMetrics(&means));
   return means;
 }
 
-absl::StatusOr<std::map<std::string, double>> StepMeters::RowMeans(ProcessGroup* group, bool with_metrics) {
-  ASSIGN_OR_RETURN(auto means, TakeMeans(&Meter::row, group));
+absl::StatusOr<std::map<std::string, double>> StepMeters::RowMeans(const Membership& members, bool with_metrics) {
+  ASSIGN_OR_RETURN(auto means, TakeMeans(&Meter::row, members));
   if (metrics_ != nullptr && with_metrics) RETURN_IF_ERROR(ReadMetrics(&means));
   return means;
 }
 
-absl::StatusOr<std::map<std::string, double>> StepMeters::TakeMeans(Sum Meter::* which, ProcessGroup* group) {
+absl::StatusOr<std::map<std::string, double>> StepMeters::TakeMeans(Sum Meter::* which, const Membership& members) {
   Collect();
   std::vector<double> sums;
   std::string names;
@@ -95,7 +96,8 @@ absl::StatusOr<std::map<std::string, double>> StepMeters::TakeMeans(Sum Meter::*
     sums.push_back((meter.*which).weight);
     absl::StrAppend(&names, name, "\n");
   }
-  if (group != nullptr && group->world_size() > 1) {
+  if (members.several()) {
+    ProcessGroup* const group = members.group();
     const int64_t signature = static_cast<int64_t>(std::hash<std::string>()(names));
     ASSIGN_OR_RETURN(const Agreement agreement, group->AllAgree({signature}));
     if (agreement.min[0] != agreement.max[0]) {

@@ -4,7 +4,7 @@
 //   meters.Add(output, batch.size);                    // no synchronisation, no arithmetic
 //   meters.Collect();                                  // one copy from the device for everything added since
 //   meters.nonfinite_in_a_row();
-//   ASSIGN_OR_RETURN(auto means, meters.Means(group)); // over all ranks; collective
+//   ASSIGN_OR_RETURN(auto means, meters.Means(members)); // over all ranks; collective
 //
 // Not thread-safe.
 #pragma once
@@ -20,7 +20,7 @@
 #include "absl/status/statusor.h"
 
 #include "athanor/metrics/metric_set.h"
-#include "athanor/parallel/process_group.h"
+#include "athanor/parallel/membership.h"
 #include "athanor/runner/step/step_output.h"
 
 namespace athanor {
@@ -40,14 +40,19 @@ class StepMeters {
   // Of the losses collected so far.
   int64_t nonfinite_in_a_row() const { return in_a_row_; }
   int64_t nonfinite_total() const { return total_; }
+  // Goes on from where `before` has counted to: the row of losses is the run's.
+  void CountOn(const StepMeters& before) {
+    in_a_row_ = before.in_a_row_;
+    total_ = before.total_;
+  }
 
-  // Weighted means and the metrics ("auroc"; of a vector "f1_0", "f1_1" …) over all ranks (own ones when `group` is
-  // null); forgets the sums. Collective: every rank has added the same names, else INVALID_ARGUMENT on all. A name
-  // without weight anywhere is NaN.
-  absl::StatusOr<std::map<std::string, double>> Means(ProcessGroup* group);
+  // Weighted means and the metrics ("auroc"; of a vector "f1_0", "f1_1" …) over all ranks; forgets the
+  // sums. Collective: every rank has added the same names, else INVALID_ARGUMENT on all. A name without weight anywhere
+  // is NaN.
+  absl::StatusOr<std::map<std::string, double>> Means(const Membership& members);
   // Weighted means of what was added since the last call of this, whatever Means() has forgotten meanwhile; and
   // `with_metrics` the metrics, which begin anew. Collective and refusing as Means().
-  absl::StatusOr<std::map<std::string, double>> RowMeans(ProcessGroup* group, bool with_metrics);
+  absl::StatusOr<std::map<std::string, double>> RowMeans(const Membership& members, bool with_metrics);
   // Forgets values and sums, keeps the names.
   void Reset();
 
@@ -75,7 +80,7 @@ class StepMeters {
   };
   void AddValue(const std::string& name, const torch::Tensor& value, int64_t weight, const torch::Tensor& own_weight,
                 bool is_loss);
-  absl::StatusOr<std::map<std::string, double>> TakeMeans(Sum Meter::* which, ProcessGroup* group);
+  absl::StatusOr<std::map<std::string, double>> TakeMeans(Sum Meter::* which, const Membership& members);
   absl::Status ReadMetrics(std::map<std::string, double>* means);
 
   std::map<std::string, Meter> meters_;  // stable addresses

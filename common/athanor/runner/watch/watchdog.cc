@@ -17,14 +17,18 @@ int64_t MonotonicNanos() {
 
 }  // namespace
 
-Watchdog::Watchdog(absl::Duration limit, Callback callback)
-    : limit_(limit), callback_(std::move(callback)), fed_nanos_(MonotonicNanos()) {
+Watchdog::Watchdog(absl::Duration limit, Callback callback, Excuse excuse)
+    : limit_(limit), callback_(std::move(callback)), excuse_(std::move(excuse)), fed_nanos_(MonotonicNanos()) {
   if (limit <= absl::ZeroDuration() || limit == absl::InfiniteDuration() || callback_ == nullptr) return;
   thread_ = std::thread([this] { Run(); });
   pthread_setname_np(thread_.native_handle(), "athanor-watchdo");
 }
 
 Watchdog::~Watchdog() {
+  Stop();
+}
+
+void Watchdog::Stop() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     closing_ = true;
@@ -50,6 +54,11 @@ void Watchdog::Run() {
     const int64_t idle = MonotonicNanos() - fed_nanos_.load(std::memory_order_acquire);
     if (idle >= limit) {
       lock.unlock();
+      if (excuse_ != nullptr && excuse_()) {
+        fed_nanos_.store(MonotonicNanos(), std::memory_order_release);
+        lock.lock();
+        continue;
+      }
       callback_(absl::StrCat("nothing finished for ", absl::FormatDuration(absl::Nanoseconds(idle)), " after step ",
                              step_.load(), ", while: ", doing_.load()));
       return;

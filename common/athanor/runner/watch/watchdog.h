@@ -22,20 +22,25 @@ namespace athanor {
 class Watchdog {
  public:
   using Callback = std::function<void(const std::string& what)>;
-  // An infinite or non-positive limit: no thread, no call-back.
-  Watchdog(absl::Duration limit, Callback callback);
+  using Excuse = std::function<bool()>;
+  // An infinite or non-positive limit: no thread, no call-back. `excuse`, asked on the watchdog's thread when the limit
+  // is reached, may say that there is a good reason to wait: the limit counts anew then.
+  Watchdog(absl::Duration limit, Callback callback, Excuse excuse = nullptr);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
 
   // Something was finished: now `doing` (a literal) begins. The limit counts from here.
   void Feed(const char* doing, int64_t step);
   void Feed(const char* doing);
+  // Nothing is watched from here on; returns when a call-back that runs has returned. Not from the call-back.
+  void Stop();
 
  private:
   void Run();
 
   const absl::Duration limit_;
   const Callback callback_;
+  const Excuse excuse_;
   std::atomic<int64_t> fed_nanos_;
   std::atomic<const char*> doing_{"start"};
   std::atomic<int64_t> step_{0};

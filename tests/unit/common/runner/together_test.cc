@@ -107,6 +107,21 @@ TEST_P(Together, OptionsAndDataOfOneRank) {
              "no metrics here");
 }
 
+// Reading what training has measured is each rank's own, and comes before a vote of all.
+TEST_P(Together, ALossThatOneRankCannotRead) {
+  const auto ends = Run(json::object(), [](int rank, RunnerConfig config, TorchRunnerOptions options) {
+    const auto forward = options.forward;
+    options.forward = [rank, forward](const Batch& batch) {
+      StepOutput output = forward(batch);
+      output.metrics["odd"] = rank == 1 ? torch::empty({}, torch::kMeta) : torch::zeros({});
+      return output;
+    };
+    return Train(std::move(config), std::move(options));
+  });
+  EXPECT_THAT(std::string(ends[1].message()), HasSubstr("reading the losses"));
+  EXPECT_FALSE(ends[0].ok());
+}
+
 TEST_P(Together, TheRunsFolder) {
   const std::string in_the_way = folder_.path() + "/file";
   std::ofstream(in_the_way) << "in the way";
