@@ -124,6 +124,29 @@ class FailureCausesTest(E2ECase):
         self.assertIn("latest", newest["aliases"])
         self.assertIn("CheckpointMeasured", [event["type"] for event in self.cluster.events(job)])
 
+    def test_a_long_evaluation_is_no_hang_and_a_kill_in_it_costs_no_training(self):
+        """Each batch waits for a word; all together take three times the limit of a hang, one of them a part of it."""
+        hang, pause = 2.0, 0.8
+        self._fifo = self.folder / "hold"
+        os.mkfifo(self._fifo)
+        job = self.submit(name="longeval", steps=60, interval=20, timeouts={"hang": f"{hang}s"},
+                          runner={"evaluate": {"interval": 20}, "dataloader": {"batch_size": 32, "test": {"batch_size": 8}}},
+                          task=faulty(hold_in_evaluation_after=20, hold_fifo=str(self._fifo), rank=0, once_file=str(self.folder / "held")))
+        self.cluster.wait_event(job, "CheckpointCommitted")  # of step 20: before its evaluation
+        began = time.monotonic()
+        while time.monotonic() - began < 3 * hang:
+            released = time.monotonic()
+            self.release()
+            poll(lambda: time.monotonic() - released > pause, 60, "the batch has taken its time")
+        running = self.cluster.job(job)
+        self.assertEqual((running["state"], int(running["generation"])), ("RUNNING", 1), running.get("reason"))
+        self.assertEqual(running["progress"]["ranks"][0]["phase"], "evaluating")
+        self.assertIsNotNone(self.cluster.kill_rank(job, 0))
+        final = self.cluster.wait_job(job)
+        self.assertEqual(dict(final["restartsByCause"]), {"signal": 1})
+        resumed = [event["message"] for event in self.cluster.events(job) if event["type"] == "Resumed"]
+        self.assertIn("resumed from step 20 of", resumed[0])
+
     def test_a_crash_loop_is_stopped(self):
         job = self.submit(name="loop", steps=100, interval=1000, task=faulty(throw_at_step=5, rank=0),
                           restart={"budgets": {"user_code": -1}, "max_generations_without_progress": 3})
