@@ -60,6 +60,7 @@ void FillProgress(const core::ClusterState& state, const core::JobEntry& job, bo
   for (const core::RankEntry& rank : generation->ranks) {
     v1::RankProgress& one = *proto.add_ranks();
     one = athanor::ToProto(rank.progress);
+    one.clear_events();                                   // the job has them as events of its own
     if (bytes >= kMaxPageBytes / 4) one.clear_metrics();  // the job has rank 0's
     if (bytes >= kMaxPageBytes / 2) one.clear_checkpoint_error();
     bytes += static_cast<int64_t>(one.ByteSizeLong());
@@ -116,6 +117,7 @@ core::FailureCause FromProto(const v1::FailureCause& proto) {
 v1::RankProgress ToProto(const core::RankProgress& progress) {
   v1::RankProgress proto;
   CopyToMessage(progress, &proto);
+  proto.mutable_events()->Add(progress.events.begin(), progress.events.end());
   if (IsSet(progress.updated_at)) *proto.mutable_updated_at() = ToProto(progress.updated_at);
   return proto;
 }
@@ -136,6 +138,10 @@ core::RankProgress FromProto(const v1::RankProgress& proto) {
   progress.phase = CutUtf8(progress.phase, 32);
   progress.checkpoint_error = CutUtf8(progress.checkpoint_error, 1024);
   progress.metrics = BoundedMetrics(proto.metrics(), kMaxProgressMetrics);
+  for (const std::string& event : proto.events()) {
+    if (proto.rank() == 0 && progress.events.size() < kMaxRunEvents)
+      progress.events.push_back(CutUtf8(event, kMaxRunEventBytes));
+  }
   return progress;
 }
 

@@ -29,6 +29,7 @@ v1::RankProgress ToProto(const core::RankProgress& progress);
 core::RankProgress FromProto(const v1::RankProgress& progress);
 // Metrics have names of the user's choice: the first `most` by name, without those of more than 128 bytes.
 inline constexpr size_t kMaxProgressMetrics = 64, kMaxCheckpointMetrics = 256;
+inline constexpr size_t kMaxRunEvents = 8, kMaxRunEventBytes = 512;  // of a generation, in its rank 0's reports
 std::map<std::string, double> BoundedMetrics(const google::protobuf::Map<std::string, double>& metrics, size_t most);
 core::RankRef FromProto(const v1::RankId& id);
 v1::RankId ToProto(const core::RankRef& id);

@@ -80,6 +80,7 @@ struct RankProgress {
   double evaluate_seconds = 0;
   int64_t phase_progress = 0;
   int64_t exchanges = 0;
+  std::vector<std::string> events;  // of the run, in the rank's words: each becomes an event of the job, once
   absl::Time updated_at =
       absl::InfinitePast();  // soft: when the rank itself was last heard, by the coordinator's clock
   absl::Time advanced_at = absl::InfinitePast();  // soft: when phase, step or phase_progress last changed

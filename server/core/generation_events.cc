@@ -365,6 +365,7 @@ void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const 
   const absl::Time heard = now_ - report.age;
   const absl::Time advanced_at = advanced ? heard : rank.progress.advanced_at;
   const int64_t old_failures = rank.progress.checkpoint_failures;
+  const size_t old_events = rank.progress.events.size();
   rank.progress = report.progress;
   rank.progress.rank = rank.placement.rank;
   rank.progress.updated_at = heard;
@@ -377,6 +378,10 @@ void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const 
               .rank = rank.placement.rank,
               .message = rank.progress.checkpoint_error});
   }
+  for (size_t i = old_events; i < rank.progress.events.size(); ++i)
+    AddEvent(job, "RunEvent", rank.progress.events[i], generation.number, rank.placement.rank);
+  if (rank.progress.events.size() > old_events)
+    MarkGeneration(generation);  // a coordinator after this one adds none again
   if (first_step && report.progress.resumed_from_step >= 0)
     AddResumed(job, generation, report.progress.resumed_from_step);
   if (first_step && generation.number > 1) {

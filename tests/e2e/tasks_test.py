@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -48,6 +49,22 @@ class TasksTest(E2ECase):
         metrics = self.finish("torchscript_inputs.yaml", *[word for value in sets for word in ("--set", value)])
         self.assertGreater(metrics["val.accuracy"], 0.9)
         self.assertGreater(metrics["val.among_three"], metrics["val.accuracy"])
+
+
+    def test_what_happens_in_a_run_is_told_once_in_its_events(self):
+        job = self.submit(name="early", steps=400, interval=20, runner={
+            "optim": {"type": "sgd", "lr": 0.0}, "patience": 1, "evaluate": {"interval": 10}, "score": {"split": "test", "name": "loss"}})
+        self.cluster.wait_job(job)
+        told = [event["message"] for event in self.cluster.events(job) if event["type"] == "RunEvent"]
+        self.assertEqual(len(told), 1, told)
+        self.assertRegex(told[0], r"^stopped early after step 30: 2 evaluations without a better test.loss; best [\d.]+ at step 30$")
+
+        path = self.cluster.checkpoints(job)[0]["path"]
+        child = self.submit(name="tuned", steps=20, interval=20, runner={"pretrained": path})
+        self.cluster.wait_job(child)
+        told = [event["message"] for event in self.cluster.events(child) if event["type"] == "RunEvent"]
+        self.assertEqual(len(told), 1, told)
+        self.assertRegex(told[0], rf"^loaded \d+ tensors from {re.escape(path)}")
 
 
 def export(model, folder):

@@ -43,6 +43,7 @@ v1::RankProgress ToProto(const ProgressReport& report, const std::string& phase,
   proto.set_phase(phase);
   proto.set_phase_progress(report.phase_progress.done);
   proto.set_exchanges(report.phase_progress.exchanges);
+  for (const std::string& event : report.events) proto.add_events(CutUtf8(event, kMaxErrorBytes));
   const int64_t now = absl::ToUnixNanos(absl::Now());
   proto.mutable_updated_at()->set_seconds(now / 1000000000);
   proto.mutable_updated_at()->set_nanos(static_cast<int32_t>(now % 1000000000));

@@ -141,6 +141,28 @@ ClusterState Stored(ClusterState state) {
   return state;
 }
 
+TEST(Progress, WhatHappensInARunIsAnEventOnce) {
+  CoreHarness h;
+  h.Register("w1", 1);
+  const JobId job = h.Submit({});
+  h.StartTraining(job);
+  RankReport report{h.Ref(job, 0), {}, absl::ZeroDuration()};
+  report.progress.phase = "training";
+  const auto told = [&](std::vector<std::string> events) {
+    report.progress.step += 1;
+    report.progress.events = std::move(events);
+    h.Beat(h.Seat(job, 0).str(), {report});
+    int64_t count = 0;
+    for (const JobEventEntry& event : h.history[job]) count += event.type == "RunEvent" ? 1 : 0;
+    return count;
+  };
+  EXPECT_EQ(told({}), 0);
+  EXPECT_EQ(told({"loaded 6 tensors from w.pt"}), 1);
+  EXPECT_EQ(told({"loaded 6 tensors from w.pt"}), 1);
+  EXPECT_EQ(told({"loaded 6 tensors from w.pt", "stopped early after step 4: ..."}), 2);
+  EXPECT_EQ(h.Told(job, "RunEvent"), "stopped early after step 4: ...");
+}
+
 TEST(Recovery, RunningJobsGoOn) {
   CoreHarness before;
   before.Register("w1", 2);
