@@ -73,12 +73,14 @@ def program():
         includes += [f'#include "{header.removeprefix("common/") if "athanor/" in header else header}"']
         includes += re.findall(r"^#include .*$", frame, re.M)
         frame = re.sub(r"^#include .*\n?", "", frame, flags=re.M)
+        beside = re.findall(r"^outside (.*)$", frame, re.M)
+        frame = re.sub(r"^outside .*\n?", "", frame, flags=re.M)
         space = next((space for folder, space in NAMESPACES.items() if header.startswith(folder)), "athanor")
         body = list(ended([filled(text) for text in lines]))
         kind, end = ("void", "") if frame.startswith("void") else ("absl::Status", "return absl::OkStatus();")
         frame = frame.removeprefix("void")
         functions.append("\n".join([
-            f"namespace {space} {{", f'#line {line} "{header}"', *body[:outside], f"{kind} Example{number}() {{", frame,
+            f"namespace {space} {{", f'#line {line} "{header}"', *body[:outside], *beside, f"{kind} Example{number}() {{", frame,
             f'#line {line + outside} "{header}"', *body[outside:], end, "}", f"}}  // namespace {space}", ""]))
     if known:
         raise SystemExit(f"frames of headers that have no example: {', '.join(known)}")
