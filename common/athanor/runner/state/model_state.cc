@@ -1,11 +1,14 @@
 #include "athanor/runner/state/model_state.h"
 
+#include <optional>
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
+#include "athanor/io/dtype_names.h"
+#include "athanor/io/tied_tensors.h"
 #include "athanor/runner/state/pretrained.h"
 #include "athanor/runner/state/runner_state.h"
 #include "athanor/torch/module_tensors.h"
@@ -16,13 +19,6 @@ namespace {
 
 constexpr int kStateFormat = 1;
 constexpr absl::string_view kModelPrefix = "model.";
-
-torch::ScalarType ExportType(const std::string& name) {
-  if (name == "fp16") return torch::kHalf;
-  if (name == "bf16") return torch::kBFloat16;
-  if (name == "fp64") return torch::kDouble;
-  return torch::kFloat;
-}
 
 absl::StatusOr<nlohmann::json> Part(const nlohmann::json& meta, const char* name) {
   const auto found = meta.find(name);
@@ -38,13 +34,13 @@ absl::StatusOr<TrainingState> ModelState::Capture(bool model_only) const {
   TrainingState state;
   RETURN_IF_ERROR(RunTorch("capturing the state", [&] {
     torch::NoGradGuard no_grad;
-    for (const auto& [name, tensor] : StateOf(*trained_->model)) {
-      const bool cast =
-          model_only && context_->config.checkpoint.export_dtype.has_value() && tensor.is_floating_point();
-      state.replicated[absl::StrCat(kModelPrefix, name)] =
-          cast ? tensor.detach().to(ExportType(*context_->config.checkpoint.export_dtype)) : tensor.detach();
+    for (const auto& [name, tensor] : StateOf(*trained_->model))
+      state.replicated[absl::StrCat(kModelPrefix, name)] = tensor.detach();
+    if (model_only) {
+      const std::optional<std::string>& dtype = context_->config.checkpoint.export_dtype;
+      if (dtype.has_value()) CastFloats(&state.replicated, DtypeOfOption(*dtype).value_or(torch::kFloat));
+      return;
     }
-    if (model_only) return;
     state.replicated.merge(trained_->optimizer->StateTensors());
     if (trained_->average != nullptr) trained_->average->Store(&state.replicated);
     CaptureGenerators(context_->device, &state.per_rank);

@@ -33,8 +33,7 @@ absl::StatusOr<SaveDecision> Saver::Save(SaveArguments arguments, const Moment& 
   request.aliases = decision.aliases;
   request.is_best = moment.is_best && arguments.save_best;
   if (moment.results != nullptr) request.metrics = *moment.results;
-  RETURN_IF_ERROR(
-      checkpoints_->Save(decision, [&] { return capture_(decision.model_only, moment.pending); }, request));
+  RETURN_IF_ERROR(checkpoints_->Save(decision, [&] { return capture_(decision.model_only, moment.pending); }, request));
   return decision;
 }
 
