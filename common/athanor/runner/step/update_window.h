@@ -50,7 +50,6 @@ class UpdateWindow {
   void SetEnds(bool ends) { ends_ = ends; }
   void ForwardBackward(const Batch& batch, StepTimes* times, bool measure);
   // The samples of the window so far, in whole micro-batches.
-  double divisor() const { return divisor_; }
   void SetDivisor(double divisor) { divisor_ = divisor; }
   // What the window is divided by, agreed with the other ranks where they may count differently.
   absl::Status AgreeOnTotal();
