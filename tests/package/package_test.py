@@ -58,7 +58,22 @@ class PackageTest(unittest.TestCase):
         self.assertTrue((self.folder / "run/summary.json").exists())
         self.train_by_task_library(build / "libcustom_task.so")
         self.assertTrue((build / "libcustom_task_plain.so").exists())
-        self.assertIn("libtorch_cpu", run("ldd", build / "loader"), "a single module brings LibTorch along")
+
+    def test_each_module_brings_libtorch_along(self):
+        source = self.folder / "alone"
+        source.mkdir()
+        (source / "CMakeLists.txt").write_text("""cmake_minimum_required(VERSION 3.25)
+project(alone CXX)
+find_package(athanor 0.1 REQUIRED COMPONENTS core train)
+foreach(module IN ITEMS data io metrics optim parallel checkpoint runner tools)
+  get_target_property(links athanor::${module} INTERFACE_LINK_LIBRARIES)
+  if(NOT athanor::torch IN_LIST links)
+    message(FATAL_ERROR "athanor::${module} leaves LibTorch out: ${links}")
+  endif()
+endforeach()
+""")
+        run("cmake", "-G", "Ninja", "-S", source, "-B", self.folder / "alone-build", f"-DCMAKE_PREFIX_PATH={self.prefix}",
+            f"-DATHANOR_TORCH_ROOT={TORCH}")
 
     def train_by_task_library(self, library):
         """A task library built against the package, in the package's own service."""
