@@ -25,6 +25,15 @@ std::string Machine::StorageOf(const JobId& job, core::Step step) {
   return entry == nullptr ? "" : entry->storage;
 }
 
+void Machine::MoveCheckpoint(CheckpointEntry& checkpoint, CheckpointTrigger trigger) {
+  if (!Move(kCheckpointTable, checkpoint.state, trigger)) {
+    return AddEvent(state.jobs.at(checkpoint.job), "InternalError",
+                    absl::StrCat(CheckpointName(checkpoint.step), ": ", Impossible(checkpoint.state, trigger)),
+                    checkpoint.generation);
+  }
+  dirty_.Mark(checkpoint);
+}
+
 // A checkpoint that has no step could be stored, but not be read again.
 bool Machine::RefuseStep(CallId call, core::Step step) {
   if (step >= 0) return false;
@@ -80,8 +89,7 @@ void Machine::Handle(const ShardCommitted& event) {
 
 void Machine::MaybeSeal(CheckpointEntry& checkpoint) {
   if (static_cast<int32_t>(checkpoint.shards.size()) < checkpoint.shards_expected) return;
-  if (checkpoint.state == CheckpointState::kCollecting)
-    checkpoint.state = *Next(kCheckpointTable, checkpoint.state, CheckpointTrigger::kAllShards);
+  if (checkpoint.state == CheckpointState::kCollecting) MoveCheckpoint(checkpoint, CheckpointTrigger::kAllShards);
   auto held = checkpoint.shard_calls.find(0);
   if (held == checkpoint.shard_calls.end()) return;
   RankReply reply{.call = held->second, .status = absl::OkStatus()};
@@ -106,7 +114,7 @@ void Machine::Handle(const ManifestCommitted& event) {
                               entry == nullptr ? " has no votes" : absl::StrCat(" is ", ToString(entry->state))))});
   }
   JobEntry& job = state.jobs.at(event.id.job);
-  entry->state = *Next(kCheckpointTable, entry->state, CheckpointTrigger::kManifest);
+  MoveCheckpoint(*entry, CheckpointTrigger::kManifest);
   entry->bytes = event.bytes;
   entry->metrics = event.metrics;
   entry->is_best = event.is_best;
@@ -169,9 +177,8 @@ void Machine::Handle(const CheckpointAbandoned& event) {
 }
 
 void Machine::Abandon(CheckpointEntry& checkpoint, CheckpointTrigger trigger, const std::string& why) {
-  const std::optional<CheckpointState> next = Next(kCheckpointTable, checkpoint.state, trigger);
-  if (!next.has_value()) return;  // committed meanwhile, or given up before
-  checkpoint.state = *next;
+  if (!Next(kCheckpointTable, checkpoint.state, trigger).has_value()) return;  // committed or given up before
+  MoveCheckpoint(checkpoint, trigger);
   checkpoint.note = why;
   for (const auto& [rank, call] : checkpoint.shard_calls)
     Emit(RankReply{.call = call, .status = absl::AbortedError(absl::StrCat("given up: ", why))});
@@ -198,11 +205,11 @@ void Machine::Handle(const CheckpointDamaged& event) {
   CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
   if (entry == nullptr || entry->state != CheckpointState::kCommitted) return;
   JobEntry& job = state.jobs.at(event.id.job);
-  entry->state = *Next(kCheckpointTable, entry->state, CheckpointTrigger::kDamage);
+  MoveCheckpoint(*entry, CheckpointTrigger::kDamage);
   entry->note = event.reason;
   dirty_.Mark(*entry);
   PointAliases(job);
-  generation->resume_step = ResumeStep(job);
+  generation->resume_step = NewestCommitted(state, job.id);
   dirty_.Mark(*generation);
   AddEvent(job, "CheckpointDamaged", absl::StrCat(CheckpointName(event.step), ": ", event.reason), event.id.generation,
            event.id.rank);
@@ -221,7 +228,7 @@ void Machine::PointAliases(JobEntry& job) {
     return entry != nullptr && entry->state == CheckpointState::kCommitted;
   };
   std::erase_if(job.aliases, [&](const auto& alias) { return !committed(alias.second); });
-  const core::Step newest = ResumeStep(job);
+  const core::Step newest = NewestCommitted(state, job.id);
   if (newest >= 0) job.aliases["latest"] = newest;
   if (!job.aliases.contains("best")) {
     for (const auto& [step, entry] : state.checkpoints[job.id]) {
@@ -296,9 +303,7 @@ void Machine::CleanAbandoned(const JobEntry& job, core::Step below) {
 }
 
 void Machine::Retire(CheckpointEntry& checkpoint, const std::string& why) {
-  const std::optional<CheckpointState> next = Next(kCheckpointTable, checkpoint.state, CheckpointTrigger::kRetire);
-  if (!next.has_value()) return;
-  checkpoint.state = *next;
+  MoveCheckpoint(checkpoint, CheckpointTrigger::kRetire);
   checkpoint.note = why;
   deleting_.insert({checkpoint.job, checkpoint.step});
   dirty_.Mark(checkpoint);

@@ -98,6 +98,8 @@ std::string CheckpointName(Step step);
 // The job's progress: the slowest rank's step, the sums of samples and rates, rank 0's loss and metrics. Without a live
 // generation: what was last stored.
 RankProgress AggregateProgress(const ClusterState& state, const JobEntry& job);
+// Where the job would start now: the step of its newest committed checkpoint; -1 without one.
+Step NewestCommitted(const ClusterState& state, const JobId& job);
 // How the newest checkpoint lags behind the job, and why; "" when it does not.
 std::string CheckpointWarning(const ClusterState& state, const JobEntry& job);
 // True when it had committed checkpoints and none of them can be offered any more: it must not begin again by itself.

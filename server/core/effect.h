@@ -70,13 +70,18 @@ struct RefuseWorker {
   bool lease_over = false;  // what ran there was given away
 };
 
-struct LaunchTrainer {
-  WorkerId worker;
-  RankRef id;
+// Ranks of one generation, on their workers.
+struct LaunchRanks {
+  struct Seat {
+    Placement placement;
+    int32_t local_rank = 0;  // index among this generation's ranks on this worker
+  };
+  JobId job;
+  Generation generation = 0;
   int32_t world_size = 0;
-  int32_t local_rank = 0;  // index among this generation's ranks on this worker
-  std::vector<int32_t> slots;
   int32_t restarts = 0;
+  std::string spec;  // JobSpec::payload
+  std::vector<Seat> seats;
 };
 enum class StopMode : uint8_t { kKill = 1, kSaveAndLeave = 2 };
 struct StopTrainer {
@@ -120,6 +125,7 @@ struct Note {
     kPreemption,
     kQuarantine,
     kFailure,
+    kInternalError,  // of a worker: jobs have an event
   };
   Kind kind;
   JobId job;
@@ -132,7 +138,7 @@ struct Note {
   std::string message;
 };
 
-using Effect = std::variant<PutRecord, DeleteRecord, Reply, RankReply, AcceptWorker, RefuseWorker, LaunchTrainer,
+using Effect = std::variant<PutRecord, DeleteRecord, Reply, RankReply, AcceptWorker, RefuseWorker, LaunchRanks,
                             StopTrainer, DeleteFiles, Touched, Note>;
 
 }  // namespace athanor::core

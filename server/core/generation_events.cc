@@ -132,14 +132,10 @@ void Machine::Handle(const RankJoined& event) {
 }
 
 void Machine::MoveGeneration(GenerationEntry& generation, GenerationTrigger trigger) {
-  const std::optional<GenerationState> next = Next(kGenerationTable, generation.state, trigger);
-  if (!next.has_value()) {
-    AddEvent(state.jobs.at(generation.job), "InternalError",
-             absl::StrCat("no transition from ", ToString(generation.state), " by '", ToString(trigger), "'"),
-             generation.number);
-    return;
+  if (!Move(kGenerationTable, generation.state, trigger)) {
+    return AddEvent(state.jobs.at(generation.job), "InternalError", Impossible(generation.state, trigger),
+                    generation.number);
   }
-  generation.state = *next;
   dirty_.Mark(generation);
 }
 
@@ -261,7 +257,7 @@ void Machine::EndGeneration(GenerationEntry& generation) {
     FinishJob(job);
   } else if (generation.stop_for_suspend) {
     MoveGeneration(generation, GenerationTrigger::kGonePreempted);
-    const core::Step step = ResumeStep(job);
+    const core::Step step = NewestCommitted(state, job.id);
     const std::string at = step >= 0                        ? absl::StrCat("suspended at ", CheckpointName(step))
                            : LostAllCheckpoints(state, job) ? "suspended; none of its checkpoints can be read"
                                                             : "suspended before its first checkpoint";
@@ -287,7 +283,7 @@ void Machine::DecideAfterFailure(JobEntry& job, GenerationEntry& generation) {
   Emit(Note{
       .kind = Note::Kind::kFailure, .job = job.id, .generation = generation.number, .label = ToString(cause.kind)});
   if (cause.kind == CauseKind::kLaunchFailed) CountLaunchFailure(job, cause.worker);
-  const core::Step newest = ResumeStep(job);
+  const core::Step newest = NewestCommitted(state, job.id);
   const bool progress = newest > job.best_progress_step;
   job.best_progress_step = std::max(job.best_progress_step, newest);
   if (progress) job.generations_without_progress = 0;

@@ -82,7 +82,7 @@ void Machine::ReplyDryRun(const SubmitJob& event) {
   const PlacementRequest request{event.spec.ranks, event.spec.slots_per_rank, event.spec.device};
   Reply reply{.call = event.call, .status = absl::OkStatus()};
   int32_t before = 0;
-  for (const auto& [unreserved, priority, order, id] : queue_) {
+  for (const auto& [unreserved, priority, order, id] : queue_.ordered()) {
     const bool first = !unreserved || -priority >= event.spec.priority;
     if (first && state.jobs.at(id).spec.device == event.spec.device) ++before;
   }
@@ -104,9 +104,9 @@ void Machine::ReplyDryRun(const SubmitJob& event) {
 void Machine::Handle(const SubmitJob& event) {
   if (event.dry_run) return ReplyDryRun(event);
   if (AnsweredBefore(event.call, event.request)) return;
-  if (QueueLength() >= options.max_jobs_queued) {
+  if (queue_.Length() >= options.max_jobs_queued) {
     return ReplyError(event.call, absl::ResourceExhaustedError(
-                                      absl::StrCat("the queue is full (", QueueLength(), " jobs); try later")));
+                                      absl::StrCat("the queue is full (", queue_.Length(), " jobs); try later")));
   }
   if (state.jobs.contains(event.id))
     return ReplyError(event.call, absl::InternalError("job id is taken; submit again"));
@@ -229,14 +229,8 @@ void Machine::Handle(const DeleteJob& event) {
 }
 
 void Machine::MoveJob(JobEntry& job, JobTrigger trigger, const std::string& reason) {
-  const std::optional<JobState> next = Next(kJobTable, job.state, trigger);
-  if (!next.has_value()) {
-    // An unlisted pair is an error of ours; the invariants of tests see the unchanged state, production keeps serving.
-    AddEvent(job, "InternalError",
-             absl::StrCat("no transition from ", ToString(job.state), " by '", ToString(trigger), "'"));
-    return;
-  }
-  job.state = *next;
+  // The invariants of tests see the unchanged state, production keeps serving.
+  if (!Move(kJobTable, job.state, trigger)) return AddEvent(job, "InternalError", Impossible(job.state, trigger));
   job.reason = reason;
   if (job.state != JobState::kBackingOff && job.retry_at != absl::InfiniteFuture()) {
     job.retry_at = absl::InfiniteFuture();

@@ -151,6 +151,15 @@ absl::StatusOr<core::Step> ResolveCheckpoint(const ClusterState& state, const Jo
                                           "; allowed: a step", names.empty() ? "" : ", ", absl::StrJoin(names, ", ")));
 }
 
+Step NewestCommitted(const ClusterState& state, const JobId& job) {
+  const auto checkpoints = state.checkpoints.find(job);
+  if (checkpoints == state.checkpoints.end()) return -1;
+  for (auto it = checkpoints->second.rbegin(); it != checkpoints->second.rend(); ++it) {
+    if (it->second.state == CheckpointState::kCommitted) return it->first;
+  }
+  return -1;
+}
+
 const GenerationEntry* CurrentGeneration(const ClusterState& state, const JobEntry& job) {
   auto generations = state.generations.find(job.id);
   if (generations == state.generations.end()) return nullptr;

@@ -11,7 +11,7 @@ void Machine::SetAsideCheckpoints(JobEntry& job) {
   if (auto checkpoints = state.checkpoints.find(job.id); checkpoints != state.checkpoints.end()) {
     for (auto& [step, checkpoint] : checkpoints->second) {
       if (checkpoint.state != CheckpointState::kCommitted) continue;
-      checkpoint.state = *Next(kCheckpointTable, checkpoint.state, CheckpointTrigger::kDamage);
+      MoveCheckpoint(checkpoint, CheckpointTrigger::kDamage);
       checkpoint.note = "set aside: the job was resumed from scratch";
       dirty_.Mark(checkpoint);
     }

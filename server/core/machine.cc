@@ -29,15 +29,13 @@ Machine::Machine(CoreOptions options_in, ClusterState recovered, absl::Time now)
   }
   for (auto& [id, job] : state.jobs) {
     state.next_submit_order = std::max(state.next_submit_order, job.submit_order + 1);
-    if (job.state == JobState::kQueued) {
-      queue_.insert(KeyOf(job));
-      waiting_[job.spec.device].insert({job.submit_order, id});
-    }
+    if (job.state == JobState::kQueued) queue_.Add(job);
     if (job.state == JobState::kBackingOff) timers_.Set(RetryTimer{id}, job.retry_at);
     if (IsFinal(job.state)) finished_.Add(id, job.ended_at, BytesOf(state, job));
     if (!IsFinal(job.state) && !job.parent.empty()) children_[job.parent].insert(id);
     if (!IsFinal(job.state)) job.goodput.accounted_until = std::max(job.goodput.accounted_until, job.created_at);
   }
+  queue_.TakeFresh();  // all were looked at by an earlier run
   for (auto& [job, generations] : state.generations) {
     for (auto& [number, generation] : generations) {
       if (!IsLive(generation.state)) continue;
@@ -81,7 +79,7 @@ std::vector<Effect> Machine::Recover(absl::Time now) {
   ForgetOldRequests();
   ForgetOldJobs();
   Handle(DeadlineReached{});
-  schedule_ = !queue_.empty();
+  schedule_ = !queue_.ordered().empty();
   return TakeEffects();
 }
 

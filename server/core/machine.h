@@ -1,8 +1,8 @@
 // The inside of CoordinatorCore: state, indexes and the effects of the step in progress. One .cc file per subject:
-//   machine.cc (dispatch, records, deadlines)  job_verbs.cc  placement.cc  generation_events.cc  hang.cc
+//   machine.cc (dispatch, records, deadlines)  job_verbs.cc  scheduling.cc  generation_events.cc  hang.cc
 //   worker_events.cc  quarantine.cc  checkpoint_ledger.cc  lost_checkpoints.cc  goodput.cc
 // What has a state of its own is a part with its own header: timers, dirty_records, request_memory, finished_jobs,
-// event_sums.
+// event_sums, job_queue.
 #pragma once
 
 #include <algorithm>
@@ -17,10 +17,11 @@
 #include "server/core/dirty_records.h"
 #include "server/core/event_sums.h"
 #include "server/core/finished_jobs.h"
+#include "server/core/job_queue.h"
+#include "server/core/placement.h"
 #include "server/core/recovered_state.h"
 #include "server/core/request_memory.h"
 #include "server/core/restart_policy.h"
-#include "server/core/scheduler.h"
 #include "server/core/state_machines.h"
 #include "server/core/timers.h"
 
@@ -39,9 +40,6 @@ class Machine {
   ClusterState state;
 
  private:
-  using QueueKey = std::tuple<bool, int32_t, uint64_t, JobId>;  // not reserved, -priority, submit order
-  using Shape = std::tuple<std::string, int32_t, int32_t>;      // device, ranks, slots per rank
-
   // ---- machine.cc ----
   void Handle(const SubmitJob& event);
   void Handle(const CancelJob& event);
@@ -106,18 +104,15 @@ class Machine {
   void DropJob(const JobId& id);
   void ForgetOldRequests();
 
-  // ---- placement.cc ----
+  // ---- scheduling.cc ----
   void Enqueue(JobEntry& job);
   void Dequeue(const JobEntry& job);
-  static QueueKey KeyOf(const JobEntry& job) { return {!job.reserved, -job.spec.priority, job.submit_order, job.id}; }
-  static Shape ShapeOf(const JobEntry& job) { return {job.spec.device, job.spec.ranks, job.spec.slots_per_rank}; }
   void CapacityChanged();
   void Schedule();
   void SchedulePass(size_t devices);
   bool PutBehindTheQueue(const JobId& id);
-  void PutAside(const QueueKey& key, JobEntry& job);
+  void PutAside(JobEntry& job);
   void BringBackFromAside();
-  int32_t QueueLength() const;
   PlacementResult PlaceJob(const JobEntry& job, const std::vector<FreeSlots>& free) const;
   bool HoldStrict(JobEntry& job);
   bool TryPlace(JobEntry& job, std::vector<FreeSlots>& free);
@@ -126,8 +121,7 @@ class Machine {
   void StartGeneration(JobEntry& job, const PlacementResult& place);
   bool PreemptFor(const JobEntry& head, const std::vector<FreeSlots>& free);
   void SetQueueReason(JobEntry& job, const std::string& reason);
-  Step ResumeStep(const JobEntry& job) const;
-  void SendLaunch(const GenerationEntry& generation, const RankEntry& rank);
+  void SendLaunch(const GenerationEntry& generation, const std::vector<Rank>& ranks);
 
   // ---- generation_events.cc ----
   RankEntry* CurrentRank(const RankRef& id, const WorkerId& worker, GenerationEntry** generation);
@@ -179,6 +173,7 @@ class Machine {
   void DrainJobsOf(const WorkerEntry& worker);
 
   // ---- checkpoint_ledger.cc ----
+  void MoveCheckpoint(CheckpointEntry& checkpoint, CheckpointTrigger trigger);
   CheckpointEntry* FindCheckpoint(const JobId& job, Step step);
   std::string StorageOf(const JobId& job, Step step);
   bool RefuseStep(CallId call, Step step);
@@ -211,12 +206,8 @@ class Machine {
   RequestMemory requests_;
   FinishedJobs finished_;
   EventSums event_sums_;  // of live generations
-  std::set<QueueKey> queue_;
-  std::map<Shape, std::set<QueueKey>> aside_;  // queued, but more than the whole cluster has
-  std::map<std::string, QueueKey> blocked_;    // device kind -> the job at the head that waits, after the last pass
-  std::vector<JobId> fresh_;                   // queued since the last pass
-  std::map<std::string, std::set<std::pair<uint64_t, JobId>>> waiting_;  // device kind -> in the queue, oldest first
-  std::vector<JobId> overtaken_;                                         // too often, in this pass
+  JobQueue queue_;
+  std::vector<JobId> overtaken_;  // too often, in this pass
   std::set<std::pair<JobId, Step>> deleting_;
   std::vector<Repair> repairs_;                // of what was recovered; told by Recover()
   std::set<JobId> live_jobs_;                  // with a live generation

@@ -99,7 +99,12 @@ inline constexpr std::array kWorkerTable = {
     WorkerRow{WorkerState::kSuspect, WorkerTrigger::kLeaseOver, WorkerState::kLost},
     WorkerRow{WorkerState::kSuspect, WorkerTrigger::kDrain, WorkerState::kDraining},
     WorkerRow{WorkerState::kSuspect, WorkerTrigger::kLaunchesFail, WorkerState::kQuarantined},
+    WorkerRow{WorkerState::kReady, WorkerTrigger::kRegistered, WorkerState::kSuspect},
+    WorkerRow{WorkerState::kSuspect, WorkerTrigger::kRegistered, WorkerState::kSuspect},
     WorkerRow{WorkerState::kLost, WorkerTrigger::kRegistered, WorkerState::kSuspect},
+    WorkerRow{WorkerState::kDraining, WorkerTrigger::kRegistered, WorkerState::kSuspect},
+    WorkerRow{WorkerState::kDrained, WorkerTrigger::kRegistered, WorkerState::kSuspect},
+    WorkerRow{WorkerState::kQuarantined, WorkerTrigger::kRegistered, WorkerState::kSuspect},
     WorkerRow{WorkerState::kDraining, WorkerTrigger::kEmpty, WorkerState::kDrained},
     WorkerRow{WorkerState::kDraining, WorkerTrigger::kUndrain, WorkerState::kReady},
     WorkerRow{WorkerState::kDraining, WorkerTrigger::kLeaseOver, WorkerState::kLost},
@@ -134,6 +139,12 @@ const char* ToString(JobTrigger trigger);
 const char* ToString(GenerationTrigger trigger);
 const char* ToString(WorkerTrigger trigger);
 const char* ToString(CheckpointTrigger trigger);
+
+// "no transition from Queued by 'retry time reached'": an error of ours, told as an event, never silent.
+template <typename State, typename Trigger>
+std::string Impossible(State state, Trigger trigger) {
+  return std::string("no transition from ") + ToString(state) + " by '" + ToString(trigger) + "'";
+}
 
 // The text of docs/state-machines.md.
 std::string StateMachinesMarkdown();

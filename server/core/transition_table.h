@@ -26,6 +26,14 @@ constexpr std::optional<State> Next(const std::array<TransitionRow<State, Trigge
   return std::nullopt;
 }
 
+// Moves `state`. An impossible transition changes nothing: false.
+template <typename State, typename Trigger, size_t N>
+constexpr bool Move(const std::array<TransitionRow<State, Trigger>, N>& table, State& state, Trigger trigger) {
+  const std::optional<State> next = Next(table, state, trigger);
+  if (next.has_value()) state = *next;
+  return next.has_value();
+}
+
 // No (state, trigger) pair stands twice.
 template <typename State, typename Trigger, size_t N>
 constexpr bool Deterministic(const std::array<TransitionRow<State, Trigger>, N>& table) {

@@ -8,9 +8,10 @@
 namespace athanor::core {
 
 void Machine::MoveWorker(WorkerEntry& worker, WorkerTrigger trigger, const std::string& reason) {
-  const std::optional<WorkerState> next = Next(kWorkerTable, worker.state, trigger);
-  if (!next.has_value()) return;  // a worker's triggers are level-like: a heartbeat of a Ready worker changes nothing
-  worker.state = *next;
+  if (!Move(kWorkerTable, worker.state, trigger)) {
+    return Emit(
+        Note{.kind = Note::Kind::kInternalError, .worker = worker.id, .message = Impossible(worker.state, trigger)});
+  }
   worker.reason = reason;
   dirty_.Mark(worker.id);
   if (worker.state == WorkerState::kReady) CapacityChanged();
@@ -35,7 +36,8 @@ void Machine::WorkerDeadline(WorkerEntry& worker) {
     return timers_.Set(WorkerTimer{worker.id}, worker.lost_at + options.lost_worker_age);
   }
   if (now_ < worker.lease_until) {
-    MoveWorker(worker, WorkerTrigger::kHalfLease, "half a lease without a heartbeat");
+    if (worker.state == WorkerState::kReady)
+      MoveWorker(worker, WorkerTrigger::kHalfLease, "half a lease without a heartbeat");
     return timers_.Set(WorkerTimer{worker.id}, worker.lease_until);
   }
   MoveWorker(worker, WorkerTrigger::kLeaseOver,
@@ -98,7 +100,7 @@ void Machine::ReleaseSlots(const GenerationEntry& generation, const RankEntry& r
   for (int32_t slot : rank.placement.slots) {
     if (auto used = worker.used.find(slot); used != worker.used.end() && used->second == ref) worker.used.erase(used);
   }
-  schedule_ = schedule_ || !queue_.empty();
+  schedule_ = schedule_ || !queue_.ordered().empty();
   Emit(Touched{{}, worker.id});
   MaybeDrained(worker);
 }
@@ -146,8 +148,7 @@ void Machine::TakeRegistration(WorkerEntry& worker, const WorkerRegistered& even
   worker.leaving = false;
   if (fresh || !same_process) worker.registered_at = now_;
   if (fresh || was_lost || (!same_process && !worker.drain)) {
-    worker.state = WorkerState::kSuspect;
-    worker.reason = "registered, not yet heard";
+    MoveWorker(worker, WorkerTrigger::kRegistered, "registered, not yet heard");
     ForgetLaunchFailures(worker);  // a new process may find what the old one lacked
   }
   dirty_.Mark(worker.id);
@@ -224,7 +225,8 @@ void Machine::ReconcileRunning(WorkerEntry& worker, const WorkerRegistered& even
                          false});
       }
     } else if (rank->state == RankState::kLaunching && !stopping) {
-      SendLaunch(*generation, *rank);  // the command was lost with the session; agents take a repetition for what it is
+      SendLaunch(*generation,
+                 {ref.rank});  // the command was lost with the session; agents take a repetition for what it is
     } else if (rank->state == RankState::kLaunching) {
       RankGone(*generation, *rank,
                FailureCause{
@@ -296,7 +298,8 @@ void Machine::Handle(const DrainWorker& event) {
   WorkerEntry& worker = it->second;
   worker.drain = true;
   dirty_.Mark(worker.id);
-  MoveWorker(worker, WorkerTrigger::kDrain, "drain asked for");
+  if (Next(kWorkerTable, worker.state, WorkerTrigger::kDrain).has_value())
+    MoveWorker(worker, WorkerTrigger::kDrain, "drain asked for");
   ArmLease(worker);
   DrainJobsOf(worker);
   MaybeDrained(worker);
@@ -312,7 +315,8 @@ void Machine::Handle(const UndrainWorker& event) {
   worker.drain = false;
   dirty_.Mark(worker.id);
   ForgetLaunchFailures(worker);
-  MoveWorker(worker, WorkerTrigger::kUndrain, "undrained");
+  if (Next(kWorkerTable, worker.state, WorkerTrigger::kUndrain).has_value())
+    MoveWorker(worker, WorkerTrigger::kUndrain, "undrained");
   Remember(event.request, {}, "");
   Emit(Reply{.call = event.call, .status = absl::OkStatus(), .message = ToString(worker.state)});
 }

@@ -202,6 +202,7 @@ void CoordinatorMetrics::OnNote(const core::Note& note) {
       break;
     case Kind::kCheckpointDeleted:
     case Kind::kPreemption:
+    case Kind::kInternalError:
       break;
   }
 }

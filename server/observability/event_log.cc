@@ -31,6 +31,8 @@ void LogNote(const core::Note& note) {
   if (note.kind == Kind::kLeaseExpired) {
     Log(spdlog::level::warn, "LeaseExpired", {{"worker", note.worker.str()}},
         "no heartbeat: the agent is declared lost");
+  } else if (note.kind == Kind::kInternalError) {
+    Log(spdlog::level::err, "InternalError", {{"worker", note.worker.str()}}, note.message);
   } else if (note.kind == Kind::kQuarantine) {
     Log(spdlog::level::warn, "Quarantined", {{"worker", note.worker.str()}}, note.message);
   } else if (note.kind == Kind::kFencedMessage) {

@@ -62,19 +62,21 @@ void EffectRunner::Do(core::RefuseWorker& refuse) {
   sessions.Close(refuse.session, absl::FailedPreconditionError(refuse.reason));
 }
 
-void EffectRunner::Do(core::LaunchTrainer& launch) {
-  auto job = core.state().jobs.find(launch.id.job);
-  if (job == core.state().jobs.end()) return;
-  v1::CoordinatorMessage message;
-  v1::LaunchRank& proto = *message.mutable_launch();
-  *proto.mutable_id() = ToProto(launch.id);
-  proto.set_world_size(launch.world_size);
-  proto.set_local_rank(launch.local_rank);
-  proto.mutable_slots()->Add(launch.slots.begin(), launch.slots.end());
-  proto.mutable_spec()->ParseFromString(job->second.spec.payload);
-  proto.set_job_dir(JobDir(launch.id.job));
-  proto.set_restarts(launch.restarts);
-  sessions.SendToWorker(launch.worker, std::move(message));
+void EffectRunner::Do(core::LaunchRanks& launch) {
+  v1::LaunchRank common;
+  common.set_world_size(launch.world_size);
+  common.mutable_spec()->ParseFromString(launch.spec);
+  common.set_job_dir(JobDir(launch.job));
+  common.set_restarts(launch.restarts);
+  for (const auto& [placement, local_rank] : launch.seats) {
+    v1::CoordinatorMessage message;
+    v1::LaunchRank& proto = *message.mutable_launch();
+    proto = common;
+    *proto.mutable_id() = ToProto(core::RankRef{launch.job, launch.generation, placement.rank});
+    proto.set_local_rank(local_rank);
+    proto.mutable_slots()->Add(placement.slots.begin(), placement.slots.end());
+    sessions.SendToWorker(placement.worker, std::move(message));
+  }
 }
 
 void EffectRunner::Do(core::StopTrainer& stop) {

@@ -29,7 +29,7 @@ struct EffectRunner {
   void Do(core::RankReply& reply);
   void Do(core::AcceptWorker& accept);
   void Do(core::RefuseWorker& refuse);
-  void Do(core::LaunchTrainer& launch);
+  void Do(core::LaunchRanks& launch);
   void Do(core::StopTrainer& stop);
   void Do(core::DeleteFiles& deletion);
   void Do(core::Touched& touched);

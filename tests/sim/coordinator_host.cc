@@ -294,14 +294,20 @@ void CoordinatorHost::Release(const std::vector<core::Effect>& effects) {
       core::RankReply mapped = *answer;
       mapped.call = held.mapped().agent_call;
       Down(held.mapped().session, std::move(mapped));
+    } else if (const auto* note = std::get_if<core::Note>(&effect)) {
+      if (note->kind == core::Note::Kind::kInternalError)
+        world_.Fail(absl::StrCat(note->worker.str(), ": ", note->message));
     } else if (const auto* accept = std::get_if<core::AcceptWorker>(&effect)) {
       CheckTakeover(*accept);
       by_worker_[accept->worker] = accept->session;
       Down(accept->session, *accept);
     } else if (const auto* refuse = std::get_if<core::RefuseWorker>(&effect)) {
       Down(refuse->session, *refuse);
-    } else if (const auto* launch = std::get_if<core::LaunchTrainer>(&effect)) {
-      ToWorker(launch->worker, *launch);
+    } else if (const auto* launch = std::get_if<core::LaunchRanks>(&effect)) {
+      for (const auto& seat : launch->seats) {
+        const core::RankRef id{launch->job, launch->generation, seat.placement.rank};
+        ToWorker(seat.placement.worker, LaunchRank{id, launch->world_size});
+      }
     } else if (const auto* stop = std::get_if<core::StopTrainer>(&effect)) {
       ToWorker(stop->worker, *stop);
     } else if (const auto* deletion = std::get_if<core::DeleteFiles>(&effect)) {

@@ -26,7 +26,11 @@ struct HeartbeatAck {
 struct Ack {
   uint64_t sequence = 0;
 };
-using DownMessage = std::variant<core::AcceptWorker, core::RefuseWorker, HeartbeatAck, Ack, core::LaunchTrainer,
+struct LaunchRank {
+  core::RankRef id;
+  int32_t world_size = 0;
+};
+using DownMessage = std::variant<core::AcceptWorker, core::RefuseWorker, HeartbeatAck, Ack, LaunchRank,
                                  core::StopTrainer, core::RankReply, core::DeleteFiles>;
 // Up: an event; `call` inside it is the agent's own number, replaced here. `sequence` != 0 is acknowledged once
 // durable.

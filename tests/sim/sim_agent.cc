@@ -216,7 +216,7 @@ void SimAgent::Handle(const Ack& ack) {
   outbox_.erase(outbox_.begin(), outbox_.upper_bound(ack.sequence));
 }
 
-void SimAgent::Handle(const core::LaunchTrainer& launch) {
+void SimAgent::Handle(const LaunchRank& launch) {
   if (ranks_.contains(launch.id) || ReportsEndOf(launch.id)) return;  // a repetition
   // The fence of the job's folder is read before a start.
   core::Generation& newest = newest_[launch.id.job];

@@ -61,7 +61,7 @@ class SimAgent {
   void Handle(const core::RefuseWorker& refuse);
   void Handle(const HeartbeatAck& ack);
   void Handle(const Ack& ack);
-  void Handle(const core::LaunchTrainer& launch);
+  void Handle(const LaunchRank& launch);
   void Handle(const core::StopTrainer& stop);
   void Handle(const core::RankReply& reply);
   void Handle(const core::DeleteFiles& deletion);

@@ -226,6 +226,8 @@ class CoreHarness {
     const absl::Status status = CheckInvariants(core.state());
     EXPECT_TRUE(status.ok()) << status;
     for (const Effect& effect : last) {
+      const auto* note = std::get_if<Note>(&effect);
+      EXPECT_FALSE(note != nullptr && note->kind == Note::Kind::kInternalError) << note->message;
       const auto* put = std::get_if<PutRecord>(&effect);
       const auto* event = put == nullptr ? nullptr : std::get_if<JobEventEntry>(&put->record);
       if (event == nullptr) continue;

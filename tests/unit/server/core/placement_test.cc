@@ -1,5 +1,5 @@
 // Where gangs go, and in which order: the pure placement, then the queue of a whole core.
-#include "server/core/scheduler.h"
+#include "server/core/placement.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
