@@ -24,9 +24,10 @@ set(_layer_athanor_service             "athanor_base;athanor_proto;athanor_contr
 set(_layer_athanor_server_core         "athanor_base;athanor_contract;athanor_checkpoint_policy")                                  # F, pure: no protobuf, no gRPC
 set(_layer_athanor_server_convert      "athanor_server_core;athanor_service;athanor_config")                                       # F: core structs <-> messages
 set(_layer_athanor_server_storage      "athanor_server_convert;athanor_server_core;athanor_service")                               # F
+set(_layer_athanor_server_views        "athanor_server_storage;athanor_server_convert;athanor_server_core;athanor_service")                # F: what is shown
 set(_layer_athanor_server_runtime      "athanor_server_storage;athanor_server_core;athanor_service;athanor_server_observability")  # F
 set(_layer_athanor_server_observability "athanor_server_core;athanor_service")                                                     # F
-set(_layer_athanor_server_rpc          "athanor_server_runtime;athanor_config;athanor_service")                                    # F
+set(_layer_athanor_server_rpc          "athanor_server_runtime;athanor_server_views;athanor_config;athanor_service")                                    # F
 set(_layer_athanord                    "athanor_server_rpc")                                                                       # F
 set(_layer_athanor_agent_lib           "athanor_service")                                                                          # F
 set(_layer_athanor-agent               "athanor_agent_lib")                                                                        # F

@@ -1,16 +1,11 @@
 #include "server/rpc/cluster_services.h"
 
-#include <algorithm>
-
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
-#include "athanor/base/version.h"
-#include "common/service/channel.h"
 #include "server/convert/proto_convert.h"
 #include "server/rpc/job_reference.h"
 #include "server/rpc/request_validation.h"
+#include "server/views/checkpoint_views.h"
+#include "server/views/cluster_views.h"
 
 namespace athanor {
 namespace {
@@ -37,49 +32,9 @@ grpc::ServerUnaryReactor* VerbThenRead(const RpcContext& rpc, grpc::CallbackServ
   return call.reactor();
 }
 
-void FillCheckpoint(const core::CoordinatorCore& core, const CoreLoop& loop, const core::JobId& id, core::Step step,
-                    v1::Checkpoint* response) {
-  auto job = core.state().jobs.find(id);
-  auto checkpoints = core.state().checkpoints.find(id);
-  if (job != core.state().jobs.end() && checkpoints != core.state().checkpoints.end()) {
-    auto it = checkpoints->second.find(step);
-    if (it != checkpoints->second.end()) {
-      *response = ToProto(it->second, job->second, loop.JobDir(id));
-      return;
-    }
-  }
-  // A verb that is repeated after its checkpoint has gone.
-  response->set_job(id.str());
-  response->set_step(step);
-  response->set_name(core::CheckpointName(step));
-  response->set_note("is deleted");
-}
-
-absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, grpc::CallbackServerContext* context,
-                      const v1::ListCheckpointsRequest& request, v1::ListCheckpointsResponse& response) {
-  core::Step before = std::numeric_limits<core::Step>::max();
-  if (!request.page_token().empty() && !absl::SimpleAtoi(request.page_token(), &before)) {
-    return absl::InvalidArgumentError("page_token: give back next_page_token as it was");
-  }
-  ASSIGN_OR_RETURN(const core::JobId id, ResolveWithNote(core, request.job(), context));
-  const int size = request.page_size() <= 0 ? 100 : std::min(request.page_size(), 1000);
-  auto checkpoints = core.state().checkpoints.find(id);
-  if (checkpoints == core.state().checkpoints.end()) return absl::OkStatus();
-  const core::JobEntry& job = core.state().jobs.at(id);
-  int64_t bytes = 0;
-  for (auto it = std::make_reverse_iterator(checkpoints->second.lower_bound(before)); it != checkpoints->second.rend();
-       ++it) {
-    const core::CheckpointState state = it->second.state;
-    if (!request.all_states() && state != core::CheckpointState::kCommitted && state != core::CheckpointState::kDamaged)
-      continue;
-    if (response.checkpoints_size() == size || bytes >= kMaxPageBytes) {
-      response.set_next_page_token(absl::StrCat(response.checkpoints().rbegin()->step()));
-      break;
-    }
-    *response.add_checkpoints() = ToProto(it->second, job, loop.JobDir(id));
-    bytes += static_cast<int64_t>(response.checkpoints().rbegin()->ByteSizeLong());
-  }
-  return absl::OkStatus();
+v1::Checkpoint ShowCheckpoint(const core::CoordinatorCore& core, const CoreLoop& loop, const core::JobId& id,
+                              core::Step step) {
+  return athanor::ShowCheckpoint(core, id, step, loop.JobDir(id));
 }
 
 absl::Status CheckWorkerVerb(const v1::WorkerVerbRequest& request) {
@@ -111,8 +66,10 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::ListCheckpoints(Context* contex
                                                                  const v1::ListCheckpointsRequest* request,
                                                                  v1::ListCheckpointsResponse* response) {
   return RunRead(rpc_, context, "ListCheckpoints",
-                 [this, context, request, response](const core::CoordinatorCore& core, absl::Time) {
-                   return FillList(core, *rpc_.loop, context, *request, *response);
+                 [this, context, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
+                   ASSIGN_OR_RETURN(const core::JobId id, ResolveWithNote(core, request->job(), context));
+                   ASSIGN_OR_RETURN(*response, ShowCheckpoints(core, id, rpc_.loop->JobDir(id), *request));
+                   return absl::OkStatus();
                  });
 }
 
@@ -125,7 +82,7 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::GetCheckpoint(Context* context,
                    ASSIGN_OR_RETURN(const core::JobId id, ResolveWithNote(core, request->job(), context));
                    ASSIGN_OR_RETURN(const core::Step step,
                                     core::ResolveCheckpoint(core.state(), id, request->checkpoint()));
-                   FillCheckpoint(core, *rpc_.loop, id, step, response);
+                   *response = ShowCheckpoint(core, *rpc_.loop, id, step);
                    return absl::OkStatus();
                  });
 }
@@ -153,7 +110,7 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::TagCheckpoint(Context* context,
                       [this, context, job = request->job(), response](const core::CoordinatorCore& core,
                                                                       const core::Reply& reply, absl::Time) {
                         NoteTaken(core, job, reply.job, context);
-                        FillCheckpoint(core, *rpc_.loop, reply.job, reply.step, response);
+                        *response = ShowCheckpoint(core, *rpc_.loop, reply.job, reply.step);
                       });
 }
 
@@ -178,7 +135,7 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::UntagCheckpoint(Context* contex
                       [this, context, job = request->job(), response](const core::CoordinatorCore& core,
                                                                       const core::Reply& reply, absl::Time) {
                         NoteTaken(core, job, reply.job, context);
-                        FillCheckpoint(core, *rpc_.loop, reply.job, reply.step, response);
+                        *response = ShowCheckpoint(core, *rpc_.loop, reply.job, reply.step);
                       });
 }
 
@@ -204,24 +161,14 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::DeleteCheckpoint(Context* conte
                                                                       const core::Reply& reply, absl::Time) {
                         NoteTaken(core, job, reply.job, context);
                         response->set_message(reply.message);
-                        FillCheckpoint(core, *rpc_.loop, reply.job, reply.step, response->mutable_checkpoint());
+                        *response->mutable_checkpoint() = ShowCheckpoint(core, *rpc_.loop, reply.job, reply.step);
                       });
 }
 
 grpc::ServerUnaryReactor* WorkerServiceImpl::ListWorkers(Context* context, const v1::ListWorkersRequest* request,
                                                          v1::ListWorkersResponse* response) {
   return RunRead(rpc_, context, "ListWorkers", [request, response](const core::CoordinatorCore& core, absl::Time now) {
-    const int size = request->page_size() <= 0 ? 1000 : std::min(request->page_size(), 1000);
-    int64_t bytes = 0;
-    const auto& workers = core.state().workers;
-    for (auto it = workers.upper_bound(core::WorkerId(request->page_token())); it != workers.end(); ++it) {
-      if (response->workers_size() == size || bytes >= kMaxPageBytes) {
-        response->set_next_page_token(response->workers().rbegin()->id());
-        break;
-      }
-      *response->add_workers() = ToProto(it->second, now);
-      bytes += static_cast<int64_t>(response->workers().rbegin()->ByteSizeLong());
-    }
+    *response = ShowWorkers(core, *request, now);
     return absl::OkStatus();
   });
 }
@@ -239,33 +186,7 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::UndrainWorker(Context* context, con
 grpc::ServerUnaryReactor* ClusterServiceImpl::GetStatus(grpc::CallbackServerContext* context,
                                                         const v1::GetStatusRequest*, v1::ClusterStatus* response) {
   return RunRead(rpc_, context, "GetStatus", [this, response](const core::CoordinatorCore& core, absl::Time) {
-    const core::ClusterState& state = core.state();
-    response->set_version(Version());
-    response->set_commit(Commit());
-    *response->mutable_started_at() = ToProto(rpc_.started_at);
-    for (const auto& [id, job] : state.jobs)
-      ++(*response->mutable_jobs_by_state())[absl::AsciiStrToUpper(core::ToString(job.state))];
-    for (const auto& [id, worker] : state.workers) {
-      ++(*response->mutable_workers_by_state())[absl::AsciiStrToUpper(core::ToString(worker.state))];
-      if (worker.state == core::WorkerState::kLost || worker.state == core::WorkerState::kQuarantined) continue;
-      response->set_slots_total(response->slots_total() + worker.slots);
-      response->set_slots_free(response->slots_free() + worker.slots - static_cast<int32_t>(worker.used.size()));
-    }
-    int64_t checkpoints = 0;
-    for (const auto& [id, all] : state.checkpoints) checkpoints += static_cast<int64_t>(all.size());
-    response->set_checkpoints(checkpoints);
-    const absl::Status store = rpc_.loop->StoreStatus();
-    response->set_store_writable(store.ok());
-    response->set_store_error(std::string(store.message()));
-    response->set_epoch(rpc_.loop->store().epoch());
-    constexpr size_t kShown = 100;
-    for (const RecordAside& aside : rpc_.loop->store().aside()) {
-      if (static_cast<size_t>(response->records_put_aside_size()) == kShown) break;
-      v1::RecordPutAside& one = *response->add_records_put_aside();
-      one.set_key(aside.key);
-      one.set_problem(aside.problem);
-      *one.mutable_time() = ToProto(aside.time);
-    }
+    *response = ShowCluster(core, rpc_.loop->store(), rpc_.loop->StoreStatus(), rpc_.started_at);
     return absl::OkStatus();
   });
 }

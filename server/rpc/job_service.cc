@@ -1,19 +1,16 @@
 #include "server/rpc/job_service.h"
 
-#include <algorithm>
 #include <functional>
 #include <random>
 
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
-#include "common/service/channel.h"
 #include "server/convert/proto_convert.h"
 #include "server/rpc/job_reference.h"
 #include "server/rpc/log_stream.h"
 #include "server/rpc/request_validation.h"
 #include "server/rpc/watch_stream.h"
+#include "server/views/job_views.h"
 
 namespace athanor {
 namespace {
@@ -71,50 +68,6 @@ grpc::ServerUnaryReactor* JobVerb(const RpcContext& rpc, grpc::CallbackServerCon
   return call.reactor();
 }
 
-bool Matches(const core::JobEntry& job, const v1::ListJobsRequest& request) {
-  if (!request.name().empty() && job.spec.name != request.name()) return false;
-  if (request.states_size() > 0 && std::find(request.states().begin(), request.states().end(),
-                                             static_cast<int>(job.state)) == request.states().end()) {
-    return false;
-  }
-  for (const auto& [key, value] : request.labels()) {
-    auto it = job.spec.labels.find(key);
-    if (it == job.spec.labels.end() || it->second != value) return false;
-  }
-  return true;
-}
-
-bool IsOneOf(const std::string& type, const google::protobuf::RepeatedPtrField<std::string>& types) {
-  return types.empty() || std::any_of(types.begin(), types.end(),
-                                      [&type](const std::string& one) { return absl::EqualsIgnoreCase(type, one); });
-}
-
-// Newest first; the token is the submit order of the last one shown.
-absl::Status FillList(const core::CoordinatorCore& core, const CoreLoop& loop, const v1::ListJobsRequest& request,
-                      v1::ListJobsResponse& response) {
-  uint64_t before = std::numeric_limits<uint64_t>::max();
-  if (!request.page_token().empty() && !absl::SimpleAtoi(request.page_token(), &before)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("page_token: ", Show(request.page_token()), "; give back next_page_token as it was"));
-  }
-  const size_t size = request.page_size() <= 0 ? 100 : std::min(request.page_size(), 1000);
-  std::vector<const core::JobEntry*> found;
-  for (const auto& [id, job] : core.state().jobs) {
-    if (job.submit_order < before && Matches(job, request)) found.push_back(&job);
-  }
-  const auto newer = [](const core::JobEntry* a, const core::JobEntry* b) { return a->submit_order > b->submit_order; };
-  const size_t shown = std::min(size, found.size());
-  std::partial_sort(found.begin(), found.begin() + static_cast<ptrdiff_t>(shown), found.end(), newer);
-  size_t filled = 0;
-  for (int64_t bytes = 0; filled < shown && bytes < kMaxPageBytes; ++filled) {
-    const core::JobEntry& job = *found[filled];
-    *response.add_jobs() = ToProto(core, job, loop.JobDir(job.id), /*detailed=*/false);
-    bytes += static_cast<int64_t>(response.jobs().rbegin()->ByteSizeLong());
-  }
-  if (found.size() > filled && filled > 0) response.set_next_page_token(absl::StrCat(found[filled - 1]->submit_order));
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 grpc::ServerUnaryReactor* JobServiceImpl::SubmitJob(Context* context, const v1::SubmitJobRequest* request,
@@ -159,9 +112,12 @@ grpc::ServerUnaryReactor* JobServiceImpl::GetJob(Context* context, const v1::Get
 
 grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(Context* context, const v1::ListJobsRequest* request,
                                                    v1::ListJobsResponse* response) {
-  return RunRead(rpc_, context, "ListJobs", [this, request, response](const core::CoordinatorCore& core, absl::Time) {
-    return FillList(core, *rpc_.loop, *request, *response);
-  });
+  return RunRead(rpc_, context, "ListJobs",
+                 [this, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
+                   const auto job_dir = [this](const core::JobId& job) { return rpc_.loop->JobDir(job); };
+                   ASSIGN_OR_RETURN(*response, ShowJobs(core, job_dir, *request));
+                   return absl::OkStatus();
+                 });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::CancelJob(Context* context, const v1::JobVerbRequest* request,
@@ -191,25 +147,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListEvents(Context* context, const v1:
   return RunRead(rpc_, context, "ListEvents",
                  [this, context, request, response](const core::CoordinatorCore& core, absl::Time) -> absl::Status {
                    ASSIGN_OR_RETURN(const core::JobId id, ResolveWithNote(core, request->job(), context));
-                   const int32_t limit = request->limit() <= 0 ? 200 : std::min(request->limit(), 1000);
-                   int64_t after = request->after(), bytes = 0;
-                   bool more = true;
-                   while (more && response->events_size() < limit && bytes < kMaxPageBytes) {
-                     ASSIGN_OR_RETURN(const std::vector<core::JobEventEntry> events,
-                                      rpc_.loop->store().ReadEvents(id, after, limit));
-                     more = static_cast<int32_t>(events.size()) == limit;
-                     for (const core::JobEventEntry& event : events) {
-                       if (response->events_size() == limit || bytes >= kMaxPageBytes) {
-                         more = true;
-                         break;
-                       }
-                       after = event.sequence;
-                       if (!IsOneOf(event.type, request->types())) continue;
-                       *response->add_events() = ToProto(event);
-                       bytes += static_cast<int64_t>(response->events().rbegin()->ByteSizeLong());
-                     }
-                   }
-                   if (more) response->set_next_after(after);
+                   ASSIGN_OR_RETURN(*response, ShowEvents(rpc_.loop->store(), id, *request));
                    return absl::OkStatus();
                  });
 }
@@ -219,16 +157,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::ExplainJob(Context* context, const v1:
   return RunRead(rpc_, context, "ExplainJob",
                  [this, context, request, response](const core::CoordinatorCore& core, absl::Time now) -> absl::Status {
                    ASSIGN_OR_RETURN(const core::JobId id, ResolveWithNote(core, request->job(), context));
-                   const core::JobEntry& job = core.state().jobs.at(id);
-                   response->set_job(id.str());
-                   response->set_state(static_cast<v1::JobState>(job.state));
-                   for (const std::string& line : core.Explain(id, now)) response->add_chain(line);
-                   if (job.last_cause.has_value()) *response->mutable_first_failure() = ToProto(*job.last_cause);
-                   constexpr int32_t kRecent = 50;
-                   ASSIGN_OR_RETURN(
-                       const std::vector<core::JobEventEntry> events,
-                       rpc_.loop->store().ReadEvents(id, std::max<int64_t>(0, job.next_event - 1 - kRecent), kRecent));
-                   for (const core::JobEventEntry& event : events) *response->add_decisions() = ToProto(event);
+                   ASSIGN_OR_RETURN(*response, athanor::ExplainJob(core, rpc_.loop->store(), id, now));
                    return absl::OkStatus();
                  });
 }
