@@ -19,22 +19,16 @@ grpc::ServerUnaryReactor* VerbThenRead(const RpcContext& rpc, grpc::CallbackServ
   if (status.ok()) status = check();
   if (!status.ok()) {
     call.Finish(status);
-    return call.reactor();
-  }
-  CoreLoop* loop = rpc.loop;
-  loop->PostVerb(make, [loop, call, read](const core::Reply& reply) {
-    if (!reply.status.ok()) return call.Finish(reply.status);
-    loop->PostRead([call, read, reply](const core::CoordinatorCore& core, absl::Time now) {
-      read(core, reply, now);
-      call.Finish(absl::OkStatus());
+  } else {
+    rpc.loop->PostVerb(make, [loop = rpc.loop, call, read](const core::Reply& reply) {
+      if (!reply.status.ok()) return call.Finish(reply.status);
+      loop->PostRead([call, read, reply](const core::CoordinatorCore& core, absl::Time now) {
+        read(core, reply, now);
+        call.Finish(absl::OkStatus());
+      });
     });
-  });
+  }
   return call.reactor();
-}
-
-v1::Checkpoint ShowCheckpoint(const core::CoordinatorCore& core, const CoreLoop& loop, const core::JobId& id,
-                              core::Step step) {
-  return athanor::ShowCheckpoint(core, id, step, loop.JobDir(id));
 }
 
 absl::Status CheckWorkerVerb(const v1::WorkerVerbRequest& request) {
@@ -82,7 +76,7 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::GetCheckpoint(Context* context,
                    ASSIGN_OR_RETURN(const core::JobId id, ResolveWithNote(core, request->job(), context));
                    ASSIGN_OR_RETURN(const core::Step step,
                                     core::ResolveCheckpoint(core.state(), id, request->checkpoint()));
-                   *response = ShowCheckpoint(core, *rpc_.loop, id, step);
+                   *response = ShowCheckpoint(core, id, step, rpc_.loop->JobDir(id));
                    return absl::OkStatus();
                  });
 }
@@ -110,7 +104,7 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::TagCheckpoint(Context* context,
                       [this, context, job = request->job(), response](const core::CoordinatorCore& core,
                                                                       const core::Reply& reply, absl::Time) {
                         NoteTaken(core, job, reply.job, context);
-                        *response = ShowCheckpoint(core, *rpc_.loop, reply.job, reply.step);
+                        *response = ShowCheckpoint(core, reply.job, reply.step, rpc_.loop->JobDir(reply.job));
                       });
 }
 
@@ -135,7 +129,7 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::UntagCheckpoint(Context* contex
                       [this, context, job = request->job(), response](const core::CoordinatorCore& core,
                                                                       const core::Reply& reply, absl::Time) {
                         NoteTaken(core, job, reply.job, context);
-                        *response = ShowCheckpoint(core, *rpc_.loop, reply.job, reply.step);
+                        *response = ShowCheckpoint(core, reply.job, reply.step, rpc_.loop->JobDir(reply.job));
                       });
 }
 
@@ -161,7 +155,8 @@ grpc::ServerUnaryReactor* CheckpointServiceImpl::DeleteCheckpoint(Context* conte
                                                                       const core::Reply& reply, absl::Time) {
                         NoteTaken(core, job, reply.job, context);
                         response->set_message(reply.message);
-                        *response->mutable_checkpoint() = ShowCheckpoint(core, *rpc_.loop, reply.job, reply.step);
+                        *response->mutable_checkpoint() =
+                            ShowCheckpoint(core, reply.job, reply.step, rpc_.loop->JobDir(reply.job));
                       });
 }
 
