@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/core/duration_text.h"
 #include "server/core/machine.h"
 
 namespace athanor::core {
@@ -125,10 +126,10 @@ void Machine::Handle(const RankJoined& event) {
     if (one.join_call != 0) AnswerJoin(*generation, one, one.join_call);
   }
   timers_.Set(HangTimer{job.id, generation->number}, now_ + HangLimit(*generation, job));
-  AddEvent(job, "GenerationTraining",
-           absl::StrCat("all ", generation->ranks.size(), " ranks joined in ",
-                        absl::FormatDuration(now_ - generation->created_at)),
-           generation->number);
+  AddEvent(
+      job, "GenerationTraining",
+      absl::StrCat("all ", generation->ranks.size(), " ranks joined in ", DurationText(now_ - generation->created_at)),
+      generation->number);
 }
 
 void Machine::MoveGeneration(GenerationEntry& generation, GenerationTrigger trigger) {
@@ -377,7 +378,7 @@ void Machine::ApplyProgress(GenerationEntry& generation, RankEntry& rank, const 
   for (size_t i = old_events; i < rank.progress.events.size(); ++i)
     AddEvent(job, "RunEvent", rank.progress.events[i], generation.number, rank.placement.rank);
   if (rank.progress.events.size() > old_events)
-    MarkGeneration(generation);  // a coordinator after this one adds none again
+    dirty_.Mark(generation);  // a coordinator after this one adds none again
   if (first_step && report.progress.resumed_from_step >= 0)
     AddResumed(job, generation, report.progress.resumed_from_step);
   if (first_step && generation.number > 1) {

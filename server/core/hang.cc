@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/core/duration_text.h"
 #include "server/core/machine.h"
 
 namespace athanor::core {
@@ -47,7 +48,7 @@ Late FindLate(const std::vector<const RankEntry*>& ranks, absl::Time now, absl::
     absl::Time oldest = absl::InfiniteFuture();
     for (const RankEntry* rank : silent) oldest = std::min(oldest, rank->progress.updated_at);
     std::erase_if(silent, [oldest](const RankEntry* rank) { return rank->progress.updated_at != oldest; });
-    return {silent, absl::StrCat("not heard for ", absl::FormatDuration(now - oldest))};
+    return {silent, absl::StrCat("not heard for ", DurationText(now - oldest))};
   }
   if (ranks.size() == 1) return {ranks, ""};
   std::vector<const RankEntry*> late = Fewest(ranks, [](const RankProgress& one) { return one.exchanges; });
@@ -109,9 +110,9 @@ void Machine::CheckHang(GenerationEntry& generation) {
   const Late late = FindLate(working, now_, limit);
   const RankProgress& progress = late.ranks[0]->progress;
   FailureCause cause{.kind = CauseKind::kHang};
-  cause.detail = absl::StrCat("no rank advanced for ", absl::FormatDuration(now_ - newest), " (limit ",
-                              absl::FormatDuration(limit), "): ", Places(late.ranks), late.why.empty() ? "" : ", ",
-                              late.why, ", at step ", progress.step, " while ", progress.phase);
+  cause.detail = absl::StrCat("no rank advanced for ", DurationText(now_ - newest), " (limit ", DurationText(limit),
+                              "): ", Places(late.ranks), late.why.empty() ? "" : ", ", late.why, ", at step ",
+                              progress.step, " while ", progress.phase);
   if (late.told) {
     cause.rank = late.ranks[0]->placement.rank;
     cause.worker = late.ranks[0]->placement.worker;

@@ -12,6 +12,7 @@
 #include "absl/strings/strip.h"
 #include "athanor/base/near_names.h"
 #include "server/core/coordinator_core.h"
+#include "server/core/duration_text.h"
 
 namespace athanor::core {
 
@@ -295,9 +296,9 @@ std::vector<std::string> CoordinatorCore::Explain(const JobId& id, absl::Time no
   const std::string warning = CheckpointWarning(state(), job);
   if (!warning.empty() && !absl::StrContains(reason, warning)) chain.push_back(absl::StrCat("warning: ", warning));
   if (job.state == JobState::kQueued) {
-    chain.push_back(absl::StrCat("queued for ", absl::FormatDuration(now - job.queued_at), ", position ",
-                                 QueuePosition(id), ", needs ", job.spec.ranks, " x ", job.spec.slots_per_rank, " ",
-                                 job.spec.device, " slots at once"));
+    chain.push_back(absl::StrCat("queued for ", DurationText(now - job.queued_at), ", position ", QueuePosition(id),
+                                 ", needs ", job.spec.ranks, " x ", job.spec.slots_per_rank, " ", job.spec.device,
+                                 " slots at once"));
     for (const auto& [name, worker] : state().workers) {
       if (worker.state == WorkerState::kQuarantined && worker.device == job.spec.device)
         chain.push_back(absl::StrCat(name.str(), " takes no ranks: ", worker.reason));
@@ -307,7 +308,7 @@ std::vector<std::string> CoordinatorCore::Explain(const JobId& id, absl::Time no
     for (std::string& line : WaitsFor(state(), job, *live, now)) chain.push_back(std::move(line));
   }
   if (job.state == JobState::kBackingOff)
-    chain.push_back(absl::StrCat("starts again in ", absl::FormatDuration(job.retry_at - now)));
+    chain.push_back(absl::StrCat("starts again in ", DurationText(job.retry_at - now)));
   auto generations = state().generations.find(id);
   if (generations == state().generations.end()) return chain;
   constexpr int kShown = 8;

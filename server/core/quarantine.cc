@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "server/core/duration_text.h"
 #include "server/core/machine.h"
 
 namespace athanor::core {
@@ -59,8 +60,7 @@ void Machine::Quarantine(WorkerEntry& worker, JobEntry& job, const std::string& 
       std::min(kQuarantineFirst * static_cast<double>(int64_t{1} << std::min(worker.quarantines, 16)), kQuarantineMost);
   ++worker.quarantines;
   worker.quarantined_until = now_ + time;
-  MoveWorker(worker, WorkerTrigger::kLaunchesFail,
-             absl::StrCat("quarantined for ", absl::FormatDuration(time), ": ", why));
+  MoveWorker(worker, WorkerTrigger::kLaunchesFail, absl::StrCat("quarantined for ", DurationText(time), ": ", why));
   timers_.Set(QuarantineTimer{worker.id}, worker.quarantined_until);
   AddEvent(job, "WorkerQuarantined", absl::StrCat(worker.id.str(), ": ", worker.reason));
   Emit(Note{.kind = Note::Kind::kQuarantine, .job = job.id, .worker = worker.id, .message = worker.reason});

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "server/core/duration_text.h"
 
 namespace athanor::core {
 namespace {
@@ -55,9 +56,9 @@ RestartDecision DecideRestart(const FailureCause& cause, const RestartHistory& h
   const absl::Duration delay = Delay(away ? used + 2 : history.generations_without_progress, history, policy);
   decision.retry = true;
   decision.retry_at = now + delay;
-  decision.reason = absl::StrCat(
-      "restarts ", delay == absl::ZeroDuration() ? "at once" : absl::StrCat("in ", absl::FormatDuration(delay)), ": ",
-      name, " ", used + 1, " of ", budget < 0 ? "unlimited" : absl::StrCat(budget));
+  decision.reason =
+      absl::StrCat("restarts ", delay == absl::ZeroDuration() ? "at once" : absl::StrCat("in ", DurationText(delay)),
+                   ": ", name, " ", used + 1, " of ", budget < 0 ? "unlimited" : absl::StrCat(budget));
   return decision;
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "server/core/duration_text.h"
 #include "server/core/machine.h"
 #include "server/core/worker_name.h"
 
@@ -41,7 +42,7 @@ void Machine::WorkerDeadline(WorkerEntry& worker) {
     return timers_.Set(WorkerTimer{worker.id}, worker.lease_until);
   }
   MoveWorker(worker, WorkerTrigger::kLeaseOver,
-             absl::StrCat("no heartbeat for ", absl::FormatDuration(now_ - worker.last_heartbeat)));
+             absl::StrCat("no heartbeat for ", DurationText(now_ - worker.last_heartbeat)));
   // Its stream may still stand (the agent slept, or nothing reaches us from it): end it, so that the agent registers
   // anew and knows that its ranks were replaced.
   if (worker.session != 0) Emit(RefuseWorker{worker.session, "the lease is over; register again", /*lease_over=*/true});

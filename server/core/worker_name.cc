@@ -1,6 +1,7 @@
 #include "server/core/worker_name.h"
 
 #include "absl/strings/str_cat.h"
+#include "server/core/duration_text.h"
 
 namespace athanor::core {
 
@@ -18,8 +19,8 @@ std::string WhyNameTaken(const WorkerEntry& known, const WorkerRegistered& newco
   }
   const absl::Time free_at = strict_ranks ? known.lease_until : known.returns_by;
   if (known.leaving || now >= free_at) return "";
-  return absl::StrCat(who, " whose connection has ended and that may come back for ",
-                      absl::FormatDuration(free_at - now), rule, ", or wait");
+  return absl::StrCat(who, " whose connection has ended and that may come back for ", DurationText(free_at - now), rule,
+                      ", or wait");
 }
 
 }  // namespace athanor::core

@@ -40,10 +40,10 @@ class CountingRunner : public TorchRunner {
  public:
   using TorchRunner::TorchRunner;
   void Set(const json& operation) {
-    if (operation.contains("epoch")) state_.epoch = operation["epoch"];
-    if (operation.contains("global_step")) state_.step = operation["global_step"];
+    if (operation.contains("epoch")) run().state().train.epoch = operation["epoch"];
+    if (operation.contains("global_step")) run().state().train.step = operation["global_step"];
   }
-  void Observe(double loss) { score_->Observe(state_.step, {{"val.loss", loss}}); }
+  void Observe(double loss) { run().evaluation().score().Observe(state().step, {{"val.loss", loss}}); }
 };
 
 absl::StatusOr<std::unique_ptr<CountingRunner>> MakeRunner(json recorded, const std::string& folder) {

@@ -44,9 +44,9 @@ TEST_F(SaverTest, SavesOnItsCadenceAndWhenItMust) {
   Saver saver = Make();
   EXPECT_TRUE(saver.Due(TrainState{.step = 10}, false));
   EXPECT_FALSE(saver.Due(TrainState{.step = 11}, false));
-  EXPECT_FALSE(saver.Save({}, At(11), /*must_wait=*/true)->save) << "off the cadence, and not the best";
-  EXPECT_TRUE(saver.Save({.force = true}, At(12), true)->save);
-  EXPECT_TRUE(saver.Save({}, At(13, true, /*is_best=*/true), true)->save);
+  EXPECT_FALSE(saver.Save({}, At(11), /*must_wait=*/true)->save()) << "off the cadence, and not the best";
+  EXPECT_TRUE(saver.Save({.force = true}, At(12), true)->save());
+  EXPECT_TRUE(saver.Save({}, At(13, true, /*is_best=*/true), true)->save());
   ASSERT_EQ(saver.Drain(), absl::OkStatus());
   EXPECT_THAT(ledger_.committed(), ElementsAre(12, 13));
 }
@@ -55,7 +55,7 @@ TEST_F(SaverTest, WhatIsNotFiniteIsNoPlaceToComeBackTo) {
   Saver saver = Make();
   const auto plan = saver.Save({.force = true}, At(10, /*finite=*/false), true);
   ASSERT_TRUE(plan.ok());
-  EXPECT_FALSE(plan->save);
+  EXPECT_FALSE(plan->save());
   EXPECT_EQ(trainee_.captures, 0);
   EXPECT_THAT(context_->notes.problems(), ElementsAre("step 10 was not saved: its loss is not finite"));
   EXPECT_EQ(saver.SaveBeforeEvaluation(At(10, false), /*last=*/true), absl::OkStatus());
