@@ -206,8 +206,8 @@ TEST(Gradients, AreCheckedForEveryFunctionOfTheHeaders) {
     for (const Case& one : cases) checked.insert(one.name.substr(0, one.name.find(' ')));
   }
   size_t found = 0;
-  for (const char* header : {"arithmetic", "reduce", "shape", "linalg", "nn", "conv", "attention", "loss"}) {
-    std::ifstream file(std::string(ATHANOR_SOURCE_DIR) + "/common/athanor/tensor/nested_" + header + ".h");
+  for (const char* header : {"arithmetic", "reduce", "shape", "linalg", "layers", "convolution", "attention", "loss"}) {
+    std::ifstream file(std::string(ATHANOR_SOURCE_DIR) + "/common/athanor/nested/ops/" + header + ".h");
     const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
     ASSERT_FALSE(text.empty()) << header;
     const std::regex declared(R"((?:^|\n)(?:inline )?(?:[A-Za-z_:]+(?:<[^\n;()]*>)?&?) ([A-Za-z_0-9]+)\()");
@@ -217,7 +217,7 @@ TEST(Gradients, AreCheckedForEveryFunctionOfTheHeaders) {
         const std::string name = (*at)[1];
         ++found;
         if (kNotDifferentiable.count(name) == 0) {
-          EXPECT_TRUE(checked.count(name) == 1) << "nested_" << header << ".h: " << name << " is in no table of "
+          EXPECT_TRUE(checked.count(name) == 1) << "nested/ops/" << header << ".h: " << name << " is in no table of "
                                                 << "nested_gradient_cases, nor in the list of what has no gradient";
         }
       }

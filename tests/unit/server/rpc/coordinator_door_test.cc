@@ -145,6 +145,7 @@ class CoordinatorDoor : public testing::Test {
     v1::AgentMessage beat;  // proves that it hears us: before, it gets no ranks
     beat.mutable_heartbeat()->set_number(1);
     ASSERT_TRUE(agent_->stream->Write(beat));
+    agent_->Await([](const auto& message) { return message.has_heartbeat_ack(); });
   }
   v1::RankId Launched() {
     const v1::RankId id = agent_->Await([](const auto& message) { return message.has_launch(); }).launch().id();
