@@ -1,0 +1,4 @@
+// The former place of athanor/checkpoint/format/manifest.h.
+#pragma once
+
+#include "athanor/checkpoint/format/manifest.h"

@@ -1,0 +1,4 @@
+// The former place of athanor/data/formats/json_lines.h.
+#pragma once
+
+#include "athanor/data/formats/json_lines.h"

@@ -1,0 +1,4 @@
+// The former place of athanor/runner/step/model_average.h.
+#pragma once
+
+#include "athanor/runner/step/model_average.h"

@@ -1,0 +1,4 @@
+// The former place of athanor/runner/step/step_graph.h.
+#pragma once
+
+#include "athanor/runner/step/step_graph.h"

@@ -1,0 +1,4 @@
+// The former place of athanor/runner/watch/supervisor.h.
+#pragma once
+
+#include "athanor/runner/watch/supervisor.h"

@@ -1,0 +1,4 @@
+// The former place of athanor/runner/record/workspace.h.
+#pragma once
+
+#include "athanor/runner/record/workspace.h"

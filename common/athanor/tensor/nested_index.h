@@ -1,0 +1,4 @@
+// The former place of athanor/nested/index.h.
+#pragma once
+
+#include "athanor/nested/index.h"

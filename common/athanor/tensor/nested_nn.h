@@ -1,0 +1,4 @@
+// The former place of athanor/nested/ops/layers.h.
+#pragma once
+
+#include "athanor/nested/ops/layers.h"

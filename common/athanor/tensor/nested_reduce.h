@@ -1,0 +1,4 @@
+// The former place of athanor/nested/ops/reduce.h.
+#pragma once
+
+#include "athanor/nested/ops/reduce.h"

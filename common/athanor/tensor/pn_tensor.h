@@ -1,0 +1,4 @@
+// The former place of athanor/nested/pn_tensor.h.
+#pragma once
+
+#include "athanor/nested/pn_tensor.h"
