@@ -1,6 +1,6 @@
 #include "athanor/parallel/collective_functions.h"
 
-#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include "athanor/parallel/group_backend.h"
 
 namespace athanor {
 namespace {
@@ -8,11 +8,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
-
-// Itself: the group's own methods go through the dispatcher, and have other names in each version.
-c10d::Backend& BackendOf(ProcessGroup& group) {
-  return *group.c10d().getDefaultBackend();
-}
 
 int64_t AddressOf(ProcessGroup& group) {
   return reinterpret_cast<int64_t>(&group);

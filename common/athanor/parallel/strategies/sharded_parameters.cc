@@ -6,7 +6,6 @@
 #include <utility>
 
 #include <torch/csrc/autograd/variable.h>
-#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -14,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/parallel/group_backend.h"
 #include "athanor/torch/status.h"
 
 namespace athanor {
@@ -41,10 +41,6 @@ std::string ChildOfList(const std::string& name) {
     }
   }
   return "";
-}
-
-c10d::Backend& BackendOf(ProcessGroup& group) {
-  return *group.c10d().getDefaultBackend();
 }
 
 }  // namespace

@@ -100,47 +100,30 @@ HostBackend::~HostBackend() {
   for (const auto& work : rest) work->End(absl::UnavailableError("the group was closed"));
 }
 
+void HostBackend::RunFirst(std::unique_lock<std::mutex>& lock) {
+  const c10::intrusive_ptr<CollectiveWork> work = std::move(queue_.front());
+  queue_.pop_front();
+  busy_ = true;
+  collectives_->SetTimeout(timeout_);
+  lock.unlock();
+  work->Run(*collectives_);
+  lock.lock();
+  busy_ = false;
+  if (!queue_.empty()) changed_.notify_all();
+}
+
 void HostBackend::Loop() {
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return stopping_ || (!busy_ && !queue_.empty()); });
     if (stopping_) return;
-    const c10::intrusive_ptr<CollectiveWork> work = std::move(queue_.front());
-    queue_.pop_front();
-    busy_ = true;
-    lock.unlock();
-    work->Run(*collectives_);
-    lock.lock();
-    busy_ = false;
-    changed_.notify_all();
+    RunFirst(lock);
   }
 }
 
 void HostBackend::Help(CollectiveWork* work) {
   std::unique_lock lock(mutex_);
-  if (busy_ || stopping_ || queue_.empty() || queue_.front().get() != work) return;
-  const c10::intrusive_ptr<CollectiveWork> taken = std::move(queue_.front());
-  queue_.pop_front();
-  busy_ = true;
-  lock.unlock();
-  taken->Run(*collectives_);
-  lock.lock();
-  busy_ = false;
-  if (!queue_.empty()) changed_.notify_all();
-}
-
-absl::Status HostBackend::RunNow(absl::FunctionRef<absl::Status(HostCollectives&)> body) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return stopping_ || (!busy_ && queue_.empty()); });
-  if (stopping_) return absl::UnavailableError("the group was closed");
-  busy_ = true;
-  ++calls_;
-  lock.unlock();
-  const absl::Status status = body(*collectives_);
-  lock.lock();
-  busy_ = false;
-  if (!queue_.empty()) changed_.notify_all();
-  return status;
+  if (!busy_ && !stopping_ && !queue_.empty() && queue_.front().get() == work) RunFirst(lock);
 }
 
 HostBackend::WorkPtr HostBackend::Enqueue(c10d::OpType type, Tensors results, Body body) {
@@ -155,11 +138,8 @@ HostBackend::WorkPtr HostBackend::Enqueue(c10d::OpType type, Tensors results, Bo
 }
 
 void HostBackend::setTimeout(std::chrono::milliseconds timeout) {
-  RunNow([&](HostCollectives& collectives) {
-    timeout_ = absl::FromChrono(timeout);
-    collectives.SetTimeout(timeout_);
-    return absl::OkStatus();
-  }).IgnoreError();
+  const std::lock_guard lock(mutex_);
+  timeout_ = absl::FromChrono(timeout);
 }
 
 void HostBackend::abort() {

@@ -24,7 +24,6 @@
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "athanor/parallel/transport/host_collectives.h"
@@ -42,10 +41,6 @@ class HostBackend : public c10d::Backend {
   static absl::StatusOr<c10::intrusive_ptr<HostBackend>> Create(const PeersOptions& options,
                                                                 const AddressExchange& exchange);
   ~HostBackend() override;
-
-  // Runs `body` in its place in the order of calls; on the calling thread when nothing is under way. Saves the
-  // hand-over to the backend's thread.
-  absl::Status RunNow(absl::FunctionRef<absl::Status(HostCollectives&)> body);
 
   const std::string getBackendName() const override { return "athanor"; }
   void setTimeout(std::chrono::milliseconds timeout) override;
@@ -88,12 +83,14 @@ class HostBackend : public c10d::Backend {
   WorkPtr ReceiveFrom(Tensors& tensors, int peer, int tag);
   void CheckPeer(int peer, const char* call) const;
   void Loop();
+  // Takes the next work and runs it on this thread; the lock is let go meanwhile.
+  void RunFirst(std::unique_lock<std::mutex>& lock);
   // Runs the work on this thread if it is the next one and nobody has begun it.
   void Help(CollectiveWork* work);
 
   const std::unique_ptr<HostCollectives> collectives_;
   const std::unique_ptr<Mailbox> mailbox_;
-  absl::Duration timeout_;
+  absl::Duration timeout_;  // of the calls to come
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<c10::intrusive_ptr<CollectiveWork>> queue_;
