@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/parallel/transport/pending_work.h"
 #include "athanor/parallel/transport/tensor_arguments.h"
@@ -68,6 +69,23 @@ class HostBackend::CollectiveWork : public PendingWork {
   HostBackend* const backend_;
   Body body_;
   const uint64_t number_;
+};
+
+// A message under way, moved by the thread that waits for it.
+class HostBackend::MessageWork : public PendingWork {
+ public:
+  MessageWork(HostBackend* backend, c10d::OpType type, const at::Tensor& tensor)
+      : PendingWork(backend->getRank(), type, {tensor}), mailbox_(backend->mailbox_.get()) {}
+
+  bool wait(std::chrono::milliseconds timeout) override {
+    const absl::Time deadline =
+        timeout == kNoTimeout ? absl::InfiniteFuture() : absl::Now() + absl::FromChrono(timeout);
+    if (!isCompleted()) mailbox_->Help([this] { return isCompleted(); }, deadline);
+    return PendingWork::wait(timeout);
+  }
+
+ private:
+  Mailbox* const mailbox_;
 };
 
 absl::StatusOr<c10::intrusive_ptr<HostBackend>> HostBackend::Create(const PeersOptions& options,
@@ -379,7 +397,7 @@ HostBackend::WorkPtr HostBackend::send(Tensors& tensors, int peer, int tag) {
   const at::Tensor tensor = Only(tensors, "send").contiguous();
   CheckPeer(peer, "send");
   TORCH_CHECK_VALUE(peer != getRank(), "send: rank ", peer, " is this one");
-  auto work = c10::make_intrusive<PendingWork>(getRank(), c10d::OpType::SEND, Tensors{tensor});
+  auto work = c10::make_intrusive<MessageWork>(this, c10d::OpType::SEND, tensor);
   mailbox_->Send({.peer = peer,
                   .tag = tag,
                   .data = tensor.data_ptr(),
@@ -393,7 +411,7 @@ HostBackend::WorkPtr HostBackend::send(Tensors& tensors, int peer, int tag) {
 HostBackend::WorkPtr HostBackend::ReceiveFrom(Tensors& tensors, int peer, int tag) {
   const at::Tensor& tensor = Only(tensors, "recv");
   auto written = std::make_shared<Written>(tensor);
-  auto work = c10::make_intrusive<PendingWork>(getRank(), c10d::OpType::RECV, Tensors{tensor});
+  auto work = c10::make_intrusive<MessageWork>(this, c10d::OpType::RECV, tensor);
   mailbox_->Receive({.peer = peer,
                      .tag = tag,
                      .data = written->data(),

@@ -1,6 +1,7 @@
 #include "athanor/parallel/transport/mailbox.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -10,6 +11,10 @@
 
 namespace athanor {
 namespace {
+
+// How long the mailbox's thread leaves it to others: a caller that waits at once moves its message itself, sooner than
+// a thread that must be woken for it.
+constexpr auto kDoze = std::chrono::microseconds(50);
 
 constexpr uint32_t kMagic = 0x50485441;  // "ATHP"
 
@@ -57,49 +62,104 @@ absl::Status Mailbox::Agree(int peer, const Header& header, const Message& messa
 
 void Mailbox::Post(Message message, std::deque<Pending>& queue) {
   absl::Status failed;
+  bool drive = false;
   {
     const std::lock_guard lock(mutex_);
     failed = failed_;
     if (failed.ok()) {
       const absl::Time deadline = absl::Now() + message.timeout;
       queue.push_back({std::move(message), deadline});
+      busy_ = true;
+      drive = !std::exchange(driving_, true);
     }
   }
   if (!failed.ok()) return message.done({failed, message.peer});
-  changed_.notify_one();
-  peers_->Wake();
+  if (!drive) return peers_->Wake();  // whoever drives looks again
+  Step(nullptr);
+  Leave();
+}
+
+void Mailbox::Leave() {
+  bool wake = false;
+  {
+    const std::lock_guard lock(mutex_);
+    driving_ = false;
+    wake = stopping_ || helpers_ > 0 || (busy_ && !dozing_);
+  }
+  if (wake) changed_.notify_all();
+}
+
+void Mailbox::Help(absl::FunctionRef<bool()> enough, absl::Time deadline) {
+  {
+    std::unique_lock lock(mutex_);
+    if (driving_) {
+      ++helpers_;
+      peers_->Wake();
+      const auto free = [&] { return enough() || !driving_; };
+      const bool in_time = changed_.wait_until(lock, absl::ToChronoTime(deadline), free);
+      --helpers_;
+      if (!in_time) return;
+    }
+    if (enough() || stopping_) return;
+    driving_ = true;
+  }
+  Drive(enough, deadline);
+  Leave();
+}
+
+void Mailbox::Drive(absl::FunctionRef<bool()> enough, absl::Time deadline) {
+  Peers::Patience patience;
+  patience.deadline = absl::InfiniteFuture();  // each message has its own: Turn() looks
+  while (Step(&patience) && !enough() && absl::Now() < deadline) {
+  }
+}
+
+bool Mailbox::Step(Peers::Patience* patience) {
+  Finished finished;
+  const uint32_t bell = peers_->bell();
+  absl::StatusOr<Round> round = Turn(finished);
+  if (patience != nullptr && round.ok() && round->busy && !round->moved) {
+    patience->bell = bell;
+    const absl::Status idle = peers_->Idle(*patience, needs_);
+    if (!idle.ok()) round = idle;
+  } else if (patience != nullptr) {
+    patience->spin_until = 0;
+  }
+  if (!round.ok()) Fail(round.status(), finished);
+  for (auto& [pending, result] : finished) pending.message.done(result);
+  if (!finished.empty() && helpers_ > 0) {
+    { const std::lock_guard lock(mutex_); }  // not between a helper's look and its sleep
+    changed_.notify_all();
+  }
+  return round.ok() && round->busy;
 }
 
 void Mailbox::Loop() {
-  Peers::Patience patience;
-  patience.deadline = absl::InfiniteFuture();  // each message has its own: Turn() looks
-  while (true) {
-    Finished finished;
-    patience.bell = peers_->bell();
-    absl::StatusOr<Round> round = Turn(finished);
-    if (round.ok() && round->busy && !round->moved) {
-      const absl::Status idle = peers_->Idle(patience, needs_);
-      if (!idle.ok()) round = idle;
-    } else {
-      patience.spin_until = 0;
-    }
-    if (!round.ok()) Fail(round.status(), finished);
-    for (auto& [pending, result] : finished) pending.message.done(result);
-    if (!round.ok()) return;
-    if (round->busy) continue;
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return stopping_ || !outgoing_.empty() || !expected_.empty(); });
-    if (!stopping_) continue;
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    changed_.wait(lock, [this] { return stopping_ || (busy_ && !driving_); });
+    dozing_ = true;
+    changed_.wait_for(lock, kDoze, [this] { return stopping_; });
+    dozing_ = false;
+    if (stopping_ || driving_ || !busy_) continue;
+    driving_ = true;
     lock.unlock();
-    Finished rest;
-    Fail(absl::UnavailableError("the group was closed"), rest);
-    for (auto& [pending, result] : rest) pending.message.done(result);
-    return;
+    Drive([this] { return helpers_ > 0; }, absl::InfiniteFuture());
+    lock.lock();
+    driving_ = false;
+    if (helpers_ > 0) changed_.notify_all();
   }
+  changed_.wait(lock, [this] { return !driving_; });
+  driving_ = true;
+  lock.unlock();
+  Finished rest;
+  Fail(absl::UnavailableError("the group was closed"), rest);
+  for (auto& [pending, result] : rest) pending.message.done(result);
 }
 
 absl::StatusOr<Mailbox::Round> Mailbox::Turn(Finished& finished) {
   Round round;
+  if (peers_->aborted()) return absl::UnavailableError("the group was aborted");
   RETURN_IF_ERROR(TakeKept(finished));
   needs_.clear();
   for (int peer = 0; peer < peers_->world_size(); ++peer) {
@@ -124,6 +184,7 @@ absl::StatusOr<Mailbox::Round> Mailbox::Turn(Finished& finished) {
     }
   }
   round.busy = !needs_.empty() || !outgoing_.empty();
+  busy_ = round.busy;
   return round;
 }
 
@@ -264,6 +325,7 @@ void Mailbox::Fail(const absl::Status& status, Finished& finished) {
   }
   const std::lock_guard lock(mutex_);
   failed_ = status;
+  busy_ = false;
   for (std::deque<Pending>* queue : {&outgoing_, &expected_}) {
     for (Pending& pending : *queue) give(std::move(pending));
     queue->clear();

@@ -1,5 +1,6 @@
 // Messages from rank to rank with tags: asynchronous, matched by (sender, tag) in the order they were sent, received in
-// any order of tags. A thread of its own moves bytes while something is under way, and sleeps otherwise.
+// any order of tags. Whoever sends, receives or waits moves the bytes itself as far as they go now; a thread of the
+// mailbox's own goes on with what is left when nobody waits, and sleeps otherwise.
 //
 //   mailbox.Send({.peer = 1, .tag = 7, .data = p, .count = n, .type = torch::kFloat32, .done = told});
 //
@@ -7,9 +8,11 @@
 // message say of dtype and count must agree: otherwise FAILED_PRECONDITION names both.
 //
 // Errors: UNAVAILABLE, DEADLINE_EXCEEDED (timeout from the call on) with the rank. The first error ends the mailbox:
-// all that is under way gets it. Threads: Send(), Receive(), Abort() on any; `done` runs on the mailbox's thread.
+// all that is under way gets it. Threads: everything on any; `done` runs on whichever moves the last bytes, which may
+// be inside of Send() and Receive().
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -22,6 +25,7 @@
 
 #include <c10/core/ScalarType.h>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "athanor/parallel/transport/peers.h"
@@ -52,6 +56,8 @@ class Mailbox {
 
   void Send(Message message) { Post(std::move(message), outgoing_); }
   void Receive(Message message) { Post(std::move(message), expected_); }
+  // Moves bytes on this thread until `enough`, which is asked between the moves, or `deadline`.
+  void Help(absl::FunctionRef<bool()> enough, absl::Time deadline);
   void Abort();
 
  private:
@@ -88,6 +94,12 @@ class Mailbox {
   static absl::Status Agree(int peer, const Header& header, const Message& message);
   void Post(Message message, std::deque<Pending>& queue);
   void Loop();
+  // One thread drives at a time: it alone touches the peers, the senders and the receivers.
+  void Leave();
+  void Drive(absl::FunctionRef<bool()> enough, absl::Time deadline);
+  // Moves what moves now, and tells what that has finished. `patience`: sleeps when nothing moved. False: nothing is
+  // under way any more.
+  bool Step(Peers::Patience* patience);
   // One round over all ranks. Moved: something went on. Busy: something is under way.
   struct Round {
     bool moved = false;
@@ -106,9 +118,13 @@ class Mailbox {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ = false;
+  bool driving_ = false;          // somebody drives
+  bool busy_ = false;             // something is under way
+  bool dozing_ = false;           // the mailbox's thread looks again soon by itself
+  std::atomic<int> helpers_ = 0;  // that wait for whoever drives to leave
   absl::Status failed_;
-  std::deque<Pending> outgoing_, expected_;  // guarded by mutex_
-  std::vector<Sender> senders_;              // the thread's own
+  std::deque<Pending> outgoing_, expected_;  // guarded by mutex_, as is everything above
+  std::vector<Sender> senders_;              // of the one that drives, as is everything below
   std::vector<Receiver> receivers_;
   std::vector<Peers::Need> needs_;
   size_t kept_bytes_ = 0;

@@ -3,7 +3,9 @@
 #include <torch/torch.h>
 
 #include <numeric>
+#include <thread>
 
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "tests/unit/common/parallel/transport/rank_peers.h"
 
@@ -293,6 +295,47 @@ TEST_P(HostBackendTest, MessagesAreMatchedByTag) {
     }
     std::vector<torch::Tensor> none;
     backend.barrier({})->wait();  // nobody closes before everybody has what he waits for
+  });
+}
+
+TEST_P(HostBackendTest, MessagesMoveWhileNobodyWaits) {
+  if (world() != 2) return;
+  Run([&](HostBackend& backend) {
+    std::vector<torch::Tensor> large = {torch::full({2 << 20}, 7.0f - 7.0f * static_cast<float>(backend.getRank()))};
+    const auto work = backend.getRank() == 0 ? backend.send(large, 1, 0) : backend.recv(large, 0, 0);
+    const absl::Time deadline = absl::Now() + absl::Seconds(20);
+    while (!work->isCompleted() && absl::Now() < deadline) std::this_thread::yield();
+    ASSERT_TRUE(work->isCompleted());
+    EXPECT_TRUE((large[0] == 7.0f).all().item<bool>());
+    backend.barrier({})->wait();
+  });
+}
+
+TEST_P(HostBackendTest, ThreadsOfARankSendAndWaitAtOnce) {
+  if (world() != 2) return;
+  Run([&](HostBackend& backend) {
+    const int other = 1 - backend.getRank();
+    std::vector<torch::Tensor> last = {torch::zeros({1})};
+    const auto ahead = backend.recv(last, other, 99);  // under way all the while
+    std::vector<std::thread> threads;
+    for (int tag = 0; tag < 4; ++tag) {
+      threads.emplace_back([&, tag] {
+        for (int round = 0; round < 200; ++round) {
+          std::vector<torch::Tensor> mine = {torch::full({8}, static_cast<float>(round))};
+          std::vector<torch::Tensor> theirs = {torch::zeros({8})};
+          if (backend.getRank() == 0) backend.send(mine, other, tag)->wait();
+          backend.recv(theirs, other, tag)->wait();
+          if (backend.getRank() == 1) backend.send(mine, other, tag)->wait();
+          ASSERT_EQ(theirs[0].sum().item<float>(), 8.0f * static_cast<float>(round));
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    std::vector<torch::Tensor> end = {torch::ones({1})};
+    backend.send(end, other, 99)->wait();
+    ahead->wait();
+    EXPECT_EQ(last[0].item<float>(), 1.0f);
+    backend.barrier({})->wait();
   });
 }
 
