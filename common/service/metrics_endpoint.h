@@ -1,5 +1,5 @@
 // The HTTP endpoint of a daemon: /metrics (Prometheus text), /healthz (callers are served) and /readyz, which answer
-// 200, or 503 with the reason. prometheus-cpp's registry and civetweb underneath. Thread-safe.
+// 200, or 503 with the reason. Slow connections keep nobody waiting: http_server.h. Thread-safe.
 #pragma once
 
 #include <prometheus/registry.h>

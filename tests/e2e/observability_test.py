@@ -1,9 +1,11 @@
 """The real Prometheus server scrapes coordinator and agents; the query API gives back what happened; promtool is content."""
 
+import contextlib
 import json
 import shutil
 import socket
 import subprocess
+import time
 import unittest
 import urllib.parse
 import urllib.request
@@ -79,6 +81,16 @@ class ObservabilityTest(E2ECase):
             self.assertEqual((done.returncode, done.stderr.strip()), (0, ""), process.name)
             self.assertEqual(self.cluster.scrape(process, "/healthz")[0], 200)
             self.assertEqual(self.cluster.scrape(process, "/readyz")[0], 200)
+
+    def test_health_beside_silent_callers(self):
+        for process in [self.cluster.coordinator, *self.cluster.agents.values()]:
+            with contextlib.ExitStack() as stack:
+                for i in range(300):
+                    caller = stack.enter_context(socket.create_connection(("127.0.0.1", process.ports["metrics"]), 5))
+                    caller.send(b"GET /heal"[:i % 10])
+                start = time.monotonic()
+                self.assertEqual(self.cluster.scrape(process, "/healthz")[0], 200)
+                self.assertLess(time.monotonic() - start, 1, process.name)
 
     def test_alert_rules(self):
         for args in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]):

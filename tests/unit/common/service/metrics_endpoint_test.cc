@@ -9,6 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
 namespace athanor {
 namespace {
 
@@ -53,14 +56,16 @@ std::unique_ptr<MetricsEndpoint> Start() {
 TEST(MetricsEndpoint, AnswersWhileSlowConnectionsSayNothing) {
   const auto endpoint = Start();
   std::vector<std::unique_ptr<Client>> slow;
-  for (int i = 0; i < 40; ++i) {
+  for (int i = 0; i < 300; ++i) {
     slow.push_back(std::make_unique<Client>(endpoint->port()));
     if (i % 2 == 0) slow.back()->Say("GET /heal");
   }
   for (const char* path : {"/healthz", "/metrics", "/readyz"}) {
+    const absl::Time start = absl::Now();
     Client prompt(endpoint->port());
     prompt.Say(std::string("GET ") + path + " HTTP/1.1\r\nHost: a\r\n\r\n");
     EXPECT_THAT(prompt.Hear(), testing::StartsWith(path == std::string("/readyz") ? "HTTP/1.1 503" : "HTTP/1.1 200"));
+    EXPECT_LT(absl::Now() - start, absl::Seconds(1)) << path;
   }
 }
 
@@ -69,6 +74,32 @@ TEST(MetricsEndpoint, GivesUpASlowConnection) {
   Client slow(endpoint->port());
   slow.Say("GET /heal");
   EXPECT_THAT(slow.Hear(), testing::Not(testing::HasSubstr("200 OK"))) << "the connection ends, without an answer";
+}
+
+TEST(MetricsEndpoint, RefusesWhatItDoesNotServe) {
+  const auto endpoint = Start();
+  const auto answer = [&](const std::string& request) {
+    Client client(endpoint->port());
+    client.Say(request + " HTTP/1.1\r\nHost: a\r\n\r\n");
+    return client.Hear();
+  };
+  EXPECT_THAT(answer("GET /nothing"), testing::StartsWith("HTTP/1.1 404"));
+  EXPECT_THAT(answer("POST /healthz"), testing::StartsWith("HTTP/1.1 405"));
+  EXPECT_THAT(answer("GET /healthz?verbose=1"), testing::EndsWith("\r\n\r\nok\n"));
+  EXPECT_THAT(answer("HEAD /healthz"),
+              testing::AllOf(testing::HasSubstr("Content-Length: 3"), testing::EndsWith("\r\n\r\n")));
+}
+
+TEST(MetricsEndpoint, SaysWhyItCannotListen) {
+  const auto endpoint = Start();
+  const auto start = [](const std::string& address) {
+    return MetricsEndpoint::Start(
+               address, std::make_shared<prometheus::Registry>(), [] { return absl::OkStatus(); },
+               [] { return absl::OkStatus(); })
+        .status();
+  };
+  EXPECT_EQ(start(absl::StrCat("127.0.0.1:", endpoint->port())).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(start("no such host:80").code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace
