@@ -116,6 +116,7 @@ struct WorkerHeartbeat {
 struct SessionLost {
   SessionId session = 0;
   WorkerId worker;
+  std::string refused;  // why the coordinator ended it over a message that it could not read; else empty
 };
 struct RankLaunched {
   SessionId session = 0;

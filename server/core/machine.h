@@ -169,6 +169,7 @@ class Machine {
   void EndStranger(const RunningRank& stranger, const WorkerId& worker);
   void ReleaseSlots(const GenerationEntry& generation, const RankEntry& rank);
   void ForgetWorker(const WorkerId& worker);
+  void TellRefusedMessage(const WorkerEntry& worker, const std::string& refused);
   void MaybeDrained(WorkerEntry& worker);
   void DrainJobsOf(const WorkerEntry& worker);
 

@@ -270,11 +270,21 @@ void Machine::Handle(const WorkerHeartbeat& event) {
   }
 }
 
+void Machine::TellRefusedMessage(const WorkerEntry& worker, const std::string& refused) {
+  std::set<std::pair<JobId, Generation>> generations;
+  for (const auto& [slot, rank] : worker.used) generations.insert({rank.job, rank.generation});
+  for (const auto& [id, generation] : generations) {
+    if (JobEntry* job = FindJob(id))
+      SumUp(*job, "AgentMessageRefused", absl::StrCat("agent ", worker.id.str(), ": ", refused), generation, -1);
+  }
+}
+
 void Machine::Handle(const SessionLost& event) {
   auto it = state.workers.find(event.worker);
   if (it == state.workers.end() || it->second.session != event.session) return;
   it->second.session = 0;  // the lease decides, not the connection
   it->second.returns_by = now_ + options.lease / 4;
+  if (!event.refused.empty()) TellRefusedMessage(it->second, event.refused);
   Emit(Touched{{}, event.worker});
 }
 

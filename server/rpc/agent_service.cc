@@ -8,6 +8,7 @@
 #include "athanor/base/utf8_text.h"
 #include "common/service/logging_setup.h"
 #include "common/service/protocol_version.h"
+#include "common/service/unreadable_message.h"
 #include "server/convert/proto_convert.h"
 #include "server/rpc/request_validation.h"
 #include "server/runtime/agent_sessions.h"
@@ -35,14 +36,21 @@ class StreamHandle : public AgentStream {
   SessionReactor* reactor_;
 };
 
-class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::CoordinatorMessage> {
+grpc::ByteBuffer ToBytes(const v1::CoordinatorMessage& message) {
+  grpc::ByteBuffer bytes;
+  bool own = false;
+  grpc::SerializationTraits<v1::CoordinatorMessage>::Serialize(message, &bytes, &own);
+  return bytes;
+}
+
+class SessionReactor : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   explicit SessionReactor(CoreLoop* loop) : loop_(loop), handle_(std::make_shared<StreamHandle>(this)) {
     session_ = loop_->sessions().Open(handle_);
   }
   void Begin(const absl::Status& authorized) {
     if (!authorized.ok()) return Close(authorized);
-    StartRead(&incoming_);
+    StartRead(&bytes_);
   }
 
   void Send(v1::CoordinatorMessage message) {
@@ -51,7 +59,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
     if (message.has_registered()) accepted_ = true;
     if (outbox_.size() >= kOutboxLimit)
       return FinishLocked(absl::ResourceExhaustedError("the agent does not read its commands"));
-    outbox_.push_back(std::move(message));
+    outbox_.push_back(ToBytes(message));
     if (outbox_.size() == 1) StartWrite(&outbox_.front());
   }
   void Close(const absl::Status& status) {
@@ -72,16 +80,16 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
   }
   void OnReadDone(bool ok) override {
     if (!ok) return Close(absl::CancelledError("the agent closed its stream"));
-    const absl::Status status = Take();
+    absl::Status status = Parse();
+    if (status.ok()) status = Take();
     if (!status.ok()) return Close(status);
-    incoming_.Clear();
-    StartRead(&incoming_);
+    StartRead(&bytes_);
   }
   void OnCancel() override { Close(absl::CancelledError("the agent went away")); }
   void OnDone() override {
     handle_->Detach();
     loop_->sessions().Remove(session_);
-    if (!worker_.empty()) loop_->Post(core::SessionLost{session_, worker_});
+    if (!worker_.empty()) loop_->Post(core::SessionLost{session_, worker_, unreadable_});
     delete this;
   }
 
@@ -90,6 +98,22 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
     if (finished_) return;
     finished_ = true;
     Finish(ToGrpc(status));
+  }
+
+  absl::Status Parse() {
+    ++messages_;
+    grpc::ByteBuffer bytes = bytes_;  // shares the slices
+    if (grpc::SerializationTraits<v1::AgentMessage>::Deserialize(&bytes_, &incoming_).ok()) return absl::OkStatus();
+    grpc::Slice text;
+    const std::string why =
+        bytes.DumpToSingleSlice(&text).ok()
+            ? WhyUnreadable(*v1::AgentMessage::descriptor(), {reinterpret_cast<const char*>(text.begin()), text.size()})
+            : "";
+    unreadable_ = absl::StrCat("message ", messages_, " of the session (", bytes.Length(), " bytes) cannot be read",
+                               why.empty() ? "" : ": ", why);
+    Log(spdlog::level::warn, "AgentMessageRefused", {{"worker", worker_.str()}, {"session", absl::StrCat(session_)}},
+        unreadable_);
+    return absl::InvalidArgumentError(unreadable_);
   }
 
   // Translates one message. A broken one ends the stream: agent and coordinator are one product.
@@ -258,9 +282,12 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coor
   const std::shared_ptr<StreamHandle> handle_;
   core::SessionId session_ = 0;
   core::WorkerId worker_;
+  grpc::ByteBuffer bytes_;
   v1::AgentMessage incoming_;
+  int64_t messages_ = 0;
+  std::string unreadable_;  // the last message, when it was none
   std::mutex mutex_;
-  std::deque<v1::CoordinatorMessage> outbox_;
+  std::deque<grpc::ByteBuffer> outbox_;
   absl::Status closing_;
   bool finished_ = false;
   std::atomic<bool> accepted_{false};
@@ -278,7 +305,7 @@ void StreamHandle::Close(const absl::Status& status) {
 
 }  // namespace
 
-grpc::ServerBidiReactor<v1::AgentMessage, v1::CoordinatorMessage>* AgentServiceImpl::Session(
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* AgentServiceImpl::Session(
     grpc::CallbackServerContext* context) {
   auto* reactor = new SessionReactor(rpc_.loop);
   reactor->Begin(Authorize(rpc_, *context));

@@ -5,17 +5,15 @@
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
-#include <grpcpp/support/server_interceptor.h>
 #include <sys/stat.h>
 
 #include <fstream>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "common/service/listener.h"
-#include "common/service/protobuf_log.h"
+#include "common/service/unreadable_requests.h"
 #include "server/rpc/agent_service.h"
 #include "server/rpc/cluster_services.h"
 #include "server/rpc/job_service.h"
@@ -41,42 +39,12 @@ absl::StatusOr<std::string> ReadToken(const std::string& path) {
   return token;
 }
 
-// gRPC answers a request that it cannot parse with UNIMPLEMENTED and no word. No method of ours says that itself.
-class UnreadableRequest : public grpc::experimental::Interceptor {
- public:
-  explicit UnreadableRequest(const char* method) : method_(method) {}
-  void Intercept(grpc::experimental::InterceptorBatchMethods* batch) override {
-    if (batch->QueryInterceptionHookPoint(grpc::experimental::InterceptionHookPoints::PRE_SEND_STATUS) &&
-        batch->GetSendStatus().error_code() == grpc::StatusCode::UNIMPLEMENTED) {
-      const std::string field = TakeRefusedField();
-      batch->ModifySendStatus(grpc::Status(
-          grpc::StatusCode::INVALID_ARGUMENT,
-          field.empty() ? absl::StrCat("the request of ", method_, " cannot be read: it is no message of its type")
-                        : absl::StrCat("the request of ", method_, " cannot be read: ", field,
-                                       " is not UTF-8; allowed: UTF-8 text")));
-    }
-    batch->Proceed();
-  }
-
- private:
-  const char* const method_;
-};
-
-class UnreadableRequests : public grpc::experimental::ServerInterceptorFactoryInterface {
- public:
-  grpc::experimental::Interceptor* CreateServerInterceptor(grpc::experimental::ServerRpcInfo* info) override {
-    const bool streams = info->type() == grpc::experimental::ServerRpcInfo::Type::BIDI_STREAMING;
-    return streams || !absl::StartsWith(info->method(), "/athanor.") ? nullptr : new UnreadableRequest(info->method());
-  }
-};
-
 class GrpcServerImpl : public GrpcServer {
  public:
   explicit GrpcServerImpl(RpcContext rpc)
       : rpc_(std::move(rpc)), jobs_(rpc_), checkpoints_(rpc_), workers_(rpc_), cluster_(rpc_), agents_(rpc_) {}
 
   absl::Status Listen(const GrpcServerOptions& options) {
-    SendProtobufLogToLog();  // it names the field of a request that cannot be read
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
@@ -84,9 +52,7 @@ class GrpcServerImpl : public GrpcServer {
     ASSIGN_OR_RETURN(
         listener_, Listener::Open(options.listen, options.tls, {options.descriptor_limit, kDescriptorsKept}, builder));
     rpc_.listen_port = listener_->port();
-    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
-    interceptors.push_back(std::make_unique<UnreadableRequests>());
-    builder.experimental().SetInterceptorCreators(std::move(interceptors));
+    NameUnreadableRequests(builder);
     builder.RegisterService(&jobs_);
     builder.RegisterService(&checkpoints_);
     builder.RegisterService(&workers_);

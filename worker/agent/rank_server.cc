@@ -15,6 +15,7 @@
 #include "athanor/v1/trainer_service.grpc.pb.h"
 #include "common/service/channel.h"
 #include "common/service/grpc_status.h"
+#include "common/service/unreadable_requests.h"
 #include "worker/agent/agent_clock.h"
 
 namespace athanor::agent {
@@ -42,6 +43,7 @@ class RankServerImpl : public RankServer, public v1::TrainerService::CallbackSer
     unlink(socket_path_.c_str());
     grpc::ServerBuilder builder;
     ConfigureServer(builder);
+    NameUnreadableRequests(builder);
     builder.SetMaxReceiveMessageSize(kMaxRankMessageBytes);  // it travels on inside a message of ours
     ASSIGN_OR_RETURN(listener_, Listener::Open("unix:" + socket_path_, {}, options, builder));
     builder.RegisterService(this);
