@@ -91,7 +91,10 @@ class JobReader {
   }
 
  private:
-  void Problem(const std::string& field, const std::string& text) {
+  void Problem(const std::string& field, const std::string& problem) {
+    // Elements of lists: "groups[0]" is "groups.0" in places and texts.
+    std::string at = absl::StrReplaceAll(field, {{"[", "."}, {"]", ""}});
+    const std::string text = AsWritten(document_, at, problem);
     for (const std::string& set : overridden_) {
       const bool made_it = absl::StartsWith(set, field + ".") && !document_.places.contains(field);
       if (field == set || absl::StartsWith(field, set + ".") || made_it) {
@@ -100,7 +103,6 @@ class JobReader {
       }
     }
     // The nearest place that the file has: a missing field is reported where it belongs.
-    std::string at = absl::StrReplaceAll(field, {{"[", "."}, {"]", ""}});  // elements of lists: "groups.0" in places
     while (!at.empty() && !document_.places.contains(at))
       at = at.rfind('.') == std::string::npos ? "" : at.substr(0, at.rfind('.'));
     const Place place = document_.places.contains(at) ? document_.places.at(at) : Place{1, 1};

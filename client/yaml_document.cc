@@ -232,6 +232,21 @@ absl::StatusOr<YamlDocument> ParseYaml(const std::string& text) {
   }
 }
 
+std::string AsWritten(const YamlDocument& document, const std::string& path, const std::string& message) {
+  constexpr absl::string_view kFound = "found ";
+  constexpr size_t kShown = 64;
+  const auto written = document.texts.find(path);
+  const size_t end = message.find(" (");
+  if (written == document.texts.end() || !absl::StartsWith(message, kFound) || end == std::string::npos) return message;
+  const absl::string_view rest = absl::string_view(message).substr(end);
+  const std::array kKinds = {" (integer)", " (number)", " (boolean)"};
+  if (std::none_of(kKinds.begin(), kKinds.end(), [&](const char* kind) { return absl::StartsWith(rest, kind); }))
+    return message;
+  const std::string text =
+      written->second.size() > kShown ? absl::StrCat(CutUtf8(written->second, kShown - 3), "...") : written->second;
+  return absl::StrCat(kFound, text, rest);
+}
+
 nlohmann::json ParseFlow(const std::string& text) {
   if (text.empty() || (text[0] != '{' && text[0] != '[') || !ParseJsonText(text).is_discarded()) return nullptr;
   const absl::StatusOr<YamlDocument> document = ParseYaml("value: " + text);

@@ -32,6 +32,10 @@ struct YamlDocument {
 // INVALID_ARGUMENT "line:column: …" where the text is no YAML at all.
 absl::StatusOr<YamlDocument> ParseYaml(const std::string& text);
 
+// `message` about the value at `path`, with a number or boolean as it is written there: "found 01234 (integer); …"
+// where the reader had "found 1234 (integer); …".
+std::string AsWritten(const YamlDocument& document, const std::string& path, const std::string& message);
+
 // The list or map that `text` is in YAML's short style, "{from_file: key}"; null where it is JSON already, or neither.
 nlohmann::json ParseFlow(const std::string& text);
 

@@ -235,5 +235,29 @@ TEST(Paths, StartAtTheFileOrAtHome) {
               HasSubstr("\"s3://bucket/weights.pt\""));
 }
 
+// What is wrong is shown as it stands in the file: 01234 is the integer 1234 to a reader of YAML.
+TEST(JobFile, AMessageShowsAScalarAsItIsWritten) {
+  std::string name = kGood;
+  name.replace(0, 10, "name: 01234");
+  EXPECT_THAT(Refused(name), HasSubstr("job.yaml:1:1: name: found 01234 (integer); allowed: text"));
+  const std::map<std::string, std::string> wrong = {
+      {"fencing: 1.50", "fencing: found 1.50 (number)"},
+      {"preemptible: 0x0", "preemptible: found \"0x0\" (string)"},
+      {"priority: 1e30", "priority: found 1e30 (number)"},
+      {"priority: 0002000", "priority: found 0002000 (integer)"},
+      {"resources: {ranks: 010000}", "resources.ranks: found 010000 (integer)"},
+      {"resources: {device: True}", "resources.device: found True (boolean)"},
+      {"restart: {budgets: {signal: -07}}", "restart.budgets.signal: found -07 (integer)"},
+      {"restart: {backoff_jitter: 1.50}", "restart.backoff_jitter: found 1.50 (number)"},
+      {"timeouts: {hang: 0010}", "timeouts.hang: found 0010 (integer)"},
+  };
+  for (const auto& [line, message] : wrong) EXPECT_THAT(Refused(kGood + line + "\n"), HasSubstr(message)) << line;
+  EXPECT_THAT(Refused(kGood, {"name=007"}), HasSubstr("--set name: name: found 007 (number)"));
+  const std::string runner = "name: a\ntask: {name: digits_mlp}\nrunner:\n  optim: {type: sgd, ";
+  EXPECT_THAT(Refused(runner + "lr: -0.50}\n  steps: 1\n"), HasSubstr("runner.optim.lr: found -0.50 (number)"));
+  EXPECT_THAT(Refused(runner + "betas: [0.9, TRUE]}\n  steps: 1\n"), HasSubstr("found TRUE (boolean)"));
+  EXPECT_THAT(Refused(runner + "lr: 1}\n  steps: 0010.50\n"), HasSubstr("runner.steps: found 0010.50 (number)"));
+}
+
 }  // namespace
 }  // namespace athanor
