@@ -207,6 +207,20 @@ class TerminalTest(E2ECase):
             refused = dry_run(name, options)
             self.assertEqual((refused.returncode, refused.stdout), (2, ""))
             self.assertIn(found, refused.stderr)
+        broken = self.folder / "net.pt"
+        broken.write_bytes(b"PK\x03\x04 cut off")
+        package = self.folder / "net.train_step"
+        package.mkdir()
+        (package / "train_step.json").write_text("{")
+        for name, options, found in (("torchscript", {"module": __file__, "classes": 2}, "task.options.module: "),
+                                     ("torchscript", {"module": str(broken), "classes": 2}, "task.options.module: "),
+                                     ("train_step", {"package": str(self.folder)}, "is no train-step package"),
+                                     ("train_step", {"package": str(package)}, "train_step.json is damaged")):
+            refused = dry_run(name, options)
+            self.assertEqual((refused.returncode, refused.stdout), (2, ""), name)
+            self.assertIn(found, refused.stderr)
+        on_the_workers = dry_run("torchscript", {"module": "/nowhere/net.pt", "classes": 2})
+        self.assertEqual((on_the_workers.returncode, on_the_workers.stderr), (0, ""))
         elsewhere = dry_run("mine", {}, library="/nowhere/libmine.so")
         self.assertEqual(elsewhere.returncode, 0)
         self.assertIn("task options were not checked: task.library: cannot read /nowhere/libmine.so", elsewhere.stderr)

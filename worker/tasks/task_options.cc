@@ -154,4 +154,11 @@ absl::Status TaskOptions::Check() const {
   return stopped;
 }
 
+absl::Status TaskOptions::Check(const std::function<absl::Status()>& look) const {
+  const absl::Status options = Check();
+  if (!TaskOptionsProbe::Stopped(options)) return options;
+  const absl::Status files = look();
+  return files.ok() || absl::IsNotFound(files) ? options : files;
+}
+
 }  // namespace athanor

@@ -78,11 +78,14 @@ class TorchScriptTask : public ClassificationTask {
     data.classes = classes;
     if (own) data.target_type.reset();
     ReadMetricsOption(&options, classes);
-    RETURN_IF_ERROR(options.Check());
-    RETURN_IF_ERROR(LoadModules(context.device, loss_path));
     std::vector<std::string> named;
     for (const auto& [name, file] : data.input_files) named.push_back(name);
-    RETURN_IF_ERROR(model_->CheckInputs(named));
+    const auto load = [&]() -> absl::Status {
+      RETURN_IF_ERROR(LoadModules(context.device, loss_path));
+      return model_->CheckInputs(named);
+    };
+    RETURN_IF_ERROR(options.Check(load));
+    RETURN_IF_ERROR(load());
     ASSIGN_OR_RETURN(datasets_, LoadLabelledData(data));
     return TryForward(context.device);
   }

@@ -174,6 +174,11 @@ absl::StatusOr<TrainStepManifest> ReadTrainStepManifest(const std::string& folde
   }
 }
 
+absl::Status CheckTrainStepFiles(const TrainStepManifest& manifest) {
+  for (const TrainStepFile& file : manifest.files) RETURN_IF_ERROR(CheckFile(manifest.folder, file));
+  return absl::OkStatus();
+}
+
 absl::Status CheckTrainStepPackage(const TrainStepManifest& manifest) {
   if (manifest.torch_version != TORCH_VERSION) {
     return absl::InvalidArgumentError(
@@ -190,8 +195,7 @@ absl::Status CheckTrainStepPackage(const TrainStepManifest& manifest) {
         manifest.folder, absl::StrCat(": needs CPU features that this machine has not: ", absl::StrJoin(missing, " "),
                                       "; ", kAgain, " on such a machine")));
   }
-  for (const TrainStepFile& file : manifest.files) RETURN_IF_ERROR(CheckFile(manifest.folder, file));
-  return absl::OkStatus();
+  return CheckTrainStepFiles(manifest);
 }
 
 }  // namespace athanor

@@ -65,7 +65,9 @@ struct TrainStepManifest {
 
 // INVALID_ARGUMENT for something else than a package, NOT_FOUND, DATA_LOSS.
 absl::StatusOr<TrainStepManifest> ReadTrainStepManifest(const std::string& folder);
-// INVALID_ARGUMENT when another torch or CPU is needed, NOT_FOUND or DATA_LOSS when a file is missing or damaged.
+// NOT_FOUND or DATA_LOSS when a file of the package is missing or damaged.
+absl::Status CheckTrainStepFiles(const TrainStepManifest& manifest);
+// The same, and INVALID_ARGUMENT when another torch or CPU is needed.
 absl::Status CheckTrainStepPackage(const TrainStepManifest& manifest);
 
 struct TrainStepResult {

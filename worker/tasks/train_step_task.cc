@@ -74,7 +74,11 @@ class TrainStepTask : public ClassificationTask {
     LabelledDataOptions data = ReadLabelledDataOptions(options, 1, use);
     ReadMetricsOption(&options, manifest.ok() ? manifest->classes : 2);
     if (manifest.ok()) CheckInputs(*manifest, data, &options);
-    RETURN_IF_ERROR(options.Check());
+    RETURN_IF_ERROR(options.Check([&] {
+      if (!manifest.ok()) return manifest.status();
+      const absl::Status files = CheckTrainStepFiles(*manifest);
+      return absl::IsNotFound(files) ? absl::DataLossError(files.message()) : files;  // the rest of the package is here
+    }));
     RETURN_IF_ERROR(manifest.status());
     if (!context.device.is_cpu()) {
       return absl::InvalidArgumentError(absl::StrCat("task.options.package: found a rank on ", context.device.str(),

@@ -41,7 +41,9 @@ absl::Status CheckJob(const std::string& spec_file) {
   absl::Status status;
   RETURN_IF_ERROR(RunTorch(
       "task set-up", [&] { status = task->Setup({.options = options, .precision = EffectivePrecision(config)}); }));
-  return TaskOptionsProbe::Stopped(status) ? absl::OkStatus() : status;
+  if (TaskOptionsProbe::Stopped(status)) return absl::OkStatus();
+  // A file that is here and damaged is damaged on the workers too.
+  return absl::IsDataLoss(status) ? absl::InvalidArgumentError(status.message()) : status;
 }
 
 }  // namespace athanor

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -70,6 +71,9 @@ class TaskOptions {
   // INVALID_ARGUMENT with one part per mistake: "task.options.dropout: found 2 (integer); allowed: 0 to 0.95".
   // Under a TaskOptionsProbe good options give its status.
   absl::Status Check() const;
+  // The same, and `look` opens the files that the options name, to refuse what no rank could use. Called only under a
+  // TaskOptionsProbe and where the options are good. A NOT_FOUND is passed over: the files may be on the workers only.
+  absl::Status Check(const std::function<absl::Status()>& look) const;
 
  private:
   // Null when it is not given. Notes it in either case.

@@ -146,6 +146,20 @@ TEST_F(TasksTest, AProbeStopsBeforeAnyDataIsRead) {
   EXPECT_FALSE(TaskOptionsProbe::Stopped(bad));
 }
 
+TEST_F(TasksTest, AProbeOpensTheModulesThatAreHere) {
+  TaskOptionsProbe probe;
+  const json options = {{"data", "/no/such/file.csv"}, {"classes", 10}, {"module", kDigits}};
+  const absl::Status text = SetUpTask("torchscript", options);
+  EXPECT_EQ(text.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(text.message()), HasSubstr("task.options.module: " + kDigits + " is not a TorchScript file"));
+  json elsewhere = options;
+  elsewhere["module"] = "/no/such/net.pt";
+  EXPECT_TRUE(TaskOptionsProbe::Stopped(SetUpTask("torchscript", elsewhere)));
+  EXPECT_THAT(std::string(SetUpTask("train_step", {{"data", kDigits}, {"package", kDigits}}).message()),
+              HasSubstr("is no train-step package"));
+  EXPECT_TRUE(TaskOptionsProbe::Stopped(SetUpTask("train_step", {{"data", kDigits}, {"package", "/no/such/p"}})));
+}
+
 TEST_F(TasksTest, ThePageOfOptionsIsCurrentAndExplainsEveryOne) {
   EXPECT_THAT(TaskNames(), testing::ElementsAreArray(kBuiltinTasks));
   std::set<std::pair<std::string, std::string>> used;
