@@ -7,7 +7,8 @@
 //
 // Collectives run one after the other, in the order of the calls, on the backend's thread or on the one that waits for
 // them first. All are there but sparse all-reduce, also for parts of uneven sizes; messages from rank to rank have tags
-// (Mailbox), and are moved by the threads that send, receive and wait. Tensors are dense and on the CPU; those that are not contiguous are copied.
+// (Mailbox), and are moved by the threads that send, receive and wait. Tensors are dense and on the CPU; those that are
+// not contiguous are copied.
 //
 // Errors of a call's arguments are thrown at once; what goes wrong on the way is thrown by Work::wait() and is in its
 // future. After the first error the group is of no further use.

@@ -128,7 +128,9 @@ bool Mailbox::Step(Peers::Patience* patience) {
   if (!round.ok()) Fail(round.status(), finished);
   for (auto& [pending, result] : finished) pending.message.done(result);
   if (!finished.empty() && helpers_ > 0) {
-    { const std::lock_guard lock(mutex_); }  // not between a helper's look and its sleep
+    {
+      const std::lock_guard lock(mutex_);
+    }  // not between a helper's look and its sleep
     changed_.notify_all();
   }
   return round.ok() && round->busy;
