@@ -83,9 +83,32 @@ absl::Status ReadRankMeta(const ShardSource& source, int rank, RestoredState* re
   return absl::DataLossError(absl::StrCat(path, ": ", kRankMetaKey, " is not JSON"));
 }
 
-absl::Status ReadFormat2(const ShardSource& source, int rank, const TensorFilter& wanted, RestoredState* restored) {
+// Takes those of `tensors` out of which only parts are wanted.
+absl::Status ReadParts(const ShardSource& source, const PartsWanted& parts, StoredTensors* tensors,
+                       std::map<std::string, ShardedTensor>* sharded) {
+  StoredTensors divided;
+  std::vector<WantedBox> wanted;
+  for (auto at = tensors->begin(); at != tensors->end();) {
+    const std::optional<std::vector<Box>> boxes = parts(at->first, at->second.shape);
+    if (!boxes.has_value()) {
+      ++at;
+      continue;
+    }
+    for (const Box& box : *boxes) wanted.push_back({at->first, box});
+    if (!boxes->empty()) (*sharded)[at->first].shape = at->second.shape;
+    divided.insert(*at);
+    at = tensors->erase(at);
+  }
+  ASSIGN_OR_RETURN(const std::vector<torch::Tensor> read, ReadBoxes(source, divided, wanted));
+  for (size_t i = 0; i < wanted.size(); ++i) (*sharded)[wanted[i].name].parts.push_back({read[i], wanted[i].box.begin});
+  return absl::OkStatus();
+}
+
+absl::Status ReadFormat2(const ShardSource& source, int rank, const TensorFilter& wanted, const PartsWanted& parts,
+                         RestoredState* restored) {
   StoredTensors tensors = source.manifest.tensors;
   if (wanted != nullptr) std::erase_if(tensors, [&](const auto& one) { return !wanted(one.first); });
+  if (parts != nullptr) RETURN_IF_ERROR(ReadParts(source, parts, &tensors, &restored->state.sharded));
   ASSIGN_OR_RETURN(restored->state.replicated, ReadTensors(source, tensors));
   if (!restored->same_world || wanted != nullptr) return absl::OkStatus();
   ASSIGN_OR_RETURN(restored->state.per_rank, ReadTensors(source, source.manifest.per_rank[static_cast<size_t>(rank)]));
@@ -154,7 +177,8 @@ absl::StatusOr<nlohmann::json> ReadCheckpointMeta(const ResumeCandidate& candida
 }
 
 absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size,
-                                             const ProgressCallback& on_bytes, const TensorFilter& wanted) {
+                                             const ProgressCallback& on_bytes, const TensorFilter& wanted,
+                                             const PartsWanted& parts) {
   const Place place = PlaceOf(candidate.path);
   ASSIGN_OR_RETURN(Manifest manifest, ReadChecked(candidate, place));
   RestoredState restored;
@@ -169,7 +193,7 @@ absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, i
     if (wanted != nullptr)
       std::erase_if(restored.state.replicated, [&](const auto& one) { return !wanted(one.first); });
   } else {
-    RETURN_IF_ERROR(ReadFormat2(source, rank, wanted, &restored));
+    RETURN_IF_ERROR(ReadFormat2(source, rank, wanted, parts, &restored));
   }
   restored.state.meta = std::move(manifest.meta);
   return restored;

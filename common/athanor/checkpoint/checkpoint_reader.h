@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,10 +31,16 @@ absl::StatusOr<nlohmann::json> ReadCheckpointMeta(const ResumeCandidate& candida
 // Whether a tensor of TrainingState::replicated is wanted.
 using TensorFilter = std::function<bool(const std::string& name)>;
 
+// Which boxes of a tensor are wanted: these, in TrainingState::sharded, in their order (none: the tensor is left out).
+// Nothing: it is wanted whole.
+using PartsWanted =
+    std::function<std::optional<std::vector<Box>>(const std::string& name, const std::vector<int64_t>& shape)>;
+
 // As FileCheckpointManager::Read(). With `wanted` only those tensors and `meta`; of the files only what holds them is
-// read, and checked.
+// read, and checked. With `parts` the same of boxes; format 1 has no parts, its tensors come whole all the same.
 absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size,
-                                             const ProgressCallback& on_bytes = {}, const TensorFilter& wanted = {});
+                                             const ProgressCallback& on_bytes = {}, const TensorFilter& wanted = {},
+                                             const PartsWanted& parts = {});
 
 // Parts of tensors, in the order of `wanted`; of the files only the blocks that hold them are read, and checked. Errors
 // as ReadCheckpoint(); FAILED_PRECONDITION: its format has no parts.

@@ -43,6 +43,10 @@ absl::StatusOr<ShardTensor> Described(const TensorSlot& slot, const json& slices
     tensor.begin.assign(slot.shape.size(), 0);
   }
   if (!IsWithin({tensor.begin, slot.shape}, tensor.shape)) return absl::DataLossError("lies outside of its shape");
+  if (const auto part_of = entry->find("part_of"); part_of != entry->end()) {
+    if (!part_of->is_string()) return absl::DataLossError("part_of is no name");
+    tensor.part_of = part_of->get<std::string>();
+  }
   const auto also = entry->find("also");
   if (also == entry->end()) return tensor;
   if (!also->is_array()) return absl::DataLossError("also is no list");
@@ -75,8 +79,9 @@ absl::Status AddTensor(const TensorSlot& slot, const json& slices, const ShardIn
     return absl::DataLossError("has not one checksum for each of its blocks");
   if (absl::StartsWith(slot.name, kPerRankPrefix))
     return AddSlice(slot.name.substr(sizeof kPerRankPrefix - 1), tensor, slice, &manifest->per_rank.back());
-  RETURN_IF_ERROR(AddSlice(slot.name, tensor, slice, &manifest->tensors));
-  for (const std::string& name : tensor.also) RETURN_IF_ERROR(AddSlice(name, tensor, slice, &manifest->tensors));
+  const std::string& name = tensor.part_of.empty() ? slot.name : tensor.part_of;
+  RETURN_IF_ERROR(AddSlice(name, tensor, slice, &manifest->tensors));
+  for (const std::string& other : tensor.also) RETURN_IF_ERROR(AddSlice(other, tensor, slice, &manifest->tensors));
   return absl::OkStatus();
 }
 
@@ -89,6 +94,7 @@ absl::StatusOr<std::string> EncodeShardHeader(const std::vector<ShardTensor>& te
     slots.push_back(tensor.slot);
     json& entry = slices[tensor.slot.name] = {{"crc32c", tensor.crc32c}};
     if (!tensor.also.empty()) entry["also"] = tensor.also;
+    if (!tensor.part_of.empty()) entry["part_of"] = tensor.part_of;
     if (!tensor.shape.empty()) {
       entry["shape"] = tensor.shape;
       entry["begin"] = tensor.begin;

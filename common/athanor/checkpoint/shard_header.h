@@ -20,6 +20,7 @@ inline constexpr char kSlicesKey[] = "athanor.slices";
 // A tensor in a shard.
 struct ShardTensor {
   TensorSlot slot;
+  std::string part_of;                // whose part it is where the file has several of one tensor; empty: slot.name
   std::vector<std::string> also;      // other names of the same bytes: tied weights
   std::vector<int64_t> shape, begin;  // of the whole tensor, and where the part begins; empty: it is whole
   std::vector<uint32_t> crc32c;       // by kChecksumBytes

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -19,6 +20,22 @@ struct Source {
   torch::Tensor tensor;
 };
 
+// Divides parts among the ranks that have the same ones: each to the one with the fewest bytes.
+class Replicas {
+ public:
+  explicit Replicas(const TrainingState& state)
+      : own_(static_cast<size_t>(state.replica)), load_(static_cast<size_t>(std::max(state.replicas, 1)), 0) {}
+  bool Takes(const TensorPart& part) {
+    const auto least = std::min_element(load_.begin(), load_.end());
+    *least += static_cast<int64_t>(part.values.defined() ? part.values.nbytes() : 0);
+    return static_cast<size_t>(least - load_.begin()) == own_;
+  }
+
+ private:
+  const size_t own_;
+  std::vector<int64_t> load_;
+};
+
 // A rank's tensors, one behind the other.
 class Sources {
  public:
@@ -33,13 +50,24 @@ class Sources {
     bytes_ += size;
     return absl::OkStatus();
   }
-  absl::Status AddPart(const std::string& name, const ShardedTensor& sharded) {
-    RETURN_IF_ERROR(Add(name, sharded.part, std::nullopt));
-    ShardTensor& stored = all_.back().stored;
-    stored.shape = sharded.shape;
-    stored.begin = sharded.begin;
-    if (!stored.shape.empty() && IsWithin({stored.begin, stored.slot.shape}, stored.shape)) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat("checkpoint: the part of '", name, "' lies outside of its shape"));
+  // Those parts that are this replica's to write.
+  absl::Status AddParts(const std::string& name, const ShardedTensor& sharded, Replicas* replicas) {
+    for (const TensorPart& part : sharded.parts) {
+      if (!replicas->Takes(part)) continue;
+      std::string own = name;  // the file has one tensor of a name
+      for (int64_t i = 1; !used_.insert(own).second; ++i) own = absl::StrCat(name, "#", i);
+      RETURN_IF_ERROR(Add(own, part.values, std::nullopt));
+      ShardTensor& stored = all_.back().stored;
+      if (own != name) stored.part_of = name;
+      stored.shape = sharded.shape;
+      stored.begin = part.begin;
+      stored.also = sharded.also;
+      if (!IsWithin({stored.begin, stored.slot.shape}, stored.shape)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("checkpoint: the part of '", name, "' lies outside of its shape"));
+      }
+    }
+    return absl::OkStatus();
   }
   void AddName(const std::string& name) { all_.back().stored.also.push_back(name); }
   std::vector<Source>& all() { return all_; }
@@ -47,6 +75,7 @@ class Sources {
 
  private:
   std::vector<Source> all_;
+  std::set<std::string> used_;  // by parts
   int64_t bytes_ = 0;
 };
 
@@ -112,7 +141,8 @@ absl::Status StagedShard::Fill(const TrainingState& state, int rank, int world_s
       if (name != first) sources.AddName(name);
     }
   }
-  for (const auto& [name, part] : state.sharded) RETURN_IF_ERROR(sources.AddPart(name, part));
+  Replicas replicas(state);
+  for (const auto& [name, parts] : state.sharded) RETURN_IF_ERROR(sources.AddParts(name, parts, &replicas));
   for (const auto& [name, tensor] : state.per_rank)
     RETURN_IF_ERROR(sources.Add(kPerRankPrefix + name, tensor, std::nullopt));
   RETURN_IF_ERROR(Reserve(sources.bytes()));

@@ -15,11 +15,17 @@ namespace athanor {
 // state_dict.
 using TensorMap = std::map<std::string, torch::Tensor>;
 
-// A part of a tensor that no rank has whole.
+// A box of a tensor.
+struct TensorPart {
+  torch::Tensor values;
+  std::vector<int64_t> begin;  // where it begins in the whole tensor, by dimension
+};
+
+// What one rank has of a tensor that no rank has whole: any number of parts.
 struct ShardedTensor {
-  torch::Tensor part;
   std::vector<int64_t> shape;  // of the whole tensor
-  std::vector<int64_t> begin;  // where the part begins in it, by dimension
+  std::vector<TensorPart> parts;
+  std::vector<std::string> also;  // other names of the same tensor (tied weights)
 };
 
 // `replicated` and `meta` are equal on every rank: their bytes are divided among the ranks' shards (each tensor whole,
@@ -27,10 +33,14 @@ struct ShardedTensor {
 // rank (random states, loader position); a restore on another number of ranks gets none of them
 // (`RestoredState::same_world` is false).
 struct TrainingState {
-  TensorMap replicated;                          // "model.<name>", "optim.<param name>.<slot>", "ema.<name>"
-  std::map<std::string, ShardedTensor> sharded;  // parts, which together are whole; a restore has them in `replicated`
-  TensorMap per_rank;                            // "rng.cpu", …
-  nlohmann::json meta;                           // config, train state, schedule, data position of the epoch …
+  TensorMap replicated;  // "model.<name>", "optim.<param name>.<slot>", "ema.<name>"
+  // Parts, which over all ranks are whole. A restore has them in `replicated`, but for those of which it asks for parts
+  // (ReadCheckpoint).
+  std::map<std::string, ShardedTensor> sharded;
+  // How many ranks have the same parts as this one, in the same order, and which of them it is: a part is written once.
+  int replicas = 1, replica = 0;
+  TensorMap per_rank;   // "rng.cpu", …
+  nlohmann::json meta;  // config, train state, schedule, data position of the epoch …
   nlohmann::json rank_meta;
 };
 

@@ -1,7 +1,6 @@
 #include "athanor/parallel/gradient_reducer.h"
 
 #include <algorithm>
-#include <functional>
 #include <map>
 #include <string>
 #include <unordered_map>
@@ -10,10 +9,10 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
-#include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/parallel/agree_on_status.h"
 #include "athanor/parallel/host_memory_group.h"
+#include "athanor/parallel/model_sync.h"
 #include "athanor/parallel/process_group.h"
 #include "athanor/torch/module_tensors.h"
 #include "athanor/torch/status.h"
@@ -88,14 +87,6 @@ class HostMemoryExchange {
   std::vector<std::string> names_;
 };
 
-// Two signatures agree exactly when the ranks' lists of tensors do.
-int64_t Signature(const std::vector<std::pair<std::string, torch::Tensor>>& tensors) {
-  std::string text;
-  for (const auto& [name, tensor] : tensors)
-    absl::StrAppend(&text, name, c10::str(tensor.sizes()), c10::toString(tensor.scalar_type()), ";");
-  return static_cast<int64_t>(std::hash<std::string>()(text));
-}
-
 }  // namespace
 
 struct GradientReducer::Impl {
@@ -116,15 +107,6 @@ struct GradientReducer::Impl {
     exchange.reset();
     buckets.clear();
     ran = settled = false;
-  }
-
-  absl::Status CompareModels() const {
-    std::vector<std::pair<std::string, torch::Tensor>> described = DistinctParameters(*module);
-    for (auto& buffer : DistinctBuffers(*module)) described.push_back(std::move(buffer));
-    ASSIGN_OR_RETURN(const Agreement agreement, members.group()->AllAgree({Signature(described)}));
-    if (agreement.min[0] == agreement.max[0]) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        "reducer: the ranks' models differ in names, shapes or types of parameters or buffers");
   }
 
   absl::Status BuildExchange() {
@@ -165,16 +147,6 @@ struct GradientReducer::Impl {
     reducer->rebuild_buckets();
     reducer->initialize_buckets(buckets);
   }
-
-  absl::Status Broadcast(const std::vector<torch::Tensor>& tensors) {
-    torch::NoGradGuard no_grad;
-    for (const torch::Tensor& tensor : tensors) {
-      torch::Tensor dense = tensor.detach().contiguous();
-      RETURN_IF_ERROR(members.group()->Broadcast(dense, 0));
-      if (!dense.is_alias_of(tensor)) tensor.detach().copy_(dense);
-    }
-    return absl::OkStatus();
-  }
 };
 
 GradientReducer::GradientReducer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -205,7 +177,7 @@ absl::StatusOr<std::unique_ptr<GradientReducer>> GradientReducer::Create(const t
 absl::Status GradientReducer::Reseat(const Membership& members) {
   impl_->Unseat();
   impl_->members = members;
-  RETURN_IF_ERROR(impl_->CompareModels());
+  RETURN_IF_ERROR(CompareModels(*impl_->module, members));
   if (impl_->parameters.empty())
     return absl::InvalidArgumentError("reducer: the model has no parameter that needs a gradient");
   // What one rank alone can fail at is agreed before the weights travel.
@@ -235,14 +207,14 @@ bool GradientReducer::settled() const {
 }
 
 absl::Status GradientReducer::SyncBuffers() {
-  RETURN_IF_ERROR(impl_->Broadcast(impl_->frozen));
+  RETURN_IF_ERROR(BroadcastFromMain(impl_->frozen, impl_->members));
   std::vector<torch::Tensor> buffers;
   for (const auto& [name, buffer] : DistinctBuffers(*impl_->module)) buffers.push_back(buffer);
-  return impl_->Broadcast(buffers);
+  return BroadcastFromMain(buffers, impl_->members);
 }
 
 absl::Status GradientReducer::SyncModel() {
-  RETURN_IF_ERROR(impl_->Broadcast(impl_->parameters));
+  RETURN_IF_ERROR(BroadcastFromMain(impl_->parameters, impl_->members));
   return SyncBuffers();
 }
 

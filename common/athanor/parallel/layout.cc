@@ -54,7 +54,45 @@ absl::Status FillPiece(const std::string& name, const TensorLayout& from, const 
   return absl::DataLossError(absl::StrCat("tensor '", name, "': nobody holds its elements ", ToString(open[0])));
 }
 
+// Below the dimensions that `prefix` fixes.
+void AddBoxes(const std::vector<int64_t>& shape, const std::vector<int64_t>& prefix, int64_t begin, int64_t end,
+              std::vector<Box>* boxes) {
+  if (begin >= end) return;
+  const size_t dim = prefix.size();
+  Box box{prefix, std::vector<int64_t>(dim, 1)};
+  if (dim == shape.size()) {
+    boxes->push_back(std::move(box));
+    return;
+  }
+  int64_t row = 1;
+  for (size_t i = dim + 1; i < shape.size(); ++i) row *= shape[i];
+  const auto within = [&](int64_t index, int64_t from, int64_t to) {
+    std::vector<int64_t> deeper = prefix;
+    deeper.push_back(index);
+    AddBoxes(shape, deeper, from, to, boxes);
+  };
+  const int64_t first = (begin + row - 1) / row, last = end / row;  // whole rows
+  if (first > last) return within(begin / row, begin % row, end % row);
+  if (begin % row != 0) within(begin / row, begin % row, row);
+  if (first < last) {
+    box.begin.push_back(first);
+    box.extent.push_back(last - first);
+    for (size_t i = dim + 1; i < shape.size(); ++i) {
+      box.begin.push_back(0);
+      box.extent.push_back(shape[i]);
+    }
+    boxes->push_back(std::move(box));
+  }
+  if (end % row != 0) within(last, 0, end % row);
+}
+
 }  // namespace
+
+std::vector<Box> BoxesOfRange(const std::vector<int64_t>& shape, int64_t begin, int64_t end) {
+  std::vector<Box> boxes;
+  AddBoxes(shape, {}, begin, end, &boxes);
+  return boxes;
+}
 
 Box WholeBox(const std::vector<int64_t>& shape) {
   return {std::vector<int64_t>(shape.size(), 0), shape};

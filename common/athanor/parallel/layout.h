@@ -33,6 +33,9 @@ bool IsWithin(const Box& box, const std::vector<int64_t>& shape);
 std::optional<Box> Overlap(const Box& a, const Box& b);
 // `box` without `hole`, which lies within it: at most two boxes per dimension, none of which overlap.
 std::vector<Box> Without(const Box& box, const Box& hole);
+// The elements from `begin` to before `end` of the flattened tensor (row by row) as boxes, in order: at most 2 n - 1
+// for n dimensions. The range lies within the shape.
+std::vector<Box> BoxesOfRange(const std::vector<int64_t>& shape, int64_t begin, int64_t end);
 std::string ToString(const Box& box);  // "[0:2, 3:6]"
 
 struct Piece {

@@ -1,6 +1,9 @@
 #include "athanor/parallel/membership.h"
 
+#include <vector>
+
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "athanor/parallel/process_group.h"
 
 namespace athanor {
@@ -25,6 +28,18 @@ absl::StatusOr<Membership> Membership::Create(const ParallelTopology& topology, 
   members.topology_ = topology;
   members.group_ = group;
   return members;
+}
+
+absl::StatusOr<ProcessGroup*> Membership::GroupOf(absl::string_view domain) const {
+  if (ParallelTopology::DomainAxes(domain).empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("membership: no axis or domain '", domain,
+                                                   "'; allowed: ", absl::StrJoin(ParallelTopology::kAxes, ", "), ", ",
+                                                   absl::StrJoin(ParallelTopology::Domains(), ", ")));
+  }
+  const std::vector<int64_t> members = topology_.DomainMembers(domain, rank());
+  if (group_ == nullptr || members.size() == 1) return nullptr;
+  std::vector<int> ranks(members.begin(), members.end());
+  return group_->Subgroup(ranks);
 }
 
 }  // namespace athanor

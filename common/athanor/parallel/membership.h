@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "athanor/parallel/parallel_topology.h"
 
 namespace athanor {
@@ -28,6 +29,9 @@ class Membership {
 
   const ParallelTopology& topology() const { return topology_; }
   ProcessGroup* group() const { return group_; }  // null: nobody to talk to
+  // The ranks that reduce together with this one over an axis or domain ("shard", "data"), made when it is first asked
+  // for; null: this rank is alone there. Collective over them. INVALID_ARGUMENT: no such axis or domain.
+  absl::StatusOr<ProcessGroup*> GroupOf(absl::string_view domain) const;
   // Whether there is somebody to agree with.
   bool several() const { return group_ != nullptr && topology_.world_size() > 1; }
 

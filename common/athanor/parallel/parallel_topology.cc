@@ -93,6 +93,13 @@ absl::StatusOr<ParallelTopology> ParallelTopology::Create(int world_size, int ra
   return topology;
 }
 
+absl::StatusOr<ParallelTopology> ParallelTopology::WithAxes(const std::map<std::string, int64_t>& axes) const {
+  ASSIGN_OR_RETURN(ParallelTopology topology, Create(world_size_, axes));
+  topology.rank_ = rank_;
+  topology.local_rank_ = local_rank_;
+  return topology;
+}
+
 int64_t ParallelTopology::degree(absl::string_view axis) const {
   const size_t index = AxisIndex(axis);
   return index == kNoAxis ? 1 : degrees_[index];

@@ -37,6 +37,8 @@ class ParallelTopology {
   // This rank's: data parallelism alone. INVALID_ARGUMENT unless 1 <= world_size, 0 <= rank < world_size and
   // 0 <= local_rank < world_size.
   static absl::StatusOr<ParallelTopology> Create(int world_size, int rank, int local_rank);
+  // The same ranks, and this rank among them, over other axes. INVALID_ARGUMENT as the first.
+  absl::StatusOr<ParallelTopology> WithAxes(const std::map<std::string, int64_t>& axes) const;
 
   int world_size() const { return static_cast<int>(world_size_); }
   int rank() const { return rank_; }

@@ -10,6 +10,9 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <functional>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -134,6 +137,16 @@ struct ProcessGroup::Impl {
   c10::intrusive_ptr<c10d::Store> store;
   c10::intrusive_ptr<c10d::ProcessGroup> group;
   std::atomic<bool> aborted{false};
+  ProcessGroupOptions options;  // for subgroups
+  std::mutex mutex;
+  std::map<std::string, std::unique_ptr<ProcessGroup>> subgroups;  // by their ranks
+
+  std::vector<ProcessGroup*> Subgroups() {
+    const std::lock_guard lock(mutex);
+    std::vector<ProcessGroup*> all;
+    for (const auto& [ranks, group_of_ranks] : subgroups) all.push_back(group_of_ranks.get());
+    return all;
+  }
 
   absl::Status Wait(absl::string_view what, const std::function<c10::intrusive_ptr<c10d::Work>()>& start) {
     if (aborted.load(std::memory_order_relaxed)) {
@@ -158,7 +171,9 @@ ProcessGroup::ProcessGroup() = default;
 ProcessGroup::~ProcessGroup() {
   // An aborted Gloo context may still wait for its peers in its destructor's threads; errors there concern nobody any
   // more.
-  if (impl_ != nullptr) RunTorch("closing the process group", [&] { impl_->group.reset(); }).IgnoreError();
+  if (impl_ == nullptr) return;
+  impl_->subgroups.clear();
+  RunTorch("closing the process group", [&] { impl_->group.reset(); }).IgnoreError();
 }
 
 absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Create(const ProcessGroupOptions& options) {
@@ -172,8 +187,13 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Create(const Process
     return absl::InvalidArgumentError("process group: this build has no NCCL; configure with -DATHANOR_CUDA=ON");
   }
 #endif
+  return Joined(options, nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Joined(const ProcessGroupOptions& options,
+                                                                   const ProcessGroup* parent) {
   std::unique_ptr<ProcessGroup> group(new ProcessGroup());
-  RETURN_IF_ERROR(group->Join(options));
+  RETURN_IF_ERROR(group->Join(options, parent));
   if (options.world_size == 1) return group;
   if (options.shared_memory && options.device.is_cpu()) {
     RETURN_IF_ERROR(group->JoinHostMemory());
@@ -184,18 +204,46 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Create(const Process
   return group;
 }
 
-absl::Status ProcessGroup::Join(const ProcessGroupOptions& options) {
+absl::StatusOr<ProcessGroup*> ProcessGroup::Subgroup(const std::vector<int>& ranks) {
+  const auto own = std::ranges::find(ranks, rank_);
+  const bool ascending = std::ranges::adjacent_find(ranks, std::greater_equal<>()) == ranks.end();
+  if (own == ranks.end() || !ascending || ranks.front() < 0 || ranks.back() >= world_size_) {
+    return absl::InvalidArgumentError(absl::StrCat("subgroup of rank ", rank_, ": found ranks ",
+                                                   absl::StrJoin(ranks, ", "), "; allowed: ascending ranks from 0 to ",
+                                                   world_size_ - 1, ", this one among them"));
+  }
+  if (static_cast<int>(ranks.size()) == world_size_) return this;
+  const std::string name = absl::StrJoin(ranks, ",");
+  {
+    const std::lock_guard lock(impl_->mutex);
+    if (const auto found = impl_->subgroups.find(name); found != impl_->subgroups.end()) return found->second.get();
+  }
+  ProcessGroupOptions options = impl_->options;
+  options.rank = static_cast<int>(own - ranks.begin());
+  options.world_size = static_cast<int>(ranks.size());
+  options.prefix = absl::StrCat("subgroup/", name);
+  options.timeout = timeout_;
+  ASSIGN_OR_RETURN(std::unique_ptr<ProcessGroup> group, Joined(options, this));
+  if (impl_->aborted.load()) group->Abort();
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->subgroups.emplace(name, std::move(group)).first->second.get();
+}
+
+absl::Status ProcessGroup::Join(const ProcessGroupOptions& options, const ProcessGroup* parent) {
   IgnoreBrokenPipes();
   rank_ = options.rank;
   world_size_ = options.world_size;
   device_ = options.device;
   timeout_ = options.timeout;
   impl_ = std::make_unique<Impl>();
+  impl_->options = options;
   return PeerLost(
       RunTorch("joining the process group",
                [&] {
                  c10::intrusive_ptr<c10d::Store> store;
-                 if (options.hosted_store != nullptr) {
+                 if (parent != nullptr) {
+                   store = parent->impl_->store;
+                 } else if (options.hosted_store != nullptr) {
                    store = options.hosted_store->impl_->store;
                  } else {
                    c10d::TCPStoreOptions client;
@@ -363,12 +411,14 @@ absl::Status ProcessGroup::Barrier(absl::Duration deadline) {
 
 void ProcessGroup::Abort() {
   if (impl_ == nullptr || impl_->aborted.exchange(true)) return;
+  for (ProcessGroup* subgroup : impl_->Subgroups()) subgroup->Abort();
   if (host_memory_ != nullptr) host_memory_->Abort();
   RunTorch("aborting the process group", [&] { impl_->group->abort(); }).IgnoreError();
 }
 
 void ProcessGroup::SetTimeout(absl::Duration timeout) {
   timeout_ = timeout;
+  for (ProcessGroup* subgroup : impl_->Subgroups()) subgroup->SetTimeout(timeout);
   if (host_memory_ != nullptr) host_memory_->SetTimeout(timeout);
   RunTorch("setting the timeout", [&] {
     impl_->group->getDefaultBackend()->setTimeout(ToMillis(timeout));

@@ -109,7 +109,12 @@ class ProcessGroup {
   // Returns when every rank has called it. DEADLINE_EXCEEDED (kind peer_lost) after `deadline` from now.
   absl::Status Barrier(absl::Duration deadline);
 
-  // Makes every collective in flight or to come fail. Any thread; idempotent.
+  // The group of some of these ranks (ascending, this one among them), made when it is first asked for and owned by
+  // this one. Its ranks count from 0 in the order given. Collective over its ranks; aborted, and given its timeout,
+  // with this group. All of the ranks: this group itself.
+  absl::StatusOr<ProcessGroup*> Subgroup(const std::vector<int>& ranks);
+
+  // Makes every collective in flight or to come fail, and those of subgroups. Any thread; idempotent.
   void Abort();
 
   // For code that hands the group to LibTorch (Reducer).
@@ -121,7 +126,9 @@ class ProcessGroup {
  private:
   struct Impl;
   ProcessGroup();
-  absl::Status Join(const ProcessGroupOptions& options);
+  static absl::StatusOr<std::unique_ptr<ProcessGroup>> Joined(const ProcessGroupOptions& options,
+                                                              const ProcessGroup* parent);
+  absl::Status Join(const ProcessGroupOptions& options, const ProcessGroup* parent);
   void JoinHostBackend(const ProcessGroupOptions& options);
   absl::Status JoinHostMemory();
 

@@ -7,13 +7,15 @@
 //   | shard of rank 0         | shard of rank 1              |
 //
 // The storage object lives as long as the unit: memory comes and goes under it, so that parameters, their views and
-// what autograd saved stay valid. Used by ShardedParameters. Threads: one.
+// what autograd saved stay valid. A unit can also stay (FlatUnitOptions::stays): then its shard is a part of the
+// buffer. Used by ShardedParameters. Threads: one.
 #pragma once
 
 #include <torch/torch.h>
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +26,13 @@ namespace athanor {
 struct NamedParameter {
   std::string name;
   torch::Tensor tensor;
+};
+
+struct FlatUnitOptions {
+  int rank = 0, ranks = 1;
+  bool stays = false;                               // the buffer is always there, and is not watched
+  std::optional<torch::ScalarType> parameter_type;  // of the buffer, where it is not that of the shard
+  std::optional<torch::Device> shard_device;        // where it is not that of the buffer
 };
 
 class FlatUnit {
@@ -43,9 +52,10 @@ class FlatUnit {
     int64_t elements = 0;      // 0: none
   };
 
-  // Takes the parameters over: their values go into the shard of `rank`, and their memory is given back. All have one
+  // Takes the parameters over: their values go into the shard of the rank, and their memory is given back. All have one
   // dtype and device.
-  FlatUnit(std::string name, const std::vector<NamedParameter>& parameters, int rank, int ranks, ParameterWatch* watch);
+  FlatUnit(std::string name, const std::vector<NamedParameter>& parameters, const FlatUnitOptions& options,
+           ParameterWatch* watch);
 
   const std::string& name() const { return name_; }
   const std::vector<Slot>& slots() const { return slots_; }
@@ -53,6 +63,8 @@ class FlatUnit {
   int64_t flat_elements() const { return flat_elements_; }
   int64_t shard_elements() const { return shard_elements_; }
   const torch::Tensor& shard() const { return shard_; }  // 1-D, this rank's
+  // What a gather sends: the shard in the type and on the device of the buffer.
+  torch::Tensor Sent() const { return shard_.to(full_.options()); }
   Overlap OverlapOf(const Slot& slot) const;
 
   bool present() const { return present_; }
@@ -62,8 +74,10 @@ class FlatUnit {
   torch::Tensor full() const { return full_; }  // 1-D and unmarked: writing to it counts as no use
 
  private:
+  void Place(const torch::TensorOptions& options, ParameterWatch* watch);
+
   const std::string name_;
-  const int rank_;
+  const FlatUnitOptions options_;
   std::vector<Slot> slots_;
   int64_t trainable_ = 0;
   int64_t flat_elements_ = 0;

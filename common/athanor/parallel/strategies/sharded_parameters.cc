@@ -67,8 +67,15 @@ struct ShardedParameters::Unit : ParameterWatch {
   Unit(ShardedParameters* all, size_t number, const ShardUnit& from)
       : owner(all),
         index(number),
-        flat(from.name, from.parameters, all->group_->rank(), all->group_->world_size(), this),
+        flat(from.name, from.parameters,
+             {.rank = all->group_->rank(),
+              .ranks = all->group_->world_size(),
+              .stays = all->options_.parameters_stay,
+              .parameter_type = all->options_.parameter_type,
+              .shard_device = all->options_.shard_device},
+             this),
         ready(from.parameters.size(), false),
+        arrived(from.parameters.size(), false),
         got(from.parameters.size(), false) {}
 
   void OnRead(const char* op) override { owner->Use(*this, op); }
@@ -84,8 +91,9 @@ struct ShardedParameters::Unit : ParameterWatch {
   torch::Tensor flat_gradient;  // of the backward under way
   torch::Tensor sent, reduced;  // of the reduction under way: what goes in and what comes out
   WorkPtr reduction;
-  std::vector<bool> ready;  // which parameters have a gradient in flat_gradient
-  int64_t ready_count = 0;
+  std::vector<bool> ready;    // which parameters have a gradient in flat_gradient
+  std::vector<bool> arrived;  // of those: in this pass
+  int64_t arrived_count = 0;
   std::vector<bool> got;                                 // which have one since DropGradients()
   torch::Tensor gradient;                                // like the shard
   std::vector<std::pair<size_t, torch::Tensor>> slices;  // (slot, view of the shard)
@@ -141,10 +149,8 @@ absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(std
       for (size_t i = 0; i < one.flat.slots().size(); ++i) {
         const FlatUnit::Slot& slot = one.flat.slots()[i];
         const FlatUnit::Overlap overlap = one.flat.OverlapOf(slot);
-        if (overlap.elements > 0) {
-          torch::Tensor view = one.flat.shard().narrow(0, overlap.in_shard, overlap.elements);
-          one.slices.emplace_back(i, view.detach().requires_grad_(slot.trainable));
-        }
+        torch::Tensor view = one.flat.shard().narrow(0, overlap.in_shard, overlap.elements);
+        one.slices.emplace_back(i, view.detach().requires_grad_(slot.trainable));
         if (!slot.trainable) continue;
         torch::autograd::impl::set_post_acc_grad_hooks(slot.parameter, std::make_unique<GradientHook>(&one, i));
       }
@@ -159,7 +165,7 @@ std::vector<ShardedParameters::Slice> ShardedParameters::Slices() const {
   for (const auto& unit : units_) {
     for (const auto& [number, view] : unit->slices) {
       const FlatUnit::Slot& slot = unit->flat.slots()[number];
-      slices.push_back({slot.name, view, unit->flat.OverlapOf(slot).in_parameter, slot.shape});
+      slices.push_back({slot.name, view, unit->flat.OverlapOf(slot).in_parameter, slot.shape, slot.parameter});
     }
   }
   return slices;
@@ -168,9 +174,30 @@ std::vector<ShardedParameters::Slice> ShardedParameters::Slices() const {
 absl::Status ShardedParameters::Begin() {
   if (in_use_) return absl::FailedPreconditionError("sharded parameters: Begin() twice, without an end between");
   DropGradients();
-  in_use_ = true;
+  in_use_ = last_pass_ = true;
   counts_ = {};
-  return absl::OkStatus();
+  if (!options_.parameters_stay) return absl::OkStatus();
+  return RunTorch("gathering parameters", [&] {
+    for (const auto& unit : units_) FinishGather(*unit);
+  });
+}
+
+void ShardedParameters::Pass(bool last) {
+  last_pass_ = last;
+  for (const auto& unit : units_) {
+    std::fill(unit->arrived.begin(), unit->arrived.end(), false);
+    unit->arrived_count = 0;
+  }
+}
+
+absl::Status ShardedParameters::Refresh() {
+  if (!options_.parameters_stay) return absl::OkStatus();
+  return RunTorch("gathering parameters", [&] {
+    for (const auto& unit : units_) {
+      FinishGather(*unit);
+      StartGather(*unit);
+    }
+  });
 }
 
 void ShardedParameters::Use(Unit& unit, const char* op) {
@@ -193,8 +220,8 @@ void ShardedParameters::Use(Unit& unit, const char* op) {
 
 void ShardedParameters::StartGather(Unit& unit) {
   const torch::NoGradGuard no_gradient;
-  unit.flat.Allocate();
-  torch::Tensor full = unit.flat.full(), shard = unit.flat.shard();
+  if (!unit.flat.present()) unit.flat.Allocate();
+  torch::Tensor full = unit.flat.full(), shard = unit.flat.Sent();
   unit.gather = BackendOf(*group_)._allgather_base(full, shard);
   ++counts_.gathers;
 }
@@ -214,31 +241,47 @@ void ShardedParameters::TakeGradient(Unit& unit, size_t slot, const torch::Tenso
   const_cast<torch::Tensor&>(parameter).mutable_grad().reset();
   if (gradient.is_sparse()) gradient = gradient.to_dense();
   if (!unit.flat_gradient.defined()) {
-    unit.flat_gradient = torch::zeros({unit.flat.flat_elements()}, unit.flat.shard().options());
+    const torch::TensorOptions options = unit.flat.full().options();
+    unit.flat_gradient =
+        torch::empty({unit.flat.flat_elements()}, options.dtype(options_.reduce_type.value_or(gradient.scalar_type())));
   }
   const FlatUnit::Slot& place = unit.flat.slots()[slot];
   torch::Tensor to = unit.flat_gradient.narrow(0, place.offset, place.elements).view(place.shape);
-  if (unit.ready[slot]) {
-    to.add_(gradient);  // a second part: a block that was run again
-    return;
-  }
-  to.copy_(gradient);
+  // Added: of an earlier pass, or a second part, of a block that was run again.
+  unit.ready[slot] ? to.add_(gradient) : to.copy_(gradient);
   unit.ready[slot] = true;
-  if (++unit.ready_count < unit.flat.trainable()) return;
-  StartReduction(unit);
+  if (unit.arrived[slot]) return;
+  unit.arrived[slot] = true;
+  if (++unit.arrived_count < unit.flat.trainable()) return;
+  if (last_pass_ || !options_.sum_once) StartReduction(unit);
   if (current_ == &unit) current_ = nullptr;
   Free(unit);
 }
 
+// What no gradient was copied to: pads, frozen parameters and those that were not used.
+void ShardedParameters::ClearUnused(Unit& unit) {
+  int64_t end = 0;
+  const auto clear_up_to = [&](int64_t begin) {
+    if (begin > end) unit.flat_gradient.narrow(0, end, begin - end).zero_();
+  };
+  for (size_t i = 0; i < unit.ready.size(); ++i) {
+    const FlatUnit::Slot& slot = unit.flat.slots()[i];
+    if (!unit.ready[i]) continue;
+    clear_up_to(slot.offset);
+    end = slot.offset + slot.elements;
+  }
+  clear_up_to(unit.flat.flat_elements());
+}
+
 void ShardedParameters::StartReduction(Unit& unit) {
   FinishReduction();
-  unit.reduced = torch::empty({unit.flat.shard_elements()}, unit.flat.shard().options());
+  ClearUnused(unit);
+  unit.reduced = torch::empty({unit.flat.shard_elements()}, unit.flat_gradient.options());
   unit.sent = std::exchange(unit.flat_gradient, {});  // the next backward must not write into it
   unit.reduction = BackendOf(*group_)._reduce_scatter_base(unit.reduced, unit.sent);
   reducing_ = &unit;
   for (size_t i = 0; i < unit.ready.size(); ++i) unit.got[i] = unit.got[i] || unit.ready[i];
   std::fill(unit.ready.begin(), unit.ready.end(), false);
-  unit.ready_count = 0;
 }
 
 void ShardedParameters::FinishReduction() {
@@ -246,12 +289,23 @@ void ShardedParameters::FinishReduction() {
   Unit& unit = *std::exchange(reducing_, nullptr);
   std::exchange(unit.reduction, nullptr)->wait();
   unit.sent.reset();
-  const torch::Tensor sum = std::exchange(unit.reduced, {});
+  const torch::Tensor sum = std::exchange(unit.reduced, {}).to(unit.flat.shard().options());
   if (unit.gradient.defined()) {
     unit.gradient.add_(sum);
   } else {
     unit.gradient = sum;
   }
+}
+
+void ShardedParameters::SumOverReplicas() {
+  if (options_.replicas == nullptr) return;
+  std::vector<WorkPtr> sums;
+  for (const auto& unit : units_) {
+    if (!unit->gradient.defined()) continue;
+    std::vector<torch::Tensor> tensors = {unit->gradient};
+    sums.push_back(BackendOf(*options_.replicas).allreduce(tensors));
+  }
+  for (const WorkPtr& sum : sums) sum->wait();
 }
 
 void ShardedParameters::EndUse() {
@@ -265,10 +319,12 @@ absl::Status ShardedParameters::FinishBackward(double scale) {
   return RunTorch("the gradients of sharded parameters", [&] {
     const torch::NoGradGuard no_gradient;
     for (const auto& unit : units_) {
-      if (unit->ready_count > 0) StartReduction(*unit);  // those of which not every parameter was used
+      // Those of which not every parameter was used in the last pass.
+      if (std::find(unit->ready.begin(), unit->ready.end(), true) != unit->ready.end()) StartReduction(*unit);
     }
     FinishReduction();
     EndUse();
+    SumOverReplicas();
     for (const auto& unit : units_) {
       if (!unit->gradient.defined()) continue;
       for (auto& [slot, view] : unit->slices) {
@@ -288,7 +344,6 @@ absl::Status ShardedParameters::Release() {
     for (const auto& unit : units_) {
       unit->flat_gradient.reset();
       std::fill(unit->ready.begin(), unit->ready.end(), false);
-      unit->ready_count = 0;
     }
     EndUse();
   });

@@ -31,6 +31,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,8 +54,18 @@ std::vector<ShardUnit> UnitsByName(const std::vector<NamedParameter>& parameters
                                    const std::vector<std::string>& patterns);
 
 struct ShardingOptions {
+  // Parameters are always whole on every rank, and gradients and optimizer state are divided (ZeRO-1, ZeRO-2): after
+  // the slices have changed, Refresh(). No operator is watched.
+  bool parameters_stay = false;
+  // Gradients add up whole on every rank until the last backward pass (Pass()), and are summed over the ranks once;
+  // else after each pass, which keeps one slice of them only.
+  bool sum_once = false;
   bool reshard_after_forward = true;  // false: a unit stays from forward to backward; more memory, fewer gathers
   bool prefetch = true;
+  std::optional<torch::ScalarType> parameter_type;  // in which parameters are gathered and used; unset: their own
+  std::optional<torch::ScalarType> reduce_type;     // in which gradients are summed; unset: that of the gradients
+  std::optional<torch::Device> shard_device;        // of slices, gradients and state; unset: the parameters'
+  ProcessGroup* replicas = nullptr;  // ranks that hold the same slices: gradients are summed over them, too
 };
 
 class ShardedParameters {
@@ -66,6 +77,7 @@ class ShardedParameters {
     torch::Tensor value;
     int64_t begin = 0;
     std::vector<int64_t> shape;  // of the whole parameter
+    torch::Tensor parameter;     // the module's
   };
   struct Counts {
     int64_t gathers = 0;     // of this step
@@ -78,16 +90,22 @@ class ShardedParameters {
                                                                    const ShardingOptions& options);
   ~ShardedParameters();  // parameters stay as they are: freed, and of no use
 
-  std::vector<Slice> Slices() const;  // in the order of the units and their parameters; those with elements
+  // In the order of the units and their parameters, the same on every rank; some without elements.
+  std::vector<Slice> Slices() const;
 
   // Drops the gradients; from here on parameters may be used. FAILED_PRECONDITION when they may already.
   absl::Status Begin();
+  // Before each backward pass: whether the sums are wanted after it. Needed with `sum_once`.
+  void Pass(bool last);
   // After the backward passes (one or several, whose gradients add up): waits for the sums, multiplies them by `scale`,
   // puts them into the slices' .grad, and frees what is gathered.
   absl::Status FinishBackward(double scale);
   // Ends the use without gradients (evaluation, an error): frees what is gathered and drops what is under way.
   absl::Status Release();
   void DropGradients();
+  // Collective, with `parameters_stay`: begins to bring the slices' values to the other ranks; Begin() and Gathered()
+  // wait for the end. Nothing to do otherwise.
+  absl::Status Refresh();
 
   // Collective. Calls `take` with each parameter, whole, unit by unit: the tensor is valid during the call.
   absl::Status Gathered(const std::function<absl::Status(const std::string& name, const torch::Tensor& whole)>& take);
@@ -103,7 +121,9 @@ class ShardedParameters {
   void FinishGather(Unit& unit);
   void Free(Unit& unit);
   void TakeGradient(Unit& unit, size_t slot, const torch::Tensor& parameter);
+  void ClearUnused(Unit& unit);
   void StartReduction(Unit& unit);
+  void SumOverReplicas();
   void FinishReduction();
   void EndUse();
 
@@ -111,6 +131,7 @@ class ShardedParameters {
   const ShardingOptions options_;
   std::vector<std::unique_ptr<Unit>> units_;
   bool in_use_ = false;
+  bool last_pass_ = true;
   Unit* current_ = nullptr;
   Unit* reducing_ = nullptr;
   std::vector<size_t> order_, last_order_;  // of uses: indices of units

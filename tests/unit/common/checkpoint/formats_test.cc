@@ -208,13 +208,9 @@ TEST_F(FormatsTest, PartsBecomeWholeAndOtherParts) {
   const torch::Tensor rows = torch::rand({700, 900}), columns = torch::rand({5, 6, 7});
   const ResumeCandidate candidate = Save(3, [&](int rank) {
     TrainingState state;
-    state.sharded["optim.rows"] = {rows.narrow(0, rank == 0 ? 0 : 100 + 250 * rank,
-                                               rank == 0   ? 350
-                                               : rank == 1 ? 250
-                                                           : 100),
-                                   {700, 900},
-                                   {rank == 0 ? 0 : 100 + 250 * rank, 0}};
-    state.sharded["optim.columns"] = {columns.narrow(1, 2 * rank, 2), {5, 6, 7}, {0, 2 * rank, 0}};
+    const int64_t first = rank == 0 ? 0 : 100 + 250 * rank, count = rank == 0 ? 350 : rank == 1 ? 250 : 100;
+    state.sharded["optim.rows"] = {{700, 900}, {{rows.narrow(0, first, count), {first, 0}}}, {}};
+    state.sharded["optim.columns"] = {{5, 6, 7}, {{columns.narrow(1, 2 * rank, 2), {0, 2 * rank, 0}}}, {}};
     state.replicated["model.w"] = torch::ones({3});
     state.meta = nlohmann::json::object();
     return state;
@@ -233,12 +229,71 @@ TEST_F(FormatsTest, PartsBecomeWholeAndOtherParts) {
   }
 }
 
+// Ranges of the flattened tensor, which are several boxes each; one of the ranks has none.
+TEST_F(FormatsTest, RangesAreSeveralPartsOfARank) {
+  const torch::Tensor cube = torch::rand({5, 6, 7});
+  const std::vector<int64_t> ends = {0, 101, 101, 210};
+  const ResumeCandidate candidate = Save(3, [&](int rank) {
+    TrainingState state;
+    ShardedTensor& sharded = state.sharded["model.cube"];
+    sharded = {{5, 6, 7}, {}, {"model.cube.twin"}};
+    int64_t at = ends[rank];
+    for (const Box& box : BoxesOfRange(sharded.shape, ends[rank], ends[rank + 1])) {
+      const torch::Tensor values = cube.flatten().narrow(0, at, Elements(box)).view(box.extent);
+      sharded.parts.push_back({values, box.begin});
+      at += Elements(box);
+    }
+    state.sharded["model.bias"] = {{}, {}, {}};
+    if (rank == 1) state.sharded["model.bias"].parts.push_back({torch::tensor(4.5), {}});
+    state.meta = nlohmann::json::object();
+    return state;
+  });
+  const absl::StatusOr<RestoredState> restored = ReadCheckpoint(candidate, 0, 1);
+  ASSERT_TRUE(restored.ok()) << restored.status();
+  EXPECT_TRUE(Same(restored->state.replicated.at("model.cube"), cube));
+  EXPECT_TRUE(Same(restored->state.replicated.at("model.cube.twin"), cube));
+  EXPECT_TRUE(Same(restored->state.replicated.at("model.bias"), torch::tensor(4.5)));
+  EXPECT_EQ(restored->state.replicated.size(), 3u);
+  // Only what a rank of another number of ranks wants.
+  const auto parts = ReadCheckpoint(candidate, 1, 2, {}, {}, [](const std::string& name, const auto& shape) {
+    std::optional<std::vector<Box>> boxes;
+    if (name == "model.cube") boxes = BoxesOfRange(shape, 50, 180);
+    if (name == "model.cube.twin") boxes.emplace();
+    return boxes;
+  });
+  ASSERT_TRUE(parts.ok()) << parts.status();
+  EXPECT_EQ(parts->state.replicated.size(), 1u);
+  ASSERT_EQ(parts->state.sharded.size(), 1u);
+  std::vector<torch::Tensor> flat;
+  for (const TensorPart& part : parts->state.sharded.at("model.cube").parts) flat.push_back(part.values.flatten());
+  EXPECT_TRUE(Same(torch::cat(flat), cube.flatten().narrow(0, 50, 130)));
+}
+
+TEST_F(FormatsTest, ReplicasWriteAPartOnce) {
+  const torch::Tensor left = torch::rand({300, 100}), right = torch::rand({300, 100});
+  const ResumeCandidate candidate = Save(4, [&](int rank) {
+    TrainingState state;
+    state.replicas = 4;
+    state.replica = rank;
+    state.sharded["model.w"] = {{300, 200}, {{left, {0, 0}}, {right, {0, 100}}}, {}};
+    state.sharded["optim.w"] = {{300, 200}, {{right, {0, 0}}, {left, {0, 100}}}, {}};
+    state.meta = nlohmann::json::object();
+    return state;
+  });
+  const absl::StatusOr<RestoredState> restored = ReadCheckpoint(candidate, 0, 1);
+  ASSERT_TRUE(restored.ok()) << restored.status();
+  EXPECT_TRUE(Same(restored->state.replicated.at("model.w"), torch::cat({left, right}, 1)));
+  EXPECT_TRUE(Same(restored->state.replicated.at("optim.w"), torch::cat({right, left}, 1)));
+  for (const std::string& shard : Shards(candidate))
+    EXPECT_LT(std::filesystem::file_size(shard), left.nbytes() + 4096) << shard;
+}
+
 TEST_F(FormatsTest, PartsThatLeaveAHoleAreNoCheckpoint) {
   LocalCommitter committer(root_, 0, 1);
   const auto manager = FileCheckpointManager::Create({.root = root_}, &committer);
   ASSERT_TRUE(manager.ok());
   TrainingState state;
-  state.sharded["optim.w"] = {torch::ones({2, 2}), {4, 2}, {2, 0}};
+  state.sharded["optim.w"] = {{4, 2}, {{torch::ones({2, 2}), {2, 0}}}, {}};
   ASSERT_TRUE((*manager)->Save(state, {.step = 1}).ok());
   const absl::Status saved = (*manager)->Wait(absl::Seconds(20));
   EXPECT_TRUE(absl::IsDataLoss(saved)) << saved;
@@ -281,7 +336,7 @@ TEST_F(FormatsTest, APartOutsideOfItsTensorIsRefused) {
   const auto manager = FileCheckpointManager::Create({.root = root_}, &committer);
   ASSERT_TRUE(manager.ok());
   TrainingState state;
-  state.sharded["optim.w"] = {torch::ones({3, 2}), {4, 2}, {2, 0}};
+  state.sharded["optim.w"] = {{4, 2}, {{torch::ones({3, 2}), {2, 0}}}, {}};
   const absl::Status saved = (*manager)->Save(state, {.step = 1});
   EXPECT_TRUE(absl::IsInvalidArgument(saved)) << saved;
   EXPECT_THAT(std::string(saved.message()), HasSubstr("the part of 'optim.w' lies outside of its shape"));

@@ -177,5 +177,27 @@ TEST(PlanCopies, AnotherTensorIsRefused) {
   EXPECT_TRUE(absl::IsInvalidArgument(PlanCopies(from, {{"w", {"F32", {2, 2}, {}}}}).status()));
 }
 
+TEST(BoxesOfRange, AreTheRangeInOrder) {
+  Random random(31);
+  for (int round = 0; round < 500; ++round) {
+    const std::vector<int64_t> shape = random.Shape();
+    const int64_t all = Elements(WholeBox(shape));
+    const int64_t begin = random.Below(all + 1), end = begin + random.Below(all - begin + 1);
+    const std::vector<Box> boxes = BoxesOfRange(shape, begin, end);
+    EXPECT_LE(boxes.size(), std::max<size_t>(2 * shape.size(), 2) - 1);
+    std::vector<int64_t> places;  // of the elements in the flattened tensor, box after box
+    for (const Box& box : boxes) {
+      EXPECT_TRUE(IsWithin(box, shape)) << ToString(box);
+      for (const std::vector<int64_t>& at : PlacesOf(box)) {
+        int64_t place = 0;
+        for (size_t dim = 0; dim < shape.size(); ++dim) place = place * shape[dim] + at[dim];
+        places.push_back(place);
+      }
+    }
+    ASSERT_EQ(places.size(), static_cast<size_t>(end - begin));
+    for (size_t i = 0; i < places.size(); ++i) ASSERT_EQ(places[i], begin + static_cast<int64_t>(i));
+  }
+}
+
 }  // namespace
 }  // namespace athanor

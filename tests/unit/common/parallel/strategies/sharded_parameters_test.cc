@@ -180,6 +180,75 @@ TEST_P(ShardedParametersTest, SeveralPassesAddUp) {
   });
 }
 
+// ZeRO-1 and ZeRO-2: whole parameters; gradients summed once or after each pass; also in two by two ranks.
+TEST(ShardedParameters, OptimizerStateAloneIsDivided) {
+  for (const bool sum_once : {true, false}) {
+    for (const bool hybrid : {false, true}) {
+      const Reference reference = OneProcess(4, 3, /*passes=*/2);
+      RunRanks(4, /*shared_memory=*/true, [&](ProcessGroup* group) {
+        torch::set_num_threads(1);
+        const int rank = group->rank();
+        ShardingOptions options{.parameters_stay = true, .sum_once = sum_once};
+        ProcessGroup* shards = group;
+        if (hybrid) {
+          shards = *group->Subgroup(rank < 2 ? std::vector<int>{0, 1} : std::vector<int>{2, 3});
+          options.replicas = *group->Subgroup(rank % 2 == 0 ? std::vector<int>{0, 2} : std::vector<int>{1, 3});
+        }
+        auto model = Made();
+        auto sharded = ShardedParameters::Create(UnitsByName(ParametersOf(*model), {"blocks.*"}), shards, options);
+        ASSERT_TRUE(sharded.ok()) << sharded.status();
+        std::vector<torch::Tensor> slices;
+        for (const auto& slice : (*sharded)->Slices()) {
+          if (slice.value.requires_grad()) slices.push_back(slice.value);
+        }
+        torch::optim::SGD optimizer(slices, torch::optim::SGDOptions(0.1).momentum(0.9).weight_decay(0.01));
+        for (int step = 0; step < 3; ++step) {
+          ASSERT_TRUE((*sharded)->Begin().ok());
+          for (int pass = 0; pass < 2; ++pass) {
+            (*sharded)->Pass(/*last=*/pass == 1);
+            model->forward(Ids(rank, step * 2 + pass), WithLast(step)).backward();
+          }
+          ASSERT_TRUE((*sharded)->FinishBackward(0.25).ok());
+          optimizer.step();
+          ASSERT_TRUE((*sharded)->Refresh().ok());
+        }
+        ExpectEqualWeights(**sharded, reference.weights);
+        for (const NamedParameter& one : ParametersOf(*model))
+          EXPECT_TRUE(torch::allclose(one.tensor, reference.weights.at(one.name), 1e-6, 1e-7)) << one.name;
+      });
+    }
+  }
+}
+
+TEST(ShardedParameters, BfloatParametersHaveFloatSlices) {
+  RunRanks(2, /*shared_memory=*/true, [&](ProcessGroup* group) {
+    torch::set_num_threads(1);
+    auto model = Made(), whole = Made();
+    whole->to(torch::kBFloat16);
+    auto sharded = ShardedParameters::Create(UnitsByName(ParametersOf(*model), {"blocks.*"}), group,
+                                             {.parameter_type = torch::kBFloat16, .reduce_type = torch::kFloat32});
+    ASSERT_TRUE(sharded.ok()) << sharded.status();
+    for (int step = 0; step < 2; ++step) {
+      ASSERT_TRUE((*sharded)->Begin().ok());
+      const torch::Tensor loss = model->forward(Ids(0, step), true);
+      EXPECT_TRUE(torch::equal(loss, whole->forward(Ids(0, step), true))) << step;
+      loss.backward();
+      ASSERT_TRUE((*sharded)->FinishBackward(0.5).ok());
+    }
+    whole->zero_grad();
+    whole->forward(Ids(0, 1), true).backward();
+    const auto expected = whole->named_parameters();
+    for (const auto& slice : (*sharded)->Slices()) {
+      EXPECT_EQ(slice.value.scalar_type(), torch::kFloat32);
+      const torch::Tensor of_whole = expected[slice.name].grad();
+      if (!of_whole.defined() || slice.value.numel() == 0) continue;
+      EXPECT_EQ(slice.value.grad().scalar_type(), torch::kFloat32);
+      const torch::Tensor part = of_whole.flatten().narrow(0, slice.begin, slice.value.numel()).to(torch::kFloat32);
+      EXPECT_TRUE(torch::equal(slice.value.grad(), part)) << slice.name;
+    }
+  });
+}
+
 TEST(ShardedParameters, ARankHoldsItsShareAndGathersAhead) {
   RunRanks(2, /*shared_memory=*/true, [](ProcessGroup* group) {
     auto model = Made();
