@@ -56,6 +56,7 @@ absl::StatusOr<JoinedRanks> RendezvousClient::Finish(const torch::Device& device
         absl::Seconds(comm.init_timeout_seconds);  // the runner sets that of training after the first update
     options.backend = comm.backend;
     options.shared_memory = comm.shared_memory;
+    options.check = comm.check;
     ASSIGN_OR_RETURN(member.group, ProcessGroup::Create(options));
   }
   member.store = std::move(store_);

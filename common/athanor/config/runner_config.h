@@ -186,12 +186,13 @@ struct CommConfig {
   double bucket_mb = 25;
   bool shared_memory = true;
   bool find_unused_parameters = false;
+  bool check = false;
   std::optional<int64_t> replica_check_interval;  // 0: never; unset: as often as costs next to nothing
   static std::span<const FieldRule> Rules();
 };
 BOOST_DESCRIBE_STRUCT(CommConfig, (),
                       (backend, init_method, init_timeout_seconds, train_timeout_seconds, bucket_mb, shared_memory,
-                       find_unused_parameters, replica_check_interval))
+                       find_unused_parameters, check, replica_check_interval))
 
 // What `dataloader.<split>` may set differently.
 struct SplitLoaderConfig {

@@ -258,6 +258,11 @@ std::span<const FieldRule> CommConfig::Rules() {
        .meaning = "CPU ranks of one machine exchange through memory; off: over the network's loopback."},
       {.name = "find_unused_parameters",
        .meaning = "A forward pass may leave parameters out, other ones on other ranks."},
+      {.name = "check",
+       .meaning =
+           "Compares, before each collective, what the ranks are about to enter: ranks that differ in the call, its "
+           "order, dtypes or shapes end with an error that names both and where each was called. Slower: for finding "
+           "a fault."},
       {.name = "replica_check_interval",
        .meaning =
            "Updates between checks that all ranks hold the same weights, bit for bit; ranks that do not end the "

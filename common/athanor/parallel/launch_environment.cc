@@ -124,6 +124,7 @@ absl::StatusOr<LaunchedRanks> JoinLaunchedRanks(const LaunchEnvironment& launch,
   options.backend = comm.backend;
   options.timeout = absl::Seconds(comm.init_timeout_seconds);
   options.shared_memory = comm.shared_memory;
+  options.check = comm.check;
   if (launch.rank == 0 && !launch.store_is_hosted) {
     ASSIGN_OR_RETURN(ranks.store, HostStore::Create({.host = launch.store_host,
                                                      .port = launch.store_port,

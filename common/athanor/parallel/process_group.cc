@@ -27,6 +27,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
+#include "athanor/parallel/checked_backend.h"
 #include "athanor/parallel/host_memory_group.h"
 #include "athanor/parallel/transport/host_backend.h"
 #include "athanor/torch/status.h"
@@ -76,6 +77,20 @@ AddressExchange OverStore(c10d::Store& store, int rank, int world_size) {
       return all;
     });
   };
+}
+
+PeersOptions PeersOf(const ProcessGroupOptions& options) {
+  return {.rank = options.rank,
+          .world_size = options.world_size,
+          .bind_host = options.bind_host,
+          .timeout = options.timeout,
+          .shared_memory = options.shared_memory};
+}
+
+template <typename T>
+T ValueOrThrow(absl::StatusOr<T> value) {
+  TORCH_CHECK_WITH(DistBackendError, value.ok(), std::string(value.status().message()));
+  return *std::move(value);
 }
 
 absl::StatusOr<int> ListenOn(const std::string& host, int* port) {
@@ -195,7 +210,7 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Joined(const Process
   std::unique_ptr<ProcessGroup> group(new ProcessGroup());
   RETURN_IF_ERROR(group->Join(options, parent));
   if (options.world_size == 1) return group;
-  if (options.shared_memory && options.device.is_cpu()) {
+  if (options.shared_memory && options.device.is_cpu() && !options.check) {
     RETURN_IF_ERROR(group->JoinHostMemory());
   } else {
     // A rank that is connected may still be one that others are connecting to: nobody leaves before all are in.
@@ -255,43 +270,40 @@ absl::Status ProcessGroup::Join(const ProcessGroupOptions& options, const Proces
                  impl_->store = c10::make_intrusive<c10d::PrefixStore>(options.prefix, store);
                  impl_->group = c10::make_intrusive<c10d::ProcessGroup>(impl_->store, rank_, world_size_);
                  impl_->group->setGroupName(options.prefix);
-                 if (device_.is_cpu() && options.backend != "gloo") {
-                   JoinHostBackend(options);
-                   return;
-                 }
-                 if (!device_.is_cuda()) {
-                   auto gloo = c10d::ProcessGroupGloo::Options::create(ToMillis(options.timeout));
-                   gloo->threads = 1;
-                   gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.bind_host));
-                   impl_->group->setBackend(
-                       c10::kCPU, c10d::ProcessGroup::BackendType::GLOO,
-                       c10::make_intrusive<c10d::ProcessGroupGloo>(impl_->store, rank_, world_size_, gloo));
-                   impl_->group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
-                   return;
-                 }
-#ifdef USE_C10D_NCCL
-                 auto nccl = c10d::ProcessGroupNCCL::Options::create();
-                 nccl->timeout = ToMillis(options.timeout);
-                 impl_->group->setBackend(
-                     c10::kCUDA, c10d::ProcessGroup::BackendType::NCCL,
-                     c10::make_intrusive<c10d::ProcessGroupNCCL>(impl_->store, rank_, world_size_, nccl));
-                 impl_->group->setDefaultBackend(c10d::ProcessGroup::BackendType::NCCL);
-#endif
+                 SetBackend(options);
                }),
       absl::StrCat("rank ", rank_, " of ", world_size_, ", store ", options.store_host, ":", options.store_port));
 }
 
-void ProcessGroup::JoinHostBackend(const ProcessGroupOptions& options) {
-  absl::StatusOr<c10::intrusive_ptr<HostBackend>> backend =
-      HostBackend::Create({.rank = rank_,
-                           .world_size = world_size_,
-                           .bind_host = options.bind_host,
-                           .timeout = options.timeout,
-                           .shared_memory = options.shared_memory},
-                          OverStore(*impl_->store, rank_, world_size_));
-  TORCH_CHECK_WITH(DistBackendError, backend.ok(), std::string(backend.status().message()));
-  impl_->group->setBackend(c10::kCPU, c10d::ProcessGroup::BackendType::CUSTOM, *backend);
-  impl_->group->setDefaultBackend(c10d::ProcessGroup::BackendType::CUSTOM);
+void ProcessGroup::SetBackend(const ProcessGroupOptions& options) {
+  using Type = c10d::ProcessGroup::BackendType;
+  const c10::DeviceType device = device_.type();
+  const AddressExchange exchange = OverStore(*impl_->store, rank_, world_size_);
+  c10::intrusive_ptr<c10d::Backend> backend;
+  Type type = Type::CUSTOM;
+  if (device_.is_cpu() && options.backend != "gloo") {
+    backend = ValueOrThrow(HostBackend::Create(PeersOf(options), exchange));
+  } else if (device_.is_cpu()) {
+    auto gloo = c10d::ProcessGroupGloo::Options::create(ToMillis(options.timeout));
+    gloo->threads = 1;
+    gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.bind_host));
+    backend = c10::make_intrusive<c10d::ProcessGroupGloo>(impl_->store, rank_, world_size_, gloo);
+    type = Type::GLOO;
+  } else {
+#ifdef USE_C10D_NCCL
+    auto nccl = c10d::ProcessGroupNCCL::Options::create();
+    nccl->timeout = ToMillis(options.timeout);
+    backend = c10::make_intrusive<c10d::ProcessGroupNCCL>(impl_->store, rank_, world_size_, nccl);
+    type = Type::NCCL;
+#endif
+  }
+  if (options.check && world_size_ > 1) {
+    std::unique_ptr<Peers> peers = ValueOrThrow(Peers::Connect(PeersOf(options), exchange));
+    backend = c10::make_intrusive<CheckedBackend>(std::move(backend), std::move(peers), options.timeout);
+    type = Type::CUSTOM;
+  }
+  impl_->group->setBackend(device, type, backend);
+  impl_->group->setDefaultBackend(type);
 }
 
 absl::Status ProcessGroup::JoinHostMemory() {

@@ -74,6 +74,7 @@ struct ProcessGroupOptions {
   std::string bind_host = "127.0.0.1";         // this rank's own address; picks the network interface
   HostStore* hosted_store = nullptr;           // rank 0 may hand over its server's store; outlives the group
   bool shared_memory = true;  // ranks of one machine exchange gradients through memory when all of them can
+  bool check = false;         // compares what the ranks enter before each collective (checked_backend.h)
 };
 
 // What every rank knows after AllAgree(): element-wise extremes over the ranks.
@@ -129,7 +130,7 @@ class ProcessGroup {
   static absl::StatusOr<std::unique_ptr<ProcessGroup>> Joined(const ProcessGroupOptions& options,
                                                               const ProcessGroup* parent);
   absl::Status Join(const ProcessGroupOptions& options, const ProcessGroup* parent);
-  void JoinHostBackend(const ProcessGroupOptions& options);
+  void SetBackend(const ProcessGroupOptions& options);
   absl::Status JoinHostMemory();
 
   int rank_ = 0;
