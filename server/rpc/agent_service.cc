@@ -3,13 +3,13 @@
 #include <atomic>
 #include <deque>
 #include <mutex>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
-#include "athanor/base/utf8_text.h"
 #include "common/service/logging_setup.h"
 #include "common/service/protocol_version.h"
 #include "common/service/unreadable_message.h"
-#include "server/convert/proto_convert.h"
+#include "server/convert/agent_messages.h"
 #include "server/rpc/request_validation.h"
 #include "server/runtime/agent_sessions.h"
 
@@ -135,42 +135,23 @@ class SessionReactor : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::By
     }
     switch (incoming_.body_case()) {
       case v1::AgentMessage::kHeartbeat:
-        TakeHeartbeat(incoming_.heartbeat());
+        TakeHeartbeat();
         return absl::OkStatus();
-      case v1::AgentMessage::kLaunched:
-        loop_->Post(
-            core::RankLaunched{session_, worker_, FromProto(incoming_.launched().id()), incoming_.launched().pid()},
-            ack);
-        return absl::OkStatus();
-      case v1::AgentMessage::kExited: {
-        const v1::RankExited& exited = incoming_.exited();
-        core::RankExited event{session_,     worker_,           FromProto(exited.id()),
-                               std::nullopt, exited.finished(), exited.newest_generation()};
-        if (exited.has_cause()) event.cause = FromProto(exited.cause());
-        loop_->Post(std::move(event), ack);
-        return absl::OkStatus();
-      }
       case v1::AgentMessage::kCall:
-        return TakeCall(incoming_.call(), ack);
+        return TakeCall(ack);
       case v1::AgentMessage::kLogData:
         loop_->sessions().OnLogData(incoming_.log_data());
         return absl::OkStatus();
-      case v1::AgentMessage::kFilesDeleted: {
-        const v1::FilesDeleted& deleted = incoming_.files_deleted();
-        loop_->Post(
-            core::FilesDeleted{worker_, core::JobId(deleted.job()), deleted.step(), CutUtf8(deleted.error(), 1024)},
-            ack);
-        return absl::OkStatus();
-      }
-      case v1::AgentMessage::kStacks: {
-        const v1::StackDump& dump = incoming_.stacks();
-        constexpr size_t kInEvent = 4096;
-        loop_->Post(core::RankStacks{worker_, FromProto(dump.id()), CutUtf8(dump.text(), kInEvent)}, ack);
-        return absl::OkStatus();
-      }
       default:
-        return absl::InvalidArgumentError("a message without a body");
+        return Post(/*call=*/0, ack);
     }
+  }
+
+  absl::Status Post(core::CallId call, std::function<void()> done) {
+    std::optional<core::Event> event = EventOf(incoming_, session_, worker_, call);
+    if (!event.has_value()) return absl::InvalidArgumentError("a message or a rank's call without a body");
+    loop_->Post(*std::move(event), std::move(done));
+    return absl::OkStatus();
   }
 
   absl::Status TakeRegister(const v1::Register& message) {
@@ -189,31 +170,12 @@ class SessionReactor : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::By
       return status;
     }
     worker_ = core::WorkerId(message.worker());
-    core::WorkerRegistered event;
-    event.session = session_;
-    event.worker = worker_;
-    event.incarnation = message.incarnation();
-    event.instance = message.instance();
-    event.home = message.home();
-    event.host = message.host();
-    event.device = message.device().empty() ? "cpu" : message.device();
-    event.version = message.version();
-    event.slots = message.slots();
-    event.labels = {message.labels().begin(), message.labels().end()};
-    for (const v1::RunningRank& rank : message.running()) {
-      event.running.push_back(
-          {FromProto(rank.id()), {rank.slots().begin(), rank.slots().end()}, FromProto(rank.progress())});
-    }
-    loop_->Post(std::move(event));
+    loop_->Post(EventOf(message, session_));
     return absl::OkStatus();
   }
 
-  void TakeHeartbeat(const v1::Heartbeat& message) {
-    core::WorkerHeartbeat event{session_, worker_, 0, {}, message.leaving()};
-    for (const v1::RankReport& report : message.reports()) {
-      event.reports.push_back({FromProto(report.id()), FromProto(report.progress()),
-                               std::max(FromProto(report.age()), absl::ZeroDuration())});
-    }
+  void TakeHeartbeat() {
+    const v1::Heartbeat& message = incoming_.heartbeat();
     const auto acknowledge = [handle = handle_, number = message.number()] {
       v1::CoordinatorMessage ack;
       ack.mutable_heartbeat_ack()->set_number(number);
@@ -222,11 +184,11 @@ class SessionReactor : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::By
     // While the store is full nothing is decided, and nobody's lease ends: training goes on. Heartbeats come again, so
     // that they need not pile up in the queue.
     if (!message.leaving() && !loop_->StoreStatus().ok()) return acknowledge();
-    loop_->Post(std::move(event), acknowledge);
+    (void)Post(/*call=*/0, acknowledge);  // it has a body
   }
 
-  absl::Status TakeCall(const v1::RankCall& call, const std::function<void()>& ack) {
-    const core::RankRef id = FromProto(call.id());
+  absl::Status TakeCall(const std::function<void()>& ack) {
+    const v1::RankCall& call = incoming_.call();
     const core::CallId held = loop_->calls().NewId();
     loop_->sessions().HoldRankCall(held, session_, call.call());
     if (absl::Status status = CheckRankCall(call); !status.ok()) {
@@ -237,45 +199,7 @@ class SessionReactor : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::By
       if (ack) ack();
       return absl::OkStatus();
     }
-    switch (call.request_case()) {
-      case v1::RankCall::kJoin:
-        loop_->Post(core::RankJoined{held, worker_, id, call.join().endpoint()}, ack);
-        return absl::OkStatus();
-      case v1::RankCall::kCommitShard: {
-        const v1::ShardInfo& shard = call.commit_shard().shard();
-        loop_->Post(core::ShardCommitted{held,
-                                         worker_,
-                                         id,
-                                         call.commit_shard().step(),
-                                         {shard.rank(), shard.file(), shard.bytes(), shard.crc32c()}},
-                    ack);
-        return absl::OkStatus();
-      }
-      case v1::RankCall::kCommitManifest: {
-        const v1::CommitManifest& manifest = call.commit_manifest();
-        loop_->Post(
-            core::ManifestCommitted{held, worker_, id, manifest.step(), manifest.bytes(),
-                                    BoundedMetrics(manifest.metrics(), kMaxCheckpointMetrics), manifest.is_best(),
-                                    manifest.save_seconds(), CutUtf8(manifest.storage(), 64)},
-            ack);
-        return absl::OkStatus();
-      }
-      case v1::RankCall::kFinish:
-        loop_->Post(core::RankFinished{held, worker_, id, FromProto(call.finish().progress())}, ack);
-        return absl::OkStatus();
-      case v1::RankCall::kReportDamage:
-        loop_->Post(core::CheckpointDamaged{held, worker_, id, call.report_damage().step(),
-                                            CutUtf8(call.report_damage().reason(), 1024)},
-                    ack);
-        return absl::OkStatus();
-      case v1::RankCall::kAbandonCheckpoint:
-        loop_->Post(core::CheckpointAbandoned{held, worker_, id, call.abandon_checkpoint().step(),
-                                              CutUtf8(call.abandon_checkpoint().reason(), 1024)},
-                    ack);
-        return absl::OkStatus();
-      default:
-        return absl::InvalidArgumentError("a rank's call without a request");
-    }
+    return Post(held, ack);
   }
 
   CoreLoop* const loop_;

@@ -34,7 +34,6 @@ struct EffectRunner {
   void Do(core::DeleteFiles& deletion);
   void Do(core::Touched& touched);
   void Do(core::Note& note);
-  std::string JobDir(const core::JobId& job) const { return checkpoint_root + "/" + job.str(); }
 };
 
 }  // namespace athanor
