@@ -78,6 +78,9 @@ void Machine::ForgetLaunchFailures(WorkerEntry& worker) {
   if (worker.quarantines == 0) return;
   worker.quarantines = 0;
   worker.quarantined_until = absl::InfinitePast();
+  // Ranks that were launched before the quarantine have joined since.
+  if (worker.state == WorkerState::kQuarantined)
+    MoveWorker(worker, WorkerTrigger::kQuarantineOver, "ranks have started here after all");
   timers_.Cancel(QuarantineTimer{worker.id});
   dirty_.Mark(worker.id);
 }

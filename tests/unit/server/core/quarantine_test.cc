@@ -67,6 +67,22 @@ TEST_F(Quarantined, ALaunchThatSucceedsElsewhereProvesTheWorkersFault) {
   EXPECT_THAT(explained, HasSubstr("bad takes no ranks: quarantined for 30s"));
 }
 
+// A slow join is late proof that the worker is sound: the quarantine must not outlive its timer.
+TEST_F(Quarantined, RanksThatJoinMeanwhileEndIt) {
+  h.Register("bad", 2);
+  h.Register("good", 3);
+  const JobId slow = h.Submit({.name = "slow"});
+  const JobId job = h.Submit();
+  ASSERT_EQ(h.Seat(slow, 0).str(), "bad");
+  ASSERT_EQ(h.Seat(job, 0).str(), "bad");
+  FailLaunch(job);
+  h.StartTraining(job);
+  ASSERT_EQ(h.worker("bad").state, WorkerState::kQuarantined);
+  h.StartTraining(slow);
+  EXPECT_EQ(h.worker("bad").state, WorkerState::kReady);
+  EXPECT_THAT(h.worker("bad").reason, HasSubstr("ranks have started here after all"));
+}
+
 // Ten jobs, one broken worker that is always the tightest fit: the broken one costs a start or two, not the queue.
 TEST_F(Quarantined, TheQueueIsNotEaten) {
   h.Register("bad", 1);
