@@ -3,25 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "server/convert/agent_messages.h"
 #include "server/core/invariants.h"
 #include "tests/sim/sim_agent.h"
 
 namespace athanor::sim {
 namespace {
 
-// The agent's number of a rank's call, or nullptr for events that are no calls.
-uint64_t* CallOf(core::Event& event) {
-  return std::visit(
-      [](auto& one) -> uint64_t* {
-        if constexpr (requires {
-                        one.call;
-                        one.id.rank;
-                      })
-          return &one.call;
-        return nullptr;
-      },
-      event);
-}
+constexpr char kRoot[] = "/checkpoints";
 
 // The number that a client's verb must be answered under; 0 for other events.
 core::CallId VerbOf(const core::Event& event) {
@@ -119,7 +108,7 @@ core::SessionId CoordinatorHost::Connect(SimAgent* agent) {
   return id;
 }
 
-void CoordinatorHost::Send(core::SessionId id, UpMessage message) {
+void CoordinatorHost::Send(core::SessionId id, v1::AgentMessage message) {
   auto it = sessions_.find(id);
   if (it == sessions_.end() || !it->second.open || it->second.black_hole) return;
   Session& session = it->second;
@@ -131,19 +120,20 @@ void CoordinatorHost::Send(core::SessionId id, UpMessage message) {
   });
 }
 
-void CoordinatorHost::Arrive(core::SessionId id, UpMessage message) {
+void CoordinatorHost::Arrive(core::SessionId id, v1::AgentMessage message) {
   // What was on its way when its stream broke may be lost, or come late: after the messages of the next stream.
   if (!sessions_.at(id).open && world_.random.Chance(0.5)) return;
-  if (uint64_t* call = CallOf(message.event); call != nullptr) {
-    const core::CallId mine = next_call_++;
-    rank_calls_[mine] = {id, *call};
-    *call = mine;
-  }
-  const uint64_t sequence = message.sequence;
-  const bool beat = std::holds_alternative<core::WorkerHeartbeat>(message.event);
-  Post(std::move(message.event), [this, id, sequence, beat, sent = message.sent] {
-    if (sequence != 0) Down(id, Ack{sequence});
-    if (beat) Down(id, HeartbeatAck{sent});
+  const core::WorkerId& worker = sessions_.at(id).agent->id();
+  if (message.has_register_()) return Post(EventOf(message.register_(), id));
+  core::CallId call = 0;
+  if (message.has_call()) rank_calls_[call = next_call_++] = {id, message.call().call()};
+  std::optional<core::Event> event = EventOf(message, id, worker, call);
+  if (!event.has_value()) return world_.Fail(absl::StrCat("a message of ", worker.str(), " that is no event"));
+  v1::CoordinatorMessage answer;
+  if (message.sequence() != 0) answer.mutable_ack()->set_sequence(message.sequence());
+  if (message.has_heartbeat()) answer.mutable_heartbeat_ack()->set_number(message.heartbeat().number());
+  Post(*std::move(event), [this, id, answer = std::move(answer)] {
+    if (answer.body_case() != v1::CoordinatorMessage::BODY_NOT_SET) Down(id, answer);
   });
 }
 
@@ -291,27 +281,25 @@ void CoordinatorHost::Release(const std::vector<core::Effect>& effects) {
     } else if (const auto* answer = std::get_if<core::RankReply>(&effect)) {
       auto held = rank_calls_.extract(answer->call);
       if (held.empty()) continue;
-      core::RankReply mapped = *answer;
-      mapped.call = held.mapped().agent_call;
-      Down(held.mapped().session, std::move(mapped));
+      v1::CoordinatorMessage message;
+      *message.mutable_reply() = ReplyOf(*answer, kRoot);
+      message.mutable_reply()->set_call(held.mapped().agent_call);
+      Down(held.mapped().session, std::move(message));
     } else if (const auto* note = std::get_if<core::Note>(&effect)) {
       if (note->kind == core::Note::Kind::kInternalError)
         world_.Fail(absl::StrCat(note->worker.str(), ": ", note->message));
     } else if (const auto* accept = std::get_if<core::AcceptWorker>(&effect)) {
       CheckTakeover(*accept);
       by_worker_[accept->worker] = accept->session;
-      Down(accept->session, *accept);
+      Down(accept->session, MessageOf(*accept, options_.core.lease));
     } else if (const auto* refuse = std::get_if<core::RefuseWorker>(&effect)) {
-      Down(refuse->session, *refuse);
+      Down(refuse->session, MessageOf(*refuse));
     } else if (const auto* launch = std::get_if<core::LaunchRanks>(&effect)) {
-      for (const auto& seat : launch->seats) {
-        const core::RankRef id{launch->job, launch->generation, seat.placement.rank};
-        ToWorker(seat.placement.worker, LaunchRank{id, launch->world_size});
-      }
+      for (auto& [worker, message] : MessagesOf(*launch, kRoot)) ToWorker(worker, std::move(message));
     } else if (const auto* stop = std::get_if<core::StopTrainer>(&effect)) {
-      ToWorker(stop->worker, *stop);
+      ToWorker(stop->worker, MessageOf(*stop));
     } else if (const auto* deletion = std::get_if<core::DeleteFiles>(&effect)) {
-      ToWorker(deletion->worker, *deletion);
+      ToWorker(deletion->worker, MessageOf(*deletion, kRoot));
     }
   }
 }
@@ -328,11 +316,11 @@ void CoordinatorHost::CheckTakeover(const core::AcceptWorker& accept) const {
   if (old.agent->healthy()) world_.Fail(absl::StrCat("a second process took the name of ", accept.worker.str()));
 }
 
-void CoordinatorHost::ToWorker(const core::WorkerId& worker, DownMessage message) {
+void CoordinatorHost::ToWorker(const core::WorkerId& worker, v1::CoordinatorMessage message) {
   if (auto it = by_worker_.find(worker); it != by_worker_.end()) Down(it->second, std::move(message));
 }
 
-void CoordinatorHost::Down(core::SessionId id, DownMessage message) {
+void CoordinatorHost::Down(core::SessionId id, v1::CoordinatorMessage message) {
   Session& session = sessions_.at(id);
   if (!session.open || session.black_hole) return;
   if (auto cut = partitions_.find(session.agent); cut != partitions_.end() && world_.now < cut->second.second) return;

@@ -8,9 +8,9 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <variant>
 #include <vector>
 
+#include "athanor/v1/agent_service.pb.h"
 #include "server/core/coordinator_core.h"
 #include "tests/sim/sim_store.h"
 #include "tests/sim/sim_world.h"
@@ -18,27 +18,6 @@
 namespace athanor::sim {
 
 class SimAgent;
-
-// Down: what an agent hears.
-struct HeartbeatAck {
-  absl::Time sent;
-};
-struct Ack {
-  uint64_t sequence = 0;
-};
-struct LaunchRank {
-  core::RankRef id;
-  int32_t world_size = 0;
-};
-using DownMessage = std::variant<core::AcceptWorker, core::RefuseWorker, HeartbeatAck, Ack, LaunchRank,
-                                 core::StopTrainer, core::RankReply, core::DeleteFiles>;
-// Up: an event; `call` inside it is the agent's own number, replaced here. `sequence` != 0 is acknowledged once
-// durable.
-struct UpMessage {
-  core::Event event;
-  uint64_t sequence = 0;
-  absl::Time sent;
-};
 
 struct HostOptions {
   core::CoreOptions core;
@@ -63,7 +42,7 @@ class CoordinatorHost {
 
   // A new stream; 0 when nobody listens.
   core::SessionId Connect(SimAgent* agent);
-  void Send(core::SessionId session, UpMessage message);
+  void Send(core::SessionId session, v1::AgentMessage message);
   // Breaks the stream; both sides notice a little later. A black hole loses everything silently instead.
   void Cut(core::SessionId session);
   void BlackHole(core::SessionId session);
@@ -94,7 +73,7 @@ class CoordinatorHost {
   };
 
   void Post(core::Event event, std::function<void()> done = nullptr);
-  void Arrive(core::SessionId session, UpMessage message);
+  void Arrive(core::SessionId session, v1::AgentMessage message);
   void SchedulePump();
   void Pump();
   std::vector<core::Effect> StepOne(const core::Event& event);
@@ -104,8 +83,8 @@ class CoordinatorHost {
   void CheckJobs();
   void CheckFiles();
   void ArmDeadline();
-  void Down(core::SessionId session, DownMessage message);
-  void ToWorker(const core::WorkerId& worker, DownMessage message);
+  void Down(core::SessionId session, v1::CoordinatorMessage message);
+  void ToWorker(const core::WorkerId& worker, v1::CoordinatorMessage message);
   void PutFilesBack();
   void CheckTakeover(const core::AcceptWorker& accept) const;
 

@@ -1,93 +1,94 @@
-// One machine's agent: obeys the protocol of agent_service.proto (register, keep, heartbeat, repeat until acknowledged,
-// strict ranks end with the lease) and runs simulated ranks.
+// One machine's agent: the real AgentCore, whose effects meet simulated streams, processes and files.
 #pragma once
 
 #include <functional>
 #include <map>
 #include <memory>
-#include <set>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "tests/sim/coordinator_host.h"
 #include "tests/sim/sim_rank.h"
 #include "tests/sim/sim_world.h"
+#include "worker/agent/agent_core.h"
 
 namespace athanor::sim {
 
 class SimAgent {
  public:
   SimAgent(World& world, CoordinatorHost& host, Training& training, core::WorkerId id, int32_t slots,
-           absl::Duration lease, std::string home = "");
+           std::string home = "");
 
   void Start();
   // The process dies and takes its ranks and everything unreported along; it comes back after a while.
   void Crash();
   // The same without a return.
   void Leave();
+  // SIGTERM: its ranks save and leave, then it ends; it comes back after a while.
+  void ShutDown();
   // SIGSTOP and, later, SIGCONT of the agent alone: its ranks run on.
   void Freeze(absl::Duration pause);
-  bool alive() const { return alive_; }
-  bool healthy() const { return alive_ && !frozen() && registered_; }
-  void Deliver(core::SessionId session, const DownMessage& message);
+  bool alive() const { return core_.has_value(); }
+  bool healthy() const { return alive() && !frozen() && core_->registered(); }
+  void Deliver(core::SessionId session, v1::CoordinatorMessage message);
   void SessionBroken(core::SessionId session);
 
   // ---- for ranks ----
-  // A rank's request, repeated over reconnects until it is answered.
-  void Call(const core::RankRef& id, core::Event event, std::function<void(const core::RankReply&)> answer);
+  // A rank's request; the agent repeats it over reconnects until it is answered.
+  void Call(const core::RankRef& id, v1::RankCall call, std::function<void(const v1::RankCallReply&)> answer);
   // The process of `id` has ended.
-  void Exited(const core::RankRef& id, std::optional<core::FailureCause> cause, bool finished);
+  void Exited(const core::RankRef& id, const std::optional<core::FailureCause>& cause);
 
   const core::WorkerId& id() const { return id_; }
   core::SessionId session() const { return session_; }
-  std::map<core::RankRef, std::unique_ptr<SimRank>>& ranks() { return ranks_; }
 
  private:
-  struct PendingCall {
+  struct Waiting {
     core::RankRef id;
-    core::Event event;
-    std::function<void(const core::RankReply&)> answer;
+    std::function<void(const v1::RankCallReply&)> answer;
   };
+  using Effects = std::vector<agent::Effect>;
 
+  // What happens to the agent is handed to its core now, or when it is frozen no more.
+  void Feed(std::function<Effects(agent::AgentCore& core)> input);
+  // Runs `what` after `delay` unless this process has ended by then.
+  void Later(absl::Duration delay, std::function<void()> what);
+  void Perform(Effects effects);
+  void Do(agent::SendMessage& effect);
+  void Do(agent::LaunchProcess& effect);
+  void Do(agent::KillProcess& effect);
+  void Do(agent::DirectRank& effect);
+  void Do(agent::AnswerRank& effect);
+  void Do(agent::ReadLogFile&) {}
+  void Do(agent::RemoveCheckpoint& effect);
+  void Do(agent::CloseSession& effect);
+  Effects StartProcess(agent::AgentCore& core, const v1::LaunchRank& launch);
+  void CheckAlone(const core::RankRef& id) const;
   void Connect();
-  void ConnectLater();
-  void Send(core::Event event, uint64_t sequence = 0);
-  void SendDurable(core::Event event);
-  void Beat(uint64_t life);
-  void GuardLease(uint64_t life);
+  Effects LoseSession(agent::AgentCore& core, core::SessionId session);
+  void ArmTimer();
+  void Report();
+  void GuardStrictRanks();
+  void EndIfDone();
+  void ComeBack();
   bool frozen() const { return world_.now < frozen_until_; }
-  void ReportEnded(const core::RankRef& id, const std::string& why);
-  bool ReportsEndOf(const core::RankRef& id) const;
-  void Handle(const core::AcceptWorker& accept);
-  void Handle(const core::RefuseWorker& refuse);
-  void Handle(const HeartbeatAck& ack);
-  void Handle(const Ack& ack);
-  void Handle(const LaunchRank& launch);
-  void Handle(const core::StopTrainer& stop);
-  void Handle(const core::RankReply& reply);
-  void Handle(const core::DeleteFiles& deletion);
-  core::RankProgress Progress(const SimRank& rank) const { return rank.progress; }
+  SimRank* Find(const agent::RankKey& key);
 
   World& world_;
   CoordinatorHost& host_;
   Training& training_;
   const core::WorkerId id_;
   const int32_t slots_;
-  const absl::Duration lease_;
   const std::string home_;
   absl::Time frozen_until_ = absl::InfinitePast();
   uint64_t life_ = 0;
-  bool alive_ = false;
-  bool registered_ = false;
-  uint64_t incarnation_ = 0;
+  std::optional<agent::AgentCore> core_;  // of this life; none while no process runs
+  absl::Time armed_ = absl::InfiniteFuture();
   core::SessionId session_ = 0;
-  absl::Time lease_until_ = absl::InfinitePast();
-  absl::Time register_sent_, last_ack_ = absl::InfinitePast();
   std::map<core::RankRef, std::unique_ptr<SimRank>> ranks_;
-  std::set<core::RankRef> known_;  // every rank ever launched by this process: a repeated launch is told apart
-  std::map<core::JobId, core::Generation> newest_;
-  std::map<uint64_t, core::Event> outbox_;
-  uint64_t next_sequence_ = 1, next_call_ = 1;
-  std::map<uint64_t, PendingCall> calls_;
+  uint64_t next_call_ = 1;
+  std::map<uint64_t, Waiting> calls_;
 };
 
 }  // namespace athanor::sim

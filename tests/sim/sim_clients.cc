@@ -1,5 +1,7 @@
 #include "tests/sim/sim_clients.h"
 
+#include "athanor/v1/job.pb.h"
+
 #include <algorithm>
 
 namespace athanor::sim {
@@ -70,7 +72,12 @@ core::JobSpec SimClients::RandomSpec(JobShape& shape) {
   spec.restart.max_generations_without_progress = random.Between(3, 8);
   spec.restart.backoff_max = absl::Seconds(10);
   shape.strict = !membership_faults_ || random.Chance(0.3);
-  if (shape.strict) spec.fencing = core::Fencing::kStrict;
+  if (shape.strict) {
+    spec.fencing = core::Fencing::kStrict;
+    v1::JobSpec wire;  // as the agents read it
+    wire.set_fencing("strict");
+    spec.payload = wire.SerializeAsString();
+  }
   if (!acknowledged_.empty() && random.Chance(0.15)) spec.parent_job = RandomJob().str();
   return spec;
 }
@@ -166,8 +173,10 @@ void SimClients::LetEverythingEnd() {
       Send("cancel " + id.str(),
            [one](CallId call, const RequestKey& key) { return core::CancelJob{call, key, one.str(), "never fits"}; });
     } else if (job.state == core::JobState::kSuspended || job.state == core::JobState::kSuspending) {
-      Send("resume " + id.str(),
-           [one](CallId call, const RequestKey& key) { return core::ResumeJob{call, key, one.str(), ""}; });
+      const bool scratch = core::LostAllCheckpoints(durable, job);
+      Send("resume " + id.str(), [one, scratch](CallId call, const RequestKey& key) {
+        return core::ResumeJob{call, key, one.str(), "", scratch};
+      });
     }
   }
 }

@@ -1,7 +1,9 @@
 #include "tests/sim/sim_rank.h"
 
 #include <algorithm>
+#include <filesystem>
 
+#include "server/convert/proto_convert.h"
 #include "tests/sim/sim_agent.h"
 
 namespace athanor::sim {
@@ -63,7 +65,7 @@ void Training::Exit(const core::RankRef& named, uint64_t process, std::optional<
   world_.Trace("exit ", Name(id), " ", cause.has_value() ? ToString(cause->kind) : (finished ? "finished" : "0"));
   SimAgent* agent = rank->agent;
   Vanish(id);
-  agent->Exited(id, std::move(cause), finished);
+  agent->Exited(id, cause);
 }
 
 // A member has gone: the others' collectives fail after a while.
@@ -81,8 +83,8 @@ void Training::Break(const GangId& id) {
   }
 }
 
-bool Training::Refused(SimRank& rank, const core::RankReply& reply) {
-  if (reply.status.code() != absl::StatusCode::kFailedPrecondition) return false;
+bool Training::Refused(SimRank& rank, const v1::RankCallReply& reply) {
+  if (reply.code() != static_cast<int32_t>(absl::StatusCode::kFailedPrecondition)) return false;
   Exit(rank.id, rank.process, FailureCause{.kind = CauseKind::kPreempted, .detail = "stale"});
   return true;
 }
@@ -96,19 +98,20 @@ bool Training::Fenced(SimRank& rank) {
 void Training::Join(const core::RankRef& id, uint64_t process) {
   SimRank* rank = Find(id, process);
   if (rank == nullptr) return;
-  core::RankJoined join{0, rank->agent->id(), id, id.rank == 0 ? absl::StrCat("host:", process) : ""};
-  rank->agent->Call(id, join, [this, id, process](const core::RankReply& reply) {
+  v1::RankCall call;
+  call.mutable_join()->set_endpoint(id.rank == 0 ? absl::StrCat("host:", process) : "");
+  rank->agent->Call(id, std::move(call), [this, id, process](const v1::RankCallReply& reply) {
     if (SimRank* one = Find(id, process)) Joined(*one, reply);
   });
 }
 
-void Training::Joined(SimRank& rank, const core::RankReply& reply) {
+void Training::Joined(SimRank& rank, const v1::RankCallReply& reply) {
   if (Refused(rank, reply)) return;
-  if (!reply.status.ok()) return Join(rank.id, rank.process);
-  if (reply.plan.world_size != rank.world_size || reply.plan.store_endpoint.empty()) {
+  if (reply.code() != 0) return Join(rank.id, rank.process);
+  if (reply.plan().world_size() != rank.world_size || reply.plan().store_endpoint().empty()) {
     return world_.Fail(absl::StrCat(Name(rank.id), " got a plan without its world or store"));
   }
-  rank.resume = reply.plan.resume;
+  rank.resume = {reply.plan().resume().begin(), reply.plan().resume().end()};
   world_.After(world_.random.Duration(absl::Milliseconds(1), absl::Milliseconds(500)),
                [this, id = rank.id, process = rank.process] { Restore(id, process); });
 }
@@ -119,17 +122,22 @@ void Training::Restore(const core::RankRef& id, uint64_t process) {
   Gang& gang = gangs_[{id.job, id.generation}];
   if (id.rank == 0) {
     gang.step = 0;
-    for (const core::ResumePoint& point : rank->resume) {
-      auto files = world_.disk.find({point.job, point.step});
+    for (const v1::ResumePoint& point : rank->resume) {
+      // "<root>/<job>/step-000000000120"
+      const core::JobId owner(std::filesystem::path(point.path()).parent_path().filename().string());
+      auto files = world_.disk.find({owner, point.step()});
       if (files == world_.disk.end() || files->second.manifest == 0) {
-        return world_.Fail(absl::StrCat(Name(id), " is told to resume from step ", point.step, ", which has no files"));
+        return world_.Fail(
+            absl::StrCat(Name(id), " is told to resume from step ", point.step(), ", which has no files"));
       }
-      if (world_.faults && !point.weights_only && world_.random.Chance(0.05)) {
-        rank->agent->Call(id, core::CheckpointDamaged{0, rank->agent->id(), id, point.step, "crc32c differs"},
-                          [](const core::RankReply&) {});
+      if (world_.faults && !point.weights_only() && world_.random.Chance(0.05)) {
+        v1::RankCall call;
+        call.mutable_report_damage()->set_step(point.step());
+        call.mutable_report_damage()->set_reason("crc32c differs");
+        rank->agent->Call(id, std::move(call), [](const v1::RankCallReply&) {});
         continue;
       }
-      gang.step = point.weights_only ? 0 : point.step;
+      gang.step = point.weights_only() ? 0 : point.step();
       break;
     }
     gang.last_save = gang.step;
@@ -223,8 +231,10 @@ void Training::Shard(SimRank& rank, core::Step step) {
   const core::RankRef id = rank.id;
   const uint64_t process = rank.process;
   if (world_.faults && world_.random.Chance(0.02)) {
-    core::CheckpointAbandoned event{0, rank.agent->id(), id, step, "no space left on device"};
-    return rank.agent->Call(id, event, [this, id, process](const core::RankReply& reply) {
+    v1::RankCall call;
+    call.mutable_abandon_checkpoint()->set_step(step);
+    call.mutable_abandon_checkpoint()->set_reason("no space left on device");
+    return rank.agent->Call(id, std::move(call), [this, id, process](const v1::RankCallReply& reply) {
       SimRank* one = Find(id, process);
       if (one != nullptr && !Refused(*one, reply)) SaveOver(*one);
     });
@@ -233,19 +243,26 @@ void Training::Shard(SimRank& rank, core::Step step) {
     SimRank* one = Find(id, process);
     if (one == nullptr || Fenced(*one)) return;
     world_.disk[{id.job, step}].shards[id.rank] = id.generation;
-    core::ShardEntry shard{id.rank, absl::StrCat("shard-", id.rank), 100, static_cast<uint32_t>(step)};
-    one->agent->Call(
-        id, core::ShardCommitted{0, one->agent->id(), id, step, shard},
-        [this, id, process, step](const core::RankReply& reply) { ShardAnswered(id, process, step, reply); });
+    v1::RankCall call;
+    call.mutable_commit_shard()->set_step(step);
+    v1::ShardInfo& shard = *call.mutable_commit_shard()->mutable_shard();
+    shard.set_rank(id.rank);
+    shard.set_file(absl::StrCat("shard-", id.rank));
+    shard.set_bytes(100);
+    shard.set_crc32c(static_cast<uint32_t>(step));
+    one->agent->Call(id, std::move(call), [this, id, process, step](const v1::RankCallReply& reply) {
+      ShardAnswered(id, process, step, reply);
+    });
   });
 }
 
-void Training::ShardAnswered(const core::RankRef& id, uint64_t process, core::Step step, const core::RankReply& reply) {
+void Training::ShardAnswered(const core::RankRef& id, uint64_t process, core::Step step,
+                             const v1::RankCallReply& reply) {
   SimRank* rank = Find(id, process);
   if (rank == nullptr || Refused(*rank, reply)) return;
-  if (!reply.status.ok() || id.rank != 0) return SaveOver(*rank);
-  if (static_cast<int32_t>(reply.shards.size()) != rank->world_size) {
-    return world_.Fail(absl::StrCat(Name(id), ": sealed with ", reply.shards.size(), " shards"));
+  if (reply.code() != 0 || id.rank != 0) return SaveOver(*rank);
+  if (reply.shards_size() != rank->world_size) {
+    return world_.Fail(absl::StrCat(Name(id), ": sealed with ", reply.shards_size(), " shards"));
   }
   world_.After(world_.random.Duration(absl::Milliseconds(1), absl::Milliseconds(100)), [this, id, process, step] {
     if (SimRank* one = Find(id, process)) Manifest(*one, step);
@@ -257,14 +274,18 @@ void Training::Manifest(SimRank& rank, core::Step step, bool measured) {
   const uint64_t process = rank.process;
   if (Fenced(rank)) return;
   world_.disk[{id.job, step}].manifest = id.generation;
-  core::ManifestCommitted event{0,  rank.agent->id(),          id, step, 100 * rank.world_size,
-                                {}, world_.random.Chance(0.3), 0.1};
-  if (measured) event.metrics["loss"] = world_.random.Chance(0.5) ? 1 : 0.5;
-  rank.agent->Call(id, event, [this, id, process, step, measured](const core::RankReply& reply) {
+  v1::RankCall call;
+  v1::CommitManifest& manifest = *call.mutable_commit_manifest();
+  manifest.set_step(step);
+  manifest.set_bytes(100 * rank.world_size);
+  manifest.set_is_best(world_.random.Chance(0.3));
+  manifest.set_save_seconds(0.1);
+  if (measured) (*manifest.mutable_metrics())["loss"] = world_.random.Chance(0.5) ? 1 : 0.5;
+  rank.agent->Call(id, std::move(call), [this, id, process, step, measured](const v1::RankCallReply& reply) {
     SimRank* one = Find(id, process);
     if (one == nullptr || Refused(*one, reply)) return;
     // Now and then an evaluation follows the commit, as at the end of a training.
-    if (!measured && reply.status.ok() && world_.random.Chance(0.2)) return Manifest(*one, step, /*measured=*/true);
+    if (!measured && reply.code() == 0 && world_.random.Chance(0.2)) return Manifest(*one, step, /*measured=*/true);
     SaveOver(*one);
   });
 }
@@ -287,23 +308,17 @@ void Training::MaybeLeave(Gang& gang) {
     Exit(rank->id, rank->process, FailureCause{.kind = CauseKind::kPreempted, .detail = "left"});
 }
 
-void Training::Stop(SimRank& rank, const core::StopTrainer& stop) {
-  rank.leave = true;
-  world_.After(stop.grace, [this, id = rank.id, process = rank.process] {
-    Exit(id, process, FailureCause{.kind = CauseKind::kPreempted, .detail = "killed after the grace"});
-  });
-}
-
 void Training::Finish(SimRank& rank) {
   rank.finishing = true;
   rank.progress.phase = "finishing";
   const core::RankRef id = rank.id;
   const uint64_t process = rank.process;
-  rank.agent->Call(id, core::RankFinished{0, rank.agent->id(), id, rank.progress},
-                   [this, id, process](const core::RankReply& reply) {
-                     SimRank* one = Find(id, process);
-                     if (one != nullptr && !Refused(*one, reply)) Exit(id, process, std::nullopt, true);
-                   });
+  v1::RankCall call;
+  *call.mutable_finish()->mutable_progress() = ToProto(rank.progress);
+  rank.agent->Call(id, std::move(call), [this, id, process](const v1::RankCallReply& reply) {
+    SimRank* one = Find(id, process);
+    if (one != nullptr && !Refused(*one, reply)) Exit(id, process, std::nullopt, true);
+  });
 }
 
 }  // namespace athanor::sim

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "server/core/effect.h"
+#include "athanor/v1/agent_service.pb.h"
 #include "tests/sim/sim_world.h"
 
 namespace athanor::sim {
@@ -30,11 +30,10 @@ struct SimRank {
   int32_t world_size = 1;
   uint64_t process = 0;  // unique: callbacks of a dead process find nobody
   bool training = false, finishing = false;
-  bool leave = false;  // asked to save and leave
-  bool asked_to_stop = false;
+  bool leave = false;  // asked to save and leave; its agent kills it when that takes too long
   bool hung = false;
   bool saving = false;  // a vote or manifest is on its way
-  std::vector<core::ResumePoint> resume;
+  std::vector<v1::ResumePoint> resume;
   core::RankProgress progress;
 };
 
@@ -45,7 +44,6 @@ class Training {
   std::map<core::JobId, JobShape> shapes;
 
   void Launch(SimRank& rank);
-  void Stop(SimRank& rank, const core::StopTrainer& stop);
   // Ends the process: kill -9, a crash, or an orderly exit. No-op for a dead one.
   void Exit(const core::RankRef& id, uint64_t process, std::optional<core::FailureCause> cause, bool finished = false);
   SimRank* Find(const core::RankRef& id, uint64_t process);
@@ -65,19 +63,19 @@ class Training {
   };
 
   void Join(const core::RankRef& id, uint64_t process);
-  void Joined(SimRank& rank, const core::RankReply& reply);
+  void Joined(SimRank& rank, const v1::RankCallReply& reply);
   void Restore(const core::RankRef& id, uint64_t process);
   void Tick(const GangId& id);
   bool MaybeFail(Gang& gang);
   void Save(Gang& gang);
   void Shard(SimRank& rank, core::Step step);
-  void ShardAnswered(const core::RankRef& id, uint64_t process, core::Step step, const core::RankReply& reply);
+  void ShardAnswered(const core::RankRef& id, uint64_t process, core::Step step, const v1::RankCallReply& reply);
   void Manifest(SimRank& rank, core::Step step, bool measured = false);
   void SaveOver(SimRank& rank);
   void MaybeLeave(Gang& gang);
   void Finish(SimRank& rank);
   void Break(const GangId& id);
-  bool Refused(SimRank& rank, const core::RankReply& reply);
+  bool Refused(SimRank& rank, const v1::RankCallReply& reply);
   // A newer generation writes the job's files: this process ends.
   bool Fenced(SimRank& rank);
 

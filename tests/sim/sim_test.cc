@@ -55,6 +55,9 @@ TEST(Simulation, OldErrorsStayAway) {
   constexpr uint64_t kRetryDueAtStart[] = {1489, 2541, 3458};  // a retry came due while the coordinator was away
   // A damaged step that a child starts from was saved again, given up, and its files deleted.
   constexpr uint64_t kParentsStepGivenUp[] = {26790};
+  // Ranks that were launched before their worker's quarantine joined during it, and it never ended.
+  constexpr uint64_t kQuarantinedForEver[] = {337, 626};
+  for (const uint64_t seed : kQuarantinedForEver) EXPECT_EQ(Simulate({.seed = seed}).failure, "") << "seed " << seed;
   for (const uint64_t seed : kParentsStepGivenUp) EXPECT_EQ(Simulate({.seed = seed}).failure, "") << "seed " << seed;
   for (const uint64_t seed : kLaunchReportLost) EXPECT_EQ(Simulate({.seed = seed}).failure, "") << "seed " << seed;
   for (const uint64_t seed : kRetryDueAtStart) EXPECT_EQ(Simulate({.seed = seed}).failure, "") << "seed " << seed;

@@ -53,15 +53,14 @@ class Simulation {
     for (int i = 1; i <= count; ++i) ids.push_back(core::WorkerId(absl::StrCat("w", i)));
     host_.Start();
     for (const core::WorkerId& id : ids) {
-      agents_.push_back(std::make_unique<SimAgent>(world_, host_, training_, id, slots, core::CoreOptions().lease,
-                                                   options_.membership_faults ? "#1" : ""));
+      agents_.push_back(
+          std::make_unique<SimAgent>(world_, host_, training_, id, slots, options_.membership_faults ? "#1" : ""));
       world_.After(world_.random.Duration(absl::ZeroDuration(), absl::Seconds(3)),
                    [agent = agents_.back().get()] { agent->Start(); });
     }
     for (const core::WorkerId& id : ids) {
       if (!options_.membership_faults) break;
-      seconds_.push_back(
-          std::make_unique<SimAgent>(world_, host_, training_, id, slots, core::CoreOptions().lease, "#2"));
+      seconds_.push_back(std::make_unique<SimAgent>(world_, host_, training_, id, slots, "#2"));
     }
     clients_ = std::make_unique<SimClients>(world_, host_, training_, ids, slots, options_.membership_faults);
     const int jobs = world_.random.Between(2, 7);
@@ -119,7 +118,7 @@ class Simulation {
 
   void InjectMembershipFault(SimAgent& agent, SimAgent& second) {
     const absl::Duration pause = world_.random.Duration(absl::Seconds(2), absl::Seconds(40));
-    switch (world_.random.Below(7)) {
+    switch (world_.random.Below(8)) {
       case 0:
         return host_.Crash("for long", world_.random.Duration(absl::Seconds(5), absl::Seconds(100)));
       case 1:
@@ -133,6 +132,8 @@ class Simulation {
       case 5:
         if (second.alive()) return second.Leave();
         return second.Start();
+      case 6:
+        return agent.ShutDown();
       default:
         if (host_.CrashAndRestore()) clients_->ForgetWhatIsGone();
     }
