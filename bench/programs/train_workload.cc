@@ -161,9 +161,8 @@ absl::StatusOr<nlohmann::json> Run(const nlohmann::json& settings) {
   options.forward = [model](const Batch& one) mutable {
     return StepOutput{torch::cross_entropy_loss(model->forward(one.input), one.target.flatten()), {}};
   };
-  options.process_group = group.get();
+  options.members = group.get();
   options.hooks = &events;
-  ASSIGN_OR_RETURN(options.topology, Topology::Create(world, rank, rank));
   ASSIGN_OR_RETURN(const auto runner, TorchRunner::Create(config, std::move(options)));
   ASSIGN_OR_RETURN(const RunResult result, runner->Train());
   return nlohmann::json{

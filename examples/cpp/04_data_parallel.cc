@@ -45,8 +45,7 @@ absl::Status Train(const athanor::LaunchedRanks& ranks) {
     return athanor::StepOutput{torch::nn::functional::cross_entropy(logits, batch.target),
                                {{"accuracy", (logits.argmax(1) == batch.target).to(torch::kFloat).mean()}}};
   };
-  options.topology = ranks.topology;
-  options.process_group = ranks.group.get();
+  options.members = ranks.members();
   ASSIGN_OR_RETURN(auto runner, athanor::TorchRunner::Create(config, std::move(options)));
   ASSIGN_OR_RETURN(const athanor::RunResult result, runner->Train());
   if (ranks.topology.is_main()) {  // metrics are means over all ranks: every rank has the same

@@ -98,8 +98,7 @@ std::vector<ResumeCandidate> Complete(const std::string& root) {
   options.forward = [net](const Batch& batch) {
     return StepOutput{torch::nn::functional::cross_entropy(net->forward(batch.input), batch.target), {}};
   };
-  options.topology = *Topology::Create(world, rank, rank);
-  options.process_group = group.get();
+  options.members = group.get();
   options.hooks = &hooks;
   options.committer = &committer;
   options.checkpoint_root = root;

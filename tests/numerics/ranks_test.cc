@@ -65,8 +65,7 @@ TEST(Evaluation, CountsEverySampleOnceOnAnyNumberOfRanks) {
         return StepOutput{torch::nn::functional::cross_entropy(logits, batch.target),
                           {{"accuracy", (logits.argmax(1) == batch.target).to(torch::kFloat).mean()}}};
       };
-      options.topology = *Topology::Create(world, rank, rank);
-      options.process_group = group;
+      options.members = group;
       auto runner = TorchRunner::Create(TestConfig({{"dataloader", {{"batch_size", batch}}}}), std::move(options));
       ASSERT_TRUE(runner.ok()) << runner.status();
       for (const char* split : {"val", "tiny"}) {

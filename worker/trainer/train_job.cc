@@ -156,8 +156,9 @@ class RankRun {
 
   absl::StatusOr<RunResult> Train() {
     TorchRunnerOptions options;
-    ASSIGN_OR_RETURN(options.topology, ParallelTopology::Create(env_.world_size, env_.rank, env_.local_rank));
-    options.process_group = member_.group.get();
+    ASSIGN_OR_RETURN(const ParallelTopology topology,
+                     ParallelTopology::Create(env_.world_size, env_.rank, env_.local_rank));
+    ASSIGN_OR_RETURN(options.members, Membership::Create(topology, member_.group.get()));
     options.hooks = hooks_.get();
     options.storage_root = std::filesystem::path(env_.job_dir).parent_path().string();
     ASSIGN_OR_RETURN(options.storage, FindStorage(options.storage_root, member_.plan.resume));

@@ -11,15 +11,23 @@ namespace {
 
 class GroupSync : public MeterSync {
  public:
-  explicit GroupSync(ProcessGroup& group) : group_(group) {}
-  int rank() const override { return group_.rank(); }
-  int world_size() const override { return group_.world_size(); }
-  torch::Device device() const override { return group_.device(); }
-  absl::StatusOr<torch::Tensor> Gather(const torch::Tensor& bytes) override { return group_.AllGather(bytes); }
-  const void* group() const override { return &group_; }
+  explicit GroupSync(const Membership& members) : members_(members) {}
+  int rank() const override { return members_.rank(); }
+  int world_size() const override { return members_.world_size(); }
+  torch::Device device() const override {
+    return members_.group() == nullptr ? torch::Device(torch::kCPU) : members_.group()->device();
+  }
+  absl::StatusOr<torch::Tensor> Gather(const torch::Tensor& bytes) override {
+    return members_.group() == nullptr ? bytes.unsqueeze(0) : members_.group()->AllGather(bytes);
+  }
+  absl::Status Reseat(const Membership& members) override {
+    members_ = members;
+    return absl::OkStatus();
+  }
+  const void* group() const override { return members_.group(); }
 
  private:
-  ProcessGroup& group_;
+  Membership members_;
 };
 
 bool SameRows(const torch::Tensor& a, const torch::Tensor& b) {
@@ -32,8 +40,12 @@ std::string RowsText(const torch::Tensor& rows) {
 
 }  // namespace
 
-std::shared_ptr<MeterSync> MakeMeterSync(ProcessGroup& group) {
-  return std::make_shared<GroupSync>(group);
+absl::Status MeterSync::Reseat(const Membership& /*members*/) {
+  return absl::UnimplementedError("metrics: the ranks of this MeterSync cannot change");
+}
+
+std::shared_ptr<MeterSync> MakeMeterSync(const Membership& members) {
+  return std::make_shared<GroupSync>(members);
 }
 
 absl::StatusOr<torch::Tensor> GatherRows(MeterSync& sync, const torch::Tensor& rows) {

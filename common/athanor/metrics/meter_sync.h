@@ -1,7 +1,9 @@
-// How the ranks of a job combine what their meters hold. Meters without one stay with their own process.
+// How the ranks of a job combine what their meters hold. Meters without one, or with one of a single rank, stay with
+// their own process.
 //
-//   auto sync = MakeMeterSync(*process_group);
+//   std::shared_ptr<MeterSync> sync = MakeMeterSync(members);
 //   AverageMeters meters(sync);
+//   RETURN_IF_ERROR(sync->Reseat(others));            // when the ranks change: the meters keep what they hold
 //
 // Collectives: every rank makes the same read-outs in the same order, on the thread that runs its other collectives.
 #pragma once
@@ -13,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "athanor/parallel/membership.h"
 #include "athanor/parallel/process_group.h"
 
 namespace athanor {
@@ -26,12 +29,17 @@ class MeterSync {
   // [world size, N]: the bytes of all ranks in their order. `bytes` is uint8 [N], contiguous on device(), of one length
   // on all ranks. UNAVAILABLE when a rank is gone. The only collective that metrics use.
   virtual absl::StatusOr<torch::Tensor> Gather(const torch::Tensor& bytes) = 0;
+  // The ranks of the next read-out, on every rank between the same two. UNIMPLEMENTED where they cannot change.
+  virtual absl::Status Reseat(const Membership& members);
   // Equal for two of them over the same ranks: what lies behind both is then read out in one exchange.
   virtual const void* group() const { return this; }
 };
 
-// The group outlives the result.
-std::shared_ptr<MeterSync> MakeMeterSync(ProcessGroup& group);
+// The members' group outlives the result, or its next Reseat().
+std::shared_ptr<MeterSync> MakeMeterSync(const Membership& members);
+inline std::shared_ptr<MeterSync> MakeMeterSync(ProcessGroup& group) {
+  return MakeMeterSync(Membership(&group));
+}
 
 // Rows of all ranks, in the order of the ranks, on sync.device(); ranks may have different counts, also none. All have
 // the same dtype and sizes behind dim 0; INVALID_ARGUMENT on every rank when they do not. Rows of a rank without any

@@ -107,6 +107,10 @@ absl::Status CheckLaunchedAlone() {
   return absl::OkStatus();
 }
 
+Membership LaunchedRanks::members() const {
+  return Membership::Create(topology, group.get()).value_or(Membership());  // both are of one launch
+}
+
 absl::StatusOr<LaunchedRanks> JoinLaunchedRanks(const LaunchEnvironment& launch, const CommConfig& comm,
                                                 const torch::Device& device) {
   LaunchedRanks ranks;

@@ -5,8 +5,7 @@
 //
 //   ASSIGN_OR_RETURN(LaunchEnvironment launch, ReadLaunchEnvironment(config.comm.init_method));
 //   ASSIGN_OR_RETURN(LaunchedRanks ranks, JoinLaunchedRanks(launch, config.comm, torch::kCPU));
-//   options.topology = ranks.topology;
-//   options.process_group = ranks.group.get();               // null: one rank
+//   options.members = ranks.members();
 //
 // Under the service none of this is needed: the trainer joins by itself.
 #pragma once
@@ -19,6 +18,7 @@
 
 #include "absl/status/statusor.h"
 #include "athanor/config/runner_config.h"
+#include "athanor/parallel/membership.h"
 #include "athanor/parallel/parallel_topology.h"
 #include "athanor/parallel/process_group.h"
 
@@ -47,6 +47,9 @@ struct LaunchedRanks {
   ParallelTopology topology;
   std::unique_ptr<HostStore> store;     // of rank 0, unless the launcher has one; outlives the group
   std::unique_ptr<ProcessGroup> group;  // null: one rank
+
+  // For the runner's options. The group outlives the runner.
+  Membership members() const;
 };
 
 // Returns when every rank has joined. `device` of this rank, as "cuda:<local rank>".

@@ -10,12 +10,8 @@
 
 namespace athanor {
 
-BaseRunner::BaseRunner(RunnerConfig config, BaseRunnerOptions options, const torch::Device& device) {
-  // The factories have checked that the two fit.
-  const Membership members = Membership::Create(options.topology, options.process_group).value_or(Membership());
-  Trainee* const trainee = this;
-  run_ = std::make_unique<TrainingRun>(std::move(config), std::move(options), members, device, trainee);
-}
+BaseRunner::BaseRunner(RunnerConfig config, BaseRunnerOptions options, const torch::Device& device)
+    : run_(std::make_unique<TrainingRun>(std::move(config), std::move(options), device, static_cast<Trainee*>(this))) {}
 
 BaseRunner::~BaseRunner() = default;
 
@@ -95,6 +91,18 @@ RunnerState BaseRunner::CaptureRunnerState() const {
   RunnerState state{.train = run_->state().train, .elastic = run_->state().elastic, .rng = {}};
   state.rng.Capture(run_->context().device);
   return state;
+}
+
+const TrainState& BaseRunner::state() const {
+  return run_->state().train;
+}
+
+const ProgressReport& BaseRunner::progress() const {
+  return run_->context().progress.report();
+}
+
+const RunnerConfig& BaseRunner::config() const {
+  return run_->context().config;
 }
 
 const RunResults* BaseRunner::results() const {

@@ -14,12 +14,14 @@
 #include "absl/status/statusor.h"
 #include "athanor/checkpoint/policy/save_decision.h"
 #include "athanor/config/runner_config.h"
+#include "athanor/runner/record/run_results.h"
 #include "athanor/runner/run_options.h"
 #include "athanor/runner/state/runner_state.h"
 #include "athanor/runner/trainee.h"
-#include "athanor/runner/training_run.h"
 
 namespace athanor {
+
+class TrainingRun;
 
 class BaseRunner : protected Trainee {
  public:
@@ -68,9 +70,9 @@ class BaseRunner : protected Trainee {
   // Counters and random states of now.
   RunnerState CaptureRunnerState() const;
 
-  const TrainState& state() const { return run_->state().train; }
-  const ProgressReport& progress() const { return run_->context().progress.report(); }
-  const RunnerConfig& config() const { return run_->context().config; }
+  const TrainState& state() const;
+  const ProgressReport& progress() const;
+  const RunnerConfig& config() const;
   // The rows so far, of the main process of a run with a folder; else null.
   const RunResults* results() const;
 

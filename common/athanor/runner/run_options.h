@@ -11,9 +11,6 @@
 #include "athanor/checkpoint/committer.h"
 #include "athanor/checkpoint/file_checkpoint_manager.h"
 #include "athanor/parallel/membership.h"
-#include "athanor/parallel/parallel_topology.h"
-#include "athanor/parallel/process_group.h"
-#include "athanor/parallel/topology.h"
 #include "athanor/runner/record/workspace.h"
 #include "athanor/runner/runner_hooks.h"
 #include "athanor/runner/watch/watchdog.h"
@@ -37,9 +34,8 @@ struct RunResult {
 };
 
 struct BaseRunnerOptions {
-  ParallelTopology topology;
-  ProcessGroup* process_group = nullptr;  // null: one rank
-  RunnerHooks* hooks = nullptr;           // null: nobody watches
+  Membership members;            // the ranks that train together; default: this one alone
+  RunnerHooks* hooks = nullptr;  // null: nobody watches
   // Without hooks, SIGTERM and SIGINT ask Train() to leave at a step boundary, after a checkpoint; a second one ends
   // the process (supervisor.h). Hooks decide themselves.
   bool handle_signals = true;

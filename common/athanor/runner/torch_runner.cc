@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/runner/state/run_checkpoints.h"
 #include "athanor/runner/torch_training.h"
+#include "athanor/runner/training_run.h"
 #include "athanor/runner/watch/memory_report.h"
 #include "athanor/torch/module_tensors.h"
 #include "athanor/torch/status.h"
@@ -22,7 +23,7 @@ absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::Create(RunnerConfig co
   if (usable.ok() && options.forward == nullptr) {
     usable = WithFailureKind(absl::InvalidArgumentError("runner: no forward function"), FailureKind::kInvalid);
   }
-  if (!usable.ok()) return AgreeOnStatus(options.process_group, usable);
+  if (!usable.ok()) return AgreeOnStatus(options.members, usable);
   return Make<TorchRunner>(std::move(config), std::move(options));
 }
 
@@ -116,6 +117,11 @@ StepOutput TorchRunner::Forward(const Batch& batch) {
 
 void TorchRunner::Accumulate(const StepOutput& output, const Batch& batch) {
   training_->window().Accumulate(output, batch);
+}
+
+absl::Status TorchRunner::Reseat(const Membership& members) {
+  RETURN_IF_ERROR(training_->Reseat(members));
+  return run().Reseat(members);
 }
 
 absl::StatusOr<StepResult> TorchRunner::TrainUpdate() {

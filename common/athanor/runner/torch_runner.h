@@ -64,7 +64,7 @@ class TorchRunner : public BaseRunner, protected TorchSteps {
   // be left out: then the class overrides the steps that call it.
   template <class Runner, class... More>
   static absl::StatusOr<std::unique_ptr<Runner>> Make(RunnerConfig config, TorchRunnerOptions options, More&&... more) {
-    RETURN_IF_ERROR(AgreeOnStatus(options.process_group, CheckOptions(config, options)));
+    RETURN_IF_ERROR(AgreeOnStatus(options.members, CheckOptions(config, options)));
     std::unique_ptr<Runner> runner(new Runner(std::move(config), std::move(options), std::forward<More>(more)...));
     RETURN_IF_ERROR(static_cast<TorchRunner*>(runner.get())->Build());
     return runner;
@@ -123,6 +123,11 @@ class TorchRunner : public BaseRunner, protected TorchSteps {
   // Weighs the output's loss within its window, and calls Backward(). Once per micro-batch.
   void Accumulate(const StepOutput& output, const Batch& batch);
   OptimizerContainer& optimizer_container();
+  // Goes on with other ranks from here: the exchange of gradients, the agreements, the metrics, the checkpoints and the
+  // shares of the data are of `members` afterwards, and rank 0's weights and buffers are everybody's. What was measured
+  // and where the data stands stays. Between two updates (the start of TrainUpdate() is such a place), by every rank of
+  // `members` at the same step; the group of before is not used any more.
+  absl::Status Reseat(const Membership& members);
 
   absl::StatusOr<StepResult> TrainUpdate() override;
   absl::Status EpochEnded(std::optional<double> metric) override;

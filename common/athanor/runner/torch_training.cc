@@ -41,13 +41,7 @@ absl::Status Check(const RunnerConfig& config, const TorchRunnerOptions& options
     if (dataset == nullptr) return absl::InvalidArgumentError(absl::StrCat("runner: dataset '", name, "' is null"));
   }
   if (config.optim.type.empty()) return absl::InvalidArgumentError("runner: optim.type is not set");
-  const int world = options.process_group == nullptr ? 1 : options.process_group->world_size();
-  if (world == 1 && !options.alone) RETURN_IF_ERROR(CheckLaunchedAlone());
-  if (world != options.topology.world_size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("runner: the topology has ", options.topology.world_size(), " ranks, the process group ", world));
-  }
-  return absl::OkStatus();
+  return options.members.world_size() > 1 || options.alone ? absl::OkStatus() : CheckLaunchedAlone();
 }
 
 }  // namespace
@@ -59,6 +53,7 @@ TorchTraining::TorchTraining(TrainingRun* run, TorchSteps* steps, TorchRunnerOpt
       data_(context_, std::move(options_.datasets)),
       window_(context_, &trained_, &data_, steps, &run->state().measures()),
       closure_(&window_, &trained_),
+      meter_sync_(MakeMeterSync(context_->members)),
       evaluator_(context_, &trained_, &data_, steps, [this] { return MakeMetrics(); }),
       inference_(context_, &trained_, steps),
       state_(context_, &trained_, &data_, &seed_) {
@@ -108,7 +103,14 @@ absl::Status TorchTraining::Reseat(const Membership& members) {
   context_->members = members;
   RETURN_IF_ERROR(window_.Reseat(members));
   closure_.Reseat(members);
+  RETURN_IF_ERROR(meter_sync_->Reseat(members));
   RETURN_IF_ERROR(context_->Together("dividing the data", [&] { return data_.Reseat(members); }));
+  RETURN_IF_ERROR(SeatReducer(members));
+  if (trained_.graph != nullptr) BuildStepGraph();  // the one of before exchanges with the ranks of before
+  return absl::OkStatus();
+}
+
+absl::Status TorchTraining::SeatReducer(const Membership& members) {
   if (!members.several()) {
     trained_.reducer.reset();
     return absl::OkStatus();
@@ -119,6 +121,12 @@ absl::Status TorchTraining::Reseat(const Membership& members) {
   options.find_unused_parameters = options_.find_unused_parameters || context_->config.comm.find_unused_parameters;
   ASSIGN_OR_RETURN(trained_.reducer, GradientReducer::Create(*trained_.model, members, options));
   return absl::OkStatus();
+}
+
+void TorchTraining::BuildStepGraph() {
+  trained_.graph = std::make_unique<StepGraph>(
+      trained_.graphs,
+      StepGraph::Options{.warmup = context_->config.compile.warmup, .exchanges = trained_.reducer != nullptr});
 }
 
 absl::Status TorchTraining::BuildTraining() {
@@ -204,9 +212,7 @@ absl::Status TorchTraining::BuildAcceleration() {
       if (!graphs.ok()) return Invalid(Annotate(graphs.status(), "compile.enable"));
       trained_.graphs = *std::move(graphs);
     }
-    trained_.graph = std::make_unique<StepGraph>(
-        trained_.graphs,
-        StepGraph::Options{.warmup = context_->config.compile.warmup, .exchanges = trained_.reducer != nullptr});
+    BuildStepGraph();
   }
   return absl::OkStatus();
 }
@@ -242,7 +248,7 @@ absl::Status TorchTraining::BuildOptimizer() {
 
 absl::StatusOr<std::unique_ptr<MetricSet>> TorchTraining::MakeMetrics() const {
   if (options_.metrics == nullptr) return nullptr;
-  return options_.metrics(context_->members.several() ? MakeMeterSync(*context_->members.group()) : nullptr);
+  return options_.metrics(meter_sync_);
 }
 
 }  // namespace athanor

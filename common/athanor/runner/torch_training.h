@@ -62,6 +62,8 @@ class TorchTraining {
   absl::Status MoveModel();
   absl::Status BuildTraining();
   absl::Status BuildAcceleration();
+  void BuildStepGraph();
+  absl::Status SeatReducer(const Membership& members);
   absl::Status BuildOptimizer();
   absl::StatusOr<std::unique_ptr<MetricSet>> MakeMetrics() const;
 
@@ -73,6 +75,7 @@ class TorchTraining {
   RunData data_;
   UpdateWindow window_;
   ClosureWindow closure_;
+  std::shared_ptr<MeterSync> meter_sync_;
   SplitEvaluator evaluator_;
   Inference inference_;
   ModelState state_;

@@ -12,9 +12,8 @@
 
 namespace athanor {
 
-TrainingRun::TrainingRun(RunnerConfig config, BaseRunnerOptions options, const Membership& members,
-                         const torch::Device& device, Trainee* trainee)
-    : context_(std::move(config), members, device, options.hooks),
+TrainingRun::TrainingRun(RunnerConfig config, BaseRunnerOptions options, const torch::Device& device, Trainee* trainee)
+    : context_(std::move(config), options.members, device, options.hooks),
       options_(std::move(options)),
       trainee_(trainee),
       measures_(TrainSplitNames(context_.config)),

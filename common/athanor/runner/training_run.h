@@ -33,9 +33,8 @@ namespace athanor {
 
 class TrainingRun {
  public:
-  // `trainee` outlives the run. `members`: of options.topology and options.process_group.
-  TrainingRun(RunnerConfig config, BaseRunnerOptions options, const Membership& members, const torch::Device& device,
-              Trainee* trainee);
+  // `trainee` outlives the run.
+  TrainingRun(RunnerConfig config, BaseRunnerOptions options, const torch::Device& device, Trainee* trainee);
   // Before anything else; `evaluated`: names of splits. Collective.
   absl::Status Prepare(const std::vector<std::string>& evaluated);
   // Seats what agrees and what saves, at the start by Prepare(), later when the ranks change. Collective.

@@ -45,8 +45,8 @@ class Task {
   virtual std::map<std::string, std::shared_ptr<Dataset>> Datasets() = 0;
   // One forward pass; the batch is on the model's device. Called in train mode with gradients, in eval mode without.
   virtual StepOutput Forward(const Batch& batch) = 0;
-  // Metrics of StepOutput::scores and labels; a new set each time, null for none. `sync` is over the ranks (null on
-  // one) and goes into it. See TorchRunnerOptions::metrics.
+  // Metrics of StepOutput::scores and labels; a new set each time, null for none. `sync` is over the ranks, also
+  // over a single one, and goes into it. See TorchRunnerOptions::metrics.
   virtual absl::StatusOr<std::unique_ptr<MetricSet>> Metrics(std::shared_ptr<MeterSync> /*sync*/) { return nullptr; }
 };
 

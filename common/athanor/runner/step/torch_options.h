@@ -29,7 +29,8 @@ struct TorchRunnerOptions : BaseRunnerOptions {
   // For Infer(): the prediction for a batch, whose first dimension is the batch's. Its target may be undefined.
   std::function<torch::Tensor(const Batch& batch)> predict;
   // Metrics of StepOutput::scores and labels, or of StepOutput::tasks: one set for training, one for every evaluation.
-  // `sync` is over the ranks and goes into the set; null on one rank. Read out, and begun anew, with the mean loss.
+  // `sync` is over the ranks, also over a single one, and goes into the set. Read out, and begun anew, with the mean
+  // loss.
   std::function<absl::StatusOr<std::unique_ptr<MetricSet>>(std::shared_ptr<MeterSync> sync)> metrics;
   torch::Device device = torch::kCPU;
   std::shared_ptr<DeviceGraphs> graphs;  // what `compile.enable` captures with; null: the device's own (CUDA graphs)

@@ -220,8 +220,7 @@ TEST_F(RunOptions, AllRanksWriteIntoTheFolderOfTheMainProcess) {
   TestFolder other;
   RunRanks(2, /*shared_memory=*/true, [&](ProcessGroup* group) {
     TorchRunnerOptions options = Options(std::make_shared<TestNet>(0.0));
-    options.topology = *Topology::Create(2, group->rank(), group->rank());
-    options.process_group = group;
+    options.members = group;
     json changes = {{"steps", 4}, {"dir", group->rank() == 0 ? folder_.path() : other.path()}};
     changes["heartbeat"]["enabled"] = true;
     auto runner = TorchRunner::Create(TestConfig(changes), std::move(options));

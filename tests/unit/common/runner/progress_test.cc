@@ -3,6 +3,7 @@
 #include <future>
 
 #include "athanor/runner/record/run_progress.h"
+#include "athanor/runner/record/run_recorder.h"
 #include "tests/unit/common/runner/part_fixture.h"
 
 namespace athanor {

@@ -24,6 +24,11 @@ namespace athanor {
 class SharedLedger {
  public:
   explicit SharedLedger(int world_size) : world_size_(world_size) {}
+  // So many votes make a checkpoint from now on.
+  void Expect(int world_size) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    world_size_ = world_size;
+  }
   std::vector<int64_t> committed() {
     std::lock_guard<std::mutex> lock(mutex_);
     return committed_;
@@ -39,7 +44,7 @@ class SharedLedger {
 
  private:
   friend class LedgerCommitter;
-  const int world_size_;
+  int world_size_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<int64_t, std::map<int, ShardInfo>> votes_;
@@ -192,8 +197,7 @@ inline void TrainRank(const RunSpec& spec, ProcessGroup* group, SharedLedger* le
     if (spec.change_output) spec.change_output(rank, batch, &output);
     return output;
   };
-  options.topology = *Topology::Create(spec.world_size, rank, rank);
-  options.process_group = group;
+  options.members = group;
   options.hooks = &hooks;
   if (!spec.root.empty()) options.committer = &committer;
   options.checkpoint_root = spec.root;

@@ -5,6 +5,7 @@
 #include "athanor/checkpoint/alias_files.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/metrics/metric_factory.h"
+#include "athanor/runner/state/run_checkpoints.h"
 #include "tests/unit/common/runner/run_fixture.h"
 
 namespace athanor {

@@ -49,8 +49,7 @@ absl::StatusOr<std::unique_ptr<TorchRunner>> Make(std::shared_ptr<Tied> net, con
   options.forward = [net](const Batch& batch) {
     return StepOutput{torch::nn::functional::cross_entropy(net->forward(batch.input), batch.target), {}};
   };
-  options.process_group = group;
-  if (group != nullptr) options.topology = *Topology::Create(group->world_size(), group->rank(), group->rank());
+  options.members = group;
   return TorchRunner::Create(TestConfig(config), std::move(options));
 }
 

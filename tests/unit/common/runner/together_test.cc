@@ -52,8 +52,7 @@ class Together : public testing::TestWithParam<bool> {
           options.forward = [net](const Batch& batch) {
             return StepOutput{torch::nn::functional::cross_entropy(net->forward(batch.input), batch.target), {}};
           };
-          options.topology = *Topology::Create(2, rank, rank);
-          options.process_group = group;
+          options.members = group;
           options.handle_signals = false;
           json all = {{"checkpoint", {{"interval", 0}}}};
           all.merge_patch(changes);

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "athanor/runner/step/step_agreement.h"
 #include "tests/unit/common/runner/run_fixture.h"
 
 namespace athanor {
