@@ -298,7 +298,24 @@ class ArraysTest(ForeignFiles):
             (self.folder / f"{name}.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data)
         np.save(self.folder / "too_large.npy", np.array([1, 1 << 63], dtype=np.uint64))
         bad["too_large"] = (None, "element 1: found 9223372036854775808")
+        types = ["half", "single", "double", "float", "float16", "bool", "bool_", "int", "int_", "intp", "byte", "ubyte", "short", "ushort", "intc", "uintc", "uint", "ulong",
+                 "longlong", "uint32", "uint64", "complex", "csingle", "complex128", "?", "b", "B", "h", "H", "i", "I", "l", "L", "q", "Q", "p", "P", "e", "f", "d", "F", "D",
+                 ">d", "<f", "=e", "|f", ">?", ">q", "<float32", "=int", "Float32", "f3", "l8", "d8", "F8", "<", ""]
+        for at, name in enumerate(types):
+            text = repr({"descr": name, "fortran_order": False, "shape": (2,)}).encode() + b"\n"
+            (self.folder / f"type{at}.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + b"\1\0\0\0\1\0\0\0" * 4 + b"more")
         found = self.read(self.folder.glob("*.npy"))
+        wider = {"u2": "i4", "u4": "i8", "u8": "i8"}
+        for at, name in enumerate(types):
+            value = found[f"type{at}.npy"]
+            try:
+                array = np.load(self.folder / f"type{at}.npy")
+            except (ValueError, TypeError):
+                self.assertIn("found dtype", value.get("error", ""), name)
+                continue
+            self.assertNotIn("error", value, name)
+            kind = array.dtype.str[1:]
+            self.assertEqual(value["tensors"]["array"]["bytes"], array.astype("<" + wider.get(kind, kind)).tobytes().hex(), name)
         for name in good:
             self.assertEqual(found[f"{name}.npy"].get("tensors", found[f"{name}.npy"]), {"array": {"dtype": "Float", "shape": [3], "bytes": data.hex()}}, name)
         for name, (_, problem) in bad.items():

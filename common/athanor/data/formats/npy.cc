@@ -174,31 +174,45 @@ absl::StatusOr<torch::Tensor> Flat(const std::string& name, torch::ScalarType dt
   return flat;
 }
 
-// "<f4" is a byte order and a type; "|" says that there is none, and NumPy takes it for the machine's.
-std::optional<torch::ScalarType> DtypeOfDescr(absl::string_view descr, bool* big_endian) {
-  const bool ordered = !descr.empty() && absl::StrContains("<>|=", descr.substr(0, 1));
-  *big_endian = absl::StartsWith(descr, ">");
-  absl::string_view kind = ordered ? descr.substr(1) : descr;
-  if (kind == "?") kind = "b1";
-  return DtypeOfNumpy({kind.data(), kind.size()});
+// What numpy.dtype() also takes, on a machine where a C long has 64 bits. Letters may have a byte order, names none.
+constexpr std::pair<absl::string_view, absl::string_view> kLetters[] = {
+    {"?", "b1"}, {"b", "i1"}, {"B", "u1"}, {"h", "i2"}, {"H", "u2"}, {"i", "i4"},
+    {"I", "u4"}, {"l", "i8"}, {"L", "u8"}, {"q", "i8"}, {"Q", "u8"}, {"p", "i8"},
+    {"P", "u8"}, {"e", "f2"}, {"f", "f4"}, {"d", "f8"}, {"F", "c8"}, {"D", "c16"}};
+constexpr std::pair<absl::string_view, absl::string_view> kNames[] = {
+    {"bool", "b1"},     {"bool_", "b1"},   {"int8", "i1"},      {"byte", "i1"},    {"uint8", "u1"},
+    {"ubyte", "u1"},    {"int16", "i2"},   {"short", "i2"},     {"uint16", "u2"},  {"ushort", "u2"},
+    {"int32", "i4"},    {"intc", "i4"},    {"uint32", "u4"},    {"uintc", "u4"},   {"int64", "i8"},
+    {"int", "i8"},      {"int_", "i8"},    {"intp", "i8"},      {"long", "i8"},    {"longlong", "i8"},
+    {"uint64", "u8"},   {"uint", "u8"},    {"uintp", "u8"},     {"ulong", "u8"},   {"ulonglong", "u8"},
+    {"float16", "f2"},  {"half", "f2"},    {"float32", "f4"},   {"single", "f4"},  {"float64", "f8"},
+    {"double", "f8"},   {"float", "f8"},   {"complex64", "c8"}, {"csingle", "c8"}, {"complex128", "c16"},
+    {"cdouble", "c16"}, {"complex", "c16"}};
+
+template <size_t kCount>
+absl::string_view FindIn(const std::pair<absl::string_view, absl::string_view> (&table)[kCount],
+                         absl::string_view name) {
+  for (const auto& [known, kind] : table) {
+    if (known == name) return kind;
+  }
+  return name;
 }
 
 absl::StatusOr<torch::Tensor> Elements(const std::string& name, const Header& header, const char* data, size_t size) {
-  bool big_endian = false;
-  const std::optional<torch::ScalarType> dtype = DtypeOfDescr(header.dtype, &big_endian);
+  const std::optional<NpyDtype> dtype = ParseNpyDtype(header.dtype);
   if (!dtype.has_value()) {
     return Damaged(name, "found dtype \"", header.dtype, "\"; allowed: ", NamesOf(&DtypeNames::numpy),
                    " of either byte order");
   }
-  const size_t bytes = torch::elementSize(*dtype);
+  const size_t bytes = torch::elementSize(dtype->type);
   const std::optional<size_t> count = ElementCount(header.shape, bytes);
-  if (!count || *count * bytes != size) {
+  if (!count || *count * bytes > size) {
     return Damaged(name, "found ", size, " bytes of data for shape (", absl::StrJoin(header.shape, ", "), ") of ",
                    header.dtype);
   }
-  const size_t part = torch::isComplexType(*dtype) ? bytes / 2 : bytes;
-  const std::string swapped = big_endian && part > 1 ? Swapped(data, size, part) : "";
-  ASSIGN_OR_RETURN(torch::Tensor flat, Flat(name, *dtype, swapped.empty() ? data : swapped.data(), *count));
+  const size_t part = torch::isComplexType(dtype->type) ? bytes / 2 : bytes;
+  const std::string swapped = dtype->big_endian && part > 1 ? Swapped(data, *count * bytes, part) : "";
+  ASSIGN_OR_RETURN(torch::Tensor flat, Flat(name, dtype->type, swapped.empty() ? data : swapped.data(), *count));
   return Shaped(std::move(flat), header);
 }
 
@@ -323,6 +337,16 @@ absl::StatusOr<NpyLayout> ParseNpyLayout(const std::string& name, const char* by
   ASSIGN_OR_RETURN(NpyLayout layout, HeaderText(name, absl::string_view(bytes + start, length)).Read());
   layout.begin = start + length;
   return layout;
+}
+
+// "<f4" is a byte order and a type; "|" says that there is none, and NumPy takes it for the machine's.
+std::optional<NpyDtype> ParseNpyDtype(absl::string_view dtype) {
+  const bool ordered = !dtype.empty() && absl::StrContains("<>|=", dtype.substr(0, 1));
+  absl::string_view kind = ordered ? dtype.substr(1) : FindIn(kNames, dtype);
+  kind = FindIn(kLetters, kind);
+  const std::optional<torch::ScalarType> type = DtypeOfNumpy({kind.data(), kind.size()});
+  if (!type.has_value()) return std::nullopt;
+  return NpyDtype{*type, absl::StartsWith(dtype, ">")};
 }
 
 absl::StatusOr<torch::Tensor> ParseNpy(const std::string& name, const char* bytes, size_t size) {

@@ -27,15 +27,23 @@ bool IsNpy(const MappedFile& file) {
   return std::string_view(file.data(), static_cast<size_t>(file.size())).substr(0, kMagic.size()) == kMagic;
 }
 
-// Of an array that numpy.save wrote: where its tokens begin, and how many bytes each has.
-absl::StatusOr<std::pair<int64_t, int>> TokensOfNpy(const std::string& path, const MappedFile& file) {
+struct NpyTokens {
+  int64_t begin = 0, count = 0;
+  int token_bytes = 0;
+};
+
+// Of an array that numpy.save wrote.
+absl::StatusOr<NpyTokens> TokensOfNpy(const std::string& path, const MappedFile& file) {
   ASSIGN_OR_RETURN(const NpyLayout layout, ParseNpyLayout(path, file.data(), static_cast<size_t>(file.size())));
-  const bool narrow = layout.dtype == "<u2", wide = layout.dtype == "<u4" || layout.dtype == "<i4";
+  const std::optional<NpyDtype> dtype = ParseNpyDtype(layout.dtype);
+  const bool known = dtype.has_value() && !dtype->big_endian;
+  const bool narrow = known && dtype->type == torch::kUInt16;
+  const bool wide = known && (dtype->type == torch::kUInt32 || dtype->type == torch::kInt32);
   if (layout.shape.size() != 1 || !(narrow || wide)) {
     return absl::DataLossError(absl::StrCat(path, ": found an array of ", layout.shape.size(), " dimensions of ",
                                             layout.dtype, "; allowed: one dimension of <u2, <u4 or <i4"));
   }
-  return std::pair(static_cast<int64_t>(layout.begin), narrow ? 2 : 4);
+  return NpyTokens{static_cast<int64_t>(layout.begin), layout.shape[0], narrow ? 2 : 4};
 }
 
 }  // namespace
@@ -51,15 +59,21 @@ absl::StatusOr<std::shared_ptr<TokenDataset>> TokenDataset::Open(const std::stri
   const int64_t size = dataset->file_.size();
   const int32_t magic = size >= kHeaderBytes ? HeaderWord(dataset->file_, 0) : 0;
   std::optional<int64_t> promised;
+  int64_t end = size;
   if (magic == kMagic16 || magic == kMagic32) {
     dataset->options_.token_bytes = magic == kMagic16 ? 2 : 4;
     dataset->offset_ = kHeaderBytes;
     promised = HeaderWord(dataset->file_, 2);
   }
   if (IsNpy(dataset->file_)) {
-    ASSIGN_OR_RETURN(std::tie(dataset->offset_, dataset->options_.token_bytes), TokensOfNpy(path, dataset->file_));
+    ASSIGN_OR_RETURN(const NpyTokens array, TokensOfNpy(path, dataset->file_));
+    dataset->offset_ = array.begin;
+    dataset->options_.token_bytes = array.token_bytes;
+    promised = array.count;
+    // As numpy.load: what lies behind the array is none of it.
+    if (array.count <= (size - array.begin) / array.token_bytes) end = array.begin + array.count * array.token_bytes;
   }
-  const int64_t bytes = size - dataset->offset_;
+  const int64_t bytes = end - dataset->offset_;
   dataset->tokens_ = bytes / dataset->options_.token_bytes;
   if (bytes % dataset->options_.token_bytes != 0 || (promised && *promised != dataset->tokens_)) {
     return absl::DataLossError(absl::StrCat(path, ": found ", bytes, " bytes of tokens of ",

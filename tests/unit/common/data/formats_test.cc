@@ -72,6 +72,13 @@ TEST_F(FormatsTest, NpyHeadersOfOtherWriters) {
     ASSERT_TRUE(array.ok()) << array.status();
     EXPECT_TRUE(torch::equal(*array, torch::tensor({0x201}, torch::kInt64))) << header;
   }
+  for (const char* dtype : {"int64", "int", "long", "q", "<l", "=p", "uintp", "ulonglong", "|Q"}) {
+    const auto array = read(std::string("{'descr': '") + dtype + "', 'fortran_order': False, 'shape': (1,)}");
+    ASSERT_TRUE(array.ok()) << array.status();
+    EXPECT_TRUE(torch::equal(*array, torch::tensor({0x201}, torch::kInt64))) << dtype;
+  }
+  EXPECT_EQ(read("{'descr': 'uint16', 'fortran_order': False, 'shape': (1,)}")->item<int>(), 0x201)
+      << "bytes behind it";
   EXPECT_EQ(read("{'descr': '>i4', 'fortran_order': False, 'shape': (2,)}")->index({0}).item<int>(), 0x01020000);
   const std::pair<const char*, const char*> wrong[] = {
       {"{'descr': '<f8', 'fortran_order': 0, 'shape': (1,)}", "neither True nor False"},
@@ -79,6 +86,8 @@ TEST_F(FormatsTest, NpyHeadersOfOtherWriters) {
       {"{'descr': '<f8', 'fortran_order': False}", "no 'shape'"},
       {"{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,)}", "structured"},
       {"{'descr': '<f8' 'fortran_order': False, 'shape': (1,)}", "no dictionary"},
+      {"{'descr': '<int64', 'fortran_order': False, 'shape': (1,)}", "found dtype \"<int64\""},
+      {"{'descr': 'f8', 'fortran_order': False, 'shape': (2,)}", "found 8 bytes of data for shape (2) of f8"},
       {"{'descr': '<f8', 'fortran_order': False, 'shape': (1,), 'x': 1}", "'x'"}};
   for (const auto& [header, problem] : wrong)
     EXPECT_THAT(std::string(read(header).status().message()), HasSubstr(problem)) << header;
@@ -195,6 +204,11 @@ TEST_F(FormatsTest, TokensThatNumPySaved) {
   EXPECT_TRUE(torch::equal((*tokens)->Get({1})->input, torch::tensor({{4, 5, 6, 7}}, torch::kInt64)));
   ASSERT_TRUE(WriteNpy(Path("tokens.npy"), torch::arange(20, torch::kInt32)).ok());
   EXPECT_EQ((*TokenDataset::Open(Path("tokens.npy"), {.block_size = 4}))->tokens(), 20);
+  std::ofstream(Path("tokens.npy"), std::ios::binary | std::ios::app) << "more";
+  EXPECT_EQ((*TokenDataset::Open(Path("tokens.npy"), {.block_size = 4}))->tokens(), 20) << "bytes behind the array";
+  std::filesystem::resize_file(Path("tokens.npy"), std::filesystem::file_size(Path("tokens.npy")) - 8);
+  EXPECT_THAT(std::string(TokenDataset::Open(Path("tokens.npy"), {.block_size = 4}).status().message()),
+              HasSubstr("the header promises 20"));
   for (const torch::Tensor& other : {torch::arange(20), torch::zeros({4, 5}, torch::kInt32)}) {
     ASSERT_TRUE(WriteNpy(Path("tokens.npy"), other).ok());
     EXPECT_THAT(std::string(TokenDataset::Open(Path("tokens.npy"), {.block_size = 4}).status().message()),
