@@ -40,7 +40,8 @@ test: build ## Build and run every test; one summary at the end
 bench: configure ## Run the benchmarks; JSON into bench/results, table into docs/performance.md
 	@cmake -B $(BUILD) -DATHANOR_BUILD_BENCH=ON --log-level=WARNING
 	@cmake --build $(BUILD) -j $(JOBS) -- --quiet
-	@.venv/bin/python bench/run.py --build $(BUILD)
+	@scripts/setup_peers.sh
+	@.venv/bin/python bench/run.py --build $(BUILD) --peers .venv-peers/bin/python
 	@python3 bench/render.py
 
 docs: ## API reference of the library by Doxygen, into build/docs/html
