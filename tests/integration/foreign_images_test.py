@@ -2,12 +2,15 @@
 
 import io
 import os
+import random
 import struct
 import unittest
+import warnings
 import zlib
 
 import numpy as np
 
+from foreign_bitmaps import bitmap
 from foreign_files import ForeignFiles
 
 try:
@@ -184,6 +187,23 @@ class ImagesTest(ForeignFiles):
         core = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + 12 + 6) + struct.pack("<IHHHH", 12, 9, 1, 1, 1) + b"\1\2\3\xff\xfe\xfd" + b"\xa5\x80\0\0"
         self.add("os2.bmp", core)
         self.check()
+
+    def test_bitmaps_are_taken_and_refused_as_by_pillow(self):
+        rng = random.Random(16)
+        wanted = {}
+        for at in range(1200):
+            data = bitmap(rng)
+            (self.folder / f"{at}.bmp").write_bytes(data)
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    wanted[f"{at}.bmp"] = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).transpose(2, 0, 1).tobytes().hex()
+            except (OSError, ValueError, SyntaxError):
+                wanted[f"{at}.bmp"] = None
+        found = self.read(self.folder / name for name in wanted)
+        for name, pixels in wanted.items():
+            taken = None if "error" in found[name] else found[name]["tensors"]["image"]["bytes"]
+            self.assertEqual(taken, pixels, f"{name}: {(self.folder / name).read_bytes().hex()} {found[name].get('error', '')}")
+        self.assertGreater(sum(pixels is not None for pixels in wanted.values()), 400)
 
     def test_what_is_cut_or_of_another_kind_is_named(self):
         data = {"cut.webp": self.encoded(self.image, "WEBP")[:-9], "cut.bmp": self.encoded(self.image, "BMP")[:-1], "cut.png": self.encoded(self.image, "PNG")[:-14],

@@ -4,11 +4,12 @@
 //   ASSIGN_OR_RETURN(auto arrays, ReadNpz("digits.npz"));            // {"x": …, "y": …}
 //   ASSIGN_OR_RETURN(auto dataset, TensorDataset::Make(arrays.at("x"), arrays.at("y")));
 //
-// Dtypes of either byte order, in every spelling of numpy.dtype() ("<f4", "f", "float32", "single"): f2 f4 f8 i1 i2 i4 i8 u1 b1 c8 c16; u2 and u4 are widened to int32 and int64, u8 becomes
-// int64 (a value of 2^63 and more is damage). As in numpy.load, bytes behind the array are passed over. Format versions 1 to 3, headers of any spacing and quotes, also those of
-// Python 2. Row-major and column-major; tensors come back contiguous. Archives may be stored or deflated (savez,
-// savez_compressed). Nothing is executed: object arrays are refused. DATA_LOSS names file, array and what is wrong;
-// checksums are verified.
+// Dtypes of either byte order, in every spelling of numpy.dtype() ("<f4", "f", "float32", "single"): f2 f4 f8 i1 i2 i4
+// i8 u1 b1 c8 c16; u2 and u4 are widened to int32 and int64, u8 becomes int64 (a value of 2^63 and more is damage). As
+// in numpy.load, bytes behind the array are passed over. Format versions 1 to 3, headers of any spacing and quotes,
+// also those of Python 2. Row-major and column-major; tensors come back contiguous. Archives may be stored or deflated
+// (savez, savez_compressed). Nothing is executed: object arrays are refused. DATA_LOSS names file, array and what is
+// wrong; checksums are verified.
 #pragma once
 
 #include <torch/torch.h>
