@@ -30,6 +30,7 @@
 #include "athanor/checkpoint/policy/save_decision.h"
 #include "athanor/checkpoint/shard_header.h"
 #include "athanor/checkpoint/staging.h"
+#include "athanor/checkpoint/store/await_object.h"
 #include "athanor/checkpoint/store/checkpoint_store.h"
 #include "athanor/io/dtype_names.h"
 
@@ -371,10 +372,14 @@ class FileCheckpointManager::Impl {
     manifest.metrics = job.request.metrics;
     manifest.created_at = absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone());
     ManifestSummary summary{job.request.step, 0, job.request.metrics, job.request.is_best, 0};
+    AwaitOptions patient;
+    patient.waiting = [this] {
+      if (options_.on_bytes) options_.on_bytes("waiting for a shard of another rank", 1);
+    };
     for (const ShardInfo& shard : shards) {
       summary.bytes += shard.bytes;
       const std::string name = absl::StrCat(commit.folder, "/", shard.file);
-      ASSIGN_OR_RETURN(const std::unique_ptr<StoreReader> reader, store_->Open(name));
+      ASSIGN_OR_RETURN(const std::unique_ptr<StoreReader> reader, AwaitObject(*store_, name, shard.bytes, patient));
       ASSIGN_OR_RETURN(const ShardBegin begin, ReadShardBegin(*reader, store_->Describe(name)));
       RETURN_IF_ERROR(AddShard(shard, begin, &manifest));
     }

@@ -147,6 +147,34 @@ TEST_F(ManagerTest, RankZeroRemovesWhatNoManifestNames) {
   EXPECT_EQ(committer.abandoned, 1);
 }
 
+// Of rank 0 and rank 1, which votes first.
+class PairCommitter : public TestCommitter {
+ public:
+  absl::StatusOr<std::vector<ShardInfo>> CommitShard(int64_t, const ShardInfo& shard) override {
+    if (shard.rank == 1) other = shard;
+    return shard.rank == 1 ? std::vector<ShardInfo>() : std::vector<ShardInfo>{shard, other};
+  }
+  ShardInfo other;
+};
+
+// As over a network file system whose client keeps a folder's listing for a while.
+TEST_F(ManagerTest, AShardThatIsSeenLateIsWaitedFor) {
+  PairCommitter committer;
+  ASSERT_TRUE(Save(*Make(&committer, /*rank=*/1, /*world_size=*/2), 10).ok());
+  const std::string shard = Folder(10) + "/" + committer.other.file, hidden = root_ + "/hidden";
+  std::filesystem::rename(shard, hidden);
+  CheckpointManagerOptions options{.root = root_, .rank = 0, .world_size = 2};
+  std::atomic<int> waits{0};
+  options.on_bytes = [&](const char* doing, int64_t) {
+    if (std::string(doing) != "waiting for a shard of another rank") return;
+    if (++waits == 2) std::filesystem::rename(hidden, shard);
+  };
+  auto manager = *FileCheckpointManager::Create(options, &committer);
+  EXPECT_EQ(Save(*manager, 10), absl::OkStatus());
+  EXPECT_EQ(waits, 2);
+  for (const int rank : {0, 1}) EXPECT_TRUE(ReadCheckpoint({10, Folder(10), false}, rank, 2).ok());
+}
+
 TEST_F(ManagerTest, AnEvaluationIsAttachedAfterTheCommitThatItWaitsFor) {
   TestCommitter committer;
   committer.held = true;
