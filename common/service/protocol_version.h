@@ -3,6 +3,6 @@
 
 namespace athanor {
 
-inline constexpr int kProtocolVersion = 1;
+inline constexpr int kProtocolVersion = 2;  // 2: ReportEvaluation
 
 }  // namespace athanor

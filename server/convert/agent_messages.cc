@@ -49,6 +49,15 @@ std::optional<core::Event> EventOf(const v1::RankCall& message, const core::Work
                                      manifest.save_seconds(),
                                      CutUtf8(manifest.storage(), kStorageBytes)};
     }
+    case v1::RankCall::kReportEvaluation: {
+      const v1::ReportEvaluation& evaluation = message.report_evaluation();
+      return core::EvaluationReported{call,
+                                      worker,
+                                      id,
+                                      evaluation.step(),
+                                      BoundedMetrics(evaluation.metrics(), kMaxCheckpointMetrics),
+                                      evaluation.is_best()};
+    }
     case v1::RankCall::kFinish:
       return core::RankFinished{call, worker, id, FromProto(message.finish().progress())};
     case v1::RankCall::kReportDamage:

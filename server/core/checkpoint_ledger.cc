@@ -103,10 +103,9 @@ void Machine::Handle(const ManifestCommitted& event) {
   RankEntry* rank = CurrentRank(event.id, event.worker, &generation);
   if (rank == nullptr) return Fence(event.call, event.id, event.worker, "manifest");
   CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
-  if (entry != nullptr && entry->state == CheckpointState::kCommitted) {
-    Measure(*entry, event);
+  // Repeated: its answer was lost.
+  if (entry != nullptr && entry->state == CheckpointState::kCommitted)
     return Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
-  }
   if (entry == nullptr || entry->state != CheckpointState::kSealed || entry->generation != event.id.generation) {
     return Emit(RankReply{.call = event.call,
                           .status = absl::AbortedError(absl::StrCat(
@@ -139,9 +138,24 @@ void Machine::Handle(const ManifestCommitted& event) {
   RetryDeletions(job);
 }
 
-// The end of a training is committed before its last evaluation; a commit said again brings what that has measured. An
-// earlier generation's checkpoint may be measured by the one that was restored from it.
-void Machine::Measure(CheckpointEntry& checkpoint, const ManifestCommitted& event) {
+void Machine::Handle(const EvaluationReported& event) {
+  GenerationEntry* generation = nullptr;
+  if (CurrentRank(event.id, event.worker, &generation) == nullptr)
+    return Fence(event.call, event.id, event.worker, "evaluation");
+  if (RefuseStep(event.call, event.step)) return;
+  CheckpointEntry* entry = FindCheckpoint(event.id.job, event.step);
+  if (entry == nullptr || entry->state != CheckpointState::kCommitted) {
+    return Emit(RankReply{.call = event.call,
+                          .status = absl::AbortedError(absl::StrCat(
+                              CheckpointName(event.step), entry == nullptr ? " is unknown" : " is ",
+                              entry == nullptr ? "" : ToString(entry->state), "; allowed: a committed step"))});
+  }
+  Measure(*entry, event);
+  Emit(RankReply{.call = event.call, .status = absl::OkStatus()});
+}
+
+// Repeated when its answer was lost: the same results change nothing.
+void Machine::Measure(CheckpointEntry& checkpoint, const EvaluationReported& event) {
   if (event.metrics.empty() || event.metrics == checkpoint.metrics) return;
   checkpoint.metrics = event.metrics;
   checkpoint.is_best = event.is_best;

@@ -163,6 +163,15 @@ struct ManifestCommitted {
   double save_seconds = 0;
   std::string storage;
 };
+// Of a committed step, of this generation or of the one that this one was restored from.
+struct EvaluationReported {
+  CallId call = 0;
+  WorkerId worker;
+  RankRef id;
+  Step step = -1;
+  std::map<std::string, double> metrics;
+  bool is_best = false;
+};
 struct CheckpointAbandoned {
   CallId call = 0;
   WorkerId worker;
@@ -207,7 +216,7 @@ struct ClockGap {
 using Event = std::variant<SubmitJob, CancelJob, SuspendJob, ResumeJob, DeleteJob, TagCheckpoint, UntagCheckpoint,
                            DeleteCheckpoint, DrainWorker, UndrainWorker, WorkerRegistered, WorkerHeartbeat, SessionLost,
                            RankLaunched, RankExited, RankStacks, RankJoined, ShardCommitted, ManifestCommitted,
-                           CheckpointAbandoned, RankFinished, CheckpointDamaged, FilesDeleted, RecordPutAside,
-                           DeadlineReached, ClockGap>;
+                           EvaluationReported, CheckpointAbandoned, RankFinished, CheckpointDamaged, FilesDeleted,
+                           RecordPutAside, DeadlineReached, ClockGap>;
 
 }  // namespace athanor::core

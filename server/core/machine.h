@@ -60,6 +60,7 @@ class Machine {
   void Handle(const RankJoined& event);
   void Handle(const ShardCommitted& event);
   void Handle(const ManifestCommitted& event);
+  void Handle(const EvaluationReported& event);
   void Handle(const CheckpointAbandoned& event);
   void Handle(const RankFinished& event);
   void Handle(const CheckpointDamaged& event);
@@ -179,7 +180,7 @@ class Machine {
   std::string StorageOf(const JobId& job, Step step);
   bool RefuseStep(CallId call, Step step);
   void MaybeSeal(CheckpointEntry& checkpoint);
-  void Measure(CheckpointEntry& checkpoint, const ManifestCommitted& event);
+  void Measure(CheckpointEntry& checkpoint, const EvaluationReported& event);
   void Abandon(CheckpointEntry& checkpoint, CheckpointTrigger trigger, const std::string& why);
   void AbandonOpen(const GenerationEntry& generation);
   void Retire(CheckpointEntry& checkpoint, const std::string& why);

@@ -229,6 +229,8 @@ absl::Status CheckRankCall(const v1::RankCall& call) {
     }
     case v1::RankCall::kFinish:
       return absl::OkStatus();
+    case v1::RankCall::kReportEvaluation:
+      return CheckStep(call.report_evaluation().step());
     case v1::RankCall::kReportDamage:
       return CheckStep(call.report_damage().step());
     case v1::RankCall::kAbandonCheckpoint:

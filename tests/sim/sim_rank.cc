@@ -269,7 +269,7 @@ void Training::ShardAnswered(const core::RankRef& id, uint64_t process, core::St
   });
 }
 
-void Training::Manifest(SimRank& rank, core::Step step, bool measured) {
+void Training::Manifest(SimRank& rank, core::Step step) {
   const core::RankRef id = rank.id;
   const uint64_t process = rank.process;
   if (Fenced(rank)) return;
@@ -280,12 +280,26 @@ void Training::Manifest(SimRank& rank, core::Step step, bool measured) {
   manifest.set_bytes(100 * rank.world_size);
   manifest.set_is_best(world_.random.Chance(0.3));
   manifest.set_save_seconds(0.1);
-  if (measured) (*manifest.mutable_metrics())["loss"] = world_.random.Chance(0.5) ? 1 : 0.5;
-  rank.agent->Call(id, std::move(call), [this, id, process, step, measured](const v1::RankCallReply& reply) {
+  rank.agent->Call(id, std::move(call), [this, id, process, step](const v1::RankCallReply& reply) {
     SimRank* one = Find(id, process);
     if (one == nullptr || Refused(*one, reply)) return;
     // Now and then an evaluation follows the commit, as at the end of a training.
-    if (!measured && reply.code() == 0 && world_.random.Chance(0.2)) return Manifest(*one, step, /*measured=*/true);
+    if (reply.code() == 0 && world_.random.Chance(0.2)) return Evaluation(*one, step);
+    SaveOver(*one);
+  });
+}
+
+void Training::Evaluation(SimRank& rank, core::Step step) {
+  const core::RankRef id = rank.id;
+  const uint64_t process = rank.process;
+  if (Fenced(rank)) return;
+  v1::RankCall call;
+  call.mutable_report_evaluation()->set_step(step);
+  call.mutable_report_evaluation()->set_is_best(world_.random.Chance(0.3));
+  (*call.mutable_report_evaluation()->mutable_metrics())["loss"] = world_.random.Chance(0.5) ? 1 : 0.5;
+  rank.agent->Call(id, std::move(call), [this, id, process](const v1::RankCallReply& reply) {
+    SimRank* one = Find(id, process);
+    if (one == nullptr || Refused(*one, reply)) return;
     SaveOver(*one);
   });
 }

@@ -70,7 +70,8 @@ class Training {
   void Save(Gang& gang);
   void Shard(SimRank& rank, core::Step step);
   void ShardAnswered(const core::RankRef& id, uint64_t process, core::Step step, const v1::RankCallReply& reply);
-  void Manifest(SimRank& rank, core::Step step, bool measured = false);
+  void Manifest(SimRank& rank, core::Step step);
+  void Evaluation(SimRank& rank, core::Step step);
   void SaveOver(SimRank& rank);
   void MaybeLeave(Gang& gang);
   void Finish(SimRank& rank);

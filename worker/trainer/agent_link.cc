@@ -238,6 +238,15 @@ absl::Status AgentLink::CommitManifest(const ManifestSummary& summary, const std
   return impl_->Call(std::move(call), "commit of a checkpoint", deadline, true).status();
 }
 
+absl::Status AgentLink::ReportEvaluation(const EvaluationSummary& summary, absl::Time deadline) {
+  v1::RankCall call;
+  v1::ReportEvaluation& evaluation = *call.mutable_report_evaluation();
+  evaluation.set_step(summary.step);
+  evaluation.mutable_metrics()->insert(summary.metrics.begin(), summary.metrics.end());
+  evaluation.set_is_best(summary.is_best);
+  return impl_->Call(std::move(call), "report of an evaluation", deadline, true).status();
+}
+
 absl::Status AgentLink::AbandonCheckpoint(int64_t step, const std::string& reason, absl::Time deadline) {
   v1::RankCall call;
   call.mutable_abandon_checkpoint()->set_step(step);

@@ -65,6 +65,8 @@ class AgentLink {
   absl::StatusOr<std::vector<ShardInfo>> CommitShard(int64_t step, const ShardInfo& shard, absl::Time deadline);
   // `storage`: id of the storage that the files are on; empty: unknown.
   absl::Status CommitManifest(const ManifestSummary& summary, const std::string& storage, absl::Time deadline);
+  // Attaches an evaluation's results to a committed step.
+  absl::Status ReportEvaluation(const EvaluationSummary& summary, absl::Time deadline);
   absl::Status AbandonCheckpoint(int64_t step, const std::string& reason, absl::Time deadline);
   absl::Status ReportDamage(int64_t step, const std::string& reason, absl::Time deadline);
   // The rank's work is done; exit code 0 follows.

@@ -27,10 +27,8 @@ absl::Status CoordinatorCommitter::CommitManifest(const ManifestSummary& summary
   return status;
 }
 
-// On the wire it is the commit of a step that is committed: the coordinator takes the results from it.
 absl::Status CoordinatorCommitter::ReportEvaluation(const EvaluationSummary& summary) {
-  const ManifestSummary measured{.step = summary.step, .metrics = summary.metrics, .is_best = summary.is_best};
-  const absl::Status status = link_->CommitManifest(measured, options_.storage, absl::Now() + options_.timeout);
+  const absl::Status status = link_->ReportEvaluation(summary, absl::Now() + options_.timeout);
   CheckStale(status);
   if (status.ok()) LogLine("INFO", "CheckpointEvaluated", {{"step", std::to_string(summary.step)}});
   return status;

@@ -59,17 +59,31 @@ TEST_F(Ledger, WhatIsMeasuredAfterTheCommitIsTaken) {
   ManifestCommitted bare{500, h.Seat(job, 0), h.Ref(job, 0), 20, 100};
   h.Step(bare);
   EXPECT_THAT(h.job(job).aliases, UnorderedElementsAre(Pair("latest", 20), Pair("best", 10)));
+  bare.metrics["loss"] = 0.1;
   h.Step(bare);
-  EXPECT_TRUE(h.checkpoint(job, 20).metrics.empty()) << "said again without numbers: nothing new";
+  EXPECT_TRUE(h.rank_reply().status.ok());
+  EXPECT_TRUE(h.checkpoint(job, 20).metrics.empty()) << "a commit that is repeated changes nothing";
   // The process died in its evaluation; the next generation evaluates what it was restored from.
+  EvaluationReported evaluation{501, h.Seat(job, 0), h.Ref(job, 0), 20, {{"loss", 0.5}}, /*is_best=*/true};
   h.Fail(job, CauseKind::kSignal);
+  h.Step(evaluation);
+  EXPECT_EQ(h.rank_reply().status.code(), absl::StatusCode::kFailedPrecondition) << "of a generation that is over";
   h.StartTraining(job);
-  h.Manifest(job, 20, /*best=*/true);
+  evaluation.id = h.Ref(job, 0);
+  evaluation.step = 15;
+  h.Step(evaluation);
+  EXPECT_EQ(h.rank_reply().status.code(), absl::StatusCode::kAborted) << "a step that nobody committed";
+  evaluation.step = 20;
+  h.Step(evaluation);
   EXPECT_TRUE(h.rank_reply().status.ok());
   EXPECT_THAT(h.checkpoint(job, 20).metrics, ElementsAre(Pair("loss", 0.5)));
   EXPECT_EQ(h.checkpoint(job, 20).generation, 1) << "its files are the first generation's";
   EXPECT_THAT(h.job(job).aliases, UnorderedElementsAre(Pair("latest", 20), Pair("best", 20)));
   EXPECT_THAT(h.Told(job, "CheckpointMeasured"), HasSubstr("the best so far"));
+  const int64_t events = h.job(job).next_event;
+  h.Step(evaluation);
+  EXPECT_TRUE(h.rank_reply().status.ok());
+  EXPECT_EQ(h.job(job).next_event, events) << "told again after its answer was lost";
 }
 
 TEST_F(Ledger, NoCommitWithoutVotes) {

@@ -330,6 +330,7 @@ TEST(Fencing, VotesManifestsAndReportsOfAReplacedGenerationAreRefused) {
   const std::vector<Event> calls = {RankJoined{91, w1, old, "x:1"},
                                     ShardCommitted{92, w1, old, 20, {0, "rank-0", 100, 7}},
                                     ManifestCommitted{93, w1, old, 20, 100, {}, true, 0.1},
+                                    EvaluationReported{97, w1, old, 20, {{"loss", 1}}, true},
                                     CheckpointAbandoned{94, w1, old, 20, "no space"},
                                     CheckpointDamaged{95, w1, old, 20, "crc32c"},
                                     RankFinished{96, w1, old, far}};

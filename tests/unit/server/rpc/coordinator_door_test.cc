@@ -23,7 +23,7 @@ TEST_F(CoordinatorDoor, ARankCannotStoreWhatTheNextStartCannotRead) {
   Connect();
   const std::string job = Submit(Spec("digits"));
   const v1::RankId id = Train(job);
-  std::vector<v1::RankCall> bad(6);
+  std::vector<v1::RankCall> bad(7);
   bad[0].mutable_abandon_checkpoint()->set_step(-1);
   bad[1].mutable_commit_shard()->set_step(-1);
   bad[1].mutable_commit_shard()->mutable_shard()->set_file("x");
@@ -33,12 +33,17 @@ TEST_F(CoordinatorDoor, ARankCannotStoreWhatTheNextStartCannotRead) {
   bad[4].mutable_commit_shard()->mutable_shard()->set_file("../escape");
   bad[5].mutable_commit_manifest()->set_step(10);
   bad[5].mutable_commit_manifest()->set_bytes(-1);
+  bad[6].mutable_report_evaluation()->set_step(-1);
   for (const v1::RankCall& call : bad) {
     const v1::RankCallReply reply = RankCall(id, call);
     EXPECT_EQ(reply.code(), static_cast<int>(absl::StatusCode::kInvalidArgument)) << call.ShortDebugString();
     EXPECT_THAT(reply.message(), HasSubstr("allowed:"));
   }
   EXPECT_EQ(Commit(id, 10).code(), 0) << "the session lives";
+  v1::RankCall evaluation;
+  evaluation.mutable_report_evaluation()->set_step(10);
+  (*evaluation.mutable_report_evaluation()->mutable_metrics())["loss"] = 0.25;
+  EXPECT_EQ(RankCall(id, evaluation).code(), 0);
   Stop();
   Start();
   EXPECT_TRUE(aside_.empty());
@@ -47,6 +52,12 @@ TEST_F(CoordinatorDoor, ARankCannotStoreWhatTheNextStartCannotRead) {
   v1::Job found;
   ASSERT_TRUE(Call(*jobs_, &v1::JobService::Stub::GetJob, request, &found).ok());
   EXPECT_EQ(found.state(), v1::RUNNING);
+  v1::ListCheckpointsRequest list;
+  list.set_job(job);
+  v1::ListCheckpointsResponse checkpoints;
+  ASSERT_TRUE(Call(*checkpoints_, &v1::CheckpointService::Stub::ListCheckpoints, list, &checkpoints).ok());
+  ASSERT_EQ(checkpoints.checkpoints_size(), 1);
+  EXPECT_EQ(checkpoints.checkpoints(0).metrics().at("loss"), 0.25) << "what an evaluation found is stored";
 }
 
 // A rank that says that it is done before all have joined.

@@ -72,6 +72,7 @@ class FakeAgent : public v1::TrainerService::Service {
   std::map<int, v1::RankProgress> progress;
   std::set<int> joined, finished;
   std::vector<int64_t> committed;
+  std::vector<v1::ReportEvaluation> evaluated;
   std::map<int, v1::RankProgress> final_progress;
   std::vector<std::string> abandoned, damaged;
   std::string storage;  // of the last commit
@@ -102,6 +103,8 @@ class FakeAgent : public v1::TrainerService::Service {
     } else if (call.has_commit_manifest()) {
       committed.push_back(call.commit_manifest().step());
       storage = call.commit_manifest().storage();
+    } else if (call.has_report_evaluation()) {
+      evaluated.push_back(call.report_evaluation());
     } else if (call.has_finish()) {
       finished.insert(rank);
       final_progress[rank] = call.finish().progress();

@@ -149,7 +149,10 @@ TEST_F(TrainerTest, TwoRanksJoinTrainCommitAndFinish) {
   StartAgent(2);
   EXPECT_THAT(RunAll(), ElementsAre(kExitFinished, kExitFinished));
   EXPECT_THAT(agent_->finished, ElementsAre(0, 1));
-  EXPECT_THAT(agent_->committed, ElementsAre(20, 40, 60, 60));  // the last once more, with what its evaluation found
+  EXPECT_THAT(agent_->committed, ElementsAre(20, 40, 60));
+  ASSERT_EQ(agent_->evaluated.size(), 1u);
+  EXPECT_EQ(agent_->evaluated[0].step(), 60);
+  EXPECT_FALSE(agent_->evaluated[0].metrics().empty());
   EXPECT_THAT(agent_->abandoned, IsEmpty());
   EXPECT_EQ(agent_->final_progress[0].step(), 60);
   EXPECT_EQ(agent_->final_progress[0].total_steps(), 60);
@@ -210,7 +213,10 @@ TEST_F(TrainerTest, TheNextGenerationContinuesWhereTheLastOneWasKilled) {
   agent_->OfferResume(40, (folder_ / "job/step-000000000040").string());
   EXPECT_THAT(RunAll(), ElementsAre(kExitFinished));
   EXPECT_EQ(agent_->final_progress[0].resumed_from_step(), 40);
-  EXPECT_THAT(agent_->committed, ElementsAre(20, 40, 60, 60));  // the last once more, with what its evaluation found
+  EXPECT_THAT(agent_->committed, ElementsAre(20, 40, 60));
+  ASSERT_EQ(agent_->evaluated.size(), 1u);
+  EXPECT_EQ(agent_->evaluated[0].step(), 60);
+  EXPECT_FALSE(agent_->evaluated[0].metrics().empty());
 }
 
 TEST_F(TrainerTest, ARankWhosePeerDiesSaysPeerLost) {
