@@ -16,6 +16,7 @@
 #include "athanor/config/config_loader.h"
 #include "athanor/data/tensor_dataset.h"
 #include "athanor/runner/torch_runner.h"
+#include "athanor/runner/training_run.h"
 #include "tests/oracle/replay.h"
 #include "tests/oracle/trace_run.h"
 
