@@ -161,6 +161,16 @@ class Machine {
     return true;
   }
 
+  // The state of an object: kept of a call, dropped of what has become a container.
+  bool Build() {
+    PickleValue* state = nullptr;
+    if (!Pop(&state)) return false;
+    if (stack_.empty() || stack_.back() == nullptr) return Fail("finds no object");
+    PickleValue* object = stack_.back();
+    if (object->Is(Kind::kCall)) object->state = state;
+    return true;
+  }
+
   // OBJ and INST: a class, then what its constructor takes, above a mark.
   bool CallToMark(const PickleValue* callee) {
     std::vector<const PickleValue*> items;
@@ -410,8 +420,8 @@ class Machine {
       case 'i':  // INST
         if (!TakeLine(&bytes) || !TakeLine(&name) || !PushGlobal(bytes, name) || !Pop(&value)) return false;
         return CallToMark(value);
-      case 'b':  // BUILD: the state of an object; dropped
-        return Pop(&value) && !stack_.empty() && stack_.back() != nullptr ? true : Fail("finds no object");
+      case 'b':  // BUILD
+        return Build();
       case '0':
         return Pop(&value);
       case '1':  // POP_MARK

@@ -42,6 +42,7 @@ struct PickleValue {
   double number = 0;
   std::string text;
   std::vector<const PickleValue*> items;
+  const PickleValue* state = nullptr;  // of kCall: what its __setstate__, or its __dict__, would have got
 
   bool Is(Kind other) const { return kind == other; }
   // Of a dictionary; a later entry with an equal string key replaces an earlier one when it is read by Find().

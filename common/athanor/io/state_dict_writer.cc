@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -12,6 +10,7 @@
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/io/dtype_names.h"
+#include "athanor/io/pickle_writer.h"
 #include "athanor/io/state_dict_file.h"
 #include "athanor/torch/status.h"
 
@@ -91,63 +90,20 @@ Layout LayOut(const std::map<std::string, torch::Tensor>& tensors) {
   return layout;
 }
 
-// The few opcodes that tensors need.
-class Pickle {
- public:
-  Pickle() { bytes_ = "\x80\x02}("; }  // protocol 2, a dictionary, its items
-
-  void AddTensor(const Place& place, const torch::Tensor& storage) {
-    const DtypeNames& dtype = *FindDtype(place.tensor.scalar_type());
-    const bool typed = dtype.storage != nullptr;
-    Text(place.name);
-    Global("torch._utils", typed ? "_rebuild_tensor_v2" : "_rebuild_tensor_v3");
-    bytes_ += "((";
-    Text("storage");
-    Global(typed ? "torch" : "torch.storage", absl::StrCat(typed ? dtype.storage : "Untyped", "Storage"));
-    Text(absl::StrCat(place.storage));
-    Text("cpu");
-    Integer(typed ? storage.numel() : static_cast<int64_t>(storage.nbytes()));
-    bytes_ += "tQ";  // the tuple names a storage
-    Integer(place.offset);
-    Tuple(place.tensor.sizes());
-    Tuple(place.tensor.strides());
-    bytes_ += '\x89';  // requires no gradient
-    Global("collections", "OrderedDict");
-    bytes_ += ")R";  // no hooks
-    if (!typed) Global("torch", dtype.python);
-    bytes_ += "tR";  // the tensor
+std::string PickleOf(const Layout& layout) {
+  PickleWriter pickle;
+  pickle.Op("}(");
+  for (const Place& place : layout.places) {
+    pickle.Text(place.name)
+        .Tensor({.dtype = place.tensor.scalar_type(),
+                 .storage = place.storage,
+                 .storage_elements = layout.storages[place.storage].numel(),
+                 .offset = place.offset,
+                 .sizes = place.tensor.sizes(),
+                 .strides = place.tensor.strides()});
   }
-  std::string Finish() && { return std::move(bytes_) + "u."; }
-
- private:
-  void Little(uint64_t value, int count) {
-    for (int i = 0; i < count; ++i) bytes_ += static_cast<char>(value >> (8 * i) & 0xff);
-  }
-  void Text(std::string_view text) {
-    bytes_ += 'X';
-    Little(text.size(), 4);
-    bytes_ += text;
-  }
-  void Global(std::string_view module, std::string_view name) {
-    absl::StrAppend(&bytes_, "c", std::string(module), "\n", std::string(name), "\n");
-  }
-  void Integer(int64_t value) {
-    if (value <= std::numeric_limits<int32_t>::max()) {
-      bytes_ += 'J';
-      Little(static_cast<uint64_t>(value), 4);
-    } else {
-      bytes_ += "\x8a\x08";  // eight bytes
-      Little(static_cast<uint64_t>(value), 8);
-    }
-  }
-  void Tuple(torch::IntArrayRef values) {
-    bytes_ += '(';
-    for (const int64_t value : values) Integer(value);
-    bytes_ += 't';
-  }
-
-  std::string bytes_;
-};
+  return std::move(pickle.Op("u")).Finish();
+}
 
 absl::Status CheckTensors(const std::string& path, const std::map<std::string, torch::Tensor>& tensors) {
   for (const auto& [name, tensor] : tensors) {
@@ -178,9 +134,7 @@ absl::Status WriteStateDictFile(const std::string& path, const std::map<std::str
       return written.ok() ? size : 0;
     });
     const Layout layout = LayOut(tensors);
-    Pickle pickle;
-    for (const Place& place : layout.places) pickle.AddTensor(place, layout.storages[place.storage]);
-    const std::string bytes = std::move(pickle).Finish();
+    const std::string bytes = PickleOf(layout);
     archive.writeRecord("data.pkl", bytes.data(), bytes.size());
     archive.writeRecord("byteorder", "little", 6);
     for (size_t i = 0; i < layout.storages.size(); ++i) {
