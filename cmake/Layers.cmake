@@ -18,7 +18,8 @@ set(_layer_athanor_optim               "athanor_torch_support;athanor_optim_sche
 set(_layer_athanor_data                "athanor_torch_support;athanor_nested;athanor_io;athanor_parallel_plan")                    # T
 set(_layer_athanor_tools               "athanor_torch_support;athanor_nested;athanor_io;athanor_data;athanor_config")              # T
 set(_layer_athanor_checkpoint          "athanor_io;athanor_parallel;athanor_checkpoint_plan")                                      # T
-set(_layer_athanor_runner              "athanor_checkpoint;athanor_parallel;athanor_optim;athanor_data;athanor_metrics;athanor_config") # T
+set(_layer_athanor_exchange            "athanor_checkpoint;athanor_io;athanor_checkpoint_plan;athanor_parallel_plan")                # T: checkpoints for and from other programs
+set(_layer_athanor_runner              "athanor_checkpoint;athanor_exchange;athanor_parallel;athanor_optim;athanor_data;athanor_metrics;athanor_config") # T
 set(_layer_athanor_proto               "")                                                                                         # F
 set(_layer_athanor_service             "athanor_base;athanor_proto;athanor_contract")                                              # F
 set(_layer_athanor_server_core         "athanor_base;athanor_contract;athanor_checkpoint_policy")                                  # F, pure: no protobuf, no gRPC

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 torch_version=${ATHANOR_TORCH_VERSION:-2.13.0}
-python_packages=("torch==$torch_version" "numpy==2.4.6" "safetensors==0.8.0" "tensorboard==2.21.0" "wandb==0.31.0" "kubernetes-validate==1.37.0")
+python_packages=("torch==$torch_version" "numpy==2.4.6" "safetensors==0.8.0" "tensorboard==2.21.0" "wandb==0.31.0" "kubernetes-validate==1.37.0" "huggingface_hub==2.4.0")
 # The stamp names all that was asked for, so that a change of this list installs again.
 stamp=.venv/athanor-setup
 wanted="$(printf '%s\n' "${python_packages[@]}")"

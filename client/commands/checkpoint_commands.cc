@@ -1,22 +1,17 @@
 #include <iostream>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
-#include "athanor/base/run_program.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/base/utf8_text.h"
-#include "athanor/contract/exit_codes.h"
 #include "client/commands/command.h"
-#include "client/trainer_program.h"
 
 namespace athanor {
 namespace {
 
 struct CheckpointArguments {
-  std::string job, checkpoint, tag, expect, file, dtype;
+  std::string job, checkpoint, tag, expect;
   bool all = false, dry_run = false;
 };
 
@@ -134,39 +129,11 @@ absl::Status Delete(CommandContext& context, const CheckpointArguments& argument
   return absl::OkStatus();
 }
 
-// Whoever exports `latest` shall know when that is not where the job is.
-absl::Status SayHowFarBehind(CommandContext& context, const v1::Checkpoint& checkpoint) {
-  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
-  v1::GetJobRequest request;
-  request.set_job(checkpoint.job());
-  v1::Job job;
-  RETURN_IF_ERROR(client->Call(client->jobs(), &v1::JobService::Stub::GetJob, request, &job));
-  if (!job.checkpoint_warning().empty())
-    context.Say(absl::StrCat("warning: ", job.id(), ": ", StripControlChars(job.checkpoint_warning())));
-  return absl::OkStatus();
-}
-
-absl::Status Export(CommandContext& context, const CheckpointArguments& arguments) {
-  ASSIGN_OR_RETURN(const v1::Checkpoint checkpoint, Get(context, arguments));
-  std::vector<std::string> command = {TrainerProgram(), "export", checkpoint.path(), arguments.file};
-  if (!arguments.dtype.empty()) command.push_back(arguments.dtype);
-  absl::StatusOr<ProgramOutput> output = RunProgram(command, {.limit = absl::Hours(1), .errors_too = true});
-  if (!output.ok()) return output.status();
-  const std::string said(absl::StripPrefix(absl::StripAsciiWhitespace(output->text), "error: "));
-  if (output->exit_code == kExitInvalid) return absl::InvalidArgumentError(said);
-  if (output->exit_code != 0) return absl::UnknownError(absl::StrCat("cannot export ", checkpoint.name(), ": ", said));
-  if (context.format() != OutputFormat::kTable) {
-    RETURN_IF_ERROR(PrintMessage(checkpoint, context.format()));
-  } else {
-    std::cout << checkpoint.name() << " -> " << arguments.file << "\n";
-  }
-  return SayHowFarBehind(context, checkpoint);
-}
-
 }  // namespace
 
 void AddCheckpointCommands(CLI::App& app, CommandContext& context) {
-  CLI::App* group = app.add_subcommand("checkpoint", "List, export, tag and delete checkpoints")->require_subcommand(1);
+  CLI::App* group =
+      app.add_subcommand("checkpoint", "List, export, import, tag and delete checkpoints")->require_subcommand(1);
   auto arguments = std::make_shared<CheckpointArguments>();
   auto add = [&](const char* name, const char* help, const char* example,
                  absl::Status (*run)(CommandContext&, const CheckpointArguments&)) {
@@ -182,11 +149,7 @@ void AddCheckpointCommands(CLI::App& app, CommandContext& context) {
   add("show", "Show one checkpoint", "athanor checkpoint show digits latest", Show)
       ->add_option("checkpoint", arguments->checkpoint, kWhich)
       ->required();
-  CLI::App* exported = add("export", "Write a checkpoint's weights into one file for PyTorch",
-                           "athanor checkpoint export digits best digits.safetensors --dtype bf16", Export);
-  exported->add_option("checkpoint", arguments->checkpoint, kWhich)->required();
-  exported->add_option("file", arguments->file, "FILE.safetensors, or FILE.pt for torch.load")->required();
-  exported->add_option("--dtype", arguments->dtype, "Of floating-point tensors: fp32, fp16, bf16, fp64");
+  AddConvertCommands(*group, context);
   CLI::App* tag = add("tag", "Point a tag at a checkpoint; it is then kept",
                       "athanor checkpoint tag digits best release-1 --expect none", Tag);
   tag->add_option("checkpoint", arguments->checkpoint, kWhich)->required();

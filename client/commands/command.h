@@ -33,7 +33,8 @@ struct CommandContext {
 
 void AddJobCommands(CLI::App& app, CommandContext& context);
 void AddCheckpointCommands(CLI::App& app, CommandContext& context);
-void AddClusterCommands(CLI::App& app, CommandContext& context);  // worker, status, version, config
+void AddConvertCommands(CLI::App& checkpoint, CommandContext& context);  // checkpoint export, import
+void AddClusterCommands(CLI::App& app, CommandContext& context);         // worker, status, version, config
 void AddCompletionCommands(CLI::App& app);
 // What is wrong with a command line that CLI11 refuses for a command or an option that it does not know, or for one
 // that is missing: "athanor job: no command 'sumbit', did you mean 'submit'?". Empty when that is not it.

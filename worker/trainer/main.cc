@@ -1,6 +1,6 @@
 // athanor-trainer: one rank of one generation of one job. Started by athanor-agent; common/athanor/contract has what
-// they agree on. As the program that has LibTorch it also exports checkpoints, for `athanor checkpoint export`, and
-// checks task options, for `athanor job submit --dry-run`.
+// they agree on. As the program that has LibTorch it also converts checkpoints, for `athanor checkpoint import` and
+// `export`, and checks task options, for `athanor job submit --dry-run`.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -9,8 +9,8 @@
 #include "athanor/base/descriptors.h"
 #include "athanor/base/version.h"
 #include "athanor/contract/rank_environment.h"
-#include "athanor/runner/state/pretrained.h"
 #include "worker/trainer/check_job.h"
+#include "worker/trainer/convert_command.h"
 #include "worker/trainer/exit.h"
 #include "worker/trainer/log_line.h"
 #include "worker/trainer/train_job.h"
@@ -18,10 +18,13 @@
 
 namespace {
 
-// export CHECKPOINT FILE [DTYPE]
-int Export(int argc, char** argv) {
-  const absl::Status done = athanor::ExportWeights(argv[2], argv[3], {.dtype = argc > 4 ? argv[4] : ""});
-  if (!done.ok()) std::cerr << "error: " << done.message() << "\n";
+// convert FROM TO [OPTION]…
+int Convert(int argc, char** argv) {
+  const auto command = athanor::ParseConvertCommand({argv + 2, argv + argc});
+  const auto done = command.ok() ? athanor::ConvertTensors(command->from, command->to, command->options)
+                                 : absl::StatusOr<athanor::ConvertReport>(command.status());
+  if (done.ok()) std::cout << athanor::ToJson(*done) << "\n";
+  if (!done.ok()) std::cerr << "error: " << done.status().message() << "\n";
   return done.ok() ? 0 : athanor::kExitInvalid;
 }
 
@@ -39,7 +42,7 @@ ATHANOR_OPEN_STANDARD_DESCRIPTORS();
 int main(int argc, char** argv) {
   using athanor::EndProcess;
   std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // a rank may be killed: what it has printed is in its log then
-  if ((argc == 4 || argc == 5) && std::strcmp(argv[1], "export") == 0) return Export(argc, argv);
+  if (argc > 1 && std::strcmp(argv[1], "convert") == 0) return Convert(argc, argv);
   if (argc == 3 && std::strcmp(argv[1], "check") == 0) return Check(argv[2]);
   if (argc > 1) {
     const bool version = std::strcmp(argv[1], "--version") == 0;

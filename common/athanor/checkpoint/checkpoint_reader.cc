@@ -128,6 +128,31 @@ absl::StatusOr<Manifest> ReadChecked(const ResumeCandidate& candidate, const Pla
   return manifest;
 }
 
+class Opened : public OpenedCheckpoint {
+ public:
+  Opened(ResumeCandidate candidate, Place place, Manifest manifest, ProgressCallback on_bytes)
+      : candidate_(std::move(candidate)),
+        place_(std::move(place)),
+        manifest_(std::move(manifest)),
+        on_bytes_(std::move(on_bytes)) {}
+  const Manifest& manifest() const override { return manifest_; }
+  absl::StatusOr<std::vector<torch::Tensor>> Read(const std::vector<WantedBox>& wanted) const override {
+    if (manifest_.format == 1) {
+      return absl::FailedPreconditionError(absl::StrCat(place_.store->Describe(place_.folder + kManifestFile),
+                                                        ": has format 1; parts are read from format 2 on"));
+    }
+    const ShardSource source{*place_.store, place_.folder, manifest_, on_bytes_,
+                             [this](const absl::Status& error) { return Judge(candidate_, error); }};
+    return ReadBoxes(source, manifest_.tensors, wanted);
+  }
+
+ private:
+  const ResumeCandidate candidate_;
+  const Place place_;
+  const Manifest manifest_;
+  const ProgressCallback on_bytes_;
+};
+
 }  // namespace
 
 absl::StatusOr<Manifest> ReadManifest(const std::string& directory) {
@@ -199,18 +224,18 @@ absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, i
   return restored;
 }
 
+absl::StatusOr<std::unique_ptr<OpenedCheckpoint>> OpenCheckpoint(const ResumeCandidate& candidate,
+                                                                 const ProgressCallback& on_bytes) {
+  const Place place = PlaceOf(candidate.path);
+  ASSIGN_OR_RETURN(Manifest manifest, ReadChecked(candidate, place));
+  return std::make_unique<Opened>(candidate, place, std::move(manifest), on_bytes);
+}
+
 absl::StatusOr<std::vector<torch::Tensor>> ReadCheckpointBoxes(const ResumeCandidate& candidate,
                                                                const std::vector<WantedBox>& wanted,
                                                                const ProgressCallback& on_bytes) {
-  const Place place = PlaceOf(candidate.path);
-  ASSIGN_OR_RETURN(const Manifest manifest, ReadChecked(candidate, place));
-  const ShardSource source{*place.store, place.folder, manifest, on_bytes,
-                           [&](const absl::Status& error) { return Judge(candidate, error); }};
-  if (manifest.format == 1) {
-    return absl::FailedPreconditionError(absl::StrCat(place.store->Describe(place.folder + kManifestFile),
-                                                      ": has format 1; parts are read from format 2 on"));
-  }
-  return ReadBoxes(source, manifest.tensors, wanted);
+  ASSIGN_OR_RETURN(const std::unique_ptr<OpenedCheckpoint> opened, OpenCheckpoint(candidate, on_bytes));
+  return opened->Read(wanted);
 }
 
 }  // namespace athanor

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <optional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,18 @@ using PartsWanted =
 absl::StatusOr<RestoredState> ReadCheckpoint(const ResumeCandidate& candidate, int rank, int world_size,
                                              const ProgressCallback& on_bytes = {}, const TensorFilter& wanted = {},
                                              const PartsWanted& parts = {});
+
+// A checkpoint whose manifest is read and whose shards have the sizes that it says, to read its tensors one after the
+// other.
+class OpenedCheckpoint {
+ public:
+  virtual ~OpenedCheckpoint() = default;
+  virtual const Manifest& manifest() const = 0;
+  // As ReadCheckpointBoxes().
+  virtual absl::StatusOr<std::vector<torch::Tensor>> Read(const std::vector<WantedBox>& wanted) const = 0;
+};
+absl::StatusOr<std::unique_ptr<OpenedCheckpoint>> OpenCheckpoint(const ResumeCandidate& candidate,
+                                                                 const ProgressCallback& on_bytes = {});
 
 // Parts of tensors, in the order of `wanted`; of the files only the blocks that hold them are read, and checked. Errors
 // as ReadCheckpoint(); FAILED_PRECONDITION: its format has no parts.

@@ -9,10 +9,8 @@
 #include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
-#include "athanor/io/dtype_names.h"
+#include "athanor/exchange/convert.h"
 #include "athanor/io/state_dict_file.h"
-#include "athanor/io/tensor_file.h"
-#include "athanor/io/tied_tensors.h"
 #include "athanor/runner/state/weight_names.h"
 #include "athanor/torch/module_tensors.h"
 #include "athanor/torch/status.h"
@@ -26,25 +24,31 @@ bool IsWeight(const std::string& name) {
   return absl::StartsWith(name, "model.") || absl::StartsWith(name, "ema.");
 }
 
-TensorMap WeightsOfCheckpoint(const TensorMap& tensors, bool average) {
+TensorMap WeightsOfCheckpoint(const TensorMap& tensors) {
   TensorMap weights;
   for (const auto& [name, tensor] : tensors) {
     if (absl::StartsWith(name, "model.")) weights.emplace(name.substr(6), tensor);
   }
   for (const auto& [name, tensor] : tensors) {
-    if (average && absl::StartsWith(name, "ema.")) weights[name.substr(4)] = tensor;
+    if (absl::StartsWith(name, "ema.")) weights[name.substr(4)] = tensor;
   }
   return weights;
 }
 
-absl::StatusOr<TensorMap> WeightsAt(const std::string& path, bool average, std::vector<std::string>* skipped) {
+absl::StatusOr<TensorMap> WeightsAt(const std::string& path, std::vector<std::string>* skipped) {
   std::error_code error;
+  const absl::StatusOr<TensorFormat> format = DetectTensorFormat(path);
+  if (format.ok() && (*format == TensorFormat::kHuggingFace || *format == TensorFormat::kTorchDistributed ||
+                      *format == TensorFormat::kDeepSpeed)) {
+    ASSIGN_OR_RETURN(const std::unique_ptr<TensorSource> source, OpenTensorSource(path, *format));
+    return ReadWeightsOf(*source, /*average=*/true, skipped);
+  }
   const bool named =  // "<root>/latest", "<root>/best.pointer"
       std::filesystem::exists(path + ".pointer", error) || std::filesystem::path(path).extension() == ".pointer";
   if (named || std::filesystem::is_directory(path, error)) {
     ASSIGN_OR_RETURN(const ResumeCandidate candidate, CandidateAt(path));
     ASSIGN_OR_RETURN(const RestoredState restored, ReadCheckpoint(candidate, 0, 1, {}, IsWeight));
-    TensorMap weights = WeightsOfCheckpoint(restored.state.replicated, average);
+    TensorMap weights = WeightsOfCheckpoint(restored.state.replicated);
     if (weights.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": holds no weights of a model"));
     return weights;
   }
@@ -58,7 +62,7 @@ absl::StatusOr<TensorMap> WeightsAt(const std::string& path, bool average, std::
   // A shard of a checkpoint holds more than the model.
   size_t of_model = 0;
   for (const auto& [name, tensor] : file.tensors) of_model += absl::StartsWith(name, "model.") ? 1 : 0;
-  if (of_model > 0 && of_model < file.tensors.size()) return WeightsOfCheckpoint(file.tensors, average);
+  if (of_model > 0 && of_model < file.tensors.size()) return WeightsOfCheckpoint(file.tensors);
   return TensorMap(file.tensors.begin(), file.tensors.end());
 }
 
@@ -81,26 +85,11 @@ std::string WeightsReport::ToString() const {
 }
 
 absl::StatusOr<TensorMap> ReadWeights(const std::string& path, std::vector<std::string>* skipped) {
-  return WeightsAt(path, /*average=*/true, skipped);
+  return WeightsAt(path, skipped);
 }
 
 absl::Status ExportWeights(const std::string& from, const std::string& to, const ExportOptions& options) {
-  const std::string ending = std::filesystem::path(to).extension().string();
-  const bool python = ending == ".pt" || ending == ".pth";
-  if (!python && ending != ".safetensors") {
-    return absl::InvalidArgumentError(
-        absl::StrCat(to, ": found ending '", ending, "'; allowed: .safetensors, .pt, .pth"));
-  }
-  const std::optional<torch::ScalarType> dtype = DtypeOfOption(options.dtype);
-  if (!options.dtype.empty() && !dtype.has_value()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dtype: found '", options.dtype, "'; allowed: ", NamesOf(&DtypeNames::option, ", ")));
-  }
-  ASSIGN_OR_RETURN(TensorMap weights, WeightsAt(from, options.average, nullptr));
-  if (dtype.has_value()) {
-    RETURN_IF_ERROR(RunTorch(absl::StrCat("exporting ", from), [&] { CastFloats(&weights, *dtype); }));
-  }
-  return python ? WriteStateDictFile(to, weights) : WriteTensorFile(to, weights, {{"format", "pt"}});
+  return ConvertTensors(from, to, {.average = options.average, .dtype = options.dtype}).status();
 }
 
 absl::StatusOr<WeightsReport> LoadWeights(const TensorMap& weights, const WeightsOptions& options,

@@ -4,7 +4,8 @@
 //   ASSIGN_OR_RETURN(WeightsReport report, LoadWeights(weights, {.rename = {{"^backbone\\.", ""}}}, model.get()));
 //
 // ReadWeights() takes a checkpoint's folder or name (its average of the weights where it holds one), a safetensors
-// file, or what torch.save wrote; nothing is executed. Not thread-safe with respect to the module.
+// file, what torch.save wrote, or a folder of Hugging Face, torch.distributed.checkpoint or DeepSpeed; nothing is
+// executed. Not thread-safe with respect to the module.
 #pragma once
 
 #include <torch/torch.h>
