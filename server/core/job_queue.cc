@@ -12,9 +12,9 @@ void JobQueue::Add(const JobEntry& job) {
 
 bool JobQueue::Remove(const JobEntry& job) {
   const Key key = KeyOf(job);
-  if (const auto aside = aside_.find(ShapeOf(job)); aside != aside_.end()) {
+  if (const auto aside = parked_.find(ShapeOf(job)); aside != parked_.end()) {
     aside->second.erase(key);
-    if (aside->second.empty()) aside_.erase(aside);
+    if (aside->second.empty()) parked_.erase(aside);
   }
   ordered_.erase(key);
   by_age_[job.spec.device].erase({job.submit_order, job.id});
@@ -29,14 +29,14 @@ bool JobQueue::Reserve(JobEntry& job) {
   return true;
 }
 
-void JobQueue::PutAside(const JobEntry& job) {
+void JobQueue::Park(const JobEntry& job) {
   ordered_.erase(KeyOf(job));
   by_age_[job.spec.device].erase({job.submit_order, job.id});
-  aside_[ShapeOf(job)].insert(KeyOf(job));
+  parked_[ShapeOf(job)].insert(KeyOf(job));
 }
 
-void JobQueue::BringBack(const std::function<bool(const Shape&)>& fits) {
-  for (auto it = aside_.begin(); it != aside_.end();) {
+void JobQueue::Unpark(const std::function<bool(const Shape&)>& fits) {
+  for (auto it = parked_.begin(); it != parked_.end();) {
     if (!fits(it->first)) {
       ++it;
       continue;
@@ -45,7 +45,7 @@ void JobQueue::BringBack(const std::function<bool(const Shape&)>& fits) {
       ordered_.insert(key);
       by_age_[std::get<0>(it->first)].insert({std::get<uint64_t>(key), std::get<JobId>(key)});
     }
-    it = aside_.erase(it);
+    it = parked_.erase(it);
   }
 }
 
@@ -64,14 +64,14 @@ std::optional<JobId> JobQueue::Oldest(const std::string& device) const {
 
 int32_t JobQueue::Length() const {
   size_t length = ordered_.size();
-  for (const auto& [shape, keys] : aside_) length += keys.size();
+  for (const auto& [shape, keys] : parked_) length += keys.size();
   return static_cast<int32_t>(length);
 }
 
 int32_t JobQueue::Position(const JobEntry& job) const {
   const Key key = KeyOf(job);
   int64_t before = std::distance(ordered_.begin(), ordered_.lower_bound(key));
-  for (const auto& [shape, keys] : aside_) before += std::distance(keys.begin(), keys.lower_bound(key));
+  for (const auto& [shape, keys] : parked_) before += std::distance(keys.begin(), keys.lower_bound(key));
   return static_cast<int32_t>(before) + 1;
 }
 

@@ -1,4 +1,4 @@
-// The jobs that wait for slots: in order (reserved ones, then by priority, then by age), or aside with others of their
+// The jobs that wait for slots: in order (reserved ones, then by priority, then by age), or parked with others of their
 // shape, when they need more than the whole cluster has. Decides nothing; the pass that does is in scheduling.cc.
 #pragma once
 
@@ -28,11 +28,11 @@ class JobQueue {
   // Goes first of its device kind from now on. False when it does not wait in order.
   bool Reserve(JobEntry& job);
 
-  void PutAside(const JobEntry& job);
-  bool HasAside(const Shape& shape) const { return aside_.contains(shape); }
-  bool HasAside() const { return !aside_.empty(); }
+  void Park(const JobEntry& job);
+  bool HasParked(const Shape& shape) const { return parked_.contains(shape); }
+  bool HasParked() const { return !parked_.empty(); }
   // Jobs of the shapes that `fits` says wait in order again.
-  void BringBack(const std::function<bool(const Shape&)>& fits);
+  void Unpark(const std::function<bool(const Shape&)>& fits);
 
   // The head of a device kind after a pass: what comes later waits behind it.
   void ClearHeads() { heads_.clear(); }
@@ -48,13 +48,13 @@ class JobQueue {
 
   const std::set<Key>& ordered() const { return ordered_; }
   bool Contains(const JobEntry& job) const { return ordered_.contains(KeyOf(job)); }
-  bool empty() const { return ordered_.empty() && aside_.empty(); }
+  bool empty() const { return ordered_.empty() && parked_.empty(); }
   int32_t Length() const;
   int32_t Position(const JobEntry& job) const;  // 1 = next
 
  private:
   std::set<Key> ordered_;
-  std::map<Shape, std::set<Key>> aside_;
+  std::map<Shape, std::set<Key>> parked_;
   std::map<std::string, Key> heads_;                                    // by device kind
   std::map<std::string, std::set<std::pair<uint64_t, JobId>>> by_age_;  // of `ordered_`, by device kind
   std::vector<JobId> fresh_;

@@ -111,9 +111,9 @@ class Machine {
   void CapacityChanged();
   void Schedule();
   void SchedulePass(size_t devices);
-  bool PutBehindTheQueue(const JobId& id);
-  void PutAside(JobEntry& job);
-  void BringBackFromAside();
+  bool MustWait(const JobId& id);
+  void Park(JobEntry& job);
+  void Unpark();
   PlacementResult PlaceJob(const JobEntry& job, const std::vector<FreeSlots>& free) const;
   bool HoldStrict(JobEntry& job);
   bool TryPlace(JobEntry& job, std::vector<FreeSlots>& free);
@@ -216,7 +216,7 @@ class Machine {
   std::map<JobId, std::set<JobId>> children_;  // parent -> unfinished children
   std::map<JobId, double> stall_seen_;         // checkpoint stall already accounted, of the live generation
   bool schedule_ = false;                      // slots or jobs changed: the queue must be gone through
-  bool capacity_changed_ = false;              // so did the workers: what waits aside must be looked at too
+  bool capacity_changed_ = false;              // so did the workers: what is parked must be looked at too
 };
 
 }  // namespace athanor::core

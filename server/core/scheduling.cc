@@ -52,8 +52,8 @@ void Machine::CapacityChanged() {
 // one that waits already, or when slots changed.
 void Machine::Schedule() {
   const std::vector<JobId> fresh = queue_.TakeFresh();
-  if (capacity_changed_) BringBackFromAside();
-  const auto placeable = [this](const JobId& id) { return !PutBehindTheQueue(id); };
+  if (capacity_changed_) Unpark();
+  const auto placeable = [this](const JobId& id) { return !MustWait(id); };
   if (std::any_of(fresh.begin(), fresh.end(), placeable)) schedule_ = true;
   if (schedule_) {
     std::set<std::string> devices;  // whose queues may move
@@ -63,19 +63,19 @@ void Machine::Schedule() {
     }
     SchedulePass(devices.size());
     if (GrantReservations()) SchedulePass(devices.size());
-    for (const JobId& id : fresh) PutBehindTheQueue(id);
+    for (const JobId& id : fresh) MustWait(id);
   }
   schedule_ = capacity_changed_ = false;
 }
 
-// True when a job must wait, whatever is free: behind the head of its device kind, or aside with others of its shape.
-bool Machine::PutBehindTheQueue(const JobId& id) {
+// True when a job must wait, whatever is free: behind the head of its device kind, or parked with others of its shape.
+bool Machine::MustWait(const JobId& id) {
   auto found = state.jobs.find(id);
   if (found == state.jobs.end() || found->second.state != JobState::kQueued) return true;
   JobEntry& job = found->second;
-  if (!queue_.Contains(job)) return true;  // aside already
-  if (queue_.HasAside(JobQueue::ShapeOf(job))) {
-    PutAside(job);
+  if (!queue_.Contains(job)) return true;  // parked already
+  if (queue_.HasParked(JobQueue::ShapeOf(job))) {
+    Park(job);
     return true;
   }
   const std::optional<JobId> head = queue_.WaitsBehind(job);
@@ -83,17 +83,17 @@ bool Machine::PutBehindTheQueue(const JobId& id) {
   return head.has_value();
 }
 
-void Machine::PutAside(JobEntry& job) {
-  queue_.PutAside(job);
+void Machine::Park(JobEntry& job) {
+  queue_.Park(job);
   SetQueueReason(job,
                  absl::StrCat("waits for more workers: needs ", job.spec.ranks, " x ", job.spec.slots_per_rank, " ",
                               job.spec.device, " slots at once, more than there are even with every slot free"));
 }
 
-void Machine::BringBackFromAside() {
-  if (!queue_.HasAside()) return;
+void Machine::Unpark() {
+  if (!queue_.HasParked()) return;
   const std::vector<FreeSlots> all = CollectFreeSlots(state, /*ignore_used=*/true);
-  queue_.BringBack([&all](const JobQueue::Shape& shape) {
+  queue_.Unpark([&all](const JobQueue::Shape& shape) {
     const auto& [device, ranks, slots_per_rank] = shape;
     return Place({ranks, slots_per_rank, device}, all).placed;
   });
@@ -107,7 +107,7 @@ void Machine::SchedulePass(size_t devices) {
     JobEntry& job = state.jobs.at(std::get<JobId>(*it++));  // placing takes it out of the queue
     if (queue_.IsBlocked(job.spec.device) || HoldStrict(job) || TryPlace(job, free)) continue;
     if (!Place(RequestOf(job), CollectFreeSlots(state, /*ignore_used=*/true)).placed) {
-      PutAside(job);
+      Park(job);
       continue;
     }
     const bool preempting = PreemptFor(job, free);

@@ -42,21 +42,21 @@ TEST(JobQueue, WhatIsAsideWaitsWithItsShape) {
   const JobEntry wide = Job("wide", 1, 0, 64), narrow = Job("narrow", 2);
   queue.Add(wide);
   queue.Add(narrow);
-  queue.PutAside(wide);
-  EXPECT_TRUE(queue.HasAside(JobQueue::ShapeOf(wide)));
-  EXPECT_FALSE(queue.HasAside(JobQueue::ShapeOf(narrow)));
+  queue.Park(wide);
+  EXPECT_TRUE(queue.HasParked(JobQueue::ShapeOf(wide)));
+  EXPECT_FALSE(queue.HasParked(JobQueue::ShapeOf(narrow)));
   EXPECT_FALSE(queue.Contains(wide));
   EXPECT_EQ(queue.Oldest("cpu"), narrow.id) << "nobody overtakes what cannot start";
   EXPECT_EQ(queue.Length(), 2);
   EXPECT_EQ(queue.Position(narrow), 2);
-  queue.BringBack([](const JobQueue::Shape&) { return false; });
+  queue.Unpark([](const JobQueue::Shape&) { return false; });
   EXPECT_FALSE(queue.Contains(wide));
-  queue.BringBack([&](const JobQueue::Shape& shape) { return shape == JobQueue::ShapeOf(wide); });
+  queue.Unpark([&](const JobQueue::Shape& shape) { return shape == JobQueue::ShapeOf(wide); });
   EXPECT_TRUE(queue.Contains(wide));
   EXPECT_EQ(queue.Oldest("cpu"), wide.id);
-  queue.PutAside(wide);
+  queue.Park(wide);
   queue.Remove(wide);
-  EXPECT_FALSE(queue.HasAside());
+  EXPECT_FALSE(queue.HasParked());
 }
 
 TEST(JobQueue, WhoComesLaterWaitsBehindTheHead) {
