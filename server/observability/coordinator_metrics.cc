@@ -13,18 +13,6 @@
 namespace athanor {
 namespace {
 
-using prometheus::BuildCounter;
-using prometheus::BuildGauge;
-using prometheus::BuildHistogram;
-using Buckets = prometheus::Histogram::BucketBoundaries;
-
-Buckets ShortSeconds() {
-  return {0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10};
-}
-Buckets LongSeconds() {
-  return {0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200};
-}
-
 std::string Lower(const char* name) {
   return absl::AsciiStrToLower(name);
 }
@@ -64,19 +52,11 @@ std::map<std::string, double> Split(const core::GoodputEntry& goodput) {
           {"queue", goodput.queue_seconds},           {"suspended", goodput.suspended_seconds}};
 }
 
-prometheus::Family<prometheus::Gauge>& Gauges(prometheus::Registry& registry, const char* name, const char* help) {
-  return BuildGauge().Name(name).Help(help).Register(registry);
-}
-prometheus::Family<prometheus::Counter>& Counters(prometheus::Registry& registry, const char* name, const char* help) {
-  return BuildCounter().Name(name).Help(help).Register(registry);
-}
-prometheus::Family<prometheus::Histogram>& Histograms(prometheus::Registry& registry, const char* name,
-                                                      const char* help) {
-  return BuildHistogram().Name(name).Help(help).Register(registry);
-}
-
 void ShowBuild(prometheus::Registry& registry) {
-  Gauges(registry, "athanor_build_info", "Version of this build")
+  prometheus::BuildGauge()
+      .Name("athanor_build_info")
+      .Help("Version of this build")
+      .Register(registry)
       .Add({{"version", Version()}, {"commit", Commit()}})
       .Set(1);
 }
@@ -85,120 +65,69 @@ void ShowBuild(prometheus::Registry& registry) {
 
 CoordinatorMetrics::CoordinatorMetrics()
     : registry_(std::make_shared<prometheus::Registry>()),
-      jobs_(Gauges(*registry_, "athanor_jobs", "Jobs by state")),
-      workers_(Gauges(*registry_, "athanor_agents", "Agents by state")),
-      slots_(Gauges(*registry_, "athanor_slots", "Slots of agents that take ranks, by use")),
-      job_step_(Gauges(*registry_, "athanor_job_step", "Completed optimizer steps of a job that is not over")),
-      job_loss_(Gauges(*registry_, "athanor_job_loss", "Training loss of a job that is not over")),
-      job_throughput_(
-          Gauges(*registry_, "athanor_job_samples_per_second", "Samples per second over all ranks of a job")),
-      job_idle_(
-          Gauges(*registry_, "athanor_job_idle_seconds",
-                 "Since a rank of a running job last advanced: a step, a batch evaluated, bytes read or written")),
-      job_checkpoint_age_(Gauges(*registry_, "athanor_job_checkpoint_age_seconds",
-                                 "Age of the newest checkpoint of a running job that has one")),
-      goodput_(Counters(*registry_, "athanor_goodput_seconds_total", "Seconds of all jobs by what they went into")),
-      restarts_(Counters(*registry_, "athanor_job_restarts_total", "Restarts decided, by cause")),
-      failures_(
-          Counters(*registry_, "athanor_generation_failures_total", "Generations that failed, by their first cause")),
-      fenced_(
-          Counters(*registry_, "athanor_fenced_messages_total", "Messages of stale generations or sessions, by kind")),
-      jobs_ended_(Counters(*registry_, "athanor_jobs_ended_total", "Jobs that ended, by final state")),
-      rpc_(Histograms(*registry_, "athanor_rpc_duration_seconds", "Duration of unary calls by method and code")),
-      queue_depth_(Gauges(*registry_, "athanor_queue_depth", "Jobs that wait for slots").Add({})),
-      queue_oldest_(Gauges(*registry_, "athanor_queue_oldest_seconds",
-                           "How long the job that waits for slots the longest has waited")
-                        .Add({})),
-      heartbeat_age_(
-          Gauges(*registry_, "athanor_heartbeat_age_seconds", "Oldest heartbeat among agents that are not lost")
-              .Add({})),
-      resident_bytes_(Gauges(*registry_, "process_resident_memory_bytes", "Resident memory").Add({})),
-      cpu_seconds_(Counters(*registry_, "process_cpu_seconds_total", "CPU time").Add({})),
-      submitted_(Counters(*registry_, "athanor_jobs_submitted_total", "Jobs created").Add({})),
-      generations_(Counters(*registry_, "athanor_generations_total", "Generations started").Add({})),
-      lease_expiries_(Counters(*registry_, "athanor_lease_expiries_total", "Agents declared lost").Add({})),
-      checkpoint_bytes_(
-          Counters(*registry_, "athanor_checkpoint_bytes_total", "Bytes of committed checkpoints").Add({})),
-      checkpoints_(Counters(*registry_, "athanor_checkpoints_total", "Committed checkpoints").Add({})),
-      checkpoint_failures_(
-          Counters(*registry_, "athanor_checkpoint_failures_total", "Saves that a rank had to give up").Add({})),
-      checkpoint_damages_(
-          Counters(*registry_, "athanor_checkpoint_damages_total", "Committed checkpoints found unreadable").Add({})),
-      hangs_(Counters(*registry_, "athanor_hangs_total", "Hangs found").Add({})),
-      quarantines_(
-          Counters(*registry_, "athanor_quarantines_total", "Agents put aside because launches failed there").Add({})),
-      store_errors_(Counters(*registry_, "athanor_store_errors_total", "Failed commits to the store").Add({})),
-      records_refused_(Counters(*registry_, "athanor_store_records_refused_total",
-                                "Records that could not have been read back and were not written")
-                           .Add({})),
-      records_aside_(Gauges(*registry_, "athanor_store_records_put_aside",
-                            "Records that could not be used and lie aside as evidence")
-                         .Add({})),
-      recovery_(
-          Histograms(*registry_, "athanor_recovery_seconds", "End of a failed generation to the first step of the next")
-              .Add({}, LongSeconds())),
-      queue_wait_(
-          Histograms(*registry_, "athanor_queue_wait_seconds", "Time from queued to placed").Add({}, LongSeconds())),
-      checkpoint_seconds_(
-          Histograms(*registry_, "athanor_checkpoint_seconds", "Snapshot to commit").Add({}, LongSeconds())),
-      store_write_(
-          Histograms(*registry_, "athanor_store_write_seconds", "Synced commits to RocksDB").Add({}, ShortSeconds())) {
+      jobs_(*registry_),
+      generations_(*registry_),
+      workers_(*registry_),
+      checkpoints_(*registry_),
+      store_(*registry_),
+      process_(*registry_) {
   ShowBuild(*registry_);
   for (int state = 1; state <= 9; ++state)
-    jobs_.Add({{"state", Lower(core::ToString(static_cast<core::JobState>(state)))}});
+    jobs_.by_state.Add({{"state", Lower(core::ToString(static_cast<core::JobState>(state)))}});
   for (int kind = 1; kind < kCauseKinds; ++kind)
-    for (auto* family : {&restarts_, &failures_}) family->Add({{"cause", ToString(static_cast<CauseKind>(kind))}});
+    for (auto* family : {&generations_.restarts, &generations_.failures})
+      family->Add({{"cause", ToString(static_cast<CauseKind>(kind))}});
   for (const core::JobState state : {core::JobState::kSucceeded, core::JobState::kFailed, core::JobState::kCancelled})
-    jobs_ended_.Add({{"state", Lower(core::ToString(state))}});
-  for (const auto& [name, seconds] : Split({})) goodput_.Add({{"kind", name}});
+    jobs_.ended.Add({{"state", Lower(core::ToString(state))}});
+  for (const auto& [name, seconds] : Split({})) jobs_.goodput.Add({{"kind", name}});
 }
 
 void CoordinatorMetrics::OnNote(const core::Note& note) {
   using Kind = core::Note::Kind;
   switch (note.kind) {
     case Kind::kJobSubmitted:
-      submitted_.Increment();
+      jobs_.submitted.Increment();
       break;
     case Kind::kJobEnded:
-      jobs_ended_.Add({{"state", Lower(note.label.c_str())}}).Increment();
+      jobs_.ended.Add({{"state", Lower(note.label.c_str())}}).Increment();
       break;
     case Kind::kGenerationStarted:
-      generations_.Increment();
+      generations_.started.Increment();
       break;
     case Kind::kRestart:
-      restarts_.Add({{"cause", note.label}}).Increment();
+      generations_.restarts.Add({{"cause", note.label}}).Increment();
       break;
     case Kind::kFailure:
-      failures_.Add({{"cause", note.label}}).Increment();
+      generations_.failures.Add({{"cause", note.label}}).Increment();
       break;
     case Kind::kQuarantine:
-      quarantines_.Increment();
+      workers_.quarantines.Increment();
       break;
     case Kind::kRecovered:
-      recovery_.Observe(note.seconds);
+      generations_.recovery.Observe(note.seconds);
       break;
     case Kind::kFencedMessage:
-      fenced_.Add({{"kind", note.label}}).Increment();
+      workers_.fenced.Add({{"kind", note.label}}).Increment();
       break;
     case Kind::kLeaseExpired:
-      lease_expiries_.Increment();
+      workers_.lease_expiries.Increment();
       break;
     case Kind::kCheckpointCommitted:
-      checkpoints_.Increment();
-      checkpoint_bytes_.Increment(static_cast<double>(std::max<int64_t>(0, note.bytes)));
-      checkpoint_seconds_.Observe(note.seconds);
+      checkpoints_.committed.Increment();
+      checkpoints_.bytes.Increment(static_cast<double>(std::max<int64_t>(0, note.bytes)));
+      checkpoints_.seconds.Observe(note.seconds);
       break;
     case Kind::kCheckpointFailed:
-      checkpoint_failures_.Increment();
+      checkpoints_.failures.Increment();
       break;
     case Kind::kCheckpointDamaged:
-      checkpoint_damages_.Increment();
+      checkpoints_.damages.Increment();
       break;
     case Kind::kHang:
-      hangs_.Increment();
+      generations_.hangs.Increment();
       break;
     case Kind::kQueueWait:
-      queue_wait_.Observe(note.seconds);
+      jobs_.queue_wait.Observe(note.seconds);
       break;
     case Kind::kCheckpointDeleted:
     case Kind::kPreemption:
@@ -210,11 +139,11 @@ void CoordinatorMetrics::OnNote(const core::Note& note) {
 void CoordinatorMetrics::DropJob(const core::JobId& id) {
   auto it = series_.find(id);
   if (it == series_.end()) return;
-  job_step_.Remove(it->second.step);
-  job_loss_.Remove(it->second.loss);
-  job_throughput_.Remove(it->second.throughput);
-  job_idle_.Remove(it->second.idle);
-  if (it->second.checkpoint_age != nullptr) job_checkpoint_age_.Remove(it->second.checkpoint_age);
+  jobs_.step.Remove(it->second.step);
+  jobs_.loss.Remove(it->second.loss);
+  jobs_.throughput.Remove(it->second.throughput);
+  jobs_.idle.Remove(it->second.idle);
+  if (it->second.checkpoint_age != nullptr) checkpoints_.age.Remove(it->second.checkpoint_age);
   series_.erase(it);
 }
 
@@ -229,7 +158,7 @@ void CoordinatorMetrics::OnJobTouched(const core::ClusterState& state, const cor
     // Counters of the cluster: what was accounted before this start of the coordinator is in the store, not in the
     // counter.
     auto [it, first] = seen.emplace(name, job->second.created_at == job->second.goodput.accounted_until ? 0 : seconds);
-    if (!first && seconds > it->second) goodput_.Add({{"kind", name}}).Increment(seconds - it->second);
+    if (!first && seconds > it->second) jobs_.goodput.Add({{"kind", name}}).Increment(seconds - it->second);
     it->second = seconds;
   }
   if (core::IsFinal(job->second.state)) {
@@ -244,10 +173,10 @@ void CoordinatorMetrics::OnJobTouched(const core::ClusterState& state, const cor
   JobSeries& series = series_[id];
   if (series.step == nullptr) {
     const std::map<std::string, std::string> labels = {{"job_id", id.str()}, {"job_name", job->second.spec.name}};
-    series.step = &job_step_.Add(labels);
-    series.loss = &job_loss_.Add(labels);
-    series.throughput = &job_throughput_.Add(labels);
-    series.idle = &job_idle_.Add(labels);
+    series.step = &jobs_.step.Add(labels);
+    series.loss = &jobs_.loss.Add(labels);
+    series.throughput = &jobs_.throughput.Add(labels);
+    series.idle = &jobs_.idle.Add(labels);
   }
   const core::RankProgress progress = core::AggregateProgress(state, job->second);
   series.step->Set(static_cast<double>(progress.step));
@@ -260,7 +189,7 @@ void CoordinatorMetrics::SampleJobs(const core::ClusterState& state, absl::Time 
   for (const auto& [id, job] : state.jobs) {
     if (job.state == core::JobState::kQueued) oldest_queued = std::min(oldest_queued, job.queued_at);
   }
-  queue_oldest_.Set(absl::ToDoubleSeconds(now - oldest_queued));
+  jobs_.queued_for.Set(absl::ToDoubleSeconds(now - oldest_queued));
   for (auto& [id, series] : series_) {
     const auto found = state.jobs.find(id);
     if (found == state.jobs.end()) continue;  // about to be dropped
@@ -270,7 +199,7 @@ void CoordinatorMetrics::SampleJobs(const core::ClusterState& state, absl::Time 
     const absl::Time checkpointed = CheckpointedAt(state, id);
     if (checkpointed == absl::InfinitePast()) continue;
     if (series.checkpoint_age == nullptr)
-      series.checkpoint_age = &job_checkpoint_age_.Add({{"job_id", id.str()}, {"job_name", job.spec.name}});
+      series.checkpoint_age = &checkpoints_.age.Add({{"job_id", id.str()}, {"job_name", job.spec.name}});
     series.checkpoint_age->Set(absl::ToDoubleSeconds(now - checkpointed));
   }
 }
@@ -299,9 +228,9 @@ void CoordinatorMetrics::CountJobs(const core::ClusterState& state) {
 void CoordinatorMetrics::SetJobs() {
   for (int value = 1; value <= 9; ++value) {
     const auto one = static_cast<core::JobState>(value);
-    jobs_.Add({{"state", Lower(core::ToString(one))}}).Set(static_cast<double>(jobs_by_state_[one]));
+    jobs_.by_state.Add({{"state", Lower(core::ToString(one))}}).Set(static_cast<double>(jobs_by_state_[one]));
   }
-  queue_depth_.Set(static_cast<double>(jobs_by_state_[core::JobState::kQueued]));
+  jobs_.queued.Set(static_cast<double>(jobs_by_state_[core::JobState::kQueued]));
 }
 
 void CoordinatorMetrics::CountWorkers(const core::ClusterState& state) {
@@ -315,10 +244,10 @@ void CoordinatorMetrics::CountWorkers(const core::ClusterState& state) {
   }
   for (int value = 1; value <= static_cast<int>(core::WorkerState::kQuarantined); ++value) {
     const auto one = static_cast<core::WorkerState>(value);
-    workers_.Add({{"state", Lower(core::ToString(one))}}).Set(static_cast<double>(workers[one]));
+    workers_.by_state.Add({{"state", Lower(core::ToString(one))}}).Set(static_cast<double>(workers[one]));
   }
-  slots_.Add({{"use", "used"}}).Set(static_cast<double>(used));
-  slots_.Add({{"use", "free"}}).Set(static_cast<double>(total - used));
+  workers_.slots.Add({{"use", "used"}}).Set(static_cast<double>(used));
+  workers_.slots.Add({{"use", "free"}}).Set(static_cast<double>(total - used));
 }
 
 void CoordinatorMetrics::OnCommit(const std::vector<core::Effect>& effects, const core::ClusterState& state) {
@@ -351,18 +280,18 @@ void CoordinatorMetrics::OnSample(const core::ClusterState& state, absl::Time no
     if (worker.state != core::WorkerState::kLost && worker.last_heartbeat != absl::InfinitePast())
       oldest = std::max(oldest, now - worker.last_heartbeat);
   }
-  heartbeat_age_.Set(absl::ToDoubleSeconds(oldest));
-  resident_bytes_.Set(ResidentBytes());
-  cpu_seconds_.Increment(std::max(0.0, CpuSeconds() - cpu_seconds_.Value()));
+  workers_.heartbeat_age.Set(absl::ToDoubleSeconds(oldest));
+  process_.resident_bytes.Set(ResidentBytes());
+  process_.cpu_seconds.Increment(std::max(0.0, CpuSeconds() - process_.cpu_seconds.Value()));
 }
 
 void CoordinatorMetrics::OnStoreWrite(double seconds, bool ok) {
-  store_write_.Observe(seconds);
-  if (!ok) store_errors_.Increment();
+  store_.write.Observe(seconds);
+  if (!ok) store_.errors.Increment();
 }
 
 void CoordinatorMetrics::OnRpc(const std::string& method, const std::string& code, double seconds) {
-  rpc_.Add({{"method", method}, {"code", code}}, ShortSeconds()).Observe(seconds);
+  process_.rpc.Add({{"method", method}, {"code", code}}, ShortSeconds()).Observe(seconds);
 }
 
 }  // namespace athanor
