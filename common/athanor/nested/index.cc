@@ -94,8 +94,15 @@ std::vector<TensorIndex> Rest(const Items& index) {
   return rest;
 }
 
-// Ellipsis first means the whole batch, and the dims in between if other items follow.
+// Ellipsis first means the whole batch, and the dims in between if other items follow. A tensor of one integer is that
+// position.
 Items Expanded(const Items& index) {
+  const auto* first = index.empty() ? nullptr : std::get_if<torch::Tensor>(&index[0].item());
+  if (first != nullptr && first->dim() == 0 && c10::isIntegralType(first->scalar_type(), /*includeBool=*/false)) {
+    Items with_position = index;
+    with_position[0] = NestedIndex(first->item<int64_t>());
+    return with_position;
+  }
   if (index.empty() || !std::holds_alternative<NestedIndex::Ellipsis>(index[0].item())) return index;
   Items expanded = {NestedIndex(Slice())};
   expanded.insert(expanded.end(), index.begin() + (index.size() == 1 ? 1 : 0), index.end());
@@ -125,6 +132,8 @@ std::vector<torch::Tensor> ValuesFor(const NestedTensor& x, size_t count, const 
     values = value.nested().Unbind();
   } else if (value.dense().dim() == x.dim()) {
     values = value.dense().unbind(0);
+  } else if (count == 1 && value.dense().dim() == x.dim() - 1) {
+    values = {value.dense()};
   } else {
     TORCH_CHECK_VALUE(false, "Assigning to several elements needs one value for each, got one tensor of ",
                       value.dense().dim(), " dims");

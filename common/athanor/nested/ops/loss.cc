@@ -53,6 +53,13 @@ Tensor PackDense(const NestedTensor& first, const Tensor& dense, Classes classes
     return rows.NestedLike(dense).values();
   }
   const std::optional<Tensor> aligned = AlignDense(first, dense);
+  if (!aligned && dense.dim() == first.dim() && dense.size(first.batch_dim()) == first.len()) {
+    for (int64_t dim = 0; dim < dense.dim(); ++dim) {
+      TORCH_CHECK(dense.size(dim) >= shape[static_cast<size_t>(dim)], "A loss's dense argument of shape ",
+                  dense.sizes(), " is smaller than a NestedTensor of shape ", torch::IntArrayRef(shape));
+    }
+    return first.NestedLike(dense, /*strict=*/false).values();  // what lies beyond an element is padding
+  }
   TORCH_CHECK_VALUE(aligned && at::is_expandable_to(aligned->sizes(), first.values().sizes()),
                     "A loss's dense argument of shape ", dense.sizes(), " does not fit a NestedTensor of shape ",
                     torch::IntArrayRef(shape));

@@ -36,8 +36,8 @@ class Dims {
   Dims(std::nullopt_t) {}
   Dims(int dim) : dims_({dim}), given_(true) {}
   Dims(int64_t dim) : dims_({dim}), given_(true) {}
-  Dims(std::initializer_list<int64_t> dims) : dims_(dims), given_(true), list_(true) {}
-  Dims(std::vector<int64_t> dims) : dims_(std::move(dims)), given_(true), list_(true) {}
+  Dims(std::initializer_list<int64_t> dims) : Dims(std::vector<int64_t>(dims)) {}
+  Dims(std::vector<int64_t> dims) : dims_(std::move(dims)), given_(!dims_.empty()), list_(given_) {}  // {}: all of them
   // NOLINTEND(google-explicit-constructor)
   bool given() const { return given_; }
   bool list() const { return list_; }

@@ -231,6 +231,39 @@ TEST(Losses, RefuseWhatHasOtherLengths) {
   EXPECT_THROW(nested::nll_loss(grid, line.to(torch::kInt64)), c10::ValueError) << "6 numbers each, but not alike";
 }
 
+TEST(Losses, CutADenseTargetThatIsWider) {
+  const NestedTensor x({torch::rand({3}), torch::rand({5})});
+  const Tensor target = torch::rand({2, 7});
+  const Tensor rows = torch::cat({target[0].narrow(0, 0, 3), target[1].narrow(0, 0, 5)});
+  EXPECT_TRUE(torch::allclose(nested::mse_loss(x, target), torch::mse_loss(x.concat(), rows)));
+  EXPECT_THROW(nested::mse_loss(x, torch::rand({2, 4})), c10::Error) << "the second element has nothing for its last";
+  EXPECT_THROW(nested::mse_loss(x, torch::rand({3, 7})), c10::ValueError) << "another batch";
+}
+
+TEST(Indices, ATensorOfOneIntegerIsAPosition) {
+  NestedTensor x({torch::tensor({1.F, 2.F, 3.F}), torch::tensor({4.F, 5.F})});
+  EXPECT_TRUE(torch::equal(x.Index({torch::tensor(1)}).dense(), torch::tensor({4.F, 5.F})));
+  EXPECT_TRUE(torch::equal(x.Index({torch::tensor(-1), torch::tensor(0)}).dense(), torch::tensor(4.F)));
+  EXPECT_THROW(x.Index({torch::tensor(2)}), c10::IndexError);
+  EXPECT_THROW(x.Index({torch::tensor(1.F)}), c10::IndexError);
+  x.Assign({torch::tensor(0)}, torch::tensor({9.F}));
+  EXPECT_EQ(x.shape(), (std::vector<int64_t>{2, 2}));
+}
+
+TEST(Assignments, OfARowToTheOneElementThatIsSelected) {
+  NestedTensor x({torch::tensor({1.F, 2.F, 3.F}), torch::tensor({4.F, 5.F})});
+  x.Assign({NestedIndex::Flags{true, false}}, torch::tensor({7.F, 8.F, 9.F, 10.F}));
+  EXPECT_TRUE(torch::equal(x[0], torch::tensor({7.F, 8.F, 9.F, 10.F})));
+  EXPECT_TRUE(torch::equal(x[1], torch::tensor({4.F, 5.F})));
+  EXPECT_THROW(x.Assign({NestedIndex::Flags{true, true}}, torch::tensor({7.F})), c10::ValueError);
+}
+
+TEST(Reductions, OverNoDimsNamedAreOverAll) {
+  const NestedTensor x({torch::tensor({{1.F, 2.F}}), torch::tensor({{3.F, 4.F}, {5.F, 6.F}})});
+  EXPECT_EQ(nested::mean(x, std::vector<int64_t>{}).dense().item<float>(), 3.5F);
+  EXPECT_EQ(nested::sum(x, std::vector<int64_t>{}, /*keepdim=*/true).dense().dim(), 3);
+}
+
 TEST(Elements, StayPartOfTheirGraph) {
   const Tensor weight = torch::ones({2, 3}, torch::requires_grad());
   NestedOptions options;
