@@ -61,7 +61,15 @@ absl::StatusOr<std::unique_ptr<MetricSet>> MakeByType(const std::string& type, c
   return BuildMetrics(options);
 }
 
-absl::StatusOr<std::unique_ptr<MetricSet>> MakeTask(const std::string& kind, std::shared_ptr<MeterSync> sync) {
+absl::StatusOr<std::unique_ptr<MetricSet>> MakeTask(const std::string& task, const std::string& kind,
+                                                    std::shared_ptr<MeterSync> sync) {
+  // A metric by itself, which a function becomes.
+  const auto meter = [&](StreamMetric metric) -> absl::StatusOr<std::unique_ptr<MetricSet>> {
+    StreamOptions options{.preprocess_given = true, .sync = sync};
+    options.preprocess = PreprocessOf({{"f", "base_preprocess"}});
+    ASSIGN_OR_RETURN(auto made, MetricMeter(std::move(metric), std::move(options)));
+    return std::unique_ptr<MetricSet>(std::move(made));
+  };
   const auto stream = [&](std::vector<StreamMetric> metrics) -> absl::StatusOr<std::unique_ptr<MetricSet>> {
     StreamOptions options{.preprocess_given = true, .sync = sync};
     options.preprocess = PreprocessOf({{"f", "base_preprocess"}});
@@ -78,11 +86,11 @@ absl::StatusOr<std::unique_ptr<MetricSet>> MakeTask(const std::string& kind, std
     const int64_t classes = kind == "vec" ? 3 : 4;
     return stream({MetricOf("acc", {{"f", "accuracy"}, {"args", {{"num_classes", classes}, {"average", "none"}}}})});
   }
-  if (kind == "fn" || kind == "meter") return stream({MetricOf("accuracy", {{"f", "accuracy"}})});
-  if (kind == "lambda") {
-    return stream({StreamMetric("lambda", [](const torch::Tensor& p, const torch::Tensor& t) {
+  if (kind == "fn" || kind == "meter") return meter(MetricOf("accuracy", {{"f", "accuracy"}}));
+  if (kind == "lambda") {  // named after its task
+    return meter(StreamMetric(task, [](const torch::Tensor& p, const torch::Tensor& t) {
       return ((p > 0.5) == t.to(torch::kBool)).to(torch::kFloat32).mean();
-    })});
+    }));
   }
   return absl::InvalidArgumentError(absl::StrCat("the replay does not know the task kind '", kind, "'"));
 }
@@ -113,7 +121,7 @@ absl::StatusOr<MultiTaskMetrics> MakeTasks(const nlohmann::json& test, std::shar
   }
   ASSIGN_OR_RETURN(MultiTaskMetrics metrics, MultiTaskMetrics::Create(std::move(options)));
   for (const auto& [task, kind] : test.at("tasks").items()) {
-    ASSIGN_OR_RETURN(std::unique_ptr<MetricSet> made, MakeTask(kind.get<std::string>(), sync));
+    ASSIGN_OR_RETURN(std::unique_ptr<MetricSet> made, MakeTask(task, kind.get<std::string>(), sync));
     RETURN_IF_ERROR(metrics.Add(task, std::move(made)));
   }
   return metrics;

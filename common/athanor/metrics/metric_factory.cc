@@ -18,6 +18,10 @@ absl::StatusOr<int64_t> WidthOf(MetricTask task, const MetricsOptions& options) 
     if (value && *value <= 0)
       return absl::InvalidArgumentError(absl::StrCat(name, ": found ", *value, ", must be > 0"));
   }
+  if (options.num_classes && options.num_labels && *options.num_classes != *options.num_labels) {
+    return absl::InvalidArgumentError(absl::StrCat("num_classes is ", *options.num_classes, " and num_labels is ",
+                                                   *options.num_labels, ": they must agree"));
+  }
   if (task == MetricTask::kBinary) return 1;
   const bool classes = task == MetricTask::kMulticlass, labels = task == MetricTask::kMultilabel;
   const char* const name = classes ? "num_classes" : labels ? "num_labels" : "num_outputs";

@@ -132,7 +132,7 @@ absl::StatusOr<JointValues> StreamMetrics::FromParts(ReadOut /*of*/, const std::
 
 absl::StatusOr<std::string> StreamMetrics::Text(int decimals) {
   RETURN_IF_ERROR(wrong_.Check(needs_.task, needs_.width()));
-  return meters_.Text(decimals);
+  return nameless_ ? meters_.Find(metrics_.front().name())->Text(decimals) : meters_.Text(decimals);
 }
 
 absl::StatusOr<int64_t> StreamMetrics::Samples(bool of_batch, bool ranks) {
@@ -184,7 +184,9 @@ void StreamMetrics::Reset() {
 }
 
 absl::StatusOr<std::unique_ptr<StreamMetrics>> MetricMeter(StreamMetric metric, StreamOptions options) {
-  return StreamMetrics::Create({std::move(metric)}, std::move(options));
+  absl::StatusOr<std::unique_ptr<StreamMetrics>> meter = StreamMetrics::Create({std::move(metric)}, std::move(options));
+  if (meter.ok()) (*meter)->nameless_ = true;
+  return meter;
 }
 
 }  // namespace athanor

@@ -75,6 +75,7 @@ class StreamMetrics : public MetricSet, private JointReadOut {
   const AverageMeters& meters() const { return meters_; }
 
  private:
+  friend absl::StatusOr<std::unique_ptr<StreamMetrics>> MetricMeter(StreamMetric metric, StreamOptions options);
   StreamMetrics(std::vector<StreamMetric> metrics, MetricNeeds needs, StreamOptions options);
   bool alone() const { return options_.sync == nullptr || options_.sync->world_size() == 1; }
   MeterSync* sync() const override { return options_.sync.get(); }
@@ -85,13 +86,14 @@ class StreamMetrics : public MetricSet, private JointReadOut {
   MetricNeeds needs_;
   StreamOptions options_;
   bool functions_ = false;
+  bool nameless_ = false;  // a meter by itself
   WrongInput wrong_;
   AverageMeters meters_;
 };
 
 using MetricMeters = StreamMetrics;  // the reference has two names
 
-// One metric by itself, in the form of the others.
+// One metric by itself, in the form of the others; its text has no name: "0.7500 (0.8125)".
 absl::StatusOr<std::unique_ptr<StreamMetrics>> MetricMeter(StreamMetric metric, StreamOptions options = {});
 
 }  // namespace athanor

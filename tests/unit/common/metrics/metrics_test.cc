@@ -216,12 +216,41 @@ TEST(MultiTask, WeightsMustFitTheTasks) {
   ExpectSame((*values)[0].second, (*values)[1].second);
 }
 
+// The texts are those of PyTorch 2.13.
+TEST(ValueText, OfTensorsIsAsPyTorchPrintsThem) {
+  const double inf = HUGE_VAL, nan = std::nan("");
+  const auto text = [](const torch::Tensor& value) { return ValueText(value); };
+  EXPECT_EQ(text(torch::tensor({{1., 2.5}, {nan, -4.}}, torch::kFloat64)),
+            "tensor([[ 1.0000,  2.5000],\n        [    nan, -4.0000]], dtype=torch.float64)");
+  EXPECT_EQ(text(torch::tensor({1., inf}, torch::kFloat32)), "tensor([1., inf])");
+  EXPECT_EQ(text(torch::tensor({100., -inf, 0.}, torch::kFloat32)), "tensor([100., -inf,   0.])");
+  EXPECT_EQ(text(torch::tensor({1., 2000.}, torch::kFloat64)), "tensor([1.0000e+00, 2.0000e+03], dtype=torch.float64)");
+  EXPECT_EQ(text(torch::zeros({2, 0})), "tensor([], size=(2, 0))");
+  EXPECT_EQ(text(torch::arange(8.F).reshape({2, 2, 2})),
+            "tensor([[[0., 1.],\n         [2., 3.]],\n\n        [[4., 5.],\n         [6., 7.]]])");
+  EXPECT_EQ(text(torch::arange(2000.F)),
+            "tensor([0.0000e+00, 1.0000e+00, 2.0000e+00,  ..., 1.9970e+03, 1.9980e+03,\n        1.9990e+03])");
+  EXPECT_EQ(text(torch::arange(9., torch::kFloat64) / 8),
+            "tensor([0.0000, 0.1250, 0.2500, 0.3750, 0.5000, 0.6250, 0.7500, 0.8750, 1.0000],\n       "
+            "dtype=torch.float64)");
+}
+
+TEST(MetricMeter, ItsTextHasNoName) {
+  MultiTaskMetrics tasks = *MultiTaskMetrics::Create({});
+  ASSERT_TRUE(tasks.Add("digits", *MetricMeter(metrics::BinaryAccuracy())).ok());
+  EXPECT_EQ(*tasks.Text(), "digits: nan (nan)");
+  ASSERT_TRUE(tasks.Update("digits", torch::tensor({0.9F, 0.2F}), torch::tensor({1, 1})).ok());
+  EXPECT_EQ(*tasks.Text(), "digits: 0.5000 (0.5000)");
+  EXPECT_EQ((*tasks.Average())[0].first, "digits/acc") << "its value has";
+}
+
 TEST(Factory, NamesWhatIsMissing) {
   const auto message = [](MetricsOptions options) { return std::string(BuildMetrics(options).status().message()); };
   EXPECT_THAT(message({.type = "ternary"}), HasSubstr("ternary"));
   EXPECT_THAT(message({.type = "multiclass"}), HasSubstr("num_classes"));
   EXPECT_THAT(message({.type = "multilabel", .num_labels = 0}), HasSubstr("num_labels: found 0"));
   EXPECT_THAT(message({.type = "multiclass", .num_classes = 3, .num_labels = 4}), HasSubstr("must agree"));
+  EXPECT_THAT(message({.type = "multilabel", .num_classes = 3, .num_labels = 4}), HasSubstr("must agree"));
   EXPECT_TRUE(BuildMetrics({.type = "Regression"}).ok());
 }
 
