@@ -52,9 +52,41 @@ Value Construct(const Arguments& a) {
   const List& given = a[0].list();
   if (given.size() == 1 && given[0].is_tensor()) return NestedTensor(given[0].get<torch::Tensor>(), options);
   const bool one_list = given.size() == 1 && given[0].is_list();
+  if (given.size() == 1 && given[0].is_nested()) return NestedTensor(given[0].get<NestedTensor>().Unbind(), options);
+  if (given.size() == 1 && !one_list)  // the compiler says so
+    throw PythonError("ValueError", "tensors must be an Iterable, got " + KindOf(given[0]));
   std::vector<torch::Tensor> elements;
   for (const Value& item : one_list ? given[0].list() : given) elements.push_back(TensorOfList(item));
   return NestedTensor(elements, options);
+}
+
+// As PyTorch's default_collate: field by field, and PNTensors as one batch.
+Value Collated(const List& samples) {
+  const auto all = [&](const auto& is) { return std::all_of(samples.begin(), samples.end(), is); };
+  if (all([](const Value& one) { return one.pn; })) {
+    std::vector<PNTensor> batch;
+    for (const Value& one : samples) batch.emplace_back(one.get<torch::Tensor>());
+    return CollateNested(batch);
+  }
+  if (all([](const Value& one) { return one.is<std::string>(); })) return samples;
+  const auto column = [&](const auto& of) {
+    List values;
+    for (const Value& one : samples) values.push_back(of(one));
+    return Collated(values);
+  };
+  if (all([](const Value& one) { return one.is<std::shared_ptr<Dict>>(); })) {
+    auto batch = std::make_shared<Dict>();
+    for (const auto& [key, first] : *samples.at(0).get<std::shared_ptr<Dict>>())
+      batch->emplace_back(key, column([&key = key](const Value& one) { return Item(one, key); }));
+    return batch;
+  }
+  if (all([](const Value& one) { return one.is_list(); })) {
+    List batch;
+    for (size_t i = 0; i < samples.at(0).list().size(); ++i)
+      batch.push_back(column([i](const Value& one) { return one.list().at(i); }));
+    return batch;
+  }
+  return TensorOfList(samples);
 }
 
 void DefineConstructors() {
@@ -68,16 +100,17 @@ void DefineConstructors() {
          [](const Arguments& a) {
            return NestedTensor::FromTensorMask(a.tensor(0), a.tensor(1), OptionsOf(a, 2), a.flag(7));
          });
-  Define("default_collate", "samples", [](const Arguments& a) {
-    std::vector<PNTensor> samples;
-    for (const Value& item : a[0].list()) samples.emplace_back(item.get<torch::Tensor>());
-    return CollateNested(samples);
-  });
-  Define("tensor", "data dtype=None requires_grad=False", [](const Arguments& a) {
-    torch::Tensor made = TensorOfList(a[0]);
-    if (a.given(1)) made = made.to(*a.dtype(1));
-    return made.requires_grad_(a.flag(2));
-  });
+  Define("default_collate", "samples", [](const Arguments& a) { return Collated(a[0].list()); });
+  // torch.tensor, and the one that makes a PNTensor.
+  for (const bool pn : {false, true}) {
+    Define(pn ? "tensor" : "torch.tensor", "data dtype=None requires_grad=False", [pn](const Arguments& a) {
+      torch::Tensor made = TensorOfList(a[0]).clone();
+      if (a.given(1)) made = made.to(*a.dtype(1));
+      Value value(made.requires_grad_(a.flag(2)));
+      value.pn = pn;
+      return value;
+    });
+  }
 }
 
 void DefineViews() {
@@ -110,7 +143,16 @@ void DefineViews() {
   });
   Define("repr", "x", [](const Arguments& a) { return ToString(a.nested(0)); });
   Define("dim", "x", [](const Arguments& a) { return a.nested(0).dim(); });
-  Define("size", "x dim", [](const Arguments& a) { return a.nested(0).size(a.integer(1)); });
+  Define("size", "x dim=None", [](const Arguments& a) -> Value {
+    return a.given(1) ? Value(a.nested(0).size(a.integer(1))) : Attribute(a[0], "shape");
+  });
+  for (const char* name : {"nelement", "element_size", "is_floating_point"}) {
+    Define(name, "x", [name = std::string(name)](const Arguments& a) -> Value {
+      if (name == "nelement") return a.nested(0).numel();
+      if (name == "is_floating_point") return torch::isFloatingType(a.nested(0).dtype());
+      return static_cast<int64_t>(torch::elementSize(a.nested(0).dtype()));
+    });
+  }
   Define("numel", "x", [](const Arguments& a) -> Value {
     if (!a[0].is_list()) return a.nested(0).numel();
     int64_t product = 1;
@@ -223,6 +265,23 @@ void DefineTernary() {
   });
 }
 
+void DefineDenseShapes() {
+  Define("dense.expand", "x *sizes", [](const Arguments& a) { return a.tensor(0).expand(a.ints(1)); });
+  Define("dense.expand_as", "x y", [](const Arguments& a) { return a.tensor(0).expand_as(a.tensor(1)); });
+  Define("dense.view", "x *sizes", [](const Arguments& a) { return a.tensor(0).view(a.ints(1)); });
+  Define("dense.permute", "x *dims", [](const Arguments& a) { return a.tensor(0).permute(a.ints(1)); });
+  Define("dense.squeeze", "x dim", [](const Arguments& a) { return a.tensor(0).squeeze(a.integer(1)); });
+  Define("dense.pow", "x exponent", [](const Arguments& a) { return a.tensor(0).pow(a.scalar(1)); });
+  Define("dense.where", "condition x y",
+         [](const Arguments& a) { return torch::where(a.tensor(0), a.operand(1).dense(), a.operand(2).dense()); });
+  Define("dense.sum", "x dim=None keepdim=False",
+         [](const Arguments& a) { return a.given(1) ? a.tensor(0).sum(a.sizes(1), a.flag(2)) : a.tensor(0).sum(); });
+  Define("dense.mean", "x dim=None keepdim=False",
+         [](const Arguments& a) { return a.given(1) ? a.tensor(0).mean(a.sizes(1), a.flag(2)) : a.tensor(0).mean(); });
+  Define("dense.requires_grad_", "x on=True", [](const Arguments& a) { return a.tensor(0).requires_grad_(a.flag(1)); });
+  Define("dense.detach", "x", [](const Arguments& a) { return a.tensor(0).detach(); });
+}
+
 }  // namespace
 
 void DefineNestedPointwise() {
@@ -235,6 +294,7 @@ void DefineNestedPointwise() {
 }
 
 void DefineDense() {
+  DefineDenseShapes();
   Define("dense.arange", "end", [](const Arguments& a) {
     return a[0].is<int64_t>() ? torch::arange(a.integer(0), torch::TensorOptions(Place()).dtype(torch::kInt64))
                               : torch::arange(a.number(0), torch::TensorOptions(Place()).dtype(torch::kFloat32));
@@ -268,8 +328,6 @@ void DefineDense() {
 #define ATHANOR_DEFINE(name) Define("dense." #name, "x", [](const Arguments& a) { return a.tensor(0).name(); });
   ATHANOR_DEFINE(neg)
   ATHANOR_DEFINE(bitwise_not)
-  ATHANOR_DEFINE(sum)
-  ATHANOR_DEFINE(mean)
   ATHANOR_DEFINE(abs)
   ATHANOR_DEFINE(exp)
   ATHANOR_DEFINE(t)
@@ -285,6 +343,9 @@ void DefineDense() {
   ATHANOR_DEFINE(eq)
   ATHANOR_DEFINE(gt)
   ATHANOR_DEFINE(lt)
+  ATHANOR_DEFINE(ne)
+  ATHANOR_DEFINE(ge)
+  ATHANOR_DEFINE(le)
 #undef ATHANOR_DEFINE
   Define("dense.unsqueeze", "x dim", [](const Arguments& a) { return a.tensor(0).unsqueeze(a.integer(1)); });
   Define("dense.transpose", "x a b",

@@ -162,6 +162,7 @@ void Replay(const nlohmann::json& file, Report& report) {
     DefineNestedLayers();
     DefineNestedLosses();
     DefineDense();
+    DefinePython();
   }
   for (const auto& test : file.at("cases")) {
     report.Case(test.at("id").get<std::string>(), [&] { return CheckCase(test, report); }, DefectOf(test));

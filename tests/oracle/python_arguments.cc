@@ -72,8 +72,10 @@ bool IsDefined(const std::string& name) {
 
 Value Call(const std::string& name, const List& positions, const Dict& named) {
   auto found = Functions().find(name);
-  if (const auto dense = Functions().find("dense." + name); dense != Functions().end() && !AnyNested(positions))
-    found = dense;
+  const bool nested = AnyNested(positions) || std::any_of(named.begin(), named.end(), [](const auto& argument) {
+                        return AnyNested({argument.second});
+                      });
+  if (const auto dense = Functions().find("dense." + name); dense != Functions().end() && !nested) found = dense;
   if (found == Functions().end()) throw std::logic_error("the replay does not know the function '" + name + "'");
   const std::vector<Parameter>& parameters = found->second.parameters;
   List bound(parameters.size());
@@ -101,7 +103,10 @@ Value Call(const std::string& name, const List& positions, const Dict& named) {
       throw PythonError("TypeError", name + "() needs '" + parameters[i].name + "'");
     if (!set[i]) bound[i] = parameters[i].rest ? Value(List{}) : parameters[i].fallback;
   }
-  return found->second.body(Arguments(name, std::move(bound)));
+  Value result = found->second.body(Arguments(name, std::move(bound)));
+  result.pn = result.pn || (result.is_tensor() && std::any_of(positions.begin(), positions.end(),
+                                                              [](const Value& value) { return value.pn; }));
+  return result;
 }
 
 void Arguments::Refuse(size_t i, const char* wanted) const {

@@ -1,4 +1,7 @@
 // Attributes, indexing and operators of recorded expressions.
+#include <algorithm>
+#include <cmath>
+
 #include "athanor/nested/ops/arithmetic.h"
 #include "athanor/nested/ops/linalg.h"
 #include "athanor/nested/ops/shape.h"
@@ -83,6 +86,8 @@ std::optional<Value> NestedAttribute(const NestedTensor& x, const std::string& n
   if (name == "mask_value") return Value(x.mask_value());
   if (name == "padding_value") return Value(x.padding_value());
   if (name == "requires_grad") return Value(x.requires_grad());
+  if (name == "is_leaf") return Value(x.values().is_leaf());
+  if (name == "device") return Value(x.device().str());
   if (name == "grad") return Value(x.grad());
   if (name == "T") return Value(nested::T(x));
   if (name == "mT") return Value(nested::mT(x));
@@ -108,16 +113,43 @@ std::optional<Value> DenseAttribute(const torch::Tensor& x, const std::string& n
   if (name == "ndim") return Value(x.dim());
   if (name == "dtype") return Value(x.scalar_type());
   if (name == "requires_grad") return Value(x.requires_grad());
-  if (name == "grad") return Value(x.grad());
+  if (name == "is_leaf") return Value(x.is_leaf());
+  if (name == "device") return Value(x.device().str());
+  if (name == "grad") return x.grad().defined() ? Value(x.grad()) : Value();
   if (name == "T") return Value(x.numpy_T());
   if (name == "mT") return Value(x.mT());
   return std::nullopt;
 }
 
 Value Numbers(const std::string& symbol, const Value& left, const Value& right) {
+  const auto is_number = [](const Value& value) {
+    return value.is<bool>() || value.is<int64_t>() || value.is<double>();
+  };
+  if (!is_number(left) || !is_number(right)) {
+    if (symbol == "==" || symbol == "!=") return Same(left, right) == (symbol == "==");
+    if (symbol == "+" && left.is_list() && right.is_list()) {
+      List joined = left.list();
+      joined.insert(joined.end(), right.list().begin(), right.list().end());
+      Value value(std::move(joined));
+      value.tuple = left.tuple;
+      return value;
+    }
+  }
   const Arguments both(symbol, {left, right});
   const auto ints = left.is<int64_t>() && right.is<int64_t>();
   if (symbol == "==") return both.number(0) == both.number(1);
+  if (symbol == "!=") return both.number(0) != both.number(1);
+  if (symbol == "<") return both.number(0) < both.number(1);
+  if (symbol == "<=") return both.number(0) <= both.number(1);
+  if (symbol == ">") return both.number(0) > both.number(1);
+  if (symbol == ">=") return both.number(0) >= both.number(1);
+  if (symbol == "**" && !(ints && both.integer(1) >= 0)) return std::pow(both.number(0), both.number(1));
+  if (symbol == "**") return static_cast<int64_t>(std::llround(std::pow(both.number(0), both.number(1))));
+  if (symbol == "//" || symbol == "%") {
+    const double quotient = std::floor(both.number(0) / both.number(1));
+    const double result = symbol == "//" ? quotient : both.number(0) - quotient * both.number(1);
+    return ints ? Value(static_cast<int64_t>(result)) : Value(result);
+  }
   if (symbol == "-") return ints ? Value(both.integer(0) - both.integer(1)) : Value(both.number(0) - both.number(1));
   if (symbol == "+") return ints ? Value(both.integer(0) + both.integer(1)) : Value(both.number(0) + both.number(1));
   if (symbol == "*") return ints ? Value(both.integer(0) * both.integer(1)) : Value(both.number(0) * both.number(1));
@@ -138,9 +170,43 @@ Value ToList(const torch::Tensor& tensor) {
   return list;
 }
 
+bool Truth(const Value& value) {
+  if (value.none()) return false;
+  if (value.is<bool>()) return value.get<bool>();
+  if (value.is_list()) return !value.list().empty();
+  if (value.is<std::string>()) return !value.get<std::string>().empty();
+  if (value.is_nested()) throw PythonError("RuntimeError", "Boolean value of NestedTensor is ambiguous");
+  if (value.is<FunctionValue>() || value.is<torch::Dtype>()) return true;
+  return Arguments("bool", {value}).number(0) != 0;
+}
+
+bool Same(const Value& left, const Value& right) {
+  if (left.is_list() && right.is_list()) {
+    return std::equal(left.list().begin(), left.list().end(), right.list().begin(), right.list().end(), Same);
+  }
+  if (left.is_nested() && right.is_nested())
+    return left.get<NestedTensor>().values().is_same(right.get<NestedTensor>().values());
+  if (left.is_tensor() && right.is_tensor()) return left.get<torch::Tensor>().is_same(right.get<torch::Tensor>());
+  if (left.is<std::string>() && right.is<std::string>()) return left.get<std::string>() == right.get<std::string>();
+  if (left.is<torch::Dtype>() && right.is<torch::Dtype>()) return left.get<torch::Dtype>() == right.get<torch::Dtype>();
+  if (left.is<FunctionValue>() && right.is<FunctionValue>())
+    return left.get<FunctionValue>().name == right.get<FunctionValue>().name;
+  if (left.none() || right.none()) return left.none() && right.none();
+  const auto is_number = [](const Value& value) {
+    return value.is<bool>() || value.is<int64_t>() || value.is<double>();
+  };
+  return is_number(left) && is_number(right) && Arguments("==", {left}).number(0) == Arguments("==", {right}).number(0);
+}
+
 Value Attribute(const Value& object, const std::string& name) {
+  if (object.is<std::string>() && name == "type") {  // of a device
+    const std::string& text = object.get<std::string>();
+    return text.substr(0, text.find(':'));
+  }
   if (object.is<FunctionValue>()) {
     const std::string& module = object.get<FunctionValue>().name;
+    if (name == "__name__") return module.substr(module.rfind('.') + 1);
+    if (module == "torch" && (name == "tensor" || name == "Tensor")) return FunctionValue{"torch." + name, nullptr};
     static const std::map<std::string, torch::Dtype> kDtypes = {
         {"float64", torch::kFloat64},   {"double", torch::kFloat64},  {"float32", torch::kFloat32},
         {"float", torch::kFloat32},     {"float16", torch::kFloat16}, {"half", torch::kFloat16},
@@ -158,12 +224,19 @@ Value Attribute(const Value& object, const std::string& name) {
   if (found) return *found;
   if (object.is_list() && (name == "values" || name == "indices") && object.list().size() == 2)
     return object.list()[name == "values" ? 0 : 1];
+  if ((object.is_nested() || object.is_tensor()) && !IsDefined(name) && !IsDefined("dense." + name) &&
+      !IsDefined("method." + name))
+    throw PythonError("AttributeError", KindOf(object) + " has no attribute '" + name + "'");
   return FunctionValue{name, std::make_shared<Value>(object)};
 }
 
 void SetAttribute(Value& object, const std::string& name, const Value& value) {
-  NestedTensor x = Arguments("setattr", {object}).nested(0);
   const Arguments given("setattr", {value});
+  if (name == "requires_grad") {
+    object = Call("requires_grad_", {object, value}, {});
+    return;
+  }
+  NestedTensor x = Arguments("setattr", {object}).nested(0);
   if (name == "padding_value")
     x.set_padding_value(given.number(0));
   else if (name == "mask_value")
@@ -176,6 +249,23 @@ void SetAttribute(Value& object, const std::string& name, const Value& value) {
 }
 
 Value Item(const Value& object, const Value& index) {
+  if (object.is<std::shared_ptr<Dict>>()) {
+    for (const auto& [key, value] : *object.get<std::shared_ptr<Dict>>()) {
+      if (key == index.get<std::string>()) return value;
+    }
+    throw PythonError("KeyError", index.get<std::string>());
+  }
+  if (object.is_list() && index.is<SliceValue>()) {
+    const auto& slice = index.get<SliceValue>();
+    const auto size = static_cast<int64_t>(object.list().size());
+    const auto at = [size](int64_t position) {
+      return std::clamp<int64_t>(position < 0 ? position + size : position, 0, size);
+    };
+    List part;
+    for (int64_t i = at(slice.start.value_or(0)); i < at(slice.stop.value_or(size)); i += slice.step.value_or(1))
+      part.push_back(object.list()[static_cast<size_t>(i)]);
+    return part;
+  }
   if (object.is_list()) {
     const auto size = static_cast<int64_t>(object.list().size());
     const int64_t at = index.get<int64_t>();
@@ -195,7 +285,16 @@ Value Item(const Value& object, const Value& index) {
 }
 
 void SetItem(Value& object, const Value& index, const Value& value) {
+  if (object.is_tensor()) {
+    std::vector<TensorIndex> items;
+    for (const Value& item : index.is_list() && index.tuple ? index.list() : List{index})
+      items.push_back(DenseIndexOf(item));
+    torch::Tensor(object.get<torch::Tensor>()).index_put_(items, Arguments("setitem", {value}).operand(0).dense());
+    return;
+  }
   NestedTensor x = Arguments("setitem", {object}).nested(0);
+  const bool numbers = value.is_list() && !value.list().empty() && !value.list()[0].is_tensor();
+  if (numbers) return SetItem(object, index, Call("torch.tensor", {value}, {}));
   if (value.is_list()) {
     std::vector<torch::Tensor> elements;
     for (size_t i = 0; i < value.list().size(); ++i) elements.push_back(Arguments("setitem", value.list()).tensor(i));
@@ -233,15 +332,20 @@ Value BinaryOperator(const std::string& symbol, const Value& left, const Value& 
                                                             {"**=", "pow_"},
                                                             {"<<", "bitwise_left_shift"},
                                                             {">>", "bitwise_right_shift"}};
-  if (symbol == "and" || symbol == "or")
-    return symbol == "and" ? (left.get<bool>() && right.get<bool>()) : (left.get<bool>() || right.get<bool>());
+  if (symbol == "and" || symbol == "or") return Truth(left) == (symbol == "or") ? left : right;
+  if (symbol == "is" || symbol == "is not") return Same(left, right) == (symbol == "is");
+  if (symbol == "in" || symbol == "not in") {
+    const List& list = right.list();
+    const bool found = std::any_of(list.begin(), list.end(), [&](const Value& one) { return Same(one, left); });
+    return found == (symbol == "in");
+  }
   const bool tensors = left.is_nested() || right.is_nested() || left.is_tensor() || right.is_tensor();
   if (!tensors) return Numbers(symbol, left, right);
   return Call(kNames.at(symbol), {left, right}, {});
 }
 
 Value UnaryOperator(const std::string& symbol, const Value& operand) {
-  if (symbol == "not") return !operand.get<bool>();
+  if (symbol == "not") return !Truth(operand);
   if (operand.is<int64_t>()) return symbol == "-" ? Value(-operand.get<int64_t>()) : operand;
   if (operand.is<double>()) return symbol == "-" ? Value(-operand.get<double>()) : operand;
   if (symbol == "+") return operand;

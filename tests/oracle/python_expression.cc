@@ -9,7 +9,21 @@ namespace athanor::oracle {
 namespace {
 
 struct Node {
-  enum Kind { kLiteral, kName, kAttribute, kCall, kIndex, kList, kDict, kUnary, kBinary, kSlice, kEach, kStar } kind;
+  enum Kind {
+    kLiteral,
+    kName,
+    kAttribute,
+    kCall,
+    kIndex,
+    kList,
+    kDict,
+    kUnary,
+    kBinary,
+    kSlice,
+    kEach,
+    kStar,
+    kChoice
+  } kind;
   std::string text;  // name, operator, attribute, loop variable
   Value value;
   std::vector<std::unique_ptr<Node>> children;
@@ -73,7 +87,17 @@ class Parser {
  public:
   explicit Parser(const std::string& source) : source_(source), tokens_(Tokens(source)) {}
 
-  NodePtr Expression() { return Binary(0); }
+  // "a if condition else b", and what binds tighter.
+  NodePtr Expression() {
+    NodePtr first = Binary(0);
+    if (!Take("if")) return first;
+    NodePtr choice = Make(Node::kChoice);
+    choice->children.push_back(Binary(0));
+    Expect("else");
+    choice->children.push_back(std::move(first));
+    choice->children.push_back(Expression());
+    return choice;
+  }
   NodePtr Whole() {
     NodePtr node = Tuple();
     if (!AtEnd()) Fail("something follows");
@@ -114,6 +138,23 @@ class Parser {
     throw std::invalid_argument("cannot read '" + source_ + "': " + why + " at '" + tokens_[at_].text + "'");
   }
 
+  bool TakeOperator(const std::string& symbol) {
+    if (symbol != "not in") return Take(symbol);
+    if (!Is("not") || at_ + 1 >= tokens_.size() || tokens_[at_ + 1].text != "in") return false;
+    at_ += 2;
+    return true;
+  }
+
+  // What follows an expression in a list, or in the arguments of a call: "for name in expression if condition".
+  NodePtr Each(NodePtr body) {
+    NodePtr each = Make(Node::kEach, tokens_[at_++].text);
+    Expect("in");
+    each->children.push_back(std::move(body));
+    each->children.push_back(Binary(0));
+    if (Take("if")) each->children.push_back(Binary(0));
+    return each;
+  }
+
   NodePtr Tuple() {
     NodePtr first = Expression();
     if (!Is(",")) return first;
@@ -126,15 +167,17 @@ class Parser {
   // From loosely to tightly binding.
   NodePtr Binary(size_t level) {
     static const std::vector<std::vector<std::string>> kLevels = {
-        {"or"},       {"and"},    {"==", "!=", "<", "<=", ">", ">="}, {"|"}, {"^"}, {"&"},
+        {"or"},       {"and"},    {"==", "!=", "<", "<=", ">", ">=", "is", "in", "not in"},
+        {"|"},        {"^"},      {"&"},
         {"<<", ">>"}, {"+", "-"}, {"*", "/", "//", "%", "@"}};
     if (level == kLevels.size()) return Unary();
     NodePtr left = Binary(level + 1);
     for (bool more = true; more;) {
       more = false;
       for (const std::string& symbol : kLevels[level]) {
-        if (!Take(symbol)) continue;
-        NodePtr node = Make(Node::kBinary, symbol);
+        if (!TakeOperator(symbol)) continue;
+        const bool negated = symbol == "is" && Take("not");
+        NodePtr node = Make(Node::kBinary, negated ? "is not" : symbol);
         node->children.push_back(std::move(left));
         node->children.push_back(Binary(level + 1));
         left = std::move(node);
@@ -178,6 +221,7 @@ class Parser {
           }
           const bool star = key.empty() && Take("*");
           NodePtr argument = Expression();
+          if (Take("for")) argument = Each(std::move(argument));
           if (star) {
             NodePtr spread = Make(Node::kStar);
             spread->children.push_back(std::move(argument));
@@ -257,10 +301,7 @@ class Parser {
     while (!Take(close)) {
       list->children.push_back(Expression());
       if (Take("for")) {
-        NodePtr each = Make(Node::kEach, tokens_[at_++].text);
-        Expect("in");
-        each->children.push_back(std::move(list->children[0]));
-        each->children.push_back(Expression());
+        NodePtr each = Each(std::move(list->children[0]));
         Expect(close);
         return each;
       }
@@ -307,6 +348,8 @@ class Evaluator {
         return Item(Run(*node.children[0]), Run(*node.children[1]));
       case Node::kUnary:
         return UnaryOperator(node.text, Run(*node.children[0]));
+      case Node::kChoice:
+        return Run(*node.children[Truth(Run(*node.children[0])) ? 1 : 2]);
       case Node::kBinary:
         return BinaryOperator(node.text, Run(*node.children[0]), Run(*node.children[1]));
       case Node::kSlice:
@@ -331,6 +374,10 @@ class Evaluator {
   void Assign(const Node& target, const Value& value) {
     if (target.kind == Node::kName) {
       names_[target.text] = value;
+      return;
+    }
+    if (target.kind == Node::kList) {
+      for (size_t i = 0; i < target.children.size(); ++i) Assign(*target.children[i], value.list().at(i));
       return;
     }
     Value object = Run(*target.children[0]);
@@ -371,6 +418,7 @@ class Evaluator {
     const Value over = Run(*node.children[1]);
     for (const Value& item : Items(over)) {
       names_[node.text] = item;
+      if (node.children.size() > 2 && !Truth(Run(*node.children[2]))) continue;
       results.push_back(Run(*node.children[0]));
     }
     names_.erase(node.text);
@@ -394,7 +442,23 @@ class Evaluator {
         named.emplace_back(node.keys[i], Run(*node.children[i]));
       }
     }
-    return Call(function.name, positions, named);
+    if (function.name == "setattr" && positions.size() == 3) {
+      Value object = positions[0];
+      SetAttribute(object, positions[1].get<std::string>(), positions[2]);
+      if (node.children[1]->kind == Node::kName) names_[node.children[1]->text] = object;
+      return {};
+    }
+    return Call(CalledName(function, positions), positions, named);
+  }
+
+  // Python's own functions share names with LibTorch's, and functions with methods of other arguments.
+  static std::string CalledName(const FunctionValue& function, const List& positions) {
+    const bool method = function.self != nullptr;
+    if (method && IsDefined("method." + function.name)) return "method." + function.name;
+    const bool tensor = !positions.empty() && (positions[0].is_nested() || positions[0].is_tensor());
+    if (!method && IsDefined("python." + function.name) && !(tensor && IsDefined(function.name)))
+      return "python." + function.name;
+    return function.name;
   }
 
   std::map<std::string, Value>& names_;
@@ -410,7 +474,11 @@ Value Evaluate(const std::string& source, std::map<std::string, Value>& names) {
     std::string statements = source.substr(5, arrow - 5);
     expression = source.substr(arrow + 2);
     while (!statements.empty()) {
-      const size_t end = statements.find(';');
+      const size_t end = statements.find_first_of(";\n");
+      if (statements.substr(0, end).find_first_not_of(" \t") == std::string::npos) {
+        statements = end == std::string::npos ? "" : statements.substr(end + 1);
+        continue;
+      }
       const Parser::Statement one = Parser(statements.substr(0, end)).OneStatement();
       Value value = evaluator.Run(*one.value);
       if (one.target != nullptr) {

@@ -74,6 +74,7 @@ struct Value {
 
   Variant v;
   bool tuple = false;  // of a list: written as a tuple, which an index tells from a list
+  bool pn = false;     // of a tensor: a PNTensor
 };
 
 std::string KindOf(const Value& value);  // as Python's type names, for messages
@@ -122,6 +123,7 @@ void DefineNestedShapes();
 void DefineNestedLayers();
 void DefineNestedLosses();
 void DefineDense();
+void DefinePython();  // its own functions and types, under "python."; methods that differ from functions, "method."
 
 // Evaluates an expression, or "exec:statement; statement => expression", over these names (which statements may
 // change).
@@ -133,5 +135,7 @@ void SetAttribute(Value& object, const std::string& name, const Value& value);
 Value BinaryOperator(const std::string& symbol, const Value& left, const Value& right);
 Value UnaryOperator(const std::string& symbol, const Value& operand);
 Value ToList(const torch::Tensor& tensor);
+bool Truth(const Value& value);
+bool Same(const Value& left, const Value& right);  // of what is no tensor: equal; of tensors: one object
 
 }  // namespace athanor::oracle

@@ -5,11 +5,14 @@
 //  - a micro-batch without any target that counts: recorded as an error, or as a window whose mean is too small. Here
 //    it has weight 0; the rest of the trace is checked against plain LibTorch code;
 //  - a run that ends with an error because the last evaluation asks for more batches than there are: it succeeds;
+//  - a schedule stepped by epoch whose length nobody gave: recorded with as many epochs as the run has updates. Here it
+//    is as long as the run; the case is replayed with the recorded length given;
 //  - step mode evaluates the first few batches only: here the whole split;
 //  - the phantom checkpoint of an epoch that never was, and the checkpoint of a state whose loss was not finite.
 #include <cmath>
 #include <set>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "athanor/config/derived_options.h"
 #include "tests/oracle/replay.h"
@@ -35,11 +38,25 @@ std::string CompareList(const json& expected, const std::vector<double>& found, 
   return "";
 }
 
+constexpr char kEpochLength[] = "rule: the length of a schedule that is stepped by epoch";
+
+// Whether the recorder takes the run's updates for the length of a schedule that it steps once a pass.
+bool TakesUpdatesForEpochs(const json& config) {
+  const json sched = config.value("sched", json::object());
+  if (!sched.is_object() || sched.contains("total_steps")) return false;
+  const std::string type = absl::AsciiStrToLower(sched.value("type", "")), interval = sched.value("interval", "");
+  const bool has_length = type == "linear" || type == "cosine" || type == "constant" || type == "one_cycle";
+  const std::set<std::string> by_epoch = {"epoch", "epochs", "eval", "evaluation", "validation"};
+  return has_length && by_epoch.contains(absl::AsciiStrToLower(interval));
+}
+
 TraceSpec SpecOf(const json& file, const json& test) {
   const bool classes = test.value("classification", false);
   const char* kind = classes ? "classification" : "regression";
   TraceSpec spec;
   spec.config = test.at("config");
+  if (TakesUpdatesForEpochs(spec.config))  // said, it is a length like any other
+    spec.config["sched"]["total_steps"] = test.at("expected").at("derived_steps");
   spec.weights = file.at("initial_weights").at(kind);
   spec.criterion = test.at("criterion").get<std::string>();
   for (const auto& [split, name] : test.at("splits").items()) {
@@ -214,7 +231,9 @@ std::string Check(const json& file, const json& test) {
 
 void Replay(const json& file, Report& report) {
   for (const json& test : file.at("cases")) {
-    report.Case(test.at("name").get<std::string>(), [&] { return Check(file, test); });
+    report.Case(
+        test.at("name").get<std::string>(), [&] { return Check(file, test); },
+        TakesUpdatesForEpochs(test.at("config")) ? kEpochLength : "");
   }
 }
 

@@ -1,6 +1,8 @@
 #include "athanor/optim/lr_scheduler.h"
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "athanor/base/status_macros.h"
 
 namespace athanor {
@@ -13,7 +15,7 @@ void Take(const std::optional<T>& from, U* to) {
 
 LrScheduleOptions OptionsOf(const SchedConfig& config) {
   LrScheduleOptions o;
-  o.type = config.type;
+  o.type = absl::StrReplaceAll(absl::AsciiStrToLower(config.type), {{"-", "_"}});  // as configurations may spell it
   Take(config.total_steps, &o.total_steps);
   o.warmup_steps = config.warmup_steps;
   o.warmup_ratio = config.warmup_ratio;
@@ -63,7 +65,7 @@ absl::StatusOr<std::unique_ptr<LrScheduler>> LrScheduler::Make(const SchedConfig
                                                                Optimizer* optimizer) {
   if (config.type.empty()) return std::unique_ptr<LrScheduler>();
   LrScheduleOptions options = OptionsOf(config);
-  const bool metric = config.type == "reduce_on_plateau";
+  const bool metric = options.type == "reduce_on_plateau";
   const std::string interval = config.interval.value_or(metric ? "epoch" : "step");
   if (interval != "step" && interval != "epoch") {
     return absl::InvalidArgumentError(absl::StrCat("sched.interval: found \"", interval, "\"; allowed: step, epoch"));

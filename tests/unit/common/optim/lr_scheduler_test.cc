@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_replace.h"
+
 namespace athanor {
 namespace {
 
@@ -46,6 +49,23 @@ TEST(LrSchedulerTest, EpochSchedulesUseTheEpochBudget) {
   config.interval = "step";
   EXPECT_EQ(LrScheduler::Make(config, {}, optimizer.get()).status().message(),
             "sched.total_steps: found 0; allowed: integer > 0");
+}
+
+TEST(LrSchedulerTest, TypesInCapitalsAreTheSame) {
+  for (const char* type : {"linear", "LINEAR", "Cosine", "ONE-CYCLE"}) {
+    auto optimizer = Sgd(), other = Sgd();
+    SchedConfig config, plain;
+    config.type = type;
+    config.max_lr = plain.max_lr = 0.5;
+    plain.type = absl::StrReplaceAll(absl::AsciiStrToLower(type), {{"-", "_"}});
+    auto scheduler = *LrScheduler::Make(config, {.steps = 20}, optimizer.get());
+    auto expected = *LrScheduler::Make(plain, {.steps = 20}, other.get());
+    for (int i = 0; i < 15; ++i) {
+      EXPECT_EQ(optimizer->lr(0), other->lr(0)) << type;
+      ASSERT_TRUE(scheduler->Step().ok());
+      ASSERT_TRUE(expected->Step().ok());
+    }
+  }
 }
 
 TEST(LrSchedulerTest, OneCycleMovesTheMomentumToo) {
