@@ -12,11 +12,9 @@
 namespace athanor::agent {
 namespace {
 
-constexpr absl::Duration kProgressPace = absl::Milliseconds(100);
 constexpr absl::Duration kKillAgain = absl::Seconds(1);
 constexpr absl::Duration kRegisterLimit = absl::Seconds(10);
-constexpr absl::Duration kMinHeartbeatInterval = absl::Milliseconds(10), kMaxHeartbeatInterval = absl::Minutes(1);
-constexpr size_t kBeatsInFlight = 1024, kReportsPerBeat = 128, kCallsPerRank = 64;
+constexpr size_t kReportsPerBeat = 128, kCallsPerRank = 64;
 constexpr char kStrictFencing[] = "strict";
 constexpr size_t kMetricsPerRank = 64, kNameBytes = 64, kErrorBytes = 1024;
 
@@ -77,34 +75,29 @@ std::vector<Effect> AgentCore::OnSessionOpened(absl::Time now) {
     *running.mutable_progress() = rank.progress;
     running.mutable_progress()->clear_metrics();  // the next heartbeat has them; this message has all ranks
   }
-  // The registration counts like a heartbeat: the lease starts when it was sent.
-  heartbeats_sent_.clear();
-  heartbeats_sent_[0] = now;
+  lease_.Ask(now);
   return {SendMessage{std::move(message)}};
 }
 
 std::vector<Effect> AgentCore::OnSessionClosed(absl::Time) {
   open_ = registered_ = closing_ = false;
-  next_heartbeat_ = register_by_ = absl::InfiniteFuture();
+  register_by_ = absl::InfiniteFuture();
+  lease_.Pause();
   return {};
 }
 
 void AgentCore::Close(const std::string& reason, std::vector<Effect>& effects) {
   registered_ = false;
-  next_heartbeat_ = register_by_ = absl::InfiniteFuture();
+  register_by_ = absl::InfiniteFuture();
+  lease_.Pause();
   if (!open_ || closing_) return;
   closing_ = true;
   effects.push_back(CloseSession{reason});
 }
 
 void AgentCore::TakeAck(const v1::HeartbeatAck& message, absl::Time now) {
-  auto it = heartbeats_sent_.find(message.number());
-  if (it == heartbeats_sent_.end() || message.number() == 0) return;
-  if (lease_until_ == absl::InfiniteFuture()) lease_until_ = absl::InfinitePast();
-  lease_until_ = std::max(lease_until_, it->second + lease_);
-  if (round_trips_.size() < kBeatsInFlight) round_trips_.push_back(now - it->second);
+  if (!lease_.Acknowledge(message.number(), now)) return;
   if (leaving_heartbeat_ != 0 && message.number() >= leaving_heartbeat_) leaving_told_ = true;
-  heartbeats_sent_.erase(heartbeats_sent_.begin(), std::next(it));
 }
 
 std::vector<Effect> AgentCore::OnMessage(const v1::CoordinatorMessage& message, absl::Time now) {
@@ -151,10 +144,7 @@ std::vector<Effect> AgentCore::TakeRegistered(const v1::Registered& message, abs
   registered_ = true;
   register_by_ = absl::InfiniteFuture();
   incarnation_ = message.incarnation();
-  lease_ = FromProto(message.lease());
-  heartbeat_interval_ =
-      std::clamp(FromProto(message.heartbeat_interval()), kMinHeartbeatInterval, kMaxHeartbeatInterval);
-  if (auto it = heartbeats_sent_.find(0); it != heartbeats_sent_.end()) lease_until_ = it->second + lease_;
+  lease_.Grant(FromProto(message.lease()), FromProto(message.heartbeat_interval()));
   std::set<RankKey> keep;
   for (const v1::RankId& id : message.keep()) keep.insert(KeyOf(id));
   // In order: what was kept, then what follows from this registration.
@@ -376,7 +366,7 @@ void AgentCore::OnRankReport(const RankKey& key, const v1::RankProgress& progres
   it->second.progress = Bounded(key, progress);
   it->second.progress_dirty = true;
   it->second.heard_at = now;
-  if (registered_) next_heartbeat_ = std::min(next_heartbeat_, std::max(now, last_heartbeat_ + kProgressPace));
+  if (registered_) lease_.Hurry(now);
 }
 
 std::vector<Effect> AgentCore::OnFilesDeleted(const v1::FilesDeleted& deleted) {
@@ -403,9 +393,7 @@ void AgentCore::SendDurable(v1::AgentMessage message, std::vector<Effect>& effec
 void AgentCore::SendHeartbeat(absl::Time now, std::vector<Effect>& effects) {
   v1::AgentMessage message;
   v1::Heartbeat& heartbeat = *message.mutable_heartbeat();
-  heartbeat.set_number(++heartbeat_number_);
   heartbeat.set_leaving(leaving_);
-  if (leaving_ && leaving_heartbeat_ == 0) leaving_heartbeat_ = heartbeat_number_;
   bool more = false;
   for (auto& [key, rank] : ranks_) {
     if (!rank.progress_dirty) continue;
@@ -417,19 +405,17 @@ void AgentCore::SendHeartbeat(absl::Time now, std::vector<Effect>& effects) {
     *report.mutable_progress() = rank.progress;
     SetDuration(now - rank.heard_at, report.mutable_age());
   }
-  heartbeats_sent_[heartbeat_number_] = now;
-  while (heartbeats_sent_.size() > kBeatsInFlight) heartbeats_sent_.erase(heartbeats_sent_.begin());
-  last_heartbeat_ = now;
-  next_heartbeat_ = now + (more ? std::min(kProgressPace, heartbeat_interval_) : heartbeat_interval_);
+  heartbeat.set_number(lease_.Beat(now, more));
+  if (leaving_ && leaving_heartbeat_ == 0) leaving_heartbeat_ = heartbeat.number();
   effects.push_back(SendMessage{std::move(message)});
 }
 
 void AgentCore::OnLeaseExtended(absl::Time sent) {
-  if (registered_ && lease_until_ != absl::InfiniteFuture()) lease_until_ = std::max(lease_until_, sent + lease_);
+  if (registered_) lease_.Extend(sent);
 }
 
 void AgentCore::ExpireLease(absl::Time now, std::vector<Effect>& effects) {
-  lease_until_ = absl::InfiniteFuture();
+  lease_.End();
   if (!ranks_.empty()) ++lease_expiries_;
   for (const RankKey& key : Keys()) {
     RankState& rank = ranks_.at(key);
@@ -451,9 +437,9 @@ void AgentCore::TakeRefused(const v1::Refused& message, absl::Time now, std::vec
 
 std::vector<Effect> AgentCore::OnTick(absl::Time now) {
   std::vector<Effect> effects;
-  if (now >= lease_until_) ExpireLease(now, effects);
+  if (now >= lease_.until()) ExpireLease(now, effects);
   if (now >= register_by_) Close("the coordinator did not answer the registration", effects);
-  if (registered_ && now >= next_heartbeat_) SendHeartbeat(now, effects);
+  if (registered_ && now >= lease_.next_beat()) SendHeartbeat(now, effects);
   for (const RankKey& key : Keys()) {
     auto it = ranks_.find(key);
     if (it == ranks_.end() || now < it->second.kill_at) continue;
@@ -484,7 +470,7 @@ std::vector<Effect> AgentCore::OnShutdown(absl::Duration grace, absl::Time now) 
 }
 
 absl::Time AgentCore::NextDeadline() const {
-  absl::Time next = std::min({next_heartbeat_, lease_until_, register_by_});
+  absl::Time next = std::min({lease_.next_beat(), lease_.until(), register_by_});
   for (const auto& [key, rank] : ranks_) next = std::min(next, rank.kill_at);
   return next;
 }

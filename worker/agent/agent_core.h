@@ -28,6 +28,7 @@
 #include "absl/time/time.h"
 #include "athanor/v1/agent_service.pb.h"
 #include "athanor/v1/trainer_service.pb.h"
+#include "worker/agent/lease.h"
 #include "worker/agent/outbox.h"
 #include "worker/agent/rank_key.h"
 #include "worker/agent/rank_memory.h"
@@ -99,9 +100,9 @@ class AgentCore {
   std::vector<Effect> OnShutdown(absl::Duration grace, absl::Time now);
 
   absl::Time NextDeadline() const;
-  absl::Time lease_until() const { return lease_until_; }
-  absl::Duration heartbeat_interval() const { return heartbeat_interval_; }
-  absl::Time last_heartbeat() const { return last_heartbeat_; }
+  absl::Time lease_until() const { return lease_.until(); }
+  absl::Duration heartbeat_interval() const { return lease_.interval(); }
+  absl::Time last_heartbeat() const { return lease_.last_beat(); }
   bool registered() const { return registered_; }
   bool Runs(const RankKey& key) const { return ranks_.contains(key); }
   bool Ended(const RankKey& key) const { return memory_.Ended(key); }
@@ -114,7 +115,7 @@ class AgentCore {
   // Everything that must be told before leaving has arrived, or there is nobody to tell.
   bool OutboxDrained() const { return !registered_ || (outbox_.messages().empty() && leaving_told_); }
   // From heartbeat to acknowledgement, of those since the last call.
-  std::vector<absl::Duration> TakeRoundTrips() { return std::exchange(round_trips_, {}); }
+  std::vector<absl::Duration> TakeRoundTrips() { return lease_.TakeRoundTrips(); }
 
  private:
   enum class Phase : uint8_t { kWaitsForSlots, kStarting, kRunning };
@@ -165,18 +166,11 @@ class AgentCore {
   bool leaving_told_ = false;
   uint64_t leaving_heartbeat_ = 0;
   absl::Time register_by_ = absl::InfiniteFuture();
-  absl::Duration lease_ = absl::InfiniteDuration();
-  absl::Duration heartbeat_interval_ = absl::Seconds(1);
-  absl::Time lease_until_ = absl::InfiniteFuture();
-  absl::Time next_heartbeat_ = absl::InfiniteFuture();
-  absl::Time last_heartbeat_ = absl::InfinitePast();
-  uint64_t heartbeat_number_ = 0;
-  std::map<uint64_t, absl::Time> heartbeats_sent_;
+  Lease lease_;
   std::map<RankKey, RankState> ranks_;
   RankMemory memory_;
   Outbox outbox_;
   std::map<uint64_t, HeldCall> calls_;  // by token
-  std::vector<absl::Duration> round_trips_;
   int64_t lease_expiries_ = 0;
 };
 
