@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/storage/v1/records.pb.h"
+#include "common/service/message_fields.h"
 #include "common/service/message_text.h"
 #include "server/convert/proto_convert.h"
 
@@ -60,12 +61,7 @@ records::JobRecord ToRecord(const core::JobEntry& job, const TimeFrame& frame) {
   record.set_best_progress_step(job.best_progress_step);
   if (job.last_cause.has_value()) *record.mutable_last_cause() = ToProto(*job.last_cause);
   records::GoodputRecord& goodput = *record.mutable_goodput();
-  goodput.set_productive_seconds(job.goodput.productive_seconds);
-  goodput.set_recomputed_seconds(job.goodput.recomputed_seconds);
-  goodput.set_checkpoint_seconds(job.goodput.checkpoint_seconds);
-  goodput.set_recovery_seconds(job.goodput.recovery_seconds);
-  goodput.set_queue_seconds(job.goodput.queue_seconds);
-  goodput.set_suspended_seconds(job.goodput.suspended_seconds);
+  CopyToMessage(job.goodput, &goodput);
   goodput.set_accounted_until(frame.Stored(job.goodput.accounted_until));
   *record.mutable_last_progress() = ToProto(job.last_progress);
   record.mutable_aliases()->insert(job.aliases.begin(), job.aliases.end());
@@ -99,13 +95,8 @@ core::JobEntry FromRecord(const records::JobRecord& record, const TimeFrame& fra
   job.best_progress_step = record.best_progress_step();
   if (record.has_last_cause()) job.last_cause = FromProto(record.last_cause());
   const records::GoodputRecord& goodput = record.goodput();
-  job.goodput = {goodput.productive_seconds(),
-                 goodput.recomputed_seconds(),
-                 goodput.checkpoint_seconds(),
-                 goodput.recovery_seconds(),
-                 goodput.queue_seconds(),
-                 goodput.suspended_seconds(),
-                 frame.Shown(goodput.accounted_until())};
+  CopyFromMessage(goodput, &job.goodput);
+  job.goodput.accounted_until = frame.Shown(goodput.accounted_until());
   job.last_progress = FromProto(record.last_progress());
   job.aliases = {record.aliases().begin(), record.aliases().end()};
   job.parent = core::JobId(record.parent());
