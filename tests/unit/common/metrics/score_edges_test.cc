@@ -151,6 +151,75 @@ TEST(ScoreEdges, NanAmongTheScoresMakesEveryValueNan) {
   EXPECT_TRUE(metrics::ExactArea(metrics::Curve::kAuroc, scores, target == 1, {}).isnan().item<bool>());
 }
 
+using Function = torch::Tensor (*)(const NestedValue&, const NestedValue&, const FunctionOptions&);
+torch::Tensor F1OfAll(const NestedValue& input, const NestedValue& target, const FunctionOptions& options) {
+  return metrics::F1Score(input, target, options);
+}
+constexpr Function kFunctions[] = {
+    metrics::Accuracy,     metrics::Precision, metrics::Recall,      metrics::Specificity, metrics::BalancedAccuracy,
+    metrics::JaccardIndex, metrics::Iou,       metrics::HammingLoss, metrics::FBetaScore,  F1OfAll,
+    metrics::Auroc,        metrics::Auprc,     metrics::Mcc};
+
+// Scores, targets and options of each kind of task: everything is told apart perfectly.
+struct Perfect {
+  torch::Tensor scores, target;
+  FunctionOptions options;
+};
+std::vector<Perfect> PerfectAt(double low, double high) {
+  const torch::Tensor binary = torch::tensor({0, 1, 0, 1});
+  const auto scored = [&](const torch::Tensor& yes) {
+    return torch::where(yes, torch::full({}, high, torch::kFloat64), torch::full({}, low, torch::kFloat64));
+  };
+  const torch::Tensor classes = torch::tensor({0, 1, 2, 1});
+  const torch::Tensor one_hot = torch::one_hot(classes, 3).to(torch::kBool), labels = one_hot.to(torch::kInt64);
+  return {{scored(binary == 1), binary, With(Scores::kLogits)},
+          {scored(one_hot), classes, With(Scores::kLogits, 3)},
+          {scored(one_hot), labels, With(Scores::kLogits, 0, 3)}};
+}
+
+TEST(ScoreEdges, EveryFunctionIsNanWhereAScoreIs) {
+  for (const Perfect& task : PerfectAt(-3, 3)) {
+    for (const auto type : {torch::kFloat64, torch::kFloat32, torch::kHalf, torch::kBFloat16}) {
+      torch::Tensor scores = task.scores.to(type);
+      scores.view({-1})[2] = kNan;
+      for (size_t i = 0; i < std::size(kFunctions); ++i) {
+        EXPECT_TRUE(kFunctions[i](scores, task.target, task.options).isnan().all().item<bool>())
+            << "function " << i << " of " << type;
+      }
+    }
+  }
+}
+
+TEST(ScoreEdges, TheLargestNumbersOfATypeAreScoresLikeOthers) {
+  const std::pair<torch::Dtype, double> largest[] = {{torch::kFloat64, std::numeric_limits<double>::max()},
+                                                     {torch::kFloat32, std::numeric_limits<float>::max()},
+                                                     {torch::kHalf, 65504.0},
+                                                     {torch::kBFloat16, 3.3895e38}};
+  for (const auto& [type, most] : largest) {
+    for (const double low : {-most, 0.0}) {
+      for (const Perfect& task : PerfectAt(low == 0 ? -1.0 : low, most)) {
+        for (size_t i = 0; i < std::size(kFunctions); ++i) {
+          const double wanted = kFunctions[i] == metrics::HammingLoss ? 0 : 1;
+          EXPECT_EQ(kFunctions[i](task.scores.to(type), task.target, task.options).item<double>(), wanted)
+              << "function " << i << " of " << type << " from " << low;
+        }
+      }
+    }
+  }
+}
+
+TEST(ScoreEdges, ErrorsOfNarrowTypesDoNotOverflow) {
+  auto metrics = *GlobalMetrics::Create({metrics::Mse(), metrics::Rmse(), metrics::Mae()});
+  const torch::Tensor target = torch::zeros({2}, torch::kHalf);
+  metrics->Update(torch::full({2}, 300.0, torch::kHalf), target);
+  const MetricValues values = *metrics->Average();
+  EXPECT_EQ(FindValue(values, "mse")->item<double>(), 90000) << "beyond float16";
+  EXPECT_EQ(FindValue(values, "rmse")->item<double>(), 300);
+  metrics->Update(torch::tensor({kNan, 1.0F}).to(torch::kHalf), target);
+  for (const auto all = *metrics->Average(); const auto& [name, value] : all)
+    EXPECT_TRUE(std::isnan(value.item<double>())) << name;
+}
+
 TEST(ScoreEdges, InfiniteLogitsHaveAPlace) {
   const torch::Tensor logits = torch::tensor({-kInf, -1.0F, 1.0F, kInf}), target = torch::tensor({0, 0, 1, 1});
   for (const Scores scores : {Scores::kLogits, Scores::kDetect}) {
