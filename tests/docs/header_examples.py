@@ -1,9 +1,10 @@
 """The example blocks of headers (indented lines of the comment on top), as a program to be compiled.
 
-    header_examples.py --program FILE.cc
+    header_examples.py --program FILE.cc [--torch]
 
 Each becomes a function that begins with what its frame in frames/headers.txt declares: the variables that the example
-uses. `...` stands for what a reader fills in. A header of FOLDERS whose block is no code says so in its frame.
+uses. `...` stands for what a reader fills in. "first N" in a frame: what follows the first N lines is no code. A header of FOLDERS whose block is no code says so in its frame. With
+--torch: the headers of TORCH_FOLDERS, which include LibTorch, with frames/torch_headers.txt.
 """
 
 import argparse
@@ -12,29 +13,30 @@ import re
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FRAMES = pathlib.Path(__file__).resolve().parent / "frames/headers.txt"
+FRAMES = pathlib.Path(__file__).resolve().parent / "frames"
 FOLDERS = ("client/", "common/athanor/base/", "common/athanor/config/", "common/athanor/contract/", "common/service/", "server/core/",
            "worker/agent/")
+TORCH_FOLDERS = ("common/athanor/io/", "common/athanor/metrics/", "common/athanor/optim/", "common/athanor/runner/", "common/athanor/torch/")
 NAMESPACES = {"worker/agent/": "athanor::agent", "server/core/": "athanor::core"}
 
 
-def headers():
+def headers(folders):
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.h"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return sorted(name for name in listed.stdout.split() if name.startswith(FOLDERS) and (ROOT / name).is_file())
+    return sorted(name for name in listed.stdout.split() if name.startswith(folders) and (ROOT / name).is_file())
 
 
-def examples():
+def examples(folders):
     """(header, line, text) of each header with such a block."""
-    for header in headers():
+    for header in headers(folders):
         comment = (ROOT / header).read_text().split("#pragma once")[0].splitlines()
         lines = [(number, line[5:]) for number, line in enumerate(comment, 1) if line.startswith("//   ")]
         if any("(" in text or ";" in text for _, text in lines):
             yield header, lines[0][0], [text for _, text in lines]
 
 
-def frames():
+def frames(path):
     found = {}
-    for block in re.split(r"^\[", FRAMES.read_text(), flags=re.M)[1:]:
+    for block in re.split(r"^\[", path.read_text(), flags=re.M)[1:]:
         header, _, text = block.partition("]\n")
         found[header] = text.strip()
     return found
@@ -44,6 +46,7 @@ def filled(line):
     if re.fullmatch(r"\s*(\.\.\.|…)( .*)?(//.*)?", line):
         return ""
     line = re.sub(r"\{ ?(\.\.\.|…) ?\}", "{}", line)
+    line = re.sub(r"\.\.\. [\w ]+ \.\.\.", "", line.replace("while (...)", "while (true)").replace(") ...;", ") {}"))
     line = re.sub(r"= \.\.\.", "= {}", line.replace("... <<", "std::cerr <<"))
     return re.sub(r" \.\.\.(\s*//.*)?$", " {}", line)
 
@@ -58,15 +61,18 @@ def ended(lines):
         yield text
 
 
-def program():
-    known, functions = frames(), []
+def program(folders, path):
+    known, functions = frames(path), []
     includes = ["#include <iostream>", '#include "absl/strings/str_cat.h"', '#include "athanor/base/status_macros.h"']
-    for number, (header, line, lines) in enumerate(examples()):
+    for number, (header, line, lines) in enumerate(examples(folders)):
         if header not in known:
-            raise SystemExit(f"{header}: its example has no frame in {FRAMES.relative_to(ROOT)}")
+            raise SystemExit(f"{header}: its example has no frame in {path.relative_to(ROOT)}")
         frame = known.pop(header)
         if frame.startswith("none:"):
             continue
+        first = re.match(r"first (\d+)\n?", frame)
+        if first:
+            lines, frame = lines[:int(first.group(1))], frame[first.end():]
         scope = re.match(r"scope (\d+)\n?", frame)
         outside = int(scope.group(1)) if scope else 0
         frame = frame[scope.end():] if scope else frame
@@ -90,8 +96,10 @@ def program():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--program", type=pathlib.Path, required=True)
-    path = parser.parse_args().program
-    text = program()
+    parser.add_argument("--torch", action="store_true")
+    arguments = parser.parse_args()
+    path = arguments.program
+    text = program(TORCH_FOLDERS, FRAMES / "torch_headers.txt") if arguments.torch else program(FOLDERS, FRAMES / "headers.txt")
     if not path.exists() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -2,7 +2,7 @@
 // that do not add up over batches (AUROC, F1, MCC, R2, RMSE …) the mean of batches is not the value of all samples: use
 // GlobalMetrics when that matters.
 //
-//   auto metrics = *StreamMetrics::Create({metrics::BinaryAccuracy(), {"bias", [](auto& p, auto& t) { … }}});
+//   auto metrics = *StreamMetrics::Create({metrics::BinaryAccuracy(), {"bias", bias}});   // bias: a BatchFunction
 //   metrics->Update(scores, labels);
 //   metrics->Text();                                  // "acc: 0.7500 (0.8125)\tbias: …"
 //

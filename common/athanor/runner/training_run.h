@@ -2,7 +2,7 @@
 // does is the trainee's (trainee.h); each part below owns its own state.
 //
 //   TrainingRun run(config, options, device, trainee);
-//   RETURN_IF_ERROR(run.Prepare({"train"}, {"val"}));
+//   RETURN_IF_ERROR(run.Prepare({"val"}));
 //   ASSIGN_OR_RETURN(RunResult result, run.Train());
 //
 // Not thread-safe: one training thread. Hooks may be asked for their vote from it at any step.

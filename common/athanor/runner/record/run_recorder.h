@@ -4,7 +4,7 @@
 //
 //   ASSIGN_OR_RETURN(auto recorder, RunRecorder::Open(config, workspace, /*evaluate_splits=*/{"val"}));
 //   recorder->Step(progress);                                        // at read-outs
-//   recorder->Evaluated(progress, {{"val.loss", 0.4}}, {{"loss", 0.3}}, /*is_best=*/true);
+//   recorder->Evaluated(progress, {{"val.loss", 0.4}}, {{"train", {{"loss", 0.3}}}}, /*is_best=*/true);
 //   recorder->Finish("finished", progress, /*error=*/"");
 //
 // Training never fails because of these files: the first error is in error(), later ones are silent. Log lines are

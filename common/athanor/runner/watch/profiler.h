@@ -2,7 +2,7 @@
 //
 //   const std::string folder = "run/profiles/20261124-100000/rank-00000";
 //   ASSIGN_OR_RETURN(auto profiler, Profiler::Create(config.profiling, folder, cuda));
-//   profiler->Step();                      // before the first update, and after each
+//   profiler->Step(step);                  // before the first update, and after each
 //   profiler->Close();                     // a window under way is written
 //
 // Cycles of `wait` updates unwatched, `warmup` watched and thrown away, `active` recorded; `repeat` of them (unset:
