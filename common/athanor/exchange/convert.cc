@@ -95,12 +95,18 @@ class Selection {
   absl::StatusOr<std::vector<Move>> Choose(std::optional<torch::ScalarType> dtype) {
     std::vector<std::pair<std::string, bool>> names;
     std::vector<std::string> from;
+    const bool before = !source_.of_checkpoint();  // what a checkpoint's names begin with is ours, not the user's
     for (const auto& [name, tensor] : source_.tensors()) {
-      ASSIGN_OR_RETURN(std::string renamed, Renamed(name, options_.rename));
+      ASSIGN_OR_RETURN(std::string renamed, before ? Renamed(name, options_.rename) : name);
       names.emplace_back(std::move(renamed), tensor.nested);
       from.push_back(name);
     }
-    const std::vector<PartName> parts = PartsOf(names, source_.of_checkpoint());
+    std::vector<PartName> parts = PartsOf(names, source_.of_checkpoint());
+    for (PartName& part : parts) {
+      if (!before) {
+        ASSIGN_OR_RETURN(part.name, Renamed(part.name, options_.rename));
+      }
+    }
     for (const bool average : {false, true}) {  // an average replaces its weight
       for (size_t i = 0; i < parts.size(); ++i) {
         if ((parts[i].part == TensorPart::kAverage) == average)

@@ -36,7 +36,8 @@ struct ConvertOptions {
   TensorContent content = TensorContent::kWeights;  // a checkpoint is written with all that there is
   bool average = true;                              // of weights: their average (EMA) where there is one
   std::string dtype;  // of floating-point weights: "fp32", "fp16", "bf16", "fp64"; "" as they are
-  // Applied in order to every name of the source: an ECMAScript expression and its replacement ($1 …).
+  // Applied in order to every name of the source, of a checkpoint without its "model." and the like: an ECMAScript
+  // expression and its replacement ($1 …).
   std::vector<std::pair<std::string, std::string>> rename;
   int64_t max_shard_bytes = int64_t{5} << 30;  // of a Hugging Face folder's files
   int64_t step = 0;                            // of a checkpoint that is written
