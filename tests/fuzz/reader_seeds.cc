@@ -14,6 +14,7 @@
 #include "athanor/checkpoint/shard_header.h"
 #include "athanor/checkpoint/store/checkpoint_store.h"
 #include "athanor/data/formats/npy.h"
+#include "athanor/exchange/convert.h"
 #include "athanor/io/state_dict_file.h"
 #include "athanor/io/tensor_file.h"
 #include "athanor/tools/compression.h"
@@ -275,6 +276,21 @@ std::string SampleManifest(int format) {
   return EncodeManifest(manifest);
 }
 
+std::string SampleTorchDistributed(const std::string& folder) {
+  const std::string file = ScratchFolder() + "/exchange.pt", path = absl::StrCat(ScratchFolder(), "/", folder);
+  Promise(WriteStateDictFile(file, SampleTensors()).ok(), "a sample is written");
+  const auto done = ConvertTensors(file, path, {.format = TensorFormat::kTorchDistributed});
+  Promise(done.ok() || absl::IsAlreadyExists(done.status()), "a sample is converted");
+  return path;
+}
+
+std::string SampleDeepSpeed(const std::string& folder) {
+  const std::string path = absl::StrCat(ScratchFolder(), "/", folder);
+  std::filesystem::copy(absl::StrCat(ATHANOR_SOURCE_DIR, "/tests/data/deepspeed/zero1/step3"), path,
+                        std::filesystem::copy_options::recursive | std::filesystem::copy_options::update_existing);
+  return path;
+}
+
 std::vector<std::string> ReaderSeedsOf(const std::string& target) {
   if (const auto text = TextSeeds().find(target); text != TextSeeds().end()) return text->second;
   if (target == "jpeg" || target == "png" || target == "webp" || target == "bmp") return ImageSeedsOf(target);
@@ -288,6 +304,10 @@ std::vector<std::string> ReaderSeedsOf(const std::string& target) {
     Promise(WriteStateDictFile(path, SampleTensors()).ok(), "a seed is written");
     return {TorchArchive(SamplePickle()), BytesOf(path), TorchArchive(ClassPickle(), "big")};
   }
+  if (target == "dcp_metadata") return {BytesOf(SampleTorchDistributed("dcp_seed") + "/.metadata")};
+  if (target == "deepspeed_partition" || target == "deepspeed_model")
+    return {BytesOf(absl::StrCat(SampleDeepSpeed("deepspeed_seed"), "/",
+                                 target == "deepspeed_model" ? kDeepSpeedModel : kDeepSpeedPartition))};
   if (target == "npy") return NpySeeds();
   if (target == "npz") return NpzSeeds();
   if (target == "idx") return IdxSeeds();

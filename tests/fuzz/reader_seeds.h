@@ -31,4 +31,10 @@ std::string JpegOf(int height, int width, const JpegKind& kind);
 ResumeCandidate WriteSampleCheckpoint(const std::string& root, int64_t step);
 std::string SampleManifest(int format);  // and the shards that it names, into the scratch folder
 
+// Folders in the scratch folder, as ConvertTensors() and the real DeepSpeed have written them.
+std::string SampleTorchDistributed(const std::string& folder);
+std::string SampleDeepSpeed(const std::string& folder);
+inline constexpr char kDeepSpeedPartition[] = "zero_pp_rank_1_mp_rank_00_optim_states.pt";
+inline constexpr char kDeepSpeedModel[] = "mp_rank_00_model_states.pt";
+
 }  // namespace athanor::fuzz

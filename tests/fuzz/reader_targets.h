@@ -40,6 +40,11 @@ void CheckpointShard(std::string_view input);  // a shard under a manifest with 
 void Vote(std::string_view input);
 void Pointer(std::string_view input);
 
+// reader_targets_exchange.cc
+void TorchDistributedMetadata(std::string_view input);  // of a folder with good data
+void DeepSpeedPartition(std::string_view input);        // a rank's file in a good folder
+void DeepSpeedModel(std::string_view input);            // the model's states in one
+
 inline constexpr NamedTarget kReaderTargets[] = {
     {"safetensors", &Safetensors, 8000, &MutateSafetensors},
     {"pickle", &Pickle, 60000, &MutatePickle},
@@ -70,6 +75,9 @@ inline constexpr NamedTarget kReaderTargets[] = {
     {"checkpoint_shard", &CheckpointShard, 5000, &MutateSafetensors},
     {"vote", &Vote, 5000, &MutateText},
     {"pointer", &Pointer, 10000, nullptr},
+    {"dcp_metadata", &TorchDistributedMetadata, 5000, &MutatePickle},
+    {"deepspeed_partition", &DeepSpeedPartition, 2000, &MutateZip},
+    {"deepspeed_model", &DeepSpeedModel, 2000, &MutateZip},
 };
 
 }  // namespace athanor::fuzz

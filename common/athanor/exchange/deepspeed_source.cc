@@ -17,6 +17,7 @@
 #include "athanor/exchange/sources.h"
 #include "athanor/io/pickle_reader.h"
 #include "athanor/io/state_dict_archive.h"
+#include "athanor/io/tensor_file.h"
 #include "athanor/torch/status.h"
 
 namespace athanor {
@@ -135,7 +136,8 @@ class DeepSpeedSource : public TensorSource {
     if (stage_ != 0 && stage != stage_) return Damaged(absl::StrCat(rank.path, ": is of another ZeRO stage"));
     stage_ = stage;
     const PickleValue* partitions = FindPath(state, {"partition_count"});
-    while (partitions != nullptr && partitions->Is(Kind::kList) && !partitions->items.empty())
+    // Of stages 1 and 2 one number for each group.
+    if (partitions != nullptr && partitions->Is(Kind::kList) && !partitions->items.empty())
       partitions = partitions->items[0];
     const auto count = static_cast<int64_t>(ranks_.size());
     if (IntegerAt(partitions, count) != count)
@@ -201,9 +203,14 @@ class DeepSpeedSource : public TensorSource {
     if (groups == nullptr || !groups->Is(Kind::kList))
       return Damaged(absl::StrCat(model_path_, ": has no param_shapes"));
     int64_t offset = 0;
+    size_t entries = 0;  // groups may be one and the same dictionary
     const auto ranks = static_cast<int64_t>(ranks_.size());
     for (size_t group = 0; group < groups->items.size(); ++group) {
       if (stage_ != 3) offset = 0;
+      entries += groups->items[group]->items.size() + 1;
+      if (stage_ != 3 && group >= ranks_[0].flat.at(kWeights).size())
+        return Damaged("has more groups of shapes than of weights");
+      if (entries > kMaxTensors) return Damaged(absl::StrCat(model_path_, ": param_shapes has too many entries"));
       size_t index = 0;
       for (const auto& [key, value] : groups->items[group]->Entries()) {
         Param param{.group = group, .offset = offset};
@@ -223,8 +230,6 @@ class DeepSpeedSource : public TensorSource {
           }
         }
       }
-      if (stage_ != 3 && group >= ranks_[0].flat.at(kWeights).size())
-        return Damaged("has more groups of shapes than of weights");
     }
     return absl::OkStatus();
   }
@@ -294,7 +299,10 @@ class DeepSpeedSource : public TensorSource {
   absl::Status Append(size_t rank, const std::string& kind, size_t group, int64_t begin, int64_t count,
                       std::vector<torch::Tensor>* parts) {
     ArchiveTensor part = ranks_[rank].flat.at(kind)[group];
-    part.offset += begin * (part.strides.empty() ? 1 : part.strides[0]);
+    int64_t reach = 0;
+    if (__builtin_mul_overflow(begin, part.strides[0], &reach) ||
+        __builtin_add_overflow(part.offset, reach, &part.offset))
+      return Damaged("a partition leaves its storage");
     part.sizes = {count};
     ASSIGN_OR_RETURN(torch::Tensor read, Archive(rank, kind).Read(part));
     parts->push_back(std::move(read));

@@ -82,6 +82,51 @@ class PartOfFile : public caffe2::serialize::ReadAdapterInterface {
   const size_t length_;
 };
 
+uint64_t Little(std::string_view bytes, size_t at, size_t width) {
+  uint64_t value = 0;
+  for (size_t i = width; i-- > 0 && at + width <= bytes.size();)
+    value = value << 8 | static_cast<unsigned char>(bytes[at + i]);
+  return value;
+}
+
+// LibTorch's reader takes some records as it opens a zip, and asks for the memory that the directory of the zip
+// promises. A record that promises more than the whole file holds is found here; all else is that reader's to judge.
+absl::Status CheckPromises(const std::string& place, const PartOfFile& file) {
+  constexpr size_t kEnd = 22, kEntry = 46, kLongestComment = 65536, kLocator = 20, kEnd64 = 56;
+  constexpr uint64_t kInExtra = 0xffffffff;
+  const auto bytes = [&file](uint64_t from, uint64_t count) {
+    std::string read(std::min<uint64_t>(count, from < file.size() ? file.size() - from : 0), '\0');
+    read.resize(file.read(from, read.data(), read.size()));
+    return read;
+  };
+  const uint64_t tail_at = file.size() - std::min<uint64_t>(file.size(), kEnd + kLongestComment + kLocator);
+  const std::string tail = bytes(tail_at, file.size());
+  const size_t end = tail.rfind("PK\5\6");
+  if (end == std::string::npos || end + kEnd > tail.size()) return absl::OkStatus();
+  uint64_t size = Little(tail, end + 12, 4), at = Little(tail, end + 16, 4);
+  if (end >= kLocator && tail.compare(end - kLocator, 4, "PK\6\7") == 0) {
+    const std::string end64 = bytes(Little(tail, end - kLocator + 8, 8), kEnd64);
+    size = Little(end64, 40, 8);
+    at = Little(end64, 48, 8);
+  }
+  const std::string directory = bytes(at, size);
+  for (size_t entry = 0; entry + kEntry <= directory.size();) {
+    if (directory.compare(entry, 4, "PK\1\2") != 0) return absl::OkStatus();
+    const size_t name = Little(directory, entry + 28, 2), extra = Little(directory, entry + 30, 2);
+    uint64_t promised = Little(directory, entry + 24, 4);
+    const size_t first = entry + kEntry + name;  // of the extra fields; the long sizes are the first of them
+    if (promised == kInExtra && extra >= 12 && Little(directory, first, 2) == 1)
+      promised = Little(directory, first + 4, 8);
+    if (promised > file.size()) {
+      return absl::DataLossError(absl::StrCat(place, ": record ",
+                                              absl::CHexEscape(directory.substr(entry + kEntry, name)), " promises ",
+                                              promised, " bytes, more than the file holds"));
+    }
+    entry = first + extra + Little(directory, entry + 32, 2);
+  }
+  return absl::OkStatus();
+}
+
 class Archive : public StateDictArchive {
  public:
   Archive(const std::string& path, uint64_t file_size)
@@ -190,12 +235,13 @@ class Archive : public StateDictArchive {
   // Records of a file lie in it one behind the other, and torch.save stores them: together they are smaller than it.
   absl::StatusOr<Bytes> Record(const std::string& record) {
     const uint64_t size = reader_.getRecordSize(record);
-    if (!counted_.insert(record).second) return reader_.getRecord(record);
+    if (counted_.contains(record)) return reader_.getRecord(record);
     if (size > packed_left_) {
       return absl::DataLossError(
           absl::StrCat(path_, ": record ", record, " promises ", size, " bytes, more than the file holds"));
     }
     packed_left_ -= size;
+    counted_.insert(record);
     return reader_.getRecord(record);
   }
 
@@ -406,11 +452,12 @@ class Archive : public StateDictArchive {
 };
 
 // miniz and the reader throw on a damaged archive.
-absl::StatusOr<std::unique_ptr<StateDictArchive>> Opened(const std::string& path,
+absl::StatusOr<std::unique_ptr<StateDictArchive>> Opened(const std::string& path, const PartOfFile& file,
                                                          const std::function<std::unique_ptr<Archive>()>& open,
                                                          absl::Status (Archive::*parse)()) {
   std::unique_ptr<Archive> archive;
   absl::Status status;
+  RETURN_IF_ERROR(CheckPromises(path, file));
   const absl::Status thrown = RunTorch("reading", [&] {
     archive = open();
     status = (archive.get()->*parse)();
@@ -426,7 +473,9 @@ absl::StatusOr<std::unique_ptr<StateDictArchive>> StateDictArchive::Open(const s
   std::error_code error;
   const uint64_t size = std::filesystem::file_size(path, error);
   if (error) return FileError(error.value(), "cannot read", path);
-  return Opened(path, [&] { return std::make_unique<Archive>(path, size); }, &Archive::ParseDictionary);
+  return Opened(
+      path, PartOfFile(path, 0, static_cast<int64_t>(size)), [&] { return std::make_unique<Archive>(path, size); },
+      &Archive::ParseDictionary);
 }
 
 absl::StatusOr<std::unique_ptr<StateDictArchive>> StateDictArchive::OpenTensor(const std::string& path, int64_t offset,
@@ -437,9 +486,8 @@ absl::StatusOr<std::unique_ptr<StateDictArchive>> StateDictArchive::OpenTensor(c
   if (offset < 0 || length < 0 || static_cast<uint64_t>(offset) > size || static_cast<uint64_t>(length) > size - offset)
     return absl::DataLossError(absl::StrCat(path, ": has ", size, " bytes, no ", length, " from ", offset, " on"));
   const std::string place = absl::StrCat(path, ", offset ", offset);
-  return Opened(
-      place, [&] { return std::make_unique<Archive>(place, std::make_shared<PartOfFile>(path, offset, length)); },
-      &Archive::ParseTensor);
+  const auto part = std::make_shared<PartOfFile>(path, offset, length);
+  return Opened(place, *part, [&] { return std::make_unique<Archive>(place, part); }, &Archive::ParseTensor);
 }
 
 }  // namespace athanor
