@@ -20,15 +20,15 @@ namespace {
 
 struct Section {
   std::string_view prefix;
-  TensorPart part;
+  TensorRole part;
 };
 constexpr Section kOfCheckpoint[] = {
-    {"model.", TensorPart::kWeight}, {"ema.", TensorPart::kAverage}, {"optim.", TensorPart::kOptimizer}};
+    {"model.", TensorRole::kWeight}, {"ema.", TensorRole::kAverage}, {"optim.", TensorRole::kOptimizer}};
 constexpr Section kOfPython[] = {
-    {"model.", TensorPart::kWeight},        {"module.", TensorPart::kWeight},
-    {"state_dict.", TensorPart::kWeight},   {"model_state_dict.", TensorPart::kWeight},
-    {"ema.", TensorPart::kAverage},         {"optim.", TensorPart::kOptimizer},
-    {"optimizer.", TensorPart::kOptimizer}, {"optimizer_state_dict.", TensorPart::kOptimizer}};
+    {"model.", TensorRole::kWeight},        {"module.", TensorRole::kWeight},
+    {"state_dict.", TensorRole::kWeight},   {"model_state_dict.", TensorRole::kWeight},
+    {"ema.", TensorRole::kAverage},         {"optim.", TensorRole::kOptimizer},
+    {"optimizer.", TensorRole::kOptimizer}, {"optimizer_state_dict.", TensorRole::kOptimizer}};
 constexpr std::string_view kState = "state.";
 
 template <size_t N>
@@ -40,15 +40,15 @@ std::optional<PartName> InSection(const std::string& name, const Section (&secti
   return std::nullopt;
 }
 
-const char* PrefixOf(TensorPart part) {
+const char* PrefixOf(TensorRole part) {
   switch (part) {
-    case TensorPart::kWeight:
+    case TensorRole::kWeight:
       return "model.";
-    case TensorPart::kAverage:
+    case TensorRole::kAverage:
       return "ema.";
-    case TensorPart::kOptimizer:
+    case TensorRole::kOptimizer:
       return "optim.";
-    case TensorPart::kOther:
+    case TensorRole::kOther:
       break;
   }
   return "";
@@ -109,7 +109,7 @@ class Selection {
     }
     for (const bool average : {false, true}) {  // an average replaces its weight
       for (size_t i = 0; i < parts.size(); ++i) {
-        if ((parts[i].part == TensorPart::kAverage) == average)
+        if ((parts[i].part == TensorRole::kAverage) == average)
           RETURN_IF_ERROR(Take(from[i], names[i].first, parts[i]));
       }
     }
@@ -131,15 +131,15 @@ class Selection {
 
   absl::Status Take(const std::string& from, const std::string& renamed, const PartName& part) {
     const bool wanted =
-        all_ ? part.part != TensorPart::kOther
-             : part.part == TensorPart::kWeight || (part.part == TensorPart::kAverage && options_.average);
+        all_ ? part.part != TensorRole::kOther
+             : part.part == TensorRole::kWeight || (part.part == TensorRole::kAverage && options_.average);
     if (!wanted) {
-      if (part.part == TensorPart::kOther) report_.skipped.push_back(absl::StrCat(renamed, ": a tensor"));
+      if (part.part == TensorRole::kOther) report_.skipped.push_back(absl::StrCat(renamed, ": a tensor"));
       return absl::OkStatus();
     }
     const std::string target = all_ ? absl::StrCat(PrefixOf(part.part), part.name) : part.name;
     const auto [found, fresh] = taken_.emplace(target, from);
-    if (!fresh && (all_ || part.part != TensorPart::kAverage))
+    if (!fresh && (all_ || part.part != TensorRole::kAverage))
       return absl::InvalidArgumentError(
           absl::StrCat("'", found->second, "' and '", from, "' both become '", target, "'"));
     found->second = from;
@@ -201,15 +201,15 @@ std::vector<PartName> PartsOf(const std::vector<std::pair<std::string, bool>>& n
   std::vector<PartName> parts;
   if (of_checkpoint) {
     for (const auto& [name, nested] : names)
-      parts.push_back(InSection(name, kOfCheckpoint).value_or(PartName{TensorPart::kOther, name}));
+      parts.push_back(InSection(name, kOfCheckpoint).value_or(PartName{TensorRole::kOther, name}));
     return parts;
   }
   const bool sections = std::any_of(names.begin(), names.end(),
                                     [](const auto& one) { return one.second && InSection(one.first, kOfPython); });
   for (const auto& [name, nested] : names) {
-    PartName part{sections ? TensorPart::kOther : TensorPart::kWeight, name};
+    PartName part{sections ? TensorRole::kOther : TensorRole::kWeight, name};
     if (sections && nested) part = InSection(name, kOfPython).value_or(part);
-    if (part.part == TensorPart::kOptimizer && absl::StartsWith(part.name, {kState.data(), kState.size()}))
+    if (part.part == TensorRole::kOptimizer && absl::StartsWith(part.name, {kState.data(), kState.size()}))
       part.name = part.name.substr(kState.size());
     parts.push_back(std::move(part));
   }

@@ -61,9 +61,9 @@ absl::StatusOr<std::map<std::string, torch::Tensor>> ReadWeightsOf(TensorSource&
                                                                    std::vector<std::string>* skipped = nullptr);
 
 // What a tensor of a source is. Pure.
-enum class TensorPart { kWeight, kAverage, kOptimizer, kOther };
+enum class TensorRole { kWeight, kAverage, kOptimizer, kOther };
 struct PartName {
-  TensorPart part = TensorPart::kOther;
+  TensorRole part = TensorRole::kOther;
   std::string name;  // without what said its part: "layers.0.weight", "layers.0.weight.exp_avg"
 };
 // In the order of `names`, each with whether it lies in a nested dictionary (SourceTensor::nested). Names of a
