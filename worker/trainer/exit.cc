@@ -40,8 +40,8 @@ void WriteFailureFile(const std::string& text) {
   if (!written || rename(fresh.c_str(), path.c_str()) != 0) unlink(fresh.c_str());
 }
 
-TrainerExit CodeOfKind(FailureKind kind) {
-  const int code = FactsOf(CauseFromName(ToString(kind)).value_or(CauseKind::kOurBug)).exit_code;
+TrainerExit CodeOfKind(CauseKind kind) {
+  const int code = FactsOf(kind).exit_code;
   return code == kNoExitCode ? kExitOurBug : static_cast<TrainerExit>(code);
 }
 
@@ -81,7 +81,7 @@ std::string CauseName(TrainerExit code) {
 
 TrainerExit ExitCodeOf(const absl::Status& status) {
   if (IsStorageUnavailable(status)) return kExitStorage;
-  if (const std::optional<FailureKind> kind = FailureKindOf(status)) return CodeOfKind(*kind);
+  if (const std::optional<CauseKind> kind = FailureKindOf(status)) return CodeOfKind(*kind);
   switch (status.code()) {
     case absl::StatusCode::kOk:
       return kExitFinished;

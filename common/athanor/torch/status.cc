@@ -2,24 +2,16 @@
 
 #include <c10/util/Exception.h>
 
-#include <algorithm>
-#include <array>
 #include <new>
 #include <string>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
-#include "athanor/contract/failure_cause.h"
 
 namespace athanor {
 namespace {
 
 constexpr char kPayload[] = "type.athanor/failure_kind";
-// By FailureKind.
-constexpr std::array kCauseOf = {
-    CauseKind::kUnspecified, CauseKind::kUserCode, CauseKind::kOutOfMemory, CauseKind::kData,   CauseKind::kNanLoss,
-    CauseKind::kPeerLost,    CauseKind::kHang,     CauseKind::kPreempted,   CauseKind::kOurBug, CauseKind::kInvalid};
-static_assert(kCauseOf.size() == static_cast<size_t>(FailureKind::kInvalid) + 1);
 
 bool Mentions(const std::string& text, std::initializer_list<const char*> words) {
   for (const char* word : words) {
@@ -43,10 +35,6 @@ absl::Status FromText(absl::string_view name, const std::string& what) {
 
 }  // namespace
 
-const char* ToString(FailureKind kind) {
-  return ToString(kCauseOf[static_cast<size_t>(kind)]);
-}
-
 absl::Status WithFailureKind(absl::Status status, FailureKind kind) {
   if (!status.ok()) status.SetPayload(kPayload, absl::Cord(ToString(kind)));
   return status;
@@ -55,9 +43,7 @@ absl::Status WithFailureKind(absl::Status status, FailureKind kind) {
 std::optional<FailureKind> FailureKindOf(const absl::Status& status) {
   const auto payload = status.GetPayload(kPayload);
   if (!payload.has_value()) return std::nullopt;
-  const CauseKind cause = CauseFromName(std::string(*payload)).value_or(CauseKind::kUnspecified);
-  const auto* const found = std::find(kCauseOf.begin(), kCauseOf.end(), cause);
-  return found == kCauseOf.end() ? std::nullopt : std::optional(static_cast<FailureKind>(found - kCauseOf.begin()));
+  return CauseFromName(std::string(*payload));
 }
 
 absl::Status internal::CatchTorch(absl::string_view name, const std::function<void()>& body) {

@@ -4,7 +4,8 @@
 //   RETURN_IF_ERROR(RunTorch("optimizer step", [&] { optimizer.Step(); }));
 //   ASSIGN_OR_RETURN(torch::Tensor loss, RunTorch("forward", [&] { return model->forward(x); }));
 //
-// The failure kind rides on the status as a payload; it becomes the trainer's exit code and picks the restart budget.
+// The cause (contract/failure_cause.h) rides on the status as a payload: it becomes the trainer's exit code and picks
+// the restart budget.
 #pragma once
 
 #include <functional>
@@ -14,22 +15,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "athanor/contract/failure_cause.h"
 
 namespace athanor {
 
-enum class FailureKind {
-  kUnknown,
-  kUserCode,
-  kOutOfMemory,
-  kData,
-  kNanLoss,
-  kPeerLost,
-  kHang,
-  kPreempted,
-  kOurBug,
-  kInvalid
-};
-const char* ToString(FailureKind kind);  // "user_code", "out_of_memory" …
+using FailureKind = CauseKind;  // the name in programs: FailureKind::kUserCode
 
 // OK stays OK; a kind that is there already is replaced.
 absl::Status WithFailureKind(absl::Status status, FailureKind kind);
