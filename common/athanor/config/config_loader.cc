@@ -53,6 +53,8 @@ namespace {
 constexpr absl::string_view kOfPython =
     "belongs to torch.compile, which runs in Python; here: \"compile.backend\" cuda_graphs, or a task train_step";
 
+constexpr absl::string_view kNoPipeline = "not available yet: pipelines";
+
 // Options that users of other trainers bring along. The nearest name would lead them astray.
 void ExplainAbsent(std::vector<FieldProblem>* problems) {
   static const std::map<absl::string_view, absl::string_view> reasons = {
@@ -73,9 +75,17 @@ void ExplainAbsent(std::vector<FieldProblem>* problems) {
       {"dataloader.worker_init_fn", "a function of Python's workers; here randomness belongs to the sample"},
       {"dataloader.generator", "an object of Python's; allowed: \"dataloader.seed\""},
       {"ft", "not needed: the service restarts lost ranks by itself"},
-      {"fsdp", "not available: \"stack\" is ddp"},
-      {"parallel", "not available: \"stack\" is ddp"},
-      {"deepspeed", "not available: \"stack\" is ddp"},
+      {"activation_checkpoint.checkpoint_impl", "not needed: there is one way"},
+      {"fsdp.mesh", "not needed: allowed: \"parallel.axes\""},
+      {"fsdp.shard_placement_fn", "a function of Python's; here units are divided evenly, element by element"},
+      {"fsdp.offload_policy", "not available yet"},
+      {"parallel.pipeline_schedule", kNoPipeline},
+      {"parallel.pipeline_microbatch_size", kNoPipeline},
+      {"parallel.pipeline_n_microbatches", kNoPipeline},
+      {"parallel.module_fqns_per_model_part", kNoPipeline},
+      {"parallel.use_device_mesh", "not needed: the ranks' groups are made as they are used"},
+      {"parallel.mesh_device_type", "not needed: the device is that of the run"},
+      {"deepspeed", "not available: allowed: \"fsdp\" with \"stack: parallel\""},
   };
   for (FieldProblem& problem : *problems) {
     const auto reason = reasons.find(problem.path);
@@ -161,11 +171,14 @@ bool MayChangeOnResume(absl::string_view path) {
                                                 "profiling",
                                                 "gc",
                                                 "stack",
+                                                "parallel",
+                                                "fsdp",
                                                 "console",
                                                 "compile",
                                                 "log_file",
                                                 "checkpoint_dir",
-                                                "pretrained_key_mapping"};
+                                                "pretrained_key_mapping",
+                                                "activation_checkpoint"};
   static constexpr absl::string_view kLoader[] = {"num_workers",
                                                   "prefetch_factor",
                                                   "in_order",

@@ -54,7 +54,7 @@ constexpr std::array<Pair, 33> kPairs = {{
     {"ckpt.last_save_model_only", "checkpoint.last_save_model_only"},
 }};
 
-constexpr std::array<absl::string_view, 4> kOtherTrainers = {"wandb", "ft", "fsdp", "deepspeed"};
+constexpr std::array<absl::string_view, 3> kOtherTrainers = {"wandb", "ft", "deepspeed"};
 constexpr std::array<absl::string_view, 2> kListsOfNames = {"train_splits", "evaluate_splits"};
 
 const json* Find(const json& root, absl::string_view path) {
@@ -145,13 +145,6 @@ void SpellNever(json* root) {
   if (patience != nullptr && patience->is_number_float() && std::isinf(patience->get<double>())) *patience = nullptr;
 }
 
-// Axes of one rank each are what there is.
-bool OnlyOneOfEach(const json& parallel) {
-  const auto axes = parallel.is_object() ? parallel.find("axes") : parallel.end();
-  if (!parallel.is_object() || parallel.size() != 1 || axes == parallel.end() || !axes->is_object()) return false;
-  return std::all_of(axes->begin(), axes->end(), [](const json& degree) { return degree == 1; });
-}
-
 bool SwitchedOff(const json& section) {
   if (section.is_null()) return true;
   if (!section.is_object()) return false;
@@ -179,8 +172,12 @@ json CanonicalSpellings(json root, std::vector<Respelling>* done, std::vector<Fi
   for (const Pair& pair : kPairs) {
     if (Find(root, pair.typed) != nullptr) Move(&root, pair.typed, pair.canonical, done, problems);
   }
-  if (const json* parallel = Find(root, "parallel"); parallel != nullptr && OnlyOneOfEach(*parallel))
-    root.erase("parallel");
+  // What says nothing is left out.
+  for (const char* section : {"parallel", "fsdp"}) {
+    if (const json* found = Find(root, section); found != nullptr && found->is_null()) root.erase(section);
+  }
+  if (const json* policy = Find(root, "fsdp.mp_policy"); policy != nullptr && policy->is_null())
+    root["fsdp"].erase("mp_policy");
   SpellParts(&root);
   SpellNever(&root);
   return root;

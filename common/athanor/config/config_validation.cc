@@ -229,6 +229,39 @@ void CheckLbfgs(const RunnerConfig& config, Problems* problems) {
   }
 }
 
+void CheckParallel(const RunnerConfig& config, Problems* problems) {
+  const bool parallel = config.stack == "parallel";
+  const std::pair<const char*, std::optional<int64_t>> model_axes[] = {
+      {"context", config.parallel.axes.context},
+      {"pipeline", config.parallel.axes.pipeline},
+      {"tensor", config.parallel.axes.tensor},
+      {"expert", config.parallel.axes.expert},
+      {"expert_tensor", config.parallel.axes.expert_tensor}};
+  for (const auto& [axis, degree] : model_axes) {
+    if (degree.value_or(1) != 1) {
+      problems->push_back({absl::StrCat("parallel.axes.", axis),
+                           absl::StrCat("found ", *degree, "; allowed: 1, others are not there yet")});
+    }
+  }
+  const auto degree = [](const std::optional<int64_t>& axis) { return axis.value_or(1); };
+  const bool axes = degree(config.parallel.axes.shard) != 1 || degree(config.parallel.axes.replicate) != 1;
+  if (!parallel && axes) problems->push_back({"parallel.axes", "needs \"stack\": \"parallel\""});
+  if (!parallel && config.fsdp.enabled.value_or(false))
+    problems->push_back({"fsdp.enabled", "needs \"stack\": \"parallel\""});
+  const bool shards = parallel && config.fsdp.enabled.value_or(degree(config.parallel.axes.shard) != 1);
+  if (!shards) return;
+  if (config.optim.type == "lbfgs") {
+    problems->push_back(
+        {"optim.type", "found \"lbfgs\" with a divided model; allowed: others, its line search needs whole gradients"});
+  }
+  if (UsesStepGraph(config))
+    problems->push_back({"compile.enable", "not with a divided model, whose parameters are gathered as they are used"});
+  if (config.fsdp.mp_policy.param_dtype.has_value() && !config.precision.empty() && config.precision != "fp32") {
+    problems->push_back({"fsdp.mp_policy.param_dtype",
+                         absl::StrCat("found beside precision \"", config.precision, "\"; allowed: one of the two")});
+  }
+}
+
 }  // namespace
 
 void AddContradictions(const RunnerConfig& config, std::vector<FieldProblem>* problems) {
@@ -252,6 +285,7 @@ void AddContradictions(const RunnerConfig& config, std::vector<FieldProblem>* pr
     problems->push_back({"precision", "found \"fp16\" with compile.enable; allowed: bf16, whose losses need no scale"});
   }
   if (config.optim.type == "lbfgs") CheckLbfgs(config, problems);
+  if (!ProblemUnder(*problems, "parallel") && !ProblemUnder(*problems, "fsdp")) CheckParallel(config, problems);
   if (!ProblemUnder(*problems, "pretrained_key_mapping")) CheckKeyMapping(config, problems);
   for (const std::string& part : config.checkpoint.exclude_from_loading) {
     if (IsCheckpointPart(part)) continue;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -59,6 +60,30 @@ inline std::string EffectivePrecision(const RunnerConfig& config) {
 // Whether the step is replayed as a graph: `compile.enable` or `stack: graph`.
 inline bool UsesStepGraph(const RunnerConfig& config) {
   return config.compile.enable || config.stack == "graph";
+}
+
+// The degrees of `parallel.axes` that are set. Of `replicate` and `shard`, one that is not set takes what the others
+// leave: with `fsdp.enabled` and no `shard` that is `shard`, else `replicate`.
+inline std::map<std::string, int64_t> ParallelAxes(const RunnerConfig& config) {
+  const ParallelAxesConfig& axes = config.parallel.axes;
+  std::map<std::string, int64_t> degrees;
+  bool open = false;
+  const auto set = [&](const char* name, const std::optional<int64_t>& degree) {
+    if (!degree.has_value()) return;
+    degrees[name] = *degree;
+    open = open || *degree == -1;
+  };
+  set("replicate", axes.replicate);
+  set("shard", axes.shard);
+  set("context", axes.context);
+  set("pipeline", axes.pipeline);
+  set("tensor", axes.tensor);
+  set("expert", axes.expert);
+  set("expert_tensor", axes.expert_tensor);
+  const bool shards = config.fsdp.enabled.value_or(false) && !axes.shard.has_value();
+  if (!open && shards) degrees["shard"] = -1;
+  if (!open && !shards && !axes.replicate.has_value()) degrees["replicate"] = -1;
+  return degrees;
 }
 
 // The parts of a checkpoint that can be loaded, or left out, one by one.

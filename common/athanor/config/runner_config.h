@@ -301,6 +301,61 @@ struct Fp8Config {
 };
 BOOST_DESCRIBE_STRUCT(Fp8Config, (), (enabled, recipe))
 
+// Degrees of the axes of parallelism: athanor/parallel/parallel_topology.h. -1: what the others leave.
+struct ParallelAxesConfig {
+  std::optional<int64_t> replicate;
+  std::optional<int64_t> shard;
+  std::optional<int64_t> context;
+  std::optional<int64_t> pipeline;
+  std::optional<int64_t> tensor;
+  std::optional<int64_t> expert;
+  std::optional<int64_t> expert_tensor;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(ParallelAxesConfig, (), (replicate, shard, context, pipeline, tensor, expert, expert_tensor))
+
+struct ParallelConfig {
+  ParallelAxesConfig axes;
+  bool allow_degree_change = true;  // accepted for what users bring along
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(ParallelConfig, (), (axes, allow_degree_change))
+
+// In which types a divided model is used.
+struct MixedPrecisionConfig {
+  std::optional<std::string> param_dtype;
+  std::optional<std::string> reduce_dtype;
+  std::optional<std::string> output_dtype;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(MixedPrecisionConfig, (), (param_dtype, reduce_dtype, output_dtype))
+
+// The model divided over the axis `shard`: athanor/parallel/strategies/shard_strategy.h.
+struct FsdpConfig {
+  std::optional<bool> enabled;  // unset: when the axis has several ranks
+  std::string shard = "parameters";
+  bool reshard_after_forward = true;
+  bool prefetch = true;
+  bool no_sync = false;
+  std::vector<std::string> units;
+  double unit_mb = 1;
+  std::vector<std::string> ignored_params;
+  MixedPrecisionConfig mp_policy;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(FsdpConfig, (),
+                      (enabled, shard, reshard_after_forward, prefetch, no_sync, units, unit_mb, ignored_params,
+                       mp_policy))
+
+// What is computed twice instead of kept: athanor/torch/activation_checkpoint.h.
+struct ActivationCheckpointConfig {
+  bool enabled = false;
+  std::vector<std::string> modules;
+  int64_t every = 1;
+  static std::span<const FieldRule> Rules();
+};
+BOOST_DESCRIBE_STRUCT(ActivationCheckpointConfig, (), (enabled, modules, every))
+
 // How names in a file of weights become the model's.
 struct KeyMappingConfig {
   std::string pattern;
@@ -310,7 +365,7 @@ struct KeyMappingConfig {
 BOOST_DESCRIBE_STRUCT(KeyMappingConfig, (), (pattern, replacement))
 
 struct RunnerConfig {
-  std::string stack = "auto";  // "auto", "ddp", "graph"
+  std::string stack = "auto";  // "auto", "ddp", "graph", "parallel"
   // Where the run is kept and how it is watched: athanor/runner/record/workspace.h.
   std::string workspace_root = "experiments";
   std::string lineage = "lin";
@@ -357,6 +412,9 @@ struct RunnerConfig {
   EmaConfig ema;
   CompileConfig compile;
   Fp8Config fp8;
+  ParallelConfig parallel;
+  FsdpConfig fsdp;
+  ActivationCheckpointConfig activation_checkpoint;
   static std::span<const FieldRule> Rules();
 };
 BOOST_DESCRIBE_STRUCT(RunnerConfig, (),
@@ -364,7 +422,8 @@ BOOST_DESCRIBE_STRUCT(RunnerConfig, (),
                        tensorboard, csv, jsonl, heartbeat, profiling, gc, auto_resume, resume, pretrained,
                        pretrained_key_mapping, seed, deterministic, steps, epochs, accum_steps, train_splits, precision,
                        max_grad_norm, max_grad_value, skip_nonfinite_grad, max_nonfinite_losses, patience, log_interval,
-                       threads, score, evaluate, optim, sched, checkpoint, comm, dataloader, ema, compile, fp8))
+                       threads, score, evaluate, optim, sched, checkpoint, comm, dataloader, ema, compile, fp8,
+                       parallel, fsdp, activation_checkpoint))
 
 // Canonical type names, and the options that a type takes besides the common ones (`type`, `lr`, `weight_decay`,
 // `param_groups`; `type`, `interval`). Empty for an unknown type.

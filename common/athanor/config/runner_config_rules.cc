@@ -29,13 +29,37 @@ const std::vector<FieldRule>& FolderRules() {
   return rules;
 }
 
+const std::vector<FieldRule>& SectionRules() {
+  static const std::vector<FieldRule> rules = {
+      {.name = "score", .meaning = "The metric that decides which checkpoint is best."},
+      {.name = "evaluate", .meaning = "When and on what to evaluate."},
+      {.name = "optim", .meaning = "The optimizer.", .alias = "optimizer"},
+      {.name = "sched", .meaning = "The learning-rate schedule.", .alias = "scheduler"},
+      {.name = "checkpoint", .meaning = "Saving and loading."},
+      {.name = "comm", .meaning = "Communication between the ranks."},
+      {.name = "dataloader", .meaning = "Batches; `dataloader.<split>.<option>` overrides for one split."},
+      {.name = "ema", .meaning = "Exponential moving average of the weights, used for evaluation."},
+      {.name = "compile", .meaning = "The step as graphs of kernels (CUDA)."},
+      {.name = "parallel", .meaning = "How the ranks are laid out; for `stack: parallel`."},
+      {.name = "fsdp",
+       .meaning = "Parameters, gradients and optimizer state divided over the ranks; for `stack: parallel`. "
+                  "docs/parallel.md says what to use when."},
+      {.name = "activation_checkpoint",
+       .meaning =
+           "Blocks run again in backward, instead of keeping what they compute: less memory, a third more time."},
+      {.name = "fp8", .meaning = "Linear layers in 8 bits, on devices that have them (CUDA, compute capability 8.9)."},
+  };
+  return rules;
+}
+
 }  // namespace
 
 std::span<const FieldRule> RunnerConfig::Rules() {
   static const std::vector<FieldRule> own = {
       {.name = "stack",
-       .meaning = "Runner: auto and ddp are data parallelism (TorchRunner); graph is the same with `compile.enable`.",
-       .allowed = {"auto", "ddp|torch", "graph|graph_runner"}},
+       .meaning = "Runner: auto and ddp are data parallelism (TorchRunner); graph is the same with `compile.enable`; "
+                  "parallel lays the ranks out over `parallel.axes`, and divides the model as `fsdp` says.",
+       .allowed = {"auto", "ddp|torch", "graph|graph_runner", "parallel"}},
       {.name = "heartbeat", .meaning = "A file per rank that tells where it stands."},
       {.name = "profiling", .meaning = "Traces of windows of updates."},
       {.name = "gc", .meaning = "Pacing of memory returns."},
@@ -82,20 +106,11 @@ std::span<const FieldRule> RunnerConfig::Rules() {
        .meaning = "Intra-op CPU threads per rank. Default: the slot's share of the cores.",
        .min = 1,
        .max = 1024},
-      {.name = "score", .meaning = "The metric that decides which checkpoint is best."},
-      {.name = "evaluate", .meaning = "When and on what to evaluate."},
-      {.name = "optim", .meaning = "The optimizer.", .alias = "optimizer"},
-      {.name = "sched", .meaning = "The learning-rate schedule.", .alias = "scheduler"},
-      {.name = "checkpoint", .meaning = "Saving and loading."},
-      {.name = "comm", .meaning = "Communication between the ranks."},
-      {.name = "dataloader", .meaning = "Batches; `dataloader.<split>.<option>` overrides for one split."},
-      {.name = "ema", .meaning = "Exponential moving average of the weights, used for evaluation."},
-      {.name = "compile", .meaning = "The step as graphs of kernels (CUDA)."},
-      {.name = "fp8", .meaning = "Linear layers in 8 bits, on devices that have them (CUDA, compute capability 8.9)."},
   };
   static const std::vector<FieldRule> rules = [] {
     std::vector<FieldRule> all = FolderRules();
     all.insert(all.end(), own.begin(), own.end());
+    all.insert(all.end(), SectionRules().begin(), SectionRules().end());
     return all;
   }();
   return rules;
@@ -201,32 +216,6 @@ std::span<const FieldRule> GcConfig::Rules() {
        .min = 0,
        .max = 2},
       {.name = "disable_automatic", .meaning = "Accepted for what users bring along: nothing collects by itself."},
-  };
-  return rules;
-}
-
-std::span<const FieldRule> CompileConfig::Rules() {
-  static const std::vector<FieldRule> rules = {
-      {.name = "enable",
-       .meaning =
-           "Capture forward, backward and exchange once per shape of a batch, and the update, and replay each as one "
-           "graph. Needs CUDA.",
-       .alias = "enabled"},
-      {.name = "backend",
-       .meaning =
-           "How: CUDA graphs. (torch.compile's own run in Python; an AOTInductor package is a task, train_step.)",
-       .allowed = {"cuda_graphs|cudagraphs"}},
-      {.name = "warmup", .meaning = "Updates before the capture, step by step.", .min = 1, .max = 1000},
-  };
-  return rules;
-}
-
-std::span<const FieldRule> Fp8Config::Rules() {
-  static const std::vector<FieldRule> rules = {
-      {.name = "enabled", .meaning = "The same as `precision: fp8`."},
-      {.name = "recipe",
-       .meaning = "One scale per tensor, or one per row of the operands.",
-       .allowed = {"tensorwise", "rowwise"}},
   };
   return rules;
 }

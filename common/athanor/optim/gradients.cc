@@ -13,7 +13,8 @@ std::vector<torch::Tensor> GradsOf(const std::vector<torch::Tensor>& parameters)
   std::vector<torch::Tensor> grads;
   grads.reserve(parameters.size());
   for (const torch::Tensor& parameter : parameters) {
-    if (parameter.grad().defined()) grads.push_back(parameter.grad());
+    // Parts of a parameter may be empty; the largest element of nothing is an error.
+    if (parameter.grad().defined() && parameter.numel() > 0) grads.push_back(parameter.grad());
   }
   return grads;
 }
@@ -60,8 +61,13 @@ torch::Tensor GradNorm(const std::vector<torch::Tensor>& parameters) {
 torch::Tensor ClipGradNorm(const std::vector<torch::Tensor>& parameters, double max_norm) {
   const torch::NoGradGuard no_grad;
   const torch::Tensor norm = GradNorm(parameters);
-  ScaleGradients(parameters, (max_norm / (norm + 1e-6)).clamp_max(1.0));
+  ClipGradNorm(parameters, norm, max_norm);
   return norm;
+}
+
+void ClipGradNorm(const std::vector<torch::Tensor>& parameters, const torch::Tensor& norm, double max_norm) {
+  const torch::NoGradGuard no_grad;
+  ScaleGradients(parameters, (max_norm / (norm + 1e-6)).clamp_max(1.0));
 }
 
 void ClipGradValue(const std::vector<torch::Tensor>& parameters, double max_value) {

@@ -12,6 +12,8 @@ namespace athanor {
 torch::Tensor GradNorm(const std::vector<torch::Tensor>& parameters);
 // Scales all gradients by min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_. Returns the norm before.
 torch::Tensor ClipGradNorm(const std::vector<torch::Tensor>& parameters, double max_norm);
+// The same with a norm that is known: a 0-dim tensor.
+void ClipGradNorm(const std::vector<torch::Tensor>& parameters, const torch::Tensor& norm, double max_norm);
 // Clamps every element into [-max_value, max_value].
 void ClipGradValue(const std::vector<torch::Tensor>& parameters, double max_value);
 // 1 when any element is NaN or infinite, else 0 (float32): all-reduce it with MAX, then .item() once.

@@ -32,6 +32,7 @@ std::vector<Optimizer::Work> Optimizer::Divide(Group* group) {
     if (!grad.defined()) continue;
     TORCH_CHECK(!grad.is_sparse(), "the gradient of ", parameter.name, " is sparse; allowed: dense");
     ++parameter.steps;
+    if (parameter.tensor.numel() == 0 && !(parameter.part.has_value() && NeedsWhole())) continue;
     Work* work = nullptr;
     for (Work& candidate : works) {
       const torch::Tensor& first = candidate.values.front();
@@ -50,6 +51,36 @@ std::vector<Optimizer::Work> Optimizer::Divide(Group* group) {
     work->grads.push_back(std::move(grad));
   }
   return works;
+}
+
+void Optimizer::UseParts(const std::map<std::string, Part>& parts, std::function<void(torch::Tensor)> sum) {
+  sum_ = std::move(sum);
+  for (Group& group : groups_) {
+    for (Parameter& parameter : group.parameters) {
+      if (const auto part = parts.find(parameter.name); part != parts.end()) parameter.part = part->second;
+    }
+  }
+}
+
+at::IntArrayRef Optimizer::ShapeOf(const Parameter& parameter) {
+  return parameter.part.has_value() ? at::IntArrayRef(parameter.part->shape) : parameter.tensor.sizes();
+}
+
+at::IntArrayRef Optimizer::StateShapeOf(const Parameter& parameter) const {
+  return DividesState() ? parameter.tensor.sizes() : ShapeOf(parameter);
+}
+
+torch::Tensor Optimizer::Whole(const Parameter& parameter, const torch::Tensor& own) const {
+  if (!parameter.part.has_value()) return own;
+  torch::Tensor whole = torch::zeros(ShapeOf(parameter), own.options());
+  whole.view({-1}).narrow(0, parameter.part->begin, own.numel()).copy_(own);
+  SumOverParts(whole);
+  return whole;
+}
+
+torch::Tensor Optimizer::OwnOf(const Parameter& parameter, const torch::Tensor& whole) {
+  if (!parameter.part.has_value()) return whole;
+  return whole.reshape({-1}).narrow(0, parameter.part->begin, parameter.tensor.numel());
 }
 
 void Optimizer::Step() {

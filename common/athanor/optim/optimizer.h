@@ -20,6 +20,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -113,15 +114,29 @@ class Optimizer {
   // prefix "optim." are ignored. Learning rates are restored when the number of groups is the same.
   virtual absl::Status LoadState(const TensorMap& tensors, const nlohmann::json& scalars);
 
+  // Whether the state of a part of a parameter is the same part of its state.
+  virtual bool DividesState() const { return true; }
+
   const std::string& type() const { return type_; }
   // Things worth a warning in the log: patterns that matched no parameter.
   const std::vector<std::string>& notes() const { return notes_; }
 
+  // A parameter of which this rank has a part: its tensor is 1-D, and begins at element `begin` of the flattened one.
+  struct Part {
+    std::vector<int64_t> shape;  // of the whole
+    int64_t begin = 0;
+  };
+  // Before the first update: the parameters, by name, that are parts. `sum` adds a tensor up over the ranks whose parts
+  // together are whole, in place; may throw. Ranks list the same parameters in the same order. muon and adafactor bring
+  // one matrix at a time together; others look at elements alone.
+  void UseParts(const std::map<std::string, Part>& parts, std::function<void(torch::Tensor)> sum);
+
   struct Parameter {
     std::string name;
     torch::Tensor tensor;
-    int64_t steps = 0;      // updates so far
-    double mu_product = 1;  // nadam: product of the momentum schedule so far
+    std::optional<Part> part;  // unset: it is whole
+    int64_t steps = 0;         // updates so far
+    double mu_product = 1;     // nadam: product of the momentum schedule so far
     std::map<std::string, torch::Tensor> slots;
   };
   struct Group {
@@ -147,23 +162,35 @@ class Optimizer {
   virtual void Update(const OptimGroupOptions& options, const Work& work) = 0;
   // The slots that LoadState() accepts, and those that a parameter with updates must have.
   virtual std::vector<std::string> SlotNames() const = 0;
-  virtual std::vector<std::string> RequiredSlots(const torch::Tensor& /*parameter*/) const { return {}; }
-  virtual std::vector<int64_t> SlotSizes(const std::string& /*slot*/, const torch::Tensor& parameter) const {
-    return parameter.sizes().vec();
+  virtual std::vector<std::string> RequiredSlots(at::IntArrayRef /*shape*/) const { return {}; }
+  // `shape`: the parameter's; of its part where the state is divided.
+  virtual std::vector<int64_t> SlotSizes(const std::string& /*slot*/, at::IntArrayRef shape) const {
+    return shape.vec();
   }
   virtual double* MomentumOf(OptimGroupOptions* options) const = 0;  // null: has none
   virtual bool ReadsScalarsOnDevice() const { return false; }        // Update() takes Work::lr_on_device
+  // Whether Update() needs matrices whole: then Work holds parts without elements, too.
+  virtual bool NeedsWhole() const { return false; }
+  // For Update(). A parameter's shape; a tensor like it as a whole, out of this rank's part of it; and that part again.
+  static at::IntArrayRef ShapeOf(const Parameter& parameter);
+  torch::Tensor Whole(const Parameter& parameter, const torch::Tensor& own) const;
+  static torch::Tensor OwnOf(const Parameter& parameter, const torch::Tensor& whole);
+  void SumOverParts(torch::Tensor value) const {
+    if (sum_) sum_(std::move(value));
+  }
 
  private:
   friend absl::StatusOr<std::unique_ptr<Optimizer>> MakeOptimizer(const OptimConfig& config,
                                                                   const NamedTensors& parameters);
   std::vector<Work> Divide(Group* group);
+  at::IntArrayRef StateShapeOf(const Parameter& parameter) const;
   void SendScalars(const Group& group, size_t place, Work* work);
   absl::Status PlanLoad(const TensorMap& tensors, const nlohmann::json& scalars, std::vector<Parameter>* plan) const;
 
   std::string type_;
   std::vector<Group> groups_;
   std::vector<torch::Tensor> parameters_;
+  std::function<void(torch::Tensor)> sum_;
   std::vector<std::string> notes_;
   struct Prepared {
     Group* group;

@@ -29,6 +29,10 @@ absl::StatusOr<bool> OptimizerContainer::MustSkip() const {
   return options_.any_rank ? options_.any_rank(mine) : mine;
 }
 
+torch::Tensor OptimizerContainer::Norm() const {
+  return options_.norm ? options_.norm(optimizer_->parameters()) : GradNorm(optimizer_->parameters());
+}
+
 absl::StatusOr<bool> OptimizerContainer::ScaledStep(const Factor& factor) {
   if (optimizer_->needs_closure()) {
     return absl::FailedPreconditionError(
@@ -60,9 +64,10 @@ torch::Tensor OptimizerContainer::UpdateOnDevice(const Factor& factor, bool meas
   if (options_.max_grad_value) ClipGradValue(parameters, *options_.max_grad_value);
   torch::Tensor norm;
   if (options_.max_grad_norm) {
-    norm = ClipGradNorm(parameters, *options_.max_grad_norm);
+    norm = Norm();
+    ClipGradNorm(parameters, norm, *options_.max_grad_norm);
   } else if (measure) {
-    norm = GradNorm(parameters);
+    norm = Norm();
   }
   optimizer_->Apply();
   ZeroGrad();

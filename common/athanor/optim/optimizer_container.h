@@ -40,6 +40,9 @@ struct OptimizerContainerOptions {
   // Whether any rank votes to skip; asked on every rank with its own vote. Unset: this rank decides alone, which is
   // right where every rank holds the same gradients.
   std::function<absl::StatusOr<bool>(bool mine)> any_rank;
+  // The 2-norm of all gradients, in place of GradNorm() (gradients.h): where this rank has only a part of them. May
+  // throw.
+  std::function<torch::Tensor(const std::vector<torch::Tensor>& parameters)> norm;
   std::function<void()> zero_grad;  // in place of Optimizer::ZeroGrad(): whoever owns the gradients clears them
   std::shared_ptr<DeviceGraphs> graphs;
   int64_t graph_warmup = 3;
@@ -82,6 +85,7 @@ class OptimizerContainer {
   torch::Tensor UpdateOnDevice(const Factor& factor, bool measure);
   torch::Tensor UpdateByGraph(const Factor& factor, bool measure);
   absl::StatusOr<bool> MustSkip() const;
+  torch::Tensor Norm() const;
   absl::Status StepSchedules();
 
   Optimizer* optimizer_;

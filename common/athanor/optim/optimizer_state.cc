@@ -57,7 +57,7 @@ absl::Status Optimizer::PlanLoad(const TensorMap& tensors, const nlohmann::json&
   plan->reserve(parameters_.size());
   for (const Group& group : groups_) {
     for (const Parameter& parameter : group.parameters) {
-      Parameter fresh{.name = parameter.name, .tensor = parameter.tensor};
+      Parameter fresh{.name = parameter.name, .tensor = parameter.tensor, .part = parameter.part};
       fresh.steps = steps.at("others").value(parameter.name, steps.at("common").get<int64_t>());
       fresh.mu_product = products.value(parameter.name, 1.0);
       plan->push_back(std::move(fresh));
@@ -78,7 +78,7 @@ absl::Status Optimizer::PlanLoad(const TensorMap& tensors, const nlohmann::json&
           absl::StrCat("optimizer state ", key, ": found slot ", slot, "; allowed: ", absl::StrJoin(slots, ", ")));
     }
     const torch::Tensor& parameter = found->second->tensor;
-    const std::vector<int64_t> sizes = SlotSizes(slot, parameter);
+    const std::vector<int64_t> sizes = SlotSizes(slot, StateShapeOf(*found->second));
     if (!tensor.defined() || tensor.sizes() != sizes || tensor.scalar_type() != parameter.scalar_type()) {
       return absl::InvalidArgumentError(
           absl::StrCat("optimizer state ", key, ": found ", tensor.defined() ? Shape(tensor) : "nothing",
@@ -87,7 +87,8 @@ absl::Status Optimizer::PlanLoad(const TensorMap& tensors, const nlohmann::json&
     found->second->slots[slot] = tensor;
   }
   for (const Parameter& parameter : *plan) {
-    for (const std::string& slot : RequiredSlots(parameter.tensor)) {
+    if (parameter.tensor.numel() == 0 && DividesState()) continue;  // never had any
+    for (const std::string& slot : RequiredSlots(ShapeOf(parameter))) {
       if (parameter.steps > 0 && !parameter.slots.contains(slot)) {
         return absl::InvalidArgumentError(
             absl::StrCat("optimizer state: ", kPrefix, parameter.name, ".", slot, " is missing"));

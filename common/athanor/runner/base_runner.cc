@@ -5,13 +5,26 @@
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/checkpoint/alias_files.h"
+#include "athanor/runner/step/make_strategy.h"
 #include "athanor/runner/training_run.h"
 #include "athanor/torch/status.h"
 
 namespace athanor {
 
-BaseRunner::BaseRunner(RunnerConfig config, BaseRunnerOptions options, const torch::Device& device)
-    : run_(std::make_unique<TrainingRun>(std::move(config), std::move(options), device, static_cast<Trainee*>(this))) {}
+namespace {
+
+// The ranks as the configuration lays them out; the factories have checked that it can.
+BaseRunnerOptions Seated(const RunnerConfig& config, BaseRunnerOptions options) {
+  options.members = WithAxesOf(config, options.members).value_or(options.members);
+  return options;
+}
+
+}  // namespace
+
+BaseRunner::BaseRunner(RunnerConfig config, BaseRunnerOptions options, const torch::Device& device) {
+  BaseRunnerOptions seated = Seated(config, std::move(options));
+  run_ = std::make_unique<TrainingRun>(std::move(config), std::move(seated), device, static_cast<Trainee*>(this));
+}
 
 BaseRunner::~BaseRunner() = default;
 
@@ -73,6 +86,9 @@ absl::StatusOr<TrainingState> BaseRunner::StateDict() {
   RETURN_IF_ERROR(RunTorch("copying the state", [&] {
     for (TensorMap* tensors : {&state.replicated, &state.per_rank}) {
       for (auto& [name, tensor] : *tensors) tensor = tensor.detach().clone();
+    }
+    for (auto& [name, sharded] : state.sharded) {
+      for (TensorPart& part : sharded.parts) part.values = part.values.detach().clone();
     }
   }));
   return state;

@@ -166,7 +166,29 @@ double TorchRunner::EpochFraction() const {
 }
 
 std::vector<torch::Tensor> TorchRunner::ReplicatedWeights() const {
-  return training_->trained().model->parameters();
+  return training_->trained().strategy->Replicated();
+}
+
+PartsWanted TorchRunner::WantedParts() const {
+  return training_->state().Wanted();
+}
+
+absl::StatusOr<TensorMap> TorchRunner::Weights() {
+  TrainedModel& trained = training_->trained();
+  TensorMap weights;
+  const auto copy = [](const torch::Tensor& tensor) {
+    return tensor.detach().to(torch::kCPU, /*non_blocking=*/false, /*copy=*/true);
+  };
+  RETURN_IF_ERROR(trained.strategy->Gathered([&](const std::string& name, const torch::Tensor& whole) {
+    return RunTorch("copying the weights", [&] { weights[name] = copy(whole); });
+  }));
+  for (const auto& [first, others] : TiedNames(*trained.model)) {
+    for (const std::string& name : others) weights[name] = weights.at(first);
+  }
+  for (const auto& [name, buffer] : trained.model->named_buffers().pairs()) {
+    if (buffer.defined()) weights[name] = copy(buffer);
+  }
+  return weights;
 }
 
 void TorchRunner::ReadStepMetrics(std::map<std::string, double>* metrics) {
@@ -181,18 +203,15 @@ void TorchRunner::ReadStepMetrics(std::map<std::string, double>* metrics) {
 std::vector<std::pair<std::string, int64_t>> TorchRunner::MemoryParts() const {
   const TrainedModel& trained = training_->trained();
   std::vector<torch::Tensor> parameters, gradients, states;
-  for (const auto& [name, tensor] : StateOf(*trained.model)) parameters.push_back(tensor);
+  for (const auto& [name, buffer] : DistinctBuffers(*trained.model)) parameters.push_back(buffer);
+  for (const OwnedParameter& one : trained.strategy->owned()) parameters.push_back(one.value);
   for (const torch::Tensor& parameter : trained.optimizer->parameters()) gradients.push_back(parameter.grad());
   for (const auto& [name, tensor] : trained.optimizer->StateTensors()) states.push_back(tensor);
   std::vector<std::pair<std::string, int64_t>> parts = {{"parameters and buffers", BytesOf(parameters)},
                                                         {"gradients", BytesOf(gradients)},
                                                         {"optimizer", BytesOf(states)}};
   if (trained.average == nullptr) return parts;
-  TensorMap average;
-  trained.average->Store(&average);
-  std::vector<torch::Tensor> averaged;
-  for (const auto& [name, tensor] : average) averaged.push_back(tensor);
-  parts.emplace_back("average of the weights", BytesOf(averaged));
+  parts.emplace_back("average of the weights", BytesOf(trained.average->averages()));
   return parts;
 }
 

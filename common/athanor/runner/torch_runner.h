@@ -91,7 +91,10 @@ class TorchRunner : public BaseRunner, protected TorchSteps {
   // fit.
   absl::Status LoadPretrained(const std::string& path) override;
 
+  // With `fsdp` its parameters are there only while a step uses them: ask Weights() for their values.
   torch::nn::Module& model();
+  // Copies of the parameters and buffers, whole and on the CPU, under every name that they have. Collective.
+  absl::StatusOr<TensorMap> Weights();
   const Optimizer& optimizer() const;
   uint64_t seed() const;
   // With `compile.enable`: how often a micro-batch, and an update, was one launch of a graph.
@@ -138,6 +141,7 @@ class TorchRunner : public BaseRunner, protected TorchSteps {
   int64_t StepsPerEpoch() const override;
   double EpochFraction() const override;
   void ReadStepMetrics(std::map<std::string, double>* metrics) override;
+  PartsWanted WantedParts() const override;
   std::vector<torch::Tensor> ReplicatedWeights() const override;
   std::vector<std::pair<std::string, int64_t>> MemoryParts() const override;
 

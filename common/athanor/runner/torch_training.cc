@@ -12,9 +12,13 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/config/derived_options.h"
+#include "athanor/io/dtype_names.h"
 #include "athanor/metrics/meter_sync.h"
+#include "athanor/optim/gradients.h"
 #include "athanor/parallel/launch_environment.h"
 #include "athanor/runner/step/deterministic.h"
+#include "athanor/runner/step/make_strategy.h"
+#include "athanor/torch/activation_checkpoint.h"
 #include "athanor/torch/host_memory.h"
 #include "athanor/torch/module_tensors.h"
 #include "athanor/torch/status.h"
@@ -41,7 +45,19 @@ absl::Status Check(const RunnerConfig& config, const TorchRunnerOptions& options
     if (dataset == nullptr) return absl::InvalidArgumentError(absl::StrCat("runner: dataset '", name, "' is null"));
   }
   if (config.optim.type.empty()) return absl::InvalidArgumentError("runner: optim.type is not set");
-  return options.members.world_size() > 1 || options.alone ? absl::OkStatus() : CheckLaunchedAlone();
+  if (options.members.world_size() == 1 && !options.alone) RETURN_IF_ERROR(CheckLaunchedAlone());
+  return WithAxesOf(config, options.members).status();
+}
+
+// The norm of gradients of which this rank has parts.
+torch::Tensor NormOverParts(DataStrategy& strategy) {
+  const torch::NoGradGuard no_grad;
+  std::vector<torch::Tensor> divided, whole;
+  for (const OwnedParameter& one : strategy.owned()) (one.divided ? divided : whole).push_back(one.value);
+  torch::Tensor squares = GradNorm(divided).to(torch::kFloat64).square().to(divided.front().device());
+  strategy.SumOverParts(squares);
+  squares += GradNorm(whole).to(squares.options()).square();
+  return squares.sqrt().to(torch::kFloat32);
 }
 
 }  // namespace
@@ -99,39 +115,41 @@ absl::Status TorchTraining::MoveModel() {
 }
 
 // Rank 0's weights and buffers are everybody's afterwards.
-absl::Status TorchTraining::Reseat(const Membership& members) {
+absl::Status TorchTraining::Reseat(const Membership& given) {
+  ASSIGN_OR_RETURN(const Membership members, WithAxesOf(context_->config, given));
   context_->members = members;
   RETURN_IF_ERROR(window_.Reseat(members));
   closure_.Reseat(members);
   RETURN_IF_ERROR(meter_sync_->Reseat(members));
   RETURN_IF_ERROR(context_->Together("dividing the data", [&] { return data_.Reseat(members); }));
-  RETURN_IF_ERROR(SeatReducer(members));
+  RETURN_IF_ERROR(SeatStrategy(members));
   if (trained_.graph != nullptr) BuildStepGraph();  // the one of before exchanges with the ranks of before
   return absl::OkStatus();
 }
 
-absl::Status TorchTraining::SeatReducer(const Membership& members) {
-  if (!members.several()) {
-    trained_.reducer.reset();
-    return absl::OkStatus();
+absl::Status TorchTraining::SeatStrategy(const Membership& members) {
+  if (trained_.strategy == nullptr) {
+    trained_.strategy =
+        MakeDataStrategy(context_->config, members.topology(), trained_.model.get(), options_.find_unused_parameters);
+    const MixedPrecisionConfig& types = context_->config.fsdp.mp_policy;
+    if (trained_.strategy->divides()) {
+      if (types.param_dtype.has_value()) trained_.input_type = DtypeOfOption(*types.param_dtype);
+      if (types.output_dtype.has_value()) trained_.output_type = DtypeOfOption(*types.output_dtype);
+    }
   }
-  if (trained_.reducer != nullptr) return trained_.reducer->Reseat(members);
-  GradientReducerOptions options;
-  options.bucket_bytes = static_cast<int64_t>(context_->config.comm.bucket_mb * (1 << 20));
-  options.find_unused_parameters = options_.find_unused_parameters || context_->config.comm.find_unused_parameters;
-  ASSIGN_OR_RETURN(trained_.reducer, GradientReducer::Create(*trained_.model, members, options));
-  return absl::OkStatus();
+  return trained_.strategy->Reseat(members);
 }
 
 void TorchTraining::BuildStepGraph() {
   trained_.graph = std::make_unique<StepGraph>(
       trained_.graphs,
-      StepGraph::Options{.warmup = context_->config.compile.warmup, .exchanges = trained_.reducer != nullptr});
+      StepGraph::Options{.warmup = context_->config.compile.warmup, .exchanges = context_->members.several()});
 }
 
 absl::Status TorchTraining::BuildTraining() {
   const EmaConfig& ema = context_->config.ema;
-  if (ema.enabled) trained_.average = std::make_unique<ModelAverage>(*trained_.model, ema.decay);
+  if (ema.enabled)
+    trained_.average = std::make_unique<ModelAverage>(*trained_.model, trained_.strategy->owned(), ema.decay);
   RETURN_IF_ERROR(BuildAcceleration());
   RETURN_IF_ERROR(BuildOptimizer());
   const absl::Status metrics = run_->state().measures().MakeMetrics([this] { return MakeMetrics(); });
@@ -157,6 +175,7 @@ StepOutput TorchTraining::Forward(const Batch& batch) const {
     output = options_.forward(batch);
   }
   TORCH_CHECK(output.loss.defined(), "the forward function returned no loss");
+  if (trained_.output_type.has_value()) output.loss = output.loss.to(*trained_.output_type);
   TORCH_CHECK(output.loss.numel() == 1, "the forward function returned a loss of shape ", output.loss.sizes(),
               "; it must be one number");
   for (const auto& [name, value] : output.metrics) {
@@ -196,6 +215,13 @@ absl::Status TorchTraining::ResolveSeed() {
 }
 
 absl::Status TorchTraining::BuildAcceleration() {
+  if (const ActivationCheckpointConfig& again = context_->config.activation_checkpoint; again.enabled) {
+    const absl::StatusOr<int64_t> blocks = CheckpointChildren(*trained_.model, again.modules, again.every);
+    if (!blocks.ok()) return Invalid(Annotate(blocks.status(), "activation_checkpoint.modules"));
+    if (*blocks == 0)
+      return Invalid(absl::InvalidArgumentError(
+          "activation_checkpoint: the model has no torch::nn::Sequential; nothing would run again"));
+  }
   if (UsesFp8(context_->config)) {
     RETURN_IF_ERROR(Invalid(CheckFp8(context_->device)));
     if (CountFp8Layers(*trained_.model) == 0) {
@@ -217,9 +243,14 @@ absl::Status TorchTraining::BuildAcceleration() {
   return absl::OkStatus();
 }
 
+NamedTensors TorchTraining::Owned() const {
+  NamedTensors named;
+  for (const OwnedParameter& one : trained_.strategy->owned()) named.emplace_back(one.name, one.value);
+  return named;
+}
+
 absl::Status TorchTraining::BuildOptimizer() {
-  absl::StatusOr<std::unique_ptr<Optimizer>> optimizer =
-      MakeOptimizer(context_->config.optim, DistinctParameters(*trained_.model));
+  absl::StatusOr<std::unique_ptr<Optimizer>> optimizer = MakeOptimizer(context_->config.optim, Owned());
   if (!optimizer.ok()) return Invalid(optimizer.status());
   trained_.optimizer = *std::move(optimizer);
   for (const std::string& note : trained_.optimizer->notes()) context_->notes.Tell(Note::kProblem, note);
@@ -233,15 +264,27 @@ absl::Status TorchTraining::BuildOptimizer() {
       LrScheduler::Make(context_->config.sched, budget, trained_.optimizer.get());
   if (!scheduler.ok()) return Invalid(scheduler.status());
   trained_.scheduler = *std::move(scheduler);
-  // Every rank holds the same mean gradients: all come to the same answer without asking each other.
-  trained_.container = std::make_unique<OptimizerContainer>(
-      trained_.optimizer.get(),
-      OptimizerContainerOptions{.max_grad_value = context_->config.max_grad_value,
-                                .max_grad_norm = context_->config.max_grad_norm,
-                                .skip_nonfinite_grad = context_->config.skip_nonfinite_grad || trained_.scale.enabled(),
-                                .zero_grad = [this] { trained_.DropGradients(); },
-                                .graphs = UsesStepGraph(context_->config) ? trained_.graphs : nullptr,
-                                .graph_warmup = context_->config.compile.warmup});
+  OptimizerContainerOptions options{
+      .max_grad_value = context_->config.max_grad_value,
+      .max_grad_norm = context_->config.max_grad_norm,
+      .skip_nonfinite_grad = context_->config.skip_nonfinite_grad || trained_.scale.enabled(),
+      .zero_grad = [this] { trained_.DropGradients(); },
+      .graphs = UsesStepGraph(context_->config) ? trained_.graphs : nullptr,
+      .graph_warmup = context_->config.compile.warmup};
+  // Where every rank holds the same mean gradients, all come to the same answer without asking each other.
+  if (trained_.strategy->divides()) {
+    std::map<std::string, Optimizer::Part> parts;
+    for (const OwnedParameter& one : trained_.strategy->owned()) {
+      if (one.divided) parts[one.name] = {one.shape, one.begin};
+    }
+    trained_.optimizer->UseParts(parts, [this](torch::Tensor value) { trained_.strategy->SumOverParts(value); });
+    options.norm = [this](const std::vector<torch::Tensor>&) { return NormOverParts(*trained_.strategy); };
+    options.any_rank = [this](bool mine) -> absl::StatusOr<bool> {
+      ASSIGN_OR_RETURN(const Agreement agreement, context_->members.group()->AllAgree({mine ? 1 : 0}));
+      return agreement.max[0] == 1;
+    };
+  }
+  trained_.container = std::make_unique<OptimizerContainer>(trained_.optimizer.get(), std::move(options));
   if (trained_.scheduler != nullptr) trained_.container->Add(trained_.scheduler.get());
   return absl::OkStatus();
 }

@@ -63,8 +63,9 @@ class TorchTraining {
   absl::Status BuildTraining();
   absl::Status BuildAcceleration();
   void BuildStepGraph();
-  absl::Status SeatReducer(const Membership& members);
+  absl::Status SeatStrategy(const Membership& members);
   absl::Status BuildOptimizer();
+  NamedTensors Owned() const;
   absl::StatusOr<std::unique_ptr<MetricSet>> MakeMetrics() const;
 
   TrainingRun* const run_;

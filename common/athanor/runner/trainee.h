@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/checkpoint/training_state.h"
 #include "athanor/runner/runner_hooks.h"
 
@@ -58,6 +59,8 @@ class Trainee {
   virtual double EpochFraction() const = 0;  // 0 .. 1, of the pass under way
   // "lr", "grad_norm"; may wait for the device.
   virtual void ReadStepMetrics(std::map<std::string, double>* metrics) = 0;
+  // What of a checkpoint this rank takes in parts; null: all of it whole.
+  virtual PartsWanted WantedParts() const { return {}; }
   // What every rank must hold alike, bit for bit, after every update: asked for now and then.
   virtual std::vector<torch::Tensor> ReplicatedWeights() const { return {}; }
   // What takes how many bytes: for the report at out-of-memory.

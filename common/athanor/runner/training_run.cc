@@ -63,6 +63,7 @@ RunCheckpointsOptions TrainingRun::Checkpointing() {
   options.storage_root = options_.storage_root;
   options.storage = options_.storage;
   options.on_bytes = [this](const char* doing, int64_t bytes) { context_.progress.Advance(doing, bytes); };
+  options.parts = [this] { return trainee_->WantedParts(); };
   options.passed_over = [this](const ResumeCandidate& candidate) { return resume_.PassedOver(candidate); };
   options.note = [this](const std::string& text) { context_.notes.Tell(Note::kProblem, text); };
   return options;

@@ -28,6 +28,8 @@ torch::Tensor RootMeanSquare(const torch::Tensor& tensor) {
 class Adafactor final : public Optimizer {
  public:
   Adafactor() : Optimizer("adafactor") {}
+  // Rows and columns of a matrix are every rank's.
+  bool DividesState() const override { return false; }
 
  private:
   void Update(const OptimGroupOptions& o, const Work& work) override {
@@ -35,17 +37,27 @@ class Adafactor final : public Optimizer {
   }
 
   // All scalars that depend on tensors stay on the device.
-  void UpdateOne(const OptimGroupOptions& o, const torch::Tensor& grad, int64_t steps, Parameter* parameter) const {
+  void UpdateOne(const OptimGroupOptions& o, const torch::Tensor& own, int64_t steps, Parameter* parameter) const {
     const torch::Tensor& value = parameter->tensor;
+    const torch::Tensor grad = Optimizer::Whole(*parameter, own);
     const double eps1 = o.eps1 >= 0 ? o.eps1 : Epsilon(value.scalar_type());
     const double share = std::pow(static_cast<double>(steps), o.beta2_decay);
     const double rho = std::min(o.lr, 1 / std::sqrt(static_cast<double>(steps)));
-    const torch::Tensor alpha = RootMeanSquare(value).clamp_min(o.eps) * rho;
+    const torch::Tensor alpha = ValueSize(*parameter).clamp_min(o.eps) * rho;
     if (o.weight_decay != 0) value.mul_(1 - o.lr * o.weight_decay);
-    torch::Tensor update = grad.dim() > 1 ? Factored(grad, share, eps1, parameter) : Whole(grad, share, parameter);
+    torch::Tensor update =
+        grad.dim() > 1 ? Factored(grad, share, eps1, parameter) : Elementwise(grad, share, parameter);
     update.clamp_min_(eps1 * eps1).rsqrt_().mul_(grad);
     const torch::Tensor denominator = (RootMeanSquare(update) / o.clip_threshold).clamp_min(1.0);
-    value.sub_(update.mul_(alpha / denominator));
+    value.sub_(OwnOf(*parameter, update.mul_(alpha / denominator)));
+  }
+
+  // The root mean square of the whole parameter.
+  torch::Tensor ValueSize(const Parameter& parameter) const {
+    if (!parameter.part.has_value()) return RootMeanSquare(parameter.tensor);
+    torch::Tensor squares = parameter.tensor.square().sum();
+    SumOverParts(squares);
+    return (squares / c10::multiply_integers(ShapeOf(parameter))).sqrt();
   }
 
   torch::Tensor Factored(const torch::Tensor& grad, double share, double eps1, Parameter* parameter) const {
@@ -56,7 +68,7 @@ class Adafactor final : public Optimizer {
     return rows.matmul(columns).div_(rows.mean(-2, true).clamp_min_(eps1));
   }
 
-  torch::Tensor Whole(const torch::Tensor& grad, double share, Parameter* parameter) const {
+  torch::Tensor Elementwise(const torch::Tensor& grad, double share, Parameter* parameter) const {
     torch::Tensor& variance = Slot("variance", parameter);
     variance.lerp_(grad * grad, share);
     return variance.clone();
@@ -65,16 +77,17 @@ class Adafactor final : public Optimizer {
   torch::Tensor& Slot(const std::string& name, Parameter* parameter) const {
     torch::Tensor& slot = parameter->slots[name];
     if (!slot.defined())
-      slot = torch::zeros(SlotSizes(name, parameter->tensor), parameter->tensor.options().requires_grad(false));
+      slot = torch::zeros(SlotSizes(name, ShapeOf(*parameter)), parameter->tensor.options().requires_grad(false));
     return slot;
   }
 
   std::vector<std::string> SlotNames() const override { return {"row_var", "col_var", "variance"}; }
-  std::vector<std::string> RequiredSlots(const torch::Tensor& parameter) const override {
-    return parameter.dim() > 1 ? std::vector<std::string>{"row_var", "col_var"} : std::vector<std::string>{"variance"};
+  bool NeedsWhole() const override { return true; }
+  std::vector<std::string> RequiredSlots(at::IntArrayRef shape) const override {
+    return shape.size() > 1 ? std::vector<std::string>{"row_var", "col_var"} : std::vector<std::string>{"variance"};
   }
-  std::vector<int64_t> SlotSizes(const std::string& slot, const torch::Tensor& parameter) const override {
-    std::vector<int64_t> sizes = parameter.sizes().vec();
+  std::vector<int64_t> SlotSizes(const std::string& slot, at::IntArrayRef shape) const override {
+    std::vector<int64_t> sizes = shape.vec();
     if (slot == "row_var" && sizes.size() > 1) sizes.back() = 1;
     if (slot == "col_var" && sizes.size() > 1) sizes[sizes.size() - 2] = 1;
     return sizes;

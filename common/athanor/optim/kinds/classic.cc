@@ -34,7 +34,7 @@ class Adadelta final : public Optimizer {
     at::_foreach_add_(work.values, change, -o.lr);
   }
   std::vector<std::string> SlotNames() const override { return {"square_avg", "acc_delta"}; }
-  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return SlotNames(); }
+  std::vector<std::string> RequiredSlots(at::IntArrayRef) const override { return SlotNames(); }
   double* MomentumOf(OptimGroupOptions*) const override { return nullptr; }
 };
 
@@ -55,7 +55,7 @@ class Adamax final : public Optimizer {
     at::_foreach_addcdiv_(work.values, mean, highest, at::Scalar(-o.lr / correction));
   }
   std::vector<std::string> SlotNames() const override { return {"exp_avg", "exp_inf"}; }
-  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return SlotNames(); }
+  std::vector<std::string> RequiredSlots(at::IntArrayRef) const override { return SlotNames(); }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->beta1; }
 };
 
@@ -80,7 +80,7 @@ class Asgd final : public Optimizer {
     }
   }
   std::vector<std::string> SlotNames() const override { return {"ax"}; }
-  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return SlotNames(); }
+  std::vector<std::string> RequiredSlots(at::IntArrayRef) const override { return SlotNames(); }
   double* MomentumOf(OptimGroupOptions*) const override { return nullptr; }
 };
 
@@ -103,7 +103,7 @@ class Rprop final : public Optimizer {
     }
   }
   std::vector<std::string> SlotNames() const override { return {"prev", "step_size"}; }
-  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return SlotNames(); }
+  std::vector<std::string> RequiredSlots(at::IntArrayRef) const override { return SlotNames(); }
   double* MomentumOf(OptimGroupOptions*) const override { return nullptr; }
 };
 

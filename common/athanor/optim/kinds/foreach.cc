@@ -48,7 +48,7 @@ class NAdam final : public Optimizer {
     at::_foreach_addcdiv_(work.values, mean, denominator, of_mean);
   }
   std::vector<std::string> SlotNames() const override { return {"exp_avg", "exp_avg_sq"}; }
-  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return SlotNames(); }
+  std::vector<std::string> RequiredSlots(at::IntArrayRef) const override { return SlotNames(); }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->beta1; }
 };
 
@@ -77,7 +77,7 @@ class RAdam final : public Optimizer {
                           at::Scalar(-o.lr * rectified * std::sqrt(correction2) / correction1));
   }
   std::vector<std::string> SlotNames() const override { return {"exp_avg", "exp_avg_sq"}; }
-  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return SlotNames(); }
+  std::vector<std::string> RequiredSlots(at::IntArrayRef) const override { return SlotNames(); }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->beta1; }
 };
 
@@ -111,7 +111,7 @@ class RmsProp final : public Optimizer {
     }
   }
   std::vector<std::string> SlotNames() const override { return {"square_avg", "grad_avg", "momentum_buffer"}; }
-  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return {"square_avg"}; }
+  std::vector<std::string> RequiredSlots(at::IntArrayRef) const override { return {"square_avg"}; }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->momentum; }
 };
 
@@ -129,7 +129,7 @@ class Lion final : public Optimizer {
     at::_foreach_lerp_(mean, grads, 1 - o.beta2);
   }
   std::vector<std::string> SlotNames() const override { return {"exp_avg"}; }
-  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return SlotNames(); }
+  std::vector<std::string> RequiredSlots(at::IntArrayRef) const override { return SlotNames(); }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->beta1; }
 };
 
@@ -156,7 +156,9 @@ class Muon final : public Optimizer {
     Work matrices, others;
     matrices.steps = others.steps = work.steps;
     for (size_t i = 0; i < work.values.size(); ++i) {
-      Work& part = work.values[i].dim() == 2 ? matrices : others;
+      const bool matrix = ShapeOf(*work.parameters[i]).size() == 2;
+      if (!matrix && work.values[i].numel() == 0) continue;
+      Work& part = matrix ? matrices : others;
       part.parameters.push_back(work.parameters[i]);
       part.values.push_back(work.values[i]);
       part.grads.push_back(work.grads[i]);
@@ -174,12 +176,14 @@ class Muon final : public Optimizer {
     const Tensors updates = o.nesterov ? at::_foreach_lerp(work.grads, buffers, o.momentum) : buffers;
     if (o.weight_decay != 0) at::_foreach_mul_(work.values, 1 - o.lr * o.weight_decay);
     for (size_t i = 0; i < updates.size(); ++i) {
-      const torch::Tensor& value = work.values[i];
-      const double shape =
-          std::sqrt(std::max(1.0, static_cast<double>(value.size(0)) / static_cast<double>(value.size(1))));
-      value.add_(Orthogonalized(updates[i], o.ns_steps, o.eps), -o.lr * shape);
+      const Parameter& parameter = *work.parameters[i];
+      const at::IntArrayRef sizes = ShapeOf(parameter);
+      const double shape = std::sqrt(std::max(1.0, static_cast<double>(sizes[0]) / static_cast<double>(sizes[1])));
+      const torch::Tensor update = Orthogonalized(Whole(parameter, updates[i]), o.ns_steps, o.eps);
+      work.values[i].add_(OwnOf(parameter, update), -o.lr * shape);
     }
   }
+  bool NeedsWhole() const override { return true; }
   std::vector<std::string> SlotNames() const override { return {"momentum_buffer", "exp_avg", "exp_avg_sq"}; }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->momentum; }
 };

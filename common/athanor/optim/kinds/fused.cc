@@ -69,7 +69,7 @@ class Adam final : public Optimizer {
   }
   bool ReadsScalarsOnDevice() const override { return true; }
   std::vector<std::string> SlotNames() const override { return {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}; }
-  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return {"exp_avg", "exp_avg_sq"}; }
+  std::vector<std::string> RequiredSlots(at::IntArrayRef) const override { return {"exp_avg", "exp_avg_sq"}; }
   double* MomentumOf(OptimGroupOptions* options) const override { return &options->beta1; }
 
   bool decoupled_;
@@ -90,7 +90,7 @@ class Adagrad final : public Optimizer {
   }
   bool ReadsScalarsOnDevice() const override { return true; }
   std::vector<std::string> SlotNames() const override { return {"sum"}; }
-  std::vector<std::string> RequiredSlots(const torch::Tensor&) const override { return {"sum"}; }
+  std::vector<std::string> RequiredSlots(at::IntArrayRef) const override { return {"sum"}; }
   double* MomentumOf(OptimGroupOptions*) const override { return nullptr; }
 };
 

@@ -78,11 +78,8 @@ class DataStrategy {
 
   // The sum over those ranks whose parts together are whole, in place. Throws.
   virtual void SumOverParts(torch::Tensor /*value*/) {}
-  // Values that every rank must hold alike after an update.
+  // Values that every rank must hold alike after an update. Collective; throws.
   virtual std::vector<torch::Tensor> Replicated() const = 0;
-  // Parts that this rank's replicas must hold alike, and the group of these; null: there are none.
-  virtual std::vector<torch::Tensor> ReplicatedParts() const { return {}; }
-  virtual ProcessGroup* replica_group() const { return nullptr; }
 
   // Collective. Calls `take` with each parameter, whole; the tensor is valid during the call.
   virtual absl::Status Gathered(

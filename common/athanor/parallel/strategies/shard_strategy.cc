@@ -10,6 +10,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/parallel/model_sync.h"
 #include "athanor/parallel/process_group.h"
+#include "athanor/parallel/tensor_fingerprint.h"
 #include "athanor/torch/module_tensors.h"
 
 namespace athanor {
@@ -138,12 +139,19 @@ void ShardStrategy::SumOverParts(torch::Tensor value) {
   ThrowUnlessOk(shards_->AllReduceSum(std::move(value)));
 }
 
-std::vector<torch::Tensor> ShardStrategy::ReplicatedParts() const {
+std::vector<torch::Tensor> ShardStrategy::Replicated() const {
+  std::vector<torch::Tensor> tensors = ignored_;
+  if (replicas_ == nullptr) return tensors;
   std::vector<torch::Tensor> parts;
   for (const OwnedParameter& one : owned_) {
     if (one.divided && one.value.numel() > 0) parts.push_back(one.value);
   }
-  return parts;
+  const absl::StatusOr<Agreement> agreement = replicas_->AllAgree({FingerprintOf(parts)});
+  ThrowUnlessOk(agreement.status());
+  // The parts of other replicas than these are others: what all ranks share is whether theirs are alike.
+  const bool alike = agreement->min[0] == agreement->max[0];
+  tensors.push_back(torch::tensor(alike ? int64_t{0} : members_.rank() + int64_t{1}));
+  return tensors;
 }
 
 absl::Status ShardStrategy::Gathered(

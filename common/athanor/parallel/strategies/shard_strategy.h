@@ -55,9 +55,7 @@ class ShardStrategy final : public DataStrategy {
   absl::Status PartsChanged() override { return sharded_->Refresh(); }
   absl::Status SyncBuffers() override;
   void SumOverParts(torch::Tensor value) override;
-  std::vector<torch::Tensor> Replicated() const override { return ignored_; }
-  std::vector<torch::Tensor> ReplicatedParts() const override;
-  ProcessGroup* replica_group() const override { return replicas_; }
+  std::vector<torch::Tensor> Replicated() const override;
   absl::Status Gathered(const std::function<absl::Status(const std::string&, const torch::Tensor&)>& take) override;
 
   const ShardedParameters& sharded() const { return *sharded_; }

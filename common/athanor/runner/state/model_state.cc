@@ -4,11 +4,13 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/config/config_loader.h"
 #include "athanor/io/dtype_names.h"
 #include "athanor/io/tied_tensors.h"
+#include "athanor/runner/state/divided_state.h"
 #include "athanor/runner/state/pretrained.h"
 #include "athanor/runner/state/runner_state.h"
 #include "athanor/torch/module_tensors.h"
@@ -18,7 +20,16 @@ namespace athanor {
 namespace {
 
 constexpr int kStateFormat = 1;
-constexpr absl::string_view kModelPrefix = "model.";
+constexpr absl::string_view kModelPrefix = "model.", kOptimizerPrefix = "optim.";
+
+void CastAll(torch::ScalarType dtype, TrainingState* state) {
+  CastFloats(&state->replicated, dtype);
+  for (auto& [name, sharded] : state->sharded) {
+    for (TensorPart& part : sharded.parts) {
+      if (part.values.is_floating_point()) part.values = part.values.to(dtype);
+    }
+  }
+}
 
 absl::StatusOr<nlohmann::json> Part(const nlohmann::json& meta, const char* name) {
   const auto found = meta.find(name);
@@ -30,19 +41,20 @@ absl::StatusOr<nlohmann::json> Part(const nlohmann::json& meta, const char* name
 
 absl::StatusOr<TrainingState> ModelState::Capture(bool model_only) const {
   RETURN_IF_ERROR(CheckParameters());
-  if (trained_->reducer != nullptr) RETURN_IF_ERROR(trained_->reducer->SyncBuffers());
+  RETURN_IF_ERROR(trained_->strategy->SyncBuffers());
   TrainingState state;
+  state.replicas = trained_->strategy->replicas();
+  state.replica = trained_->strategy->replica();
   RETURN_IF_ERROR(RunTorch("capturing the state", [&] {
     torch::NoGradGuard no_grad;
-    for (const auto& [name, tensor] : StateOf(*trained_->model))
-      state.replicated[absl::StrCat(kModelPrefix, name)] = tensor.detach();
+    CaptureModel(&state);
     if (model_only) {
       const std::optional<std::string>& dtype = context_->config.checkpoint.export_dtype;
-      if (dtype.has_value()) CastFloats(&state.replicated, DtypeOfOption(*dtype).value_or(torch::kFloat));
+      if (dtype.has_value()) CastAll(DtypeOfOption(*dtype).value_or(torch::kFloat), &state);
       return;
     }
-    state.replicated.merge(trained_->optimizer->StateTensors());
-    if (trained_->average != nullptr) trained_->average->Store(&state.replicated);
+    CaptureOptimizer(&state);
+    if (trained_->average != nullptr) trained_->average->Store(&state);
     CaptureGenerators(context_->device, &state.per_rank);
   }));
   state.meta = {{"format", kStateFormat}, {"seed", *seed_}, {"model_only", model_only}};
@@ -56,6 +68,73 @@ absl::StatusOr<TrainingState> ModelState::Capture(bool model_only) const {
   return state;
 }
 
+// Under every name that it has, a divided parameter under its first one.
+void ModelState::CaptureModel(TrainingState* state) const {
+  const auto prefixed = [](const std::string& name) { return absl::StrCat(kModelPrefix, name); };
+  const std::map<std::string, std::vector<std::string>> tied = TiedNames(*trained_->model);
+  std::set<const c10::TensorImpl*> divided;
+  for (const OwnedParameter& one : trained_->strategy->owned()) {
+    if (!one.divided) continue;
+    divided.insert(one.parameter.unsafeGetTensorImpl());
+    std::vector<std::string> also;
+    if (const auto others = tied.find(one.name); others != tied.end()) {
+      for (const std::string& name : others->second) also.push_back(prefixed(name));
+    }
+    StoreLike(one, one.value, prefixed(one.name), also, state);
+  }
+  for (const auto& [name, tensor] : StateOf(*trained_->model)) {
+    if (!divided.contains(tensor.unsafeGetTensorImpl())) state->replicated[prefixed(name)] = tensor.detach();
+  }
+}
+
+void ModelState::CaptureOptimizer(TrainingState* state) const {
+  TensorMap tensors = trained_->optimizer->StateTensors();
+  if (trained_->optimizer->DividesState()) {
+    for (const OwnedParameter& one : trained_->strategy->owned()) {
+      if (!one.divided) continue;
+      const std::string prefix = absl::StrCat(kOptimizerPrefix, one.name, ".");
+      for (auto at = tensors.lower_bound(prefix); at != tensors.end() && absl::StartsWith(at->first, prefix);) {
+        if (at->first.find('.', prefix.size()) != std::string::npos) {  // a slot has no dot in its name
+          ++at;
+          continue;
+        }
+        StoreLike(one, at->second, at->first, {}, state);
+        at = tensors.erase(at);
+      }
+    }
+  }
+  state->replicated.merge(tensors);
+}
+
+// What the optimizer's own tensors were made of, of those that a checkpoint has.
+absl::StatusOr<TensorMap> ModelState::OptimizerTensors(const TrainingState& state) const {
+  if (!trained_->strategy->divides() || !trained_->optimizer->DividesState()) return state.replicated;
+  std::map<std::string, const OwnedParameter*> divided;
+  for (const OwnedParameter& one : trained_->strategy->owned()) {
+    if (one.divided) divided[one.name] = &one;
+  }
+  TensorMap tensors;
+  const auto take = [&](const std::string& key) -> absl::Status {
+    if (!absl::StartsWith(key, kOptimizerPrefix)) return absl::OkStatus();
+    const std::string name = key.substr(kOptimizerPrefix.size(), key.rfind('.') - kOptimizerPrefix.size());
+    const auto found = divided.find(name);
+    if (found == divided.end()) {
+      if (const auto whole = state.replicated.find(key); whole != state.replicated.end()) tensors[key] = whole->second;
+      return absl::OkStatus();
+    }
+    if (found->second->value.numel() == 0) return absl::OkStatus();
+    ASSIGN_OR_RETURN(tensors[key], FindLike(*found->second, key, state));
+    return absl::OkStatus();
+  };
+  for (const auto& [key, tensor] : state.replicated) RETURN_IF_ERROR(take(key));
+  for (const auto& [key, tensor] : state.sharded) RETURN_IF_ERROR(take(key));
+  return tensors;
+}
+
+PartsWanted ModelState::Wanted() const {
+  return PartsOf(trained_->strategy->owned(), TiedNames(*trained_->model), trained_->optimizer->DividesState());
+}
+
 absl::Status ModelState::Load(const RestoredState& restored, const StateParts& parts, int64_t step) {
   const TrainingState& state = restored.state;
   if (!parts.weights_only && state.meta.is_object() && state.meta.value("model_only", false) &&
@@ -65,7 +144,10 @@ absl::Status ModelState::Load(const RestoredState& restored, const StateParts& p
                                    "take it as weights of a new job"),
         FailureKind::kInvalid);
   }
-  if (parts.weights_only || parts.takes("model")) RETURN_IF_ERROR(LoadModel(state.replicated));
+  if (parts.weights_only || parts.takes("model")) {
+    RETURN_IF_ERROR(LoadModel(state));
+    RETURN_IF_ERROR(trained_->strategy->PartsChanged());
+  }
   if (parts.weights_only) {
     if (trained_->average != nullptr) trained_->average->CopyFromModel();
     return absl::OkStatus();
@@ -74,10 +156,11 @@ absl::Status ModelState::Load(const RestoredState& restored, const StateParts& p
   if (format == state.meta.end() || *format != kStateFormat) {
     return absl::DataLossError(absl::StrCat("checkpoint: its state is of another format than ", kStateFormat));
   }
-  if (trained_->average != nullptr && parts.takes("ema")) RETURN_IF_ERROR(trained_->average->Load(state.replicated));
+  if (trained_->average != nullptr && parts.takes("ema")) RETURN_IF_ERROR(trained_->average->Load(state));
   if (parts.takes("optimizer")) {
     ASSIGN_OR_RETURN(const nlohmann::json scalars, Part(state.meta, "optimizer"));
-    RETURN_IF_ERROR(trained_->optimizer->LoadState(state.replicated, scalars));
+    ASSIGN_OR_RETURN(const TensorMap tensors, OptimizerTensors(state));
+    RETURN_IF_ERROR(trained_->optimizer->LoadState(tensors, scalars));
   }
   return LoadTraining(restored, parts, step);
 }
@@ -91,7 +174,21 @@ absl::Status ModelState::LoadPretrained(const std::string& path) {
   WeightsOptions options;
   for (const KeyMappingConfig& rule : context_->config.pretrained_key_mapping)
     options.rename.emplace_back(rule.pattern, rule.replacement);
+  std::map<const c10::TensorImpl*, const OwnedParameter*> divided;
+  for (const OwnedParameter& one : trained_->strategy->owned()) {
+    if (one.divided) divided[one.parameter.unsafeGetTensorImpl()] = &one;
+  }
+  options.write = [&](torch::Tensor target, const torch::Tensor& values) {
+    const auto found = divided.find(target.unsafeGetTensorImpl());
+    if (found == divided.end()) {
+      target.copy_(values);
+      return;
+    }
+    torch::Tensor own = found->second->value;
+    own.copy_(values.reshape({-1}).narrow(0, found->second->begin, own.numel()));
+  };
   ASSIGN_OR_RETURN(const WeightsReport report, LoadWeights(weights, options, trained_->model.get()));
+  RETURN_IF_ERROR(trained_->strategy->PartsChanged());
   context_->notes.Tell(Note::kEvent, absl::StrCat("loaded ", report.loaded.size(), " tensors from ", path));
   if (trained_->average != nullptr) trained_->average->CopyFromModel();
   return absl::OkStatus();
@@ -102,24 +199,23 @@ absl::Status ModelState::CheckParameters() const {
   std::set<const c10::TensorImpl*> present;
   for (const auto& [name, parameter] : DistinctParameters(*trained_->model))
     present.insert(parameter.unsafeGetTensorImpl());
-  auto trained = trained_->optimizer->parameters().begin();
-  for (size_t group = 0; group < trained_->optimizer->group_count(); ++group) {
-    for (const std::string& name : trained_->optimizer->group_parameters(group)) {
-      if (present.contains((trained++)->unsafeGetTensorImpl())) continue;
-      return WithFailureKind(absl::FailedPreconditionError(
-                                 absl::StrCat("the model's parameter '", name,
-                                              "' is another tensor than the one that is trained: parameters must "
-                                              "be changed in place, not assigned anew, once the runner is made")),
-                             FailureKind::kUserCode);
-    }
+  for (const OwnedParameter& one : trained_->strategy->owned()) {
+    if (!one.value.requires_grad() || present.contains(one.parameter.unsafeGetTensorImpl())) continue;
+    return WithFailureKind(
+        absl::FailedPreconditionError(absl::StrCat("the model's parameter '", one.name,
+                                                   "' is another tensor than the one that is trained: parameters must "
+                                                   "be changed in place, not assigned anew, once the runner is made")),
+        FailureKind::kUserCode);
   }
   return absl::OkStatus();
 }
 
 // The file's tensor for one of the model's: under its name, or under another one of the same tensor (tied weights).
-absl::Status ModelState::LoadModel(const TensorMap& tensors) {
+absl::Status ModelState::LoadModel(const TrainingState& state) {
   torch::NoGradGuard no_grad;
-  const std::map<std::string, torch::Tensor> model = StateOf(*trained_->model);
+  const TensorMap& tensors = state.replicated;
+  std::map<std::string, torch::Tensor> model = StateOf(*trained_->model);
+  RETURN_IF_ERROR(LoadDivided(state, &model));
   std::map<const c10::TensorImpl*, std::string> given;
   for (const auto& [name, tensor] : model) {
     if (tensors.contains(absl::StrCat(kModelPrefix, name))) given.emplace(tensor.unsafeGetTensorImpl(), name);
@@ -141,6 +237,31 @@ absl::Status ModelState::LoadModel(const TensorMap& tensors) {
                              FailureKind::kInvalid);
     }
     RETURN_IF_ERROR(RunTorch("loading the model", [&, &target = tensor] { target.detach().copy_(found->second); }));
+  }
+  return absl::OkStatus();
+}
+
+// Those of the model's tensors of which this rank has parts; they are taken out of `model`.
+absl::Status ModelState::LoadDivided(const TrainingState& state, std::map<std::string, torch::Tensor>* model) {
+  const std::map<std::string, std::vector<std::string>> tied = TiedNames(*trained_->model);
+  for (const OwnedParameter& one : trained_->strategy->owned()) {
+    if (!one.divided) continue;
+    std::vector<std::string> names = {one.name};
+    if (const auto others = tied.find(one.name); others != tied.end())
+      names.insert(names.end(), others->second.begin(), others->second.end());
+    torch::Tensor found;
+    for (const std::string& name : names) {
+      model->erase(name);
+      if (found.defined()) continue;
+      ASSIGN_OR_RETURN(found, FindLike(one, absl::StrCat(kModelPrefix, name), state));
+    }
+    if (!found.defined()) {
+      return WithFailureKind(absl::InvalidArgumentError(absl::StrCat("the checkpoint has no tensor '", kModelPrefix,
+                                                                     one.name, "': it is of another model")),
+                             FailureKind::kInvalid);
+    }
+    torch::Tensor own = one.value;
+    RETURN_IF_ERROR(RunTorch("loading the model", [&] { own.copy_(found); }));
   }
   return absl::OkStatus();
 }

@@ -4,11 +4,13 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 #include <nlohmann/json.hpp>
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/checkpoint/training_state.h"
 #include "athanor/runner/run_context.h"
 #include "athanor/runner/step/run_data.h"
@@ -27,10 +29,16 @@ class ModelState {
   absl::Status Load(const RestoredState& restored, const StateParts& parts, int64_t step);
   // The model from the checkpoint or weights file at `path`, and nothing else.
   absl::Status LoadPretrained(const std::string& path);
+  // What of a checkpoint this rank takes in parts; null: all of it whole.
+  PartsWanted Wanted() const;
 
  private:
   absl::Status CheckParameters() const;
-  absl::Status LoadModel(const TensorMap& tensors);
+  void CaptureModel(TrainingState* state) const;
+  void CaptureOptimizer(TrainingState* state) const;
+  absl::StatusOr<TensorMap> OptimizerTensors(const TrainingState& state) const;
+  absl::Status LoadModel(const TrainingState& state);
+  absl::Status LoadDivided(const TrainingState& state, std::map<std::string, torch::Tensor>* model);
   absl::Status LoadTraining(const RestoredState& restored, const StateParts& parts, int64_t step);
   absl::Status LoadRandomStates(const RestoredState& restored);
   absl::Status LoadDataPosition(const nlohmann::json& meta);

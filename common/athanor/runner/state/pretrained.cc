@@ -141,7 +141,13 @@ absl::StatusOr<WeightsReport> LoadWeights(const TensorMap& weights, const Weight
   }
   RETURN_IF_ERROR(RunTorch("loading weights", [&] {
     torch::NoGradGuard no_grad;
-    for (const std::string& name : report.loaded) targets[name].copy_(given.at(name));
+    for (const std::string& name : report.loaded) {
+      if (options.write) {
+        options.write(targets[name], given.at(name));
+      } else {
+        targets[name].copy_(given.at(name));
+      }
+    }
   }));
   return report;
 }

@@ -10,6 +10,7 @@
 
 #include <torch/torch.h>
 
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,6 +45,8 @@ struct WeightsOptions {
   // "model_state_dict." and the like in front; of the average of the weights and the weights themselves the average is
   // taken.
   std::vector<std::pair<std::string, std::string>> rename;
+  // How a tensor of the module gets its values; unset: they are copied into it.
+  std::function<void(torch::Tensor target, const torch::Tensor& values)> write;
   bool strict = true;  // a tensor of the module without a partner, or of another shape, is an error
 };
 

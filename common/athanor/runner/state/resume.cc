@@ -23,9 +23,12 @@ namespace {
 
 constexpr size_t kConfigLimit = 16 << 20;
 
-int64_t CountOf(const TensorMap& tensors, const std::string& prefix) {
-  return std::count_if(tensors.begin(), tensors.end(),
-                       [&](const auto& tensor) { return absl::StartsWith(tensor.first, prefix); });
+int64_t CountOf(const TrainingState& state, const std::string& prefix) {
+  const auto count = [&](const auto& tensors) {
+    return std::count_if(tensors.begin(), tensors.end(),
+                         [&](const auto& tensor) { return absl::StartsWith(tensor.first, prefix); });
+  };
+  return count(state.replicated) + count(state.sharded);
 }
 
 bool HoldsModelAlone(const ResumeCandidate& candidate) {
@@ -131,8 +134,8 @@ absl::Status Resume::RestoreConfigured(RunCheckpoints* checkpoints, RunState* st
   parts.weights_only = candidate.weights_only;
   RETURN_IF_ERROR(Annotate(state->Load(run->restored, parts), absl::StrCat("resume from ", candidate.path)));
   if (parts.weights_only) {
-    context_->notes.Tell(Note::kEvent, absl::StrCat("loaded ", CountOf(run->restored.state.replicated, "model."),
-                                                    " tensors from ", candidate.path));
+    context_->notes.Tell(Note::kEvent, absl::StrCat("loaded ", CountOf(run->restored.state, "model."), " tensors from ",
+                                                    candidate.path));
     return absl::OkStatus();
   }
   context_->notes.Tell(Note::kFact, absl::StrCat("resumed from step ", candidate.step, " of ", candidate.path));
@@ -168,8 +171,8 @@ absl::Status Resume::Load(const std::string& path, const std::vector<std::string
   const auto on_bytes = [this](const char* doing, int64_t bytes) { context_->progress.Advance(doing, bytes); };
   RETURN_IF_ERROR(context_->Together("reading a checkpoint", [&]() -> absl::Status {
     ASSIGN_OR_RETURN(candidate, CandidateAt(path));
-    ASSIGN_OR_RETURN(restored,
-                     ReadCheckpoint(candidate, context_->members.rank(), context_->members.world_size(), on_bytes));
+    ASSIGN_OR_RETURN(restored, ReadCheckpoint(candidate, context_->members.rank(), context_->members.world_size(),
+                                              on_bytes, {}, trainee_->WantedParts()));
     return absl::OkStatus();
   }));
   StateParts wanted = ConfiguredParts();

@@ -114,8 +114,9 @@ absl::StatusOr<bool> RunCheckpoints::AllRanks(bool mine) {
 }
 
 absl::StatusOr<RestoredState> RunCheckpoints::ReadChecked(const ResumeCandidate& candidate) const {
-  ASSIGN_OR_RETURN(RestoredState restored, ReadCheckpoint(candidate, options_.members.rank(),
-                                                          options_.members.world_size(), options_.on_bytes));
+  ASSIGN_OR_RETURN(RestoredState restored,
+                   ReadCheckpoint(candidate, options_.members.rank(), options_.members.world_size(), options_.on_bytes,
+                                  {}, options_.parts == nullptr ? PartsWanted() : options_.parts()));
   if (candidate.weights_only) return restored;
   const auto config = restored.state.meta.find("config");
   if (!restored.state.meta.is_object() || config == restored.state.meta.end()) {

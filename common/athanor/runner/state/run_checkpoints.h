@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/checkpoint/file_checkpoint_manager.h"
 #include "athanor/checkpoint/policy/save_decision.h"
 #include "athanor/config/runner_config.h"
@@ -26,6 +27,7 @@ struct RunCheckpointsOptions {
   std::vector<ResumeCandidate> candidates;  // newest first; equal on all ranks
   std::string storage_root, storage;        // see CheckpointManagerOptions
   ProgressCallback on_bytes;
+  std::function<PartsWanted()> parts;  // what this rank takes in parts; optional
   // Whether one is none to resume from though it is whole; optional. Asked when its turn comes.
   std::function<bool(const ResumeCandidate& candidate)> passed_over;
   std::function<void(const std::string& text)> note;  // hears of what is passed over; optional

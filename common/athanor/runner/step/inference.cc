@@ -2,20 +2,17 @@
 
 #include "athanor/base/status_macros.h"
 #include "athanor/data/batch_device.h"
+#include "athanor/runner/step/precision.h"
 #include "athanor/torch/status.h"
 
 namespace athanor {
 
 absl::Status Inference::Run(StatefulDataLoader* loader, const Sink& sink, int64_t max_batches) {
   const bool was_training = trained_->model->is_training();
-  absl::Status done;
-  const absl::Status thrown = RunTorch("inference", [&] {
-    const ModelAverage::Swap average(trained_->average.get());
-    trained_->model->eval();
-    done = PredictAll(loader, sink, max_batches);
-  });
+  const absl::Status done = trained_->Evaluate("inference", [&] { return PredictAll(loader, sink, max_batches); });
   trained_->model->train(was_training);
-  return thrown.ok() ? done : thrown;
+  if (!done.ok() && trained_->strategy->gathers()) context_->LeaveGroup();
+  return done;
 }
 
 absl::Status Inference::PredictAll(StatefulDataLoader* loader, const Sink& sink, int64_t max_batches) {
@@ -25,12 +22,15 @@ absl::Status Inference::PredictAll(StatefulDataLoader* loader, const Sink& sink,
     absl::StatusOr<Batch> batch = loader->Next();
     if (absl::IsOutOfRange(batch.status())) return absl::OkStatus();
     if (!batch.ok()) return WithFailureKind(Annotate(batch.status(), "inference data"), FailureKind::kData);
-    if (batch->size == 0) continue;  // this rank has fewer samples than others
+    const bool padding = batch->size == 0;  // this rank has fewer samples than others
+    if (padding && !trained_->strategy->gathers()) continue;
     torch::Tensor prediction;
     RETURN_IF_ERROR(RunTorch("inference step", [&] {
-      prediction = steps_->InferStep(ToDevice(*batch, context_->device)).to(torch::kCPU);
+      prediction =
+          steps_->InferStep(ToDevice(CastInputs(*batch, trained_->input_type), context_->device)).to(torch::kCPU);
       TORCH_CHECK(prediction.dim() > 0, "predict returned a scalar; its first dimension must be the batch's");
     }));
+    if (padding) continue;
     RETURN_IF_ERROR(sink(*batch, prediction.slice(0, 0, batch->size)));
     context_->progress.Advance("inference", 1);
   }

@@ -3,20 +3,27 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "athanor/base/status_macros.h"
+#include "athanor/parallel/strategies/replicate_strategy.h"
+#include "athanor/runner/state/divided_state.h"
 #include "athanor/torch/module_tensors.h"
 
 namespace athanor {
 
-ModelAverage::ModelAverage(const torch::nn::Module& model, double decay) : decay_(decay) {
+ModelAverage::ModelAverage(const torch::nn::Module& model, double decay)
+    : ModelAverage(model, ReplicateStrategy(&model, {}).owned(), decay) {}
+
+ModelAverage::ModelAverage(const torch::nn::Module& model, std::vector<OwnedParameter> owned, double decay)
+    : decay_(decay), owned_(std::move(owned)) {
   torch::NoGradGuard no_grad;
   const std::map<std::string, std::vector<std::string>> tied = TiedNames(model);
-  for (const auto& [name, parameter] : DistinctParameters(model)) {
-    std::vector<std::string> names = {name};
-    if (const auto others = tied.find(name); others != tied.end())
+  for (const OwnedParameter& one : owned_) {
+    std::vector<std::string> names = {one.name};
+    if (const auto others = tied.find(one.name); others != tied.end())
       names.insert(names.end(), others->second.begin(), others->second.end());
     names_.push_back(std::move(names));
-    parameters_.push_back(parameter);
-    averages_.push_back(parameter.detach().clone());
+    parameters_.push_back(one.value);
+    averages_.push_back(one.value.detach().clone());
   }
 }
 
@@ -30,27 +37,24 @@ void ModelAverage::CopyFromModel() {
   for (size_t i = 0; i < averages_.size(); ++i) averages_[i].copy_(parameters_[i]);
 }
 
-void ModelAverage::Store(TensorMap* out) const {
+void ModelAverage::Store(TrainingState* out) const {
   for (size_t i = 0; i < names_.size(); ++i) {
-    for (const std::string& name : names_[i]) (*out)["ema." + name] = averages_[i];
+    std::vector<std::string> also;
+    for (size_t other = 1; other < names_[i].size(); ++other) also.push_back("ema." + names_[i][other]);
+    StoreLike(owned_[i], averages_[i], "ema." + names_[i].front(), also, out);
   }
 }
 
-absl::Status ModelAverage::Load(const TensorMap& tensors) {
+absl::Status ModelAverage::Load(const TrainingState& state) {
   torch::NoGradGuard no_grad;
   std::vector<torch::Tensor> found;
   for (size_t i = 0; i < names_.size(); ++i) {
     torch::Tensor tensor;
     for (const std::string& name : names_[i]) {
-      const auto one = tensors.find("ema." + name);
-      if (one != tensors.end() && !tensor.defined()) tensor = one->second;
+      if (tensor.defined()) break;
+      ASSIGN_OR_RETURN(tensor, FindLike(owned_[i], "ema." + name, state));
     }
-    const std::string& name = names_[i].front();
-    if (!tensor.defined()) return absl::DataLossError(absl::StrCat("checkpoint: no tensor ema.", name));
-    if (tensor.sizes() != averages_[i].sizes()) {
-      return absl::InvalidArgumentError(absl::StrCat("checkpoint: ema.", name, " is ", c10::str(tensor.sizes()),
-                                                     ", the model's is ", c10::str(averages_[i].sizes())));
-    }
+    if (!tensor.defined()) return absl::DataLossError(absl::StrCat("checkpoint: no tensor ema.", names_[i].front()));
     found.push_back(std::move(tensor));
   }
   for (size_t i = 0; i < found.size(); ++i) averages_[i].copy_(found[i]);

@@ -16,16 +16,20 @@
 
 #include "absl/status/status.h"
 #include "athanor/checkpoint/training_state.h"
+#include "athanor/parallel/strategies/data_strategy.h"
 
 namespace athanor {
 
 class ModelAverage {
  public:
-  ModelAverage(const torch::nn::Module& model, double decay);  // starts as a copy
+  // Starts as a copy. `owned`: what this rank has of the parameters; without it all of them.
+  ModelAverage(const torch::nn::Module& model, double decay);
+  ModelAverage(const torch::nn::Module& model, std::vector<OwnedParameter> owned, double decay);
   void Update();
   void CopyFromModel();
-  void Store(TensorMap* out) const;             // "ema.<name>", aliases
-  absl::Status Load(const TensorMap& tensors);  // DATA_LOSS or INVALID_ARGUMENT names the tensor
+  void Store(TrainingState* out) const;           // "ema.<name>", aliases
+  absl::Status Load(const TrainingState& state);  // DATA_LOSS or INVALID_ARGUMENT names the tensor
+  const std::vector<torch::Tensor>& averages() const { return averages_; }
 
   // While it lives the model holds the average.
   class Swap {
@@ -41,6 +45,7 @@ class ModelAverage {
 
  private:
   double decay_;
+  std::vector<OwnedParameter> owned_;
   std::vector<std::vector<std::string>> names_;  // by parameter
   std::vector<torch::Tensor> parameters_;
   std::vector<torch::Tensor> averages_;

@@ -26,6 +26,16 @@ AutocastScope::~AutocastScope() {
   at::autocast::set_autocast_dtype(type_, was_dtype_);
 }
 
+Batch CastInputs(Batch batch, std::optional<torch::ScalarType> type) {
+  if (!type.has_value()) return batch;
+  const auto cast = [&](torch::Tensor& tensor) {
+    if (tensor.defined() && tensor.is_floating_point()) tensor = tensor.to(*type);
+  };
+  cast(batch.input);
+  for (auto& [name, tensor] : batch.more) cast(tensor);
+  return batch;
+}
+
 void GradientScale::Update(bool overflow) {
   if (!enabled_) return;
   if (overflow) {

@@ -5,11 +5,13 @@
 
 #include <torch/torch.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 #include "absl/status/status.h"
+#include "athanor/data/dataset.h"
 
 namespace athanor {
 
@@ -26,6 +28,9 @@ class AutocastScope {
   at::ScalarType was_dtype_ = at::kFloat;
   c10::DeviceType type_;
 };
+
+// The batch's dense floating-point inputs in another type, its targets as they are; unset: the batch itself.
+Batch CastInputs(Batch batch, std::optional<torch::ScalarType> type);
 
 // Dynamic loss scale, as torch.amp.GradScaler's: begins at 65536, doubles after 2000 good updates in a row, halves (and
 // the update is left out) when a gradient overflows, below 1 too. Off: scale 1, no work.

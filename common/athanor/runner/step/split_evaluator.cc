@@ -5,6 +5,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/data/batch_device.h"
 #include "athanor/parallel/agree_on_status.h"
+#include "athanor/runner/step/precision.h"
 #include "athanor/torch/status.h"
 
 namespace athanor {
@@ -24,16 +25,15 @@ absl::StatusOr<std::map<std::string, double>> SplitEvaluator::Run(const std::str
     meters.SetMetrics(std::move(metrics));
     return absl::OkStatus();
   }));
-  if (trained_->reducer != nullptr) RETURN_IF_ERROR(trained_->reducer->SyncBuffers());
-  absl::Status done;
-  const absl::Status thrown = RunTorch("evaluation", [&] {
-    const ModelAverage::Swap swap(trained_->average.get());
-    trained_->model->eval();
-    done = ForwardAll(loader, &meters, max_batches);
-  });
+  RETURN_IF_ERROR(trained_->strategy->SyncBuffers());
+  const absl::Status done = trained_->Evaluate("evaluation", [&] { return ForwardAll(loader, &meters, max_batches); });
   trained_->model->train();
   if (context_->members.group() != nullptr) context_->progress.MarkExchange();
-  RETURN_IF_ERROR(AgreeOnStatus(context_->members, thrown.ok() ? done : thrown));
+  if (!done.ok() && trained_->strategy->gathers()) {
+    context_->LeaveGroup();  // the others wait in the middle of a forward pass
+    return done;
+  }
+  RETURN_IF_ERROR(AgreeOnStatus(context_->members, done));
   return meters.Means(context_->members);
 }
 
@@ -45,7 +45,8 @@ absl::Status SplitEvaluator::ForwardAll(StatefulDataLoader* loader, StepMeters* 
     if (absl::IsOutOfRange(batch.status())) return absl::OkStatus();
     if (!batch.ok()) return WithFailureKind(Annotate(batch.status(), "evaluation data"), FailureKind::kData);
     RETURN_IF_ERROR(RunTorch("evaluation step", [&] {
-      meters->Add(steps_->EvaluateStep(ToDevice(*batch, context_->device)), batch->size);
+      meters->Add(steps_->EvaluateStep(ToDevice(CastInputs(*batch, trained_->input_type), context_->device)),
+                  batch->size);
     }));
     context_->progress.MarkEvaluated();
   }

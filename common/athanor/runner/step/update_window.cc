@@ -9,6 +9,7 @@
 #include "athanor/base/status_macros.h"
 #include "athanor/data/batch_device.h"
 #include "athanor/parallel/process_group.h"
+#include "athanor/runner/step/precision.h"
 #include "athanor/runner/watch/telemetry.h"
 #include "athanor/torch/module_tensors.h"
 #include "athanor/torch/status.h"
@@ -50,6 +51,7 @@ void UpdateWindow::Begin() {
 absl::Status UpdateWindow::Run(bool measure_norm, StepResult* result) {
   Begin();
   divisor_ = 0;
+  RETURN_IF_ERROR(trained_->strategy->Open());
   while (!ends_) {
     ASSIGN_OR_RETURN(const Batch batch, Next(result));
     RETURN_IF_ERROR(RunTorch("training step", [&] { ForwardBackward(batch, &result->times, true); }));
@@ -82,8 +84,11 @@ absl::StatusOr<Batch> UpdateWindow::Next(StepResult* result) {
   divisor_ += static_cast<double>(batch->size) / static_cast<double>(train.batch_size());
   ends_ = result->micro_batches == context_->config.accum_steps || train.pass_ends();
   result->times.data += clock.Lap();
-  if (!context_->device.is_cpu())
-    RETURN_IF_ERROR(RunTorch("moving a batch", [&] { *batch = ToDevice(*std::move(batch), context_->device); }));
+  if (!context_->device.is_cpu() || trained_->input_type.has_value()) {
+    RETURN_IF_ERROR(RunTorch("moving a batch", [&] {
+      *batch = ToDevice(CastInputs(*std::move(batch), trained_->input_type), context_->device);
+    }));
+  }
   return batch;
 }
 
@@ -128,12 +133,10 @@ void UpdateWindow::Accumulate(const StepOutput& output, const Batch& batch) {
   if (weight != 1.0) loss = (loss.scalar_type() == torch::kHalf ? loss.to(torch::kFloat32) : loss) * weight;
   if (trained_->optimizer->needs_closure()) loss_ = loss_.defined() ? loss_ + loss.detach() : loss.detach().clone();
   RECORD_USER_SCOPE("backward");
-  GradientReducer* const reducer = trained_->reducer.get();
-  // Without preparation the reducer stays out of the way: gradients add up locally.
   if (ends_ && members_.group() != nullptr) context_->progress.MarkExchange();
-  if (ends_ && reducer != nullptr) reducer->PrepareForBackward(loss);
+  trained_->strategy->PrepareForBackward(loss, /*last=*/ends_);
   steps_->Backward(loss);
-  if (ends_ && reducer != nullptr) reducer->FinishBackward();
+  trained_->strategy->FinishBackward(/*last=*/ends_);
   backward_seconds_ += clock.Lap();
 }
 
@@ -184,7 +187,9 @@ absl::StatusOr<bool> UpdateWindow::Update(bool measure_norm) {
   RETURN_IF_ERROR(AgreeOnTotal());
   absl::StatusOr<bool> updated = false;
   RETURN_IF_ERROR(RunTorch("optimizer step", [&] { updated = steps_->OptimizerStep(Factor()); }));
-  if (updated.ok()) trained_->scale.Update(/*overflow=*/!*updated);
+  if (!updated.ok()) return updated;
+  trained_->scale.Update(/*overflow=*/!*updated);
+  if (*updated) RETURN_IF_ERROR(trained_->strategy->PartsChanged());
   return updated;
 }
 

@@ -53,7 +53,8 @@ TEST(ConfigSpellingsTest, NeverAndOneOfEach) {
   EXPECT_THAT(config.checkpoint.exclude_from_loading, testing::ElementsAre("scheduler"));
   json file = Minimal();
   file["parallel"]["axes"]["shard"] = 2;
-  EXPECT_THAT(std::string(ToStatus(CheckRunnerConfig(file, nullptr)).message()), HasSubstr("parallel: not available"));
+  EXPECT_THAT(std::string(ToStatus(CheckRunnerConfig(file, nullptr)).message()),
+              HasSubstr("parallel.axes: needs \"stack\": \"parallel\""));
   file = Minimal();
   file["ckpt"]["enabled"] = true;
   EXPECT_THAT(std::string(ToStatus(CheckRunnerConfig(file, nullptr)).message()), HasSubstr("allowed: \"checkpoint\""));
@@ -113,7 +114,7 @@ TEST(ConfigSpellingsTest, SectionsOfOtherTrainersAreRefusedWithAReasonUnlessThey
   Read({{"wandb", {{"enabled", false}, {"project", "p"}}}, {"ft", json::object()}, {"fsdp", nullptr}});
   const std::pair<const char*, const char*> refused[] = {
       {"wandb", "wandb: not written: the format of offline runs"},
-      {"fsdp", "fsdp: not available"},
+      {"fsdp", "fsdp.enabled: needs \"stack\": \"parallel\""},
       {"deepspeed", "deepspeed: not available"},
       {"ft", "ft: not needed: the service restarts lost ranks"},
   };

@@ -41,7 +41,6 @@ TEST_F(ClosureWindowTest, TwoRanksFindTheBestWeightOfBothWindows) {
   RunRanks(2, /*shared_memory=*/true, [&](ProcessGroup* group) {
     RunContext context(config, group, torch::kCPU, nullptr);
     WeightRun run(&context, group, /*count=*/16);
-    ASSERT_TRUE((run.trained.reducer = *GradientReducer::Create(*run.model, group, {})) != nullptr);
     ClosureWindow closure(&run.window, &run.trained);
     closure.Reseat(group);
     StepResult result;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "athanor/optim/optimizer.h"
+#include "athanor/parallel/strategies/replicate_strategy.h"
 #include "athanor/runner/step/run_data.h"
 #include "athanor/runner/step/torch_steps.h"
 #include "athanor/runner/step/trained_model.h"
@@ -64,6 +65,8 @@ struct WeightRun {
       : context(run), data(run, {{"train", Numbers(count)}, {"val", Numbers(5)}}) {
     run->members = members;
     trained.model = model;
+    trained.strategy = std::make_unique<ReplicateStrategy>(model.get(), GradientReducerOptions());
+    EXPECT_EQ(trained.strategy->Reseat(members), absl::OkStatus());
     trained.optimizer = *MakeOptimizer(run->config.optim, DistinctParameters(*model));
     trained.container = std::make_unique<OptimizerContainer>(
         trained.optimizer.get(), OptimizerContainerOptions{.zero_grad = [this] { trained.DropGradients(); }});

@@ -67,9 +67,9 @@ TEST(ModelAverage, FollowsAndSwaps) {
     EXPECT_FLOAT_EQ(linear->weight[0][0].item<float>(), 1.25f);
   }
   EXPECT_FLOAT_EQ(linear->weight[0][0].item<float>(), 2.0f);
-  TensorMap stored;
+  TrainingState stored;
   average.Store(&stored);
-  EXPECT_EQ(stored.count("ema.weight"), 1u);
+  EXPECT_EQ(stored.replicated.count("ema.weight"), 1u);
   ModelAverage other(*linear, 0.75);
   EXPECT_TRUE(other.Load(stored).ok());
   EXPECT_TRUE(absl::IsDataLoss(other.Load({})));

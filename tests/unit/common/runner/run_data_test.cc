@@ -5,6 +5,7 @@
 #include <set>
 
 #include "athanor/optim/optimizer.h"
+#include "athanor/parallel/strategies/replicate_strategy.h"
 #include "athanor/runner/step/update_window.h"
 #include "athanor/torch/module_tensors.h"
 #include "tests/unit/common/parallel/rank_threads.h"
@@ -104,6 +105,7 @@ class UpdateWindowTest : public RunDataTest {
   void Make(const nlohmann::json& changes) {
     data_ = Open(changes);
     trained_.model = std::make_shared<Model>(steps_.weight);
+    trained_.strategy = std::make_unique<ReplicateStrategy>(trained_.model.get(), GradientReducerOptions());
     trained_.optimizer = *MakeOptimizer(context_->config.optim, DistinctParameters(*trained_.model));
     trained_.container = std::make_unique<OptimizerContainer>(
         trained_.optimizer.get(), OptimizerContainerOptions{.zero_grad = [this] { trained_.DropGradients(); }});

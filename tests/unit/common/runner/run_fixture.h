@@ -212,8 +212,11 @@ inline void TrainRank(const RunSpec& spec, ProcessGroup* group, SharedLedger* le
   out->result = (*runner)->Train();
   out->step_replays = (*runner)->step_replays();
   out->update_replays = (*runner)->update_replays();
-  for (const auto& item : net->named_parameters()) out->model[item.key()] = item.value().detach().clone();
-  for (const auto& item : net->named_buffers()) out->model[item.key()] = item.value().clone();
+  // The parts of a divided model come together only when all ranks are there.
+  if (!out->result.ok() && spec.config.stack == "parallel") return;
+  const auto weights = (*runner)->Weights();
+  EXPECT_TRUE(weights.ok()) << weights.status();
+  if (weights.ok()) out->model = *weights;
 }
 
 // One RankRun per rank. Threads share the process's default generator, so runs with dropout and several ranks go

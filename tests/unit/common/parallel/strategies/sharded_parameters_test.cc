@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "athanor/parallel/strategies/shard_strategy.h"
 #include "athanor/torch/status.h"
 #include "gmock/gmock.h"
 #include "tests/unit/common/parallel/rank_threads.h"
@@ -365,6 +366,20 @@ TEST(UnitsByName, FollowsPatternsOrLists) {
   EXPECT_THAT(names({}), ElementsAre("root", "blocks.0", "blocks.1", "head.0"));
   EXPECT_THAT(names({"blocks.*"}), ElementsAre("root", "blocks.0", "blocks.1"));
   EXPECT_THAT(names({"blocks", "head"}), ElementsAre("root", "blocks", "head"));
+}
+
+TEST(JoinedUnits, HaveTheBytesThatAreWanted) {
+  std::vector<NamedParameter> parameters;
+  for (const char* name : {"tok.weight", "blocks.0.a", "blocks.1.a", "blocks.2.a", "head.bias", "blocks.3.a"})
+    parameters.push_back({name, torch::empty({100})});
+  const auto names = [&](int64_t bytes) {
+    std::vector<std::string> units;
+    for (const ShardUnit& unit : JoinedUnits(UnitsByName(parameters, {}), bytes)) units.push_back(unit.name);
+    return units;
+  };
+  EXPECT_THAT(names(0), ElementsAre("root", "blocks.0", "blocks.1", "blocks.2", "blocks.3"));
+  EXPECT_THAT(names(800), ElementsAre("root", "blocks.0+blocks.1", "blocks.2+blocks.3"));
+  EXPECT_THAT(names(1 << 20), ElementsAre("root", "blocks.0+blocks.1+blocks.2+blocks.3"));
 }
 
 }  // namespace
