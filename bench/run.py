@@ -27,6 +27,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import sharding  # noqa: E402
 import training  # noqa: E402
 from local_cluster import ClusterError, LocalCluster, poll  # noqa: E402
 
@@ -278,6 +279,11 @@ def training_item(bench):
     return {**found, "bars": training.bars(found, bar)}
 
 
+def sharding_item(bench):
+    rows = sharding.measure(bench.build, bench.peers, bench.rounds(3), 30 if not bench.quick else 5)
+    return {"rows": rows, "bars": sharding.bars(rows, bar)}
+
+
 def bar(name, value, limit, unit, at_least=False):
     return {"name": name, "value": value, "bar": limit, "unit": unit, "at_least": at_least,
             "holds": value >= limit if at_least else value <= limit}
@@ -286,6 +292,7 @@ def bar(name, value, limit, unit, at_least=False):
 ITEMS = {"submit": submit, "first_step": first_step, "recovery": recovery, "coordinator_restart": coordinator_restart,
          "checkpoint_stall": checkpoint_stall, "agents_1000": lambda b: swarm(b, 1000 if not b.quick else 100),
          "agents_10000": lambda b: swarm(b, 10000 if not b.quick else 300), "ddp": ddp, "loop": loop, "nested": nested, "training": training_item,
+         "sharding": sharding_item,
          "image_loader": image_loader}
 
 

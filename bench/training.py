@@ -35,9 +35,9 @@ def summary(began, events, batch, unit):
             "peak_mb": max(e["peak_mb"] for e in events if e["event"] == "end")}
 
 
-def run_ours(build, workload, steps, batch, unit):
+def run_ours(build, workload, steps, batch, unit, runner=None):
     def start(**more):
-        settings = {"workload": workload, "steps": steps, "batch_size": batch, "world": 2, **more}
+        settings = {"workload": workload, "steps": steps, "batch_size": batch, "world": 2, "runner": runner or {}, **more}
         return subprocess.Popen([str(build / "bench/bench_train_workload"), json.dumps(settings)], stdout=subprocess.PIPE, text=True)
     began = time.time()
     first = start(rank=0)

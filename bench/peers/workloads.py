@@ -119,6 +119,35 @@ def ddp(workload, steps, batch_size, events):
     dist.destroy_process_group()
 
 
+def fsdp(workload, steps, batch_size, events):
+    """fully_shard, on the CPU as on CUDA: each block, or each linear layer, is a unit."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.utils.data.distributed import DistributedSampler
+    dist.init_process_group("gloo")
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    model = make_model(workload)
+    for unit in model.blocks if workload == "gpt" else [m for m in model if isinstance(m, nn.Linear)]:
+        fully_shard(unit, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    optimizer, data = torch.optim.AdamW(model.parameters(), lr=1e-3), make_data(workload, 64, batch_size)
+    sampler = DistributedSampler(data)
+    loader = DataLoader(data, batch_size=batch_size, sampler=sampler)
+    while events.step < steps:
+        sampler.set_epoch(events.step)
+        for batch in loader:
+            loss = loss_of(model, batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            events.stepped()
+            if events.step >= steps:
+                break
+    events.end()
+    dist.destroy_process_group()
+
+
 def accelerate(workload, steps, batch_size, events):
     from accelerate import Accelerator
     accelerator = Accelerator(cpu=True)
@@ -192,7 +221,7 @@ def main():
     trainer, workload, steps, batch_size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
     torch.manual_seed(7)
-    {"ddp": ddp, "accelerate": accelerate, "lightning": lightning, "danling": danling}[trainer](workload, steps, batch_size, Events(steps))
+    {"ddp": ddp, "fsdp": fsdp, "accelerate": accelerate, "lightning": lightning, "danling": danling}[trainer](workload, steps, batch_size, Events(steps))
 
 
 if __name__ == "__main__":

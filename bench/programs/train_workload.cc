@@ -4,6 +4,8 @@
 //
 //   bench_train_workload '{"workload": "cnn", "steps": 200, "rank": 0, "world": 2}'
 //   bench_train_workload '{"workload": "cnn", "steps": 200, "rank": 1, "world": 2, "port": 40123}'
+//
+// "runner" holds options of the run that differ: {"stack": "parallel", "fsdp": {"enabled": true}}.
 #include <torch/torch.h>
 
 #include <fstream>
@@ -130,14 +132,15 @@ absl::StatusOr<nlohmann::json> Run(const nlohmann::json& settings) {
   const int64_t steps = settings["steps"], batch = settings["batch_size"];
   const int rank = settings["rank"], world = settings["world"];
   int port = settings["port"];
+  nlohmann::json options_of_run = {{"seed", 7},
+                                   {"steps", steps},
+                                   {"threads", 1},
+                                   {"optim", {{"type", "adamw"}, {"lr", 1e-3}}},
+                                   {"log_interval", steps},
+                                   {"dataloader", {{"batch_size", batch}}}};
+  options_of_run.merge_patch(settings["runner"]);
   RunnerConfig config;
-  RETURN_IF_ERROR(ToStatus(CheckRunnerConfig({{"seed", 7},
-                                              {"steps", steps},
-                                              {"threads", 1},
-                                              {"optim", {{"type", "adamw"}, {"lr", 1e-3}}},
-                                              {"log_interval", steps},
-                                              {"dataloader", {{"batch_size", batch}}}},
-                                             &config)));
+  RETURN_IF_ERROR(ToStatus(CheckRunnerConfig(options_of_run, &config)));
   KeepHostMemory();  // as the trainer does
   SeedGenerators(7);
   std::unique_ptr<HostStore> store;
@@ -173,7 +176,13 @@ absl::StatusOr<nlohmann::json> Run(const nlohmann::json& settings) {
 }  // namespace athanor::bench
 
 int main(int argc, char** argv) {
-  return athanor::bench::Main(
-      argc, argv, {{"workload", "digits"}, {"steps", 100}, {"batch_size", 32}, {"rank", 0}, {"world", 1}, {"port", 0}},
-      athanor::bench::Run);
+  return athanor::bench::Main(argc, argv,
+                              {{"workload", "digits"},
+                               {"steps", 100},
+                               {"batch_size", 32},
+                               {"rank", 0},
+                               {"world", 1},
+                               {"port", 0},
+                               {"runner", nlohmann::json::object()}},
+                              athanor::bench::Run);
 }
