@@ -124,7 +124,7 @@ void AddConvertCommands(CLI::App& checkpoint, CommandContext& context) {
   CLI::App* exported =
       add("export", "Write a checkpoint for PyTorch, Hugging Face or torch.distributed.checkpoint",
           "athanor checkpoint export digits best digits.safetensors --dtype bf16\n  athanor checkpoint "
-          "export llama latest llama-hf/ --format hf --max-shard-size 5GB",
+          "export digits latest digits-hf/ --format hf --max-shard-size 5GB",
           Export);
   exported->add_option("job", arguments->job, "Job id or name")->required();
   exported->add_option("checkpoint", arguments->checkpoint, "A step, an alias (latest, best) or a tag")->required();
@@ -134,7 +134,7 @@ void AddConvertCommands(CLI::App& checkpoint, CommandContext& context) {
   exported->add_option("--content", arguments->content, "weights (their average where there is one), or all [weights]");
   exported->add_option("--max-shard-size", arguments->max_shard_size, "Of a Hugging Face folder's files [5GiB]");
   CLI::App* imported = add("import", "Make a checkpoint of what other programs have saved",
-                           "athanor checkpoint import llama-hf/ /mnt/imported --rename '^model\\.='", Import);
+                           "athanor checkpoint import digits-hf/ imported --rename '^model\\.='", Import);
   imported->add_option("source", arguments->from, "A file or a folder")->required();
   imported->add_option("folder", arguments->to, "Gets the checkpoint's folder, step-…")->required();
   imported->add_option("--format", arguments->format,

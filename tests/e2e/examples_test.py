@@ -11,7 +11,7 @@ from local_cluster import PROGRAMS, Process
 # What has to be there before an example makes sense; an example of another command has to be put into one of these.
 FIRST = ("job submit",)
 AFTER_A_JOB = ("job list", "job get", "job watch", "job explain", "job events", "job logs", "checkpoint list", "checkpoint show", "checkpoint tag",
-               "checkpoint export", "checkpoint untag", "checkpoint delete", "worker list", "status", "version", "job delete")
+               "checkpoint export", "checkpoint import", "checkpoint untag", "checkpoint delete", "worker list", "status", "version", "job delete")
 WHILE_A_JOB_RUNS = ("job suspend", "job resume", "job cancel")
 LAST = ("worker drain", "worker undrain")
 # The example's job in a few seconds, with a checkpoint at step 120.

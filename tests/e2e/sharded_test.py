@@ -28,10 +28,11 @@ class ShardedTest(E2ECase):
         self.assertAlmostEqual(hybrid["val.loss"], expected["val.loss"], places=3)
 
     def test_a_checkpoint_goes_on_with_another_mesh(self):
-        job, first = self.train("divided", **parallel())
+        batches = {"dataloader": {"batch_size": 8, "shuffle": False}}  # of a rank: a resume keeps them
+        job, first = self.train("divided", **batches, **parallel())
         path = self.cluster.checkpoints(job)[0]["path"]
         for name, ranks, mesh in (("whole", 1, {}), ("four", 4, parallel(axes={"shard": 4}))):
-            _, then = self.train(name, ranks=ranks, resume=path, steps=STEPS + 20, **mesh)
+            _, then = self.train(name, ranks=ranks, resume=path, steps=STEPS + 20, **batches, **mesh)
             self.assertLess(then["val.loss"], first["val.loss"], name)
 
     def test_axes_that_do_not_fit_end_the_job_with_the_product(self):

@@ -14,6 +14,7 @@
 #include <set>
 #include <thread>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -339,10 +340,17 @@ class FileCheckpointManager::Impl {
     return Annotate(status, absl::StrCat("checkpoint ", name, " is saved; its evaluation"));
   }
 
+  void RemoveIfStorageIsAway(const std::string& folder) const {
+    if (options_.storage.empty() || CheckStorage(options_.storage_root, options_.storage).ok()) return;
+    store_->Delete(folder).IgnoreError();  // a folder that is not empty stays
+  }
+
   absl::StatusOr<ShardInfo> WriteShard(const std::string& folder, const std::string& file, int64_t save) {
     ATHANOR_FAILPOINT("checkpoint.before_shard_write");
     if (!options_.storage.empty()) RETURN_IF_ERROR(CheckStorage(options_.storage_root, options_.storage));
     RETURN_IF_ERROR(staged_.Seal());
+    // It may go now: then the folder that is made lies in the empty mount point.
+    const absl::Cleanup leave_nothing = [&] { RemoveIfStorageIsAway(folder); };
     ASSIGN_OR_RETURN(const std::unique_ptr<StoreWriter> out, store_->NewWriter(absl::StrCat(folder, "/", file)));
     const int64_t bytes = static_cast<int64_t>(staged_.header().size()) + staged_.data_bytes();
     ShardInfo shard{.rank = options_.rank, .file = file, .bytes = bytes, .crc32c = 0, .save = save};
