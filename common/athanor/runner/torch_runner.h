@@ -81,8 +81,9 @@ class TorchRunner : public BaseRunner, protected TorchSteps {
   // Takes one batch's prediction, on the CPU; anything but OK ends the inference.
   using PredictionSink = std::function<absl::Status(const Batch& batch, torch::Tensor prediction)>;
   // Runs `predict` over this rank's samples of the split, in order, in eval mode without gradients, with the average of
-  // the weights where there is one; at most `max_batches` of them (-1: all). Streams: nothing is kept. Not collective,
-  // but for the restore. NOT_FOUND lists the splits; FAILED_PRECONDITION without `predict`.
+  // the weights where there is one; at most `max_batches` of them (-1: all). Streams: nothing is kept. The restore is
+  // collective, and with `fsdp.shard: parameters` so is all of it, over as many batches on each rank.
+  // NOT_FOUND lists the splits; FAILED_PRECONDITION without `predict`.
   absl::Status Infer(const std::string& split, const PredictionSink& sink, int64_t max_batches = -1);
   // The same, collected: N x ..., a last dimension of 1 taken away.
   absl::StatusOr<torch::Tensor> Infer(const std::string& split, int64_t max_batches = -1);
