@@ -97,12 +97,10 @@ class Events:
         self.say(event="end", step=self.step, rank=RANK, peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def ddp(workload, steps, batch_size, events):
+def train_on_ranks(model, optimizer, data, steps, batch_size, events):
+    """The loop of those who write it by hand; ends the process group."""
     import torch.distributed as dist
     from torch.utils.data.distributed import DistributedSampler
-    dist.init_process_group("gloo")
-    model = nn.parallel.DistributedDataParallel(make_model(workload))
-    optimizer, data = make_optimizer(model), make_data(workload, 64, batch_size)
     sampler = DistributedSampler(data)
     loader = DataLoader(data, batch_size=batch_size, sampler=sampler)
     while events.step < steps:
@@ -117,6 +115,14 @@ def ddp(workload, steps, batch_size, events):
                 break
     events.end()
     dist.destroy_process_group()
+
+
+def ddp(workload, steps, batch_size, events):
+    import torch.distributed as dist
+    dist.init_process_group("gloo")
+    model = nn.parallel.DistributedDataParallel(make_model(workload))
+    optimizer, data = make_optimizer(model), make_data(workload, 64, batch_size)
+    train_on_ranks(model, optimizer, data, steps, batch_size, events)
 
 
 def fsdp(workload, steps, batch_size, events):
@@ -124,7 +130,6 @@ def fsdp(workload, steps, batch_size, events):
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
-    from torch.utils.data.distributed import DistributedSampler
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     model = make_model(workload)
@@ -132,20 +137,7 @@ def fsdp(workload, steps, batch_size, events):
         fully_shard(unit, mesh=mesh)
     fully_shard(model, mesh=mesh)
     optimizer, data = torch.optim.AdamW(model.parameters(), lr=1e-3), make_data(workload, 64, batch_size)
-    sampler = DistributedSampler(data)
-    loader = DataLoader(data, batch_size=batch_size, sampler=sampler)
-    while events.step < steps:
-        sampler.set_epoch(events.step)
-        for batch in loader:
-            loss = loss_of(model, batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            events.stepped()
-            if events.step >= steps:
-                break
-    events.end()
-    dist.destroy_process_group()
+    train_on_ranks(model, optimizer, data, steps, batch_size, events)
 
 
 def accelerate(workload, steps, batch_size, events):
