@@ -60,19 +60,8 @@ absl::Status List(CommandContext& context, const CheckpointArguments& arguments)
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::Checkpoint> Get(CommandContext& context, const CheckpointArguments& arguments) {
-  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
-  v1::GetCheckpointRequest request;
-  request.set_job(arguments.job);
-  request.set_checkpoint(arguments.checkpoint);
-  v1::Checkpoint checkpoint;
-  RETURN_IF_ERROR(
-      client->Call(client->checkpoints(), &v1::CheckpointService::Stub::GetCheckpoint, request, &checkpoint));
-  return checkpoint;
-}
-
 absl::Status Show(CommandContext& context, const CheckpointArguments& arguments) {
-  ASSIGN_OR_RETURN(const v1::Checkpoint checkpoint, Get(context, arguments));
+  ASSIGN_OR_RETURN(const v1::Checkpoint checkpoint, GetCheckpoint(context, arguments.job, arguments.checkpoint));
   return Print(context, checkpoint);
 }
 
@@ -130,6 +119,17 @@ absl::Status Delete(CommandContext& context, const CheckpointArguments& argument
 }
 
 }  // namespace
+
+absl::StatusOr<v1::Checkpoint> GetCheckpoint(CommandContext& context, const std::string& job,
+                                             const std::string& checkpoint) {
+  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
+  v1::GetCheckpointRequest request;
+  request.set_job(job);
+  request.set_checkpoint(checkpoint);
+  v1::Checkpoint found;
+  RETURN_IF_ERROR(client->Call(client->checkpoints(), &v1::CheckpointService::Stub::GetCheckpoint, request, &found));
+  return found;
+}
 
 void AddCheckpointCommands(CLI::App& app, CommandContext& context) {
   CLI::App* group =

@@ -31,6 +31,10 @@ struct CommandContext {
   std::unique_ptr<CoordinatorClient> client_;
 };
 
+// `checkpoint`: a step, a name, an alias or a tag.
+absl::StatusOr<v1::Checkpoint> GetCheckpoint(CommandContext& context, const std::string& job,
+                                             const std::string& checkpoint);
+
 void AddJobCommands(CLI::App& app, CommandContext& context);
 void AddCheckpointCommands(CLI::App& app, CommandContext& context);
 void AddConvertCommands(CLI::App& checkpoint, CommandContext& context);  // checkpoint export, import

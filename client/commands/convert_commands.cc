@@ -79,13 +79,7 @@ absl::Status Export(CommandContext& context, const ConvertArguments& arguments) 
     if (!size.ok()) return absl::InvalidArgumentError(absl::StrCat("--max-shard-size: ", size.status().message()));
     options.push_back(absl::StrCat("--max-shard-bytes=", *size));
   }
-  ASSIGN_OR_RETURN(CoordinatorClient * client, context.Client());
-  v1::GetCheckpointRequest request;
-  request.set_job(arguments.job);
-  request.set_checkpoint(arguments.checkpoint);
-  v1::Checkpoint checkpoint;
-  RETURN_IF_ERROR(
-      client->Call(client->checkpoints(), &v1::CheckpointService::Stub::GetCheckpoint, request, &checkpoint));
+  ASSIGN_OR_RETURN(const v1::Checkpoint checkpoint, GetCheckpoint(context, arguments.job, arguments.checkpoint));
   const absl::StatusOr<nlohmann::json> report = Convert(checkpoint.path(), arguments, options);
   if (!report.ok()) return report.status();
   if (context.format() != OutputFormat::kTable) {
