@@ -31,10 +31,8 @@ class SafetensorsSource : public TensorSource {
  public:
   static OpenedSource Open(const std::string& path) {
     ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
-    constexpr int64_t kLength = 8;
-    uint64_t length = 0;
-    for (int64_t i = 0; file.size() >= kLength && i < kLength; ++i)
-      length |= uint64_t{static_cast<unsigned char>(file.data()[i])} << (8 * i);
+    constexpr int64_t kLength = kHeaderLengthBytes;
+    const uint64_t length = file.size() < kLength ? 0 : HeaderLength(file.data());
     if (file.size() < kLength || length > static_cast<uint64_t>(kMaxHeaderBytes) ||
         length > static_cast<uint64_t>(file.size() - kLength)) {
       // What it is instead is told by the reader of whole files.
@@ -188,7 +186,7 @@ OpenedSource OpenTorchSaveSource(const std::string& path) {
 
 OpenedSource OpenHuggingFaceSource(const std::string& folder) {
   std::error_code error;
-  for (const char* name : {kHuggingFaceIndex, "pytorch_model.bin.index.json"}) {
+  for (const char* name : {kHuggingFaceIndex, kHuggingFaceTorchIndex}) {
     const std::string path = (std::filesystem::path(folder) / name).string();
     if (!std::filesystem::exists(path, error)) continue;
     ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kIndexLimit));
@@ -204,7 +202,7 @@ OpenedSource OpenHuggingFaceSource(const std::string& folder) {
     }
     return FolderSource::Open(folder, by_file, /*all_names=*/false);
   }
-  for (const char* name : {kHuggingFaceFile, "pytorch_model.bin"}) {
+  for (const char* name : {kHuggingFaceFile, kHuggingFaceTorchFile}) {
     if (std::filesystem::exists(std::filesystem::path(folder) / name, error))
       return FolderSource::Open(folder, {{name, {}}}, /*all_names=*/true);
   }

@@ -10,17 +10,16 @@
 #include "athanor/base/file_system.h"
 #include "athanor/base/status_macros.h"
 #include "athanor/io/state_dict_archive.h"
+#include "athanor/io/tensor_header.h"
 
 namespace athanor {
 namespace {
 
 // A length that may be, and JSON behind it: lengths can look like the first bytes of anything.
 bool BeginsLikeSafetensors(absl::string_view begin) {
-  constexpr size_t kLengthBytes = 8;
-  if (begin.size() <= kLengthBytes) return false;
-  uint64_t length = 0;
-  for (size_t i = kLengthBytes; i-- > 0;) length = length << 8 | static_cast<unsigned char>(begin[i]);
-  return length <= static_cast<uint64_t>(kMaxHeaderBytes) && (begin[kLengthBytes] == '{' || begin[kLengthBytes] == ' ');
+  if (begin.size() <= static_cast<size_t>(kHeaderLengthBytes)) return false;
+  const char first = begin[kHeaderLengthBytes];
+  return HeaderLength(begin.data()) <= static_cast<uint64_t>(kMaxHeaderBytes) && (first == '{' || first == ' ');
 }
 
 // What people take for a state dict, by its first bytes; null: none of these.

@@ -21,8 +21,7 @@ absl::Status Damaged(const std::string& file, int64_t offset, const std::string&
 
 absl::StatusOr<TensorFile> ParseTensorFile(const std::string& name, const char* bytes, int64_t size) {
   if (size < 8) return Damaged(name, 0, absl::StrCat(size, " bytes are no safetensors file"));
-  uint64_t length = 0;
-  for (int i = 0; i < 8; ++i) length |= static_cast<uint64_t>(static_cast<unsigned char>(bytes[i])) << (8 * i);
+  const uint64_t length = HeaderLength(bytes);
   if (length > static_cast<uint64_t>(kMaxHeaderBytes) || length > static_cast<uint64_t>(size - 8)) {
     return Damaged(name, 0, absl::StrCat("a header of ", length, " bytes in a file of ", size));
   }

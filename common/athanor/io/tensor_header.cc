@@ -15,7 +15,6 @@
 namespace athanor {
 namespace {
 
-constexpr int64_t kHeaderOffset = 8;
 constexpr size_t kMaxTensorDims = 64;  // of LibTorch
 constexpr size_t kShownName = 128, kShownDtype = 32;
 
@@ -182,22 +181,22 @@ absl::StatusOr<TensorSlot> SlotOf(const std::string& file, const std::string& na
   int64_t bytes = static_cast<int64_t>(torch::elementSize(slot.dtype));
   int64_t extents = bytes;  // those beside a zero count too: LibTorch multiplies them
   std::vector<uint64_t> shape = *fields.shape;
-  if (shape.size() > kMaxTensorDims) return Damaged(file, kHeaderOffset, where + "more than 64 dimensions");
+  if (shape.size() > kMaxTensorDims) return Damaged(file, kHeaderLengthBytes, where + "more than 64 dimensions");
   if (slot.dtype == torch::kFloat4_e2m1fn_x2) {  // LibTorch counts pairs
     if (shape.empty() || shape.back() % 2 != 0)
-      return Damaged(file, kHeaderOffset, where + "the last extent of an F4 tensor is a multiple of 2");
+      return Damaged(file, kHeaderLengthBytes, where + "the last extent of an F4 tensor is a multiple of 2");
     shape.back() /= 2;
   }
   for (const uint64_t extent : shape) {
-    if (extent > uint64_t{1} << 62) return Damaged(file, kHeaderOffset, where + "its size overflows");
+    if (extent > uint64_t{1} << 62) return Damaged(file, kHeaderLengthBytes, where + "its size overflows");
     slot.shape.push_back(static_cast<int64_t>(extent));
     if (__builtin_mul_overflow(extents, std::max<int64_t>(slot.shape.back(), 1), &extents))
-      return Damaged(file, kHeaderOffset, where + "its size overflows");
+      return Damaged(file, kHeaderLengthBytes, where + "its size overflows");
     bytes *= slot.shape.back();
   }
   for (const uint64_t offset : *fields.offsets) {
     if (offset > static_cast<uint64_t>(data_size)) {
-      return Damaged(file, kHeaderOffset,
+      return Damaged(file, kHeaderLengthBytes,
                      absl::StrCat(where, "data_offsets lie outside of the ", data_size, " bytes of data"));
     }
   }
@@ -205,7 +204,7 @@ absl::StatusOr<TensorSlot> SlotOf(const std::string& file, const std::string& na
   slot.end = static_cast<int64_t>(fields.offsets->back());
   if (slot.end < slot.begin || slot.end - slot.begin != bytes) {
     return Damaged(
-        file, kHeaderOffset,
+        file, kHeaderLengthBytes,
         absl::StrCat(where, "dtype and shape need ", bytes, " bytes, data_offsets give ", slot.end - slot.begin));
   }
   return slot;
@@ -215,26 +214,34 @@ absl::Status CheckCoverage(const std::string& file, const std::vector<TensorSlot
   int64_t covered = 0;
   for (const TensorSlot& slot : slots) {
     if (slot.begin != covered) {
-      return Damaged(file, kHeaderOffset,
+      return Damaged(file, kHeaderLengthBytes,
                      absl::StrCat("tensor '", slot.name.substr(0, kShownName), "' ",
                                   slot.begin < covered ? "overlaps another" : "leaves a hole before it"));
     }
     covered = slot.end;
   }
   if (covered == data_size) return absl::OkStatus();
-  return Damaged(file, kHeaderOffset, absl::StrCat(data_size - covered, " bytes at the end belong to no tensor"));
+  return Damaged(file, kHeaderLengthBytes, absl::StrCat(data_size - covered, " bytes at the end belong to no tensor"));
 }
 
 }  // namespace
 
+uint64_t HeaderLength(const char* begin) {
+  uint64_t length = 0;
+  for (int64_t i = 0; i < kHeaderLengthBytes; ++i)
+    length |= static_cast<uint64_t>(static_cast<unsigned char>(begin[i])) << (8 * i);
+  return length;
+}
+
 absl::StatusOr<TensorHeader> DecodeHeader(const std::string& file, std::string_view text, int64_t data_size) {
   // The parser would pass over it; the format begins with a brace.
   if (text.substr(0, 3) == "\xef\xbb\xbf")
-    return Damaged(file, kHeaderOffset, "the header begins with a byte order mark; allowed: a JSON object");
-  if (text.find('\0') != std::string_view::npos) return Damaged(file, kHeaderOffset, "the header holds a zero byte");
+    return Damaged(file, kHeaderLengthBytes, "the header begins with a byte order mark; allowed: a JSON object");
+  if (text.find('\0') != std::string_view::npos)
+    return Damaged(file, kHeaderLengthBytes, "the header holds a zero byte");
   HeaderParser parser;
   if (!nlohmann::json::sax_parse(text.begin(), text.end(), &parser))
-    return Damaged(file, kHeaderOffset, parser.problem());
+    return Damaged(file, kHeaderLengthBytes, parser.problem());
   TensorHeader header;
   for (const auto& [name, fields] : parser.tensors()) {
     ASSIGN_OR_RETURN(TensorSlot slot, SlotOf(file, name, fields, data_size));
@@ -281,8 +288,8 @@ absl::StatusOr<std::string> EncodeHeader(const std::vector<TensorSlot>& slots,
   if (static_cast<int64_t>(text.size()) > kMaxHeaderBytes)
     return absl::InvalidArgumentError(absl::StrCat("a header of ", text.size(), " bytes; allowed: ", kMaxHeaderBytes));
   const uint64_t length = text.size();
-  std::string encoded(8, '\0');
-  for (int i = 0; i < 8; ++i) encoded[i] = static_cast<char>(length >> (8 * i));
+  std::string encoded(kHeaderLengthBytes, '\0');
+  for (int64_t i = 0; i < kHeaderLengthBytes; ++i) encoded[i] = static_cast<char>(length >> (8 * i));
   return encoded + text;
 }
 

@@ -12,6 +12,10 @@
 
 namespace athanor {
 
+// A file begins with the length of its header, 8 bytes of which the lowest comes first. `begin` has so many.
+inline constexpr int64_t kHeaderLengthBytes = 8;
+uint64_t HeaderLength(const char* begin);
+
 struct TensorHeader {
   std::vector<TensorSlot> slots;  // in the order of the data, which they cover without holes
   std::map<std::string, std::string> metadata;
