@@ -1,5 +1,6 @@
 #include "athanor/checkpoint/shard_header.h"
 
+#include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -14,7 +15,6 @@ namespace athanor {
 namespace {
 
 using nlohmann::json;
-constexpr int64_t kLengthBytes = 8;
 
 template <class T>
 absl::StatusOr<std::vector<T>> Numbers(const json& entry, const char* key) {
@@ -103,22 +103,30 @@ absl::StatusOr<std::string> EncodeShardHeader(const std::vector<ShardTensor>& te
   return EncodeHeader(slots, {{"format", "pt"}, {kRankMetaKey, rank_meta}, {kSlicesKey, slices.dump()}});
 }
 
+std::vector<uint32_t> BlockChecksums(const void* data, int64_t size) {
+  std::vector<uint32_t> sums;
+  const auto* bytes = static_cast<const char*>(data);
+  for (int64_t at = 0; at < size; at += kChecksumBytes)
+    sums.push_back(Crc32c(0, bytes + at, static_cast<size_t>(std::min(kChecksumBytes, size - at))));
+  return sums;
+}
+
 absl::StatusOr<ShardBegin> ReadShardBegin(const StoreReader& reader, const std::string& path) {
-  std::string bytes(static_cast<size_t>(kLengthBytes), '\0');
-  if (reader.size() < kLengthBytes) return absl::DataLossError(absl::StrCat(path, ": too short for a shard"));
-  RETURN_IF_ERROR(reader.Read(0, kLengthBytes, bytes.data()));
-  uint64_t length = 0;
-  for (size_t i = bytes.size(); i-- > 0;) length = length << 8 | static_cast<unsigned char>(bytes[i]);
-  if (length > static_cast<uint64_t>(kMaxHeaderBytes) || length > static_cast<uint64_t>(reader.size() - kLengthBytes)) {
+  std::string bytes(static_cast<size_t>(kHeaderLengthBytes), '\0');
+  if (reader.size() < kHeaderLengthBytes) return absl::DataLossError(absl::StrCat(path, ": too short for a shard"));
+  RETURN_IF_ERROR(reader.Read(0, kHeaderLengthBytes, bytes.data()));
+  const uint64_t length = HeaderLength(bytes.data());
+  if (length > static_cast<uint64_t>(kMaxHeaderBytes) ||
+      length > static_cast<uint64_t>(reader.size() - kHeaderLengthBytes)) {
     return absl::DataLossError(
         absl::StrCat(path, ", offset 0: a header of ", length, " bytes in a file of ", reader.size()));
   }
-  bytes.resize(static_cast<size_t>(kLengthBytes) + length);
-  RETURN_IF_ERROR(reader.Read(kLengthBytes, static_cast<int64_t>(length), bytes.data() + kLengthBytes));
+  bytes.resize(static_cast<size_t>(kHeaderLengthBytes) + length);
+  RETURN_IF_ERROR(reader.Read(kHeaderLengthBytes, static_cast<int64_t>(length), bytes.data() + kHeaderLengthBytes));
   ShardBegin begin;
   begin.place = {static_cast<int64_t>(bytes.size()), Crc32c(0, bytes.data(), bytes.size())};
-  ASSIGN_OR_RETURN(begin.header,
-                   DecodeHeader(path, std::string_view(bytes).substr(kLengthBytes), reader.size() - begin.place.bytes));
+  ASSIGN_OR_RETURN(begin.header, DecodeHeader(path, std::string_view(bytes).substr(kHeaderLengthBytes),
+                                              reader.size() - begin.place.bytes));
   return begin;
 }
 

@@ -26,6 +26,9 @@ struct ShardTensor {
   std::vector<uint32_t> crc32c;       // by kChecksumBytes
 };
 
+// ShardTensor::crc32c of a tensor's bytes.
+std::vector<uint32_t> BlockChecksums(const void* data, int64_t size);
+
 // In the data's order. `rank_meta` is JSON.
 absl::StatusOr<std::string> EncodeShardHeader(const std::vector<ShardTensor>& tensors, const std::string& rank_meta);
 

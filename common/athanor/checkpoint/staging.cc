@@ -159,11 +159,7 @@ absl::Status StagedShard::Fill(const TrainingState& state, int rank, int world_s
 
 absl::Status StagedShard::Seal() {
   for (ShardTensor& tensor : tensors_) {
-    tensor.crc32c.clear();
-    for (int64_t at = tensor.slot.begin; at < tensor.slot.end; at += kChecksumBytes) {
-      const auto size = static_cast<size_t>(std::min(kChecksumBytes, tensor.slot.end - at));
-      tensor.crc32c.push_back(Crc32c(0, arena_.get() + at, size));
-    }
+    tensor.crc32c = BlockChecksums(arena_.get() + tensor.slot.begin, tensor.slot.end - tensor.slot.begin);
   }
   ASSIGN_OR_RETURN(header_, EncodeShardHeader(tensors_, rank_meta_));
   return absl::OkStatus();

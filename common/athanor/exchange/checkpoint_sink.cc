@@ -75,12 +75,7 @@ class CheckpointSink : public TensorSink {
 
  private:
   static std::vector<uint32_t> Checksums(const torch::Tensor& tensor) {
-    std::vector<uint32_t> sums;
-    const auto* bytes = static_cast<const char*>(tensor.const_data_ptr());
-    const auto size = static_cast<int64_t>(tensor.nbytes());
-    for (int64_t at = 0; at < size; at += kChecksumBytes)
-      sums.push_back(Crc32c(0, bytes + at, static_cast<size_t>(std::min(kChecksumBytes, size - at))));
-    return sums;
+    return BlockChecksums(tensor.const_data_ptr(), static_cast<int64_t>(tensor.nbytes()));
   }
 
   absl::Status BeginShard() {

@@ -24,5 +24,7 @@ bool IsDeepSpeedFolder(const std::string& path);
 inline constexpr char kTorchDistributedMetadata[] = ".metadata";
 inline constexpr char kHuggingFaceIndex[] = "model.safetensors.index.json";
 inline constexpr char kHuggingFaceFile[] = "model.safetensors";
+inline constexpr char kHuggingFaceTorchIndex[] = "pytorch_model.bin.index.json";  // of torch.save's files
+inline constexpr char kHuggingFaceTorchFile[] = "pytorch_model.bin";
 
 }  // namespace athanor

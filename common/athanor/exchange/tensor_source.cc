@@ -41,7 +41,7 @@ absl::StatusOr<TensorFormat> FormatOfFolder(const fs::path& folder) {
   if (HasFile(folder, kManifestFile) || StepOfDirName(folder.filename().string()).has_value())
     return TensorFormat::kCheckpoint;
   if (HasFile(folder, kTorchDistributedMetadata)) return TensorFormat::kTorchDistributed;
-  for (const char* name : {kHuggingFaceIndex, kHuggingFaceFile, "pytorch_model.bin.index.json", "pytorch_model.bin"}) {
+  for (const char* name : {kHuggingFaceIndex, kHuggingFaceFile, kHuggingFaceTorchIndex, kHuggingFaceTorchFile}) {
     if (HasFile(folder, name)) return TensorFormat::kHuggingFace;
   }
   if (IsDeepSpeedFolder(folder.string())) return TensorFormat::kDeepSpeed;
