@@ -350,7 +350,7 @@ class FileCheckpointManager::Impl {
     if (!options_.storage.empty()) RETURN_IF_ERROR(CheckStorage(options_.storage_root, options_.storage));
     RETURN_IF_ERROR(staged_.Seal());
     // It may go now: then the folder that is made lies in the empty mount point.
-    const absl::Cleanup leave_nothing = [&] { RemoveIfStorageIsAway(folder); };
+    absl::Cleanup leave_nothing = [&] { RemoveIfStorageIsAway(folder); };
     ASSIGN_OR_RETURN(const std::unique_ptr<StoreWriter> out, store_->NewWriter(absl::StrCat(folder, "/", file)));
     const int64_t bytes = static_cast<int64_t>(staged_.header().size()) + staged_.data_bytes();
     ShardInfo shard{.rank = options_.rank, .file = file, .bytes = bytes, .crc32c = 0, .save = save};
@@ -367,6 +367,7 @@ class FileCheckpointManager::Impl {
     if (options_.on_bytes) options_.on_bytes("committing a checkpoint", 1);
     RETURN_IF_ERROR(HitFailpoint("checkpoint.before_shard_rename"));
     RETURN_IF_ERROR(out->Commit());
+    std::move(leave_nothing).Cancel();
     ATHANOR_FAILPOINT("checkpoint.after_shard_rename");
     return shard;
   }
