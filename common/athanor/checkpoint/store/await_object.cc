@@ -1,23 +1,14 @@
 #include "athanor/checkpoint/store/await_object.h"
 
 #include <algorithm>
-#include <condition_variable>
-#include <mutex>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
 namespace athanor {
 namespace {
 
 constexpr absl::Duration kFirstPause = absl::Milliseconds(20), kLongestPause = absl::Seconds(2);
-
-// A file system tells nobody that it has changed: there is only time to wait for.
-void Pause(absl::Duration time) {
-  std::mutex mutex;
-  std::condition_variable never;
-  std::unique_lock<std::mutex> lock(mutex);
-  never.wait_for(lock, absl::ToChronoMilliseconds(time));
-}
 
 absl::StatusOr<std::unique_ptr<StoreReader>> OpenWhole(const CheckpointStore& store, const std::string& name,
                                                        int64_t bytes) {
@@ -37,7 +28,7 @@ absl::StatusOr<std::unique_ptr<StoreReader>> AwaitObject(const CheckpointStore& 
     const bool may_come = absl::IsNotFound(reader.status()) || absl::IsDataLoss(reader.status());
     if (reader.ok() || !may_come || waited >= options.patience) return reader;
     if (options.waiting != nullptr) options.waiting();
-    options.pause == nullptr ? Pause(next) : options.pause(next);
+    options.pause == nullptr ? absl::SleepFor(next) : options.pause(next);
     waited += next;
     next = std::min(2 * next, kLongestPause);
     store.List(name.substr(0, name.rfind('/') + 1)).status().IgnoreError();
