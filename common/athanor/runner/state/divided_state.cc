@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "athanor/base/status_macros.h"
 #include "athanor/parallel/layout.h"
 #include "athanor/torch/status.h"
 
@@ -18,12 +19,6 @@ std::vector<Box> BoxesOf(const OwnedParameter& owned) {
 
 absl::Status Invalid(const std::string& text) {
   return WithFailureKind(absl::InvalidArgumentError(text), FailureKind::kInvalid);
-}
-
-absl::Status CheckShape(const std::string& name, at::IntArrayRef found, const std::vector<int64_t>& wanted) {
-  if (found.vec() == wanted) return absl::OkStatus();
-  return Invalid(absl::StrCat("tensor '", name, "' is ", c10::str(found), " in the checkpoint and ",
-                              c10::str(at::IntArrayRef(wanted)), " in the model"));
 }
 
 // The parameter that a stored tensor is like: "model.<name>", "ema.<name>", "optim.<name>.<slot>".
@@ -39,6 +34,12 @@ std::string ParameterOf(const std::string& name, bool* of_optimizer) {
 }
 
 }  // namespace
+
+absl::Status CheckShape(const std::string& name, at::IntArrayRef found, at::IntArrayRef wanted) {
+  if (found == wanted) return absl::OkStatus();
+  return Invalid(absl::StrCat("tensor '", name, "' is ", c10::str(found), " in the checkpoint and ", c10::str(wanted),
+                              " in the model"));
+}
 
 void StoreLike(const OwnedParameter& owned, const torch::Tensor& values, const std::string& name,
                const std::vector<std::string>& also, TrainingState* state) {
@@ -60,14 +61,14 @@ void StoreLike(const OwnedParameter& owned, const torch::Tensor& values, const s
 absl::StatusOr<torch::Tensor> FindLike(const OwnedParameter& owned, const std::string& name,
                                        const TrainingState& state) {
   if (const auto whole = state.replicated.find(name); whole != state.replicated.end()) {
-    if (absl::Status same = CheckShape(name, whole->second.sizes(), owned.shape); !same.ok()) return same;
+    RETURN_IF_ERROR(CheckShape(name, whole->second.sizes(), owned.shape));
     if (!owned.divided) return whole->second;
     return whole->second.reshape({-1}).narrow(0, owned.begin, owned.value.numel());
   }
   if (owned.divided && owned.value.numel() == 0) return owned.value.detach();
   const auto sharded = state.sharded.find(name);
   if (sharded == state.sharded.end()) return torch::Tensor();
-  if (absl::Status same = CheckShape(name, sharded->second.shape, owned.shape); !same.ok()) return same;
+  RETURN_IF_ERROR(CheckShape(name, sharded->second.shape, owned.shape));
   const std::vector<Box> boxes = BoxesOf(owned);
   const std::vector<TensorPart>& parts = sharded->second.parts;
   bool fits = owned.divided && parts.size() == boxes.size();

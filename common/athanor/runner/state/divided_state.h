@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "athanor/checkpoint/checkpoint_reader.h"
 #include "athanor/checkpoint/training_state.h"
@@ -21,6 +22,9 @@ namespace athanor {
 // `values` is like `owned.value`. `also`: further names of the same tensor.
 void StoreLike(const OwnedParameter& owned, const torch::Tensor& values, const std::string& name,
                const std::vector<std::string>& also, TrainingState* state);
+
+// INVALID_ARGUMENT (kind invalid) names the tensor and both shapes.
+absl::Status CheckShape(const std::string& name, at::IntArrayRef found, at::IntArrayRef wanted);
 
 // Of the state's tensor what is like `owned.value`; undefined: there is none of the name. INVALID_ARGUMENT (kind
 // invalid) names a tensor of another shape, or whose parts are others.

@@ -31,6 +31,12 @@ void CastAll(torch::ScalarType dtype, TrainingState* state) {
   }
 }
 
+absl::Status NoTensor(const std::string& name) {
+  return WithFailureKind(
+      absl::InvalidArgumentError(absl::StrCat("the checkpoint has no tensor '", name, "': it is of another model")),
+      FailureKind::kInvalid);
+}
+
 absl::StatusOr<nlohmann::json> Part(const nlohmann::json& meta, const char* name) {
   const auto found = meta.find(name);
   if (found == meta.end()) return absl::DataLossError(absl::StrCat("checkpoint: no '", name, "' in its state"));
@@ -225,17 +231,8 @@ absl::Status ModelState::LoadModel(const TrainingState& state) {
     const bool tied = other != given.end() && !tensors.contains(absl::StrCat(kModelPrefix, own_name));
     const std::string name = absl::StrCat(kModelPrefix, tied ? other->second : own_name);
     const auto found = tensors.find(name);
-    if (found == tensors.end()) {
-      return WithFailureKind(
-          absl::InvalidArgumentError(absl::StrCat("the checkpoint has no tensor '", name, "': it is of another model")),
-          FailureKind::kInvalid);
-    }
-    if (found->second.sizes() != tensor.sizes()) {
-      return WithFailureKind(absl::InvalidArgumentError(
-                                 absl::StrCat("tensor '", name, "' is ", c10::str(found->second.sizes()),
-                                              " in the checkpoint and ", c10::str(tensor.sizes()), " in the model")),
-                             FailureKind::kInvalid);
-    }
+    if (found == tensors.end()) return NoTensor(name);
+    RETURN_IF_ERROR(CheckShape(name, found->second.sizes(), tensor.sizes()));
     RETURN_IF_ERROR(RunTorch("loading the model", [&, &target = tensor] { target.detach().copy_(found->second); }));
   }
   return absl::OkStatus();
@@ -255,11 +252,7 @@ absl::Status ModelState::LoadDivided(const TrainingState& state, std::map<std::s
       if (found.defined()) continue;
       ASSIGN_OR_RETURN(found, FindLike(one, absl::StrCat(kModelPrefix, name), state));
     }
-    if (!found.defined()) {
-      return WithFailureKind(absl::InvalidArgumentError(absl::StrCat("the checkpoint has no tensor '", kModelPrefix,
-                                                                     one.name, "': it is of another model")),
-                             FailureKind::kInvalid);
-    }
+    if (!found.defined()) return NoTensor(absl::StrCat(kModelPrefix, one.name));
     torch::Tensor own = one.value;
     RETURN_IF_ERROR(RunTorch("loading the model", [&] { own.copy_(found); }));
   }
