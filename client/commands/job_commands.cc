@@ -245,6 +245,7 @@ absl::Status Verb(CommandContext& context, const JobArguments& arguments, VerbMe
   request.set_job(arguments.job);
   request.set_reason(arguments.reason);
   request.set_from_scratch(arguments.from_scratch);
+  request.mutable_set()->Add(arguments.sets.begin(), arguments.sets.end());
   request.set_request_key(arguments.request_key.empty() ? CoordinatorClient::NewRequestKey() : arguments.request_key);
   v1::JobVerbResponse response;
   RETURN_IF_ERROR(client->Call(client->jobs(), method, request, &response));
@@ -370,6 +371,16 @@ absl::Status Events(CommandContext& context, const JobArguments& arguments) {
   return absl::OkStatus();
 }
 
+void AddSubmitOptions(CLI::App& submit, JobArguments& arguments) {
+  submit.add_option("file", arguments.file, "Job file, YAML or JSON; - reads standard input")->required();
+  submit.add_option("--set", arguments.sets, "field=value in place of the file's, several")->allow_extra_args(false);
+  submit.add_flag("--dry-run", arguments.dry_run, "Only check, task options too, and say where it would run");
+  submit.add_flag("--watch", arguments.watch, "Follow to the end; the exit code is the job's result");
+  submit.add_option("--request-key", arguments.request_key, "The same key twice is one job");
+  submit.add_option("--name", arguments.name, "Name in place of the file's");
+  submit.add_option("--label", arguments.labels, "name=value, several")->allow_extra_args(false);
+}
+
 }  // namespace
 
 void AddJobCommands(CLI::App& app, CommandContext& context) {
@@ -384,13 +395,7 @@ void AddJobCommands(CLI::App& app, CommandContext& context) {
   CLI::App* submit = add("submit", "Submit a job file",
                          "athanor job submit examples/jobs/digits.yaml --watch --set runner.optim.lr=0.01",
                          [&context, arguments] { return Submit(context, *arguments); });
-  submit->add_option("file", arguments->file, "Job file, YAML or JSON; - reads standard input")->required();
-  submit->add_option("--set", arguments->sets, "field=value in place of the file's, several")->allow_extra_args(false);
-  submit->add_flag("--dry-run", arguments->dry_run, "Only check, task options too, and say where it would run");
-  submit->add_flag("--watch", arguments->watch, "Follow to the end; the exit code is the job's result");
-  submit->add_option("--request-key", arguments->request_key, "The same key twice is one job");
-  submit->add_option("--name", arguments->name, "Name in place of the file's");
-  submit->add_option("--label", arguments->labels, "name=value, several")->allow_extra_args(false);
+  AddSubmitOptions(*submit, *arguments);
 
   CLI::App* list = add("list", "List jobs, newest first", "athanor job list --state running -l team=vision",
                        [&context, arguments] { return List(context, *arguments); });
@@ -427,9 +432,15 @@ void AddJobCommands(CLI::App& app, CommandContext& context) {
       named(add("delete", "Forget a job that is over; its files stay", "athanor job delete digits",
                 [&context, arguments] { return Verb(context, *arguments, &v1::JobService::Stub::DeleteJob, {}); }));
   remove->add_option("--request-key", arguments->request_key, "The same key twice is one request");
-  verb("resume", "Continue a suspended job", &v1::JobService::Stub::ResumeJob, {v1::RUNNING, v1::QUEUED, v1::SUCCEEDED})
-      ->add_flag("--from-scratch", arguments->from_scratch,
-                 "Begin again: its checkpoints are set aside (and kept), also when they cannot be read");
+  CLI::App* resume = verb("resume", "Continue a suspended job", &v1::JobService::Stub::ResumeJob,
+                          {v1::RUNNING, v1::QUEUED, v1::SUCCEEDED});
+  resume->add_flag("--from-scratch", arguments->from_scratch,
+                   "Begin again: its checkpoints are set aside (and kept), also when they cannot be read");
+  resume
+      ->add_option("--set", arguments->sets,
+                   "field=value to go on with, several: resources.ranks, parallel.axes.shard and other options "
+                   "of the runner that its checkpoints allow")
+      ->allow_extra_args(false);
   CLI::App* logs = named(add("logs", "Print the output of ranks", "athanor job logs digits --rank 1 --follow",
                              [&context, arguments] { return Logs(context, *arguments); }));
   logs->add_option("--rank", arguments->rank, "Only this rank [all]");

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "server/core/cluster_state.h"
 
 namespace athanor::core {
@@ -49,6 +51,9 @@ struct ResumeJob {
   std::string job;
   std::string reason;
   bool from_scratch = false;
+  // A pure function of the spec that the job has: the spec it goes on with. Empty: as it is.
+  std::function<absl::StatusOr<JobSpec>(const JobSpec&)> change;
+  std::string changes;  // for the job's events
 };
 struct DeleteJob {
   CallId call = 0;

@@ -192,7 +192,14 @@ void Machine::Handle(const ResumeJob& event) {
                                       "none of the checkpoints of ", job->id.str(),
                                       " can be read; to begin again without them resume it with --from-scratch")));
   }
-  AddEvent(*job, "ResumeRequested", event.reason.empty() ? "by request" : event.reason);
+  std::string why = event.reason.empty() ? "by request" : event.reason;
+  if (event.change) {
+    absl::StatusOr<JobSpec> changed = event.change(job->spec);
+    if (!changed.ok()) return ReplyError(event.call, changed.status());
+    job->spec = *std::move(changed);
+    absl::StrAppend(&why, "; changed: ", event.changes);
+  }
+  AddEvent(*job, "ResumeRequested", why);
   if (event.from_scratch) SetAsideCheckpoints(*job);
   Account(*job);
   MoveJob(*job, JobTrigger::kResume, "resumed");

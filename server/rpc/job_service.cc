@@ -4,8 +4,10 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "athanor/base/status_macros.h"
 #include "server/convert/proto_convert.h"
+#include "server/rpc/job_changes.h"
 #include "server/rpc/job_reference.h"
 #include "server/rpc/log_stream.h"
 #include "server/rpc/request_validation.h"
@@ -31,6 +33,7 @@ core::JobId NewJobId(const std::string& name) {
 absl::Status CheckVerb(const v1::JobVerbRequest& request) {
   RETURN_IF_ERROR(CheckReference("job", request.job()));
   if (request.reason().size() > 1024) return absl::InvalidArgumentError("reason: at most 1024 bytes");
+  RETURN_IF_ERROR(CheckChanges(request.set()));
   return CheckRequestKey(request.request_key(), true);
 }
 
@@ -42,7 +45,15 @@ grpc::ServerUnaryReactor* JobVerb(const RpcContext& rpc, grpc::CallbackServerCon
   event.request = {request.request_key(), RequestDigest(method, request)};
   event.job = request.job();
   event.reason = request.reason();
-  if constexpr (std::is_same_v<EventType, core::ResumeJob>) event.from_scratch = request.from_scratch();
+  if constexpr (std::is_same_v<EventType, core::ResumeJob>) {
+    event.from_scratch = request.from_scratch();
+    if (request.set_size() > 0) {
+      event.change = [set = request.set(), from_scratch = request.from_scratch()](const core::JobSpec& spec) {
+        return ChangeSpec(spec, set, from_scratch);
+      };
+      event.changes = absl::StrJoin(request.set(), ", ");
+    }
+  }
   const UnaryCall call(rpc, context, method);
   absl::Status status = call.authorized();
   if (status.ok()) status = CheckVerb(request);
