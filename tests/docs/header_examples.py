@@ -4,7 +4,7 @@
 
 Each becomes a function that begins with what its frame in frames/headers.txt declares: the variables that the example
 uses. `...` stands for what a reader fills in. "first N" in a frame: what follows the first N lines is no code. A header of FOLDERS whose block is no code says so in its frame. With
---torch: the headers of TORCH_FOLDERS, which include LibTorch, with frames/torch_headers.txt.
+--torch: the headers of TORCH_FOLDERS, which lie above LibTorch, with frames/torch_headers.txt.
 """
 
 import argparse
@@ -16,7 +16,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 FRAMES = pathlib.Path(__file__).resolve().parent / "frames"
 FOLDERS = ("client/", "common/athanor/base/", "common/athanor/config/", "common/athanor/contract/", "common/service/", "server/core/",
            "worker/agent/")
-TORCH_FOLDERS = ("common/athanor/io/", "common/athanor/metrics/", "common/athanor/optim/", "common/athanor/runner/", "common/athanor/torch/")
+TORCH_FOLDERS = tuple(f"common/athanor/{name}/" for name in ("checkpoint", "data", "exchange", "io", "metrics", "nested", "optim", "parallel", "runner",
+                                                             "task", "tools", "torch")) + ("worker/tasks/", "worker/trainer/")
 NAMESPACES = {"worker/agent/": "athanor::agent", "server/core/": "athanor::core"}
 
 

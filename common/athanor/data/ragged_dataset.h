@@ -4,7 +4,9 @@
 //   ASSIGN_OR_RETURN(auto more, OpenRaggedJsonLines("train.jsonl", {.input = "tokens", .target = "label"}));
 //   ASSIGN_OR_RETURN(auto tagged, RaggedDataset::MakeWithRaggedTargets(sequences, tags));   // a tag for each token
 //   options.datasets = {{"train", train}};
-//   options.forward = [&](const Batch& batch) { return Loss(net->forward(*batch.ragged), batch.target); };
+//   options.forward = [&](const Batch& batch) {
+//     return StepOutput{.loss = Loss(net->forward(*batch.ragged), batch.target)};
+//   };
 #pragma once
 
 #include <torch/torch.h>

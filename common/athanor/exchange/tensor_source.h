@@ -2,7 +2,9 @@
 // once, a tensor's bytes are read when they are asked for.
 //
 //   ASSIGN_OR_RETURN(const std::unique_ptr<TensorSource> source, OpenTensorSource("llama/", TensorFormat::kAuto));
-//   for (const auto& [name, tensor] : source->tensors()) ASSIGN_OR_RETURN(torch::Tensor values, source->Read(name));
+//   for (const auto& [name, tensor] : source->tensors()) {
+//     ASSIGN_OR_RETURN(torch::Tensor values, source->Read(name));
+//   }
 //
 // Nothing in a file is executed: of pickles only known classes are read. Errors name the path: NOT_FOUND;
 // INVALID_ARGUMENT for another kind of file; DATA_LOSS for damage. A source is used by one thread at a time.

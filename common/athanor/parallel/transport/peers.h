@@ -2,7 +2,7 @@
 // socket is there within a machine too: its end tells that the other process is gone.
 //
 //   ASSIGN_OR_RETURN(auto peers, Peers::Connect({.rank = r, .world_size = n}, exchange));
-//   Exchange exchange(*peers, deadline);   // exchange.h moves bytes over them
+//   Exchange messages(*peers, deadline);   // exchange.h moves bytes over them
 //
 // A listener is open only while the group connects, on `bind_host` alone, and takes nobody who does not know the nonce
 // that was told through `exchange`.
